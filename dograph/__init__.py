@@ -1,0 +1,85 @@
+"""Data mixing for language-model pretraining: swappable mixers, one trainer, one comparison."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dograph.corpus.prepare import prepare
+    from dograph.corpus.settings import CorpusSettings
+    from dograph.corpus.store import Store
+    from dograph.data.batch import Batch
+    from dograph.data.mixer import DataMixer
+    from dograph.data.sampler import MixtureSampler
+    from dograph.errors import UserError
+    from dograph.evaluation.perplexity import DomainPerplexity
+    from dograph.graph.solver import GraphSolver
+    from dograph.mixers.base import BaseMixer, Seen, Signal
+    from dograph.mixers.dograph import DoGraph
+    from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
+    from dograph.mixing import MixingCallback
+    from dograph.model import LanguageModel
+    from dograph.report.tensorboard import MixtureReport
+    from dograph.signals.sketches import SequenceSketcher, SketchSettings
+
+# Imported when first used, so that `--help` does not wait for torch.
+_HOMES = {
+    "BaseMixer": "mixers.base",
+    "Batch": "data.batch",
+    "CorpusSettings": "corpus.settings",
+    "DataMixer": "data.mixer",
+    "DoGraph": "mixers.dograph",
+    "DomainPerplexity": "evaluation.perplexity",
+    "Fixed": "mixers.fixed",
+    "GraphSolver": "graph.solver",
+    "LanguageModel": "model",
+    "MixingCallback": "mixing",
+    "MixtureReport": "report.tensorboard",
+    "MixtureSampler": "data.sampler",
+    "Proportional": "mixers.fixed",
+    "Seen": "mixers.base",
+    "SequenceSketcher": "signals.sketches",
+    "Signal": "mixers.base",
+    "SketchSettings": "signals.sketches",
+    "Store": "corpus.store",
+    "Stratified": "mixers.fixed",
+    "Temperature": "mixers.fixed",
+    "UserError": "errors",
+    "prepare": "corpus.prepare",
+}
+
+__all__ = [
+    "BaseMixer",
+    "Batch",
+    "CorpusSettings",
+    "DataMixer",
+    "DoGraph",
+    "DomainPerplexity",
+    "Fixed",
+    "GraphSolver",
+    "LanguageModel",
+    "MixingCallback",
+    "MixtureReport",
+    "MixtureSampler",
+    "Proportional",
+    "Seen",
+    "SequenceSketcher",
+    "Signal",
+    "SketchSettings",
+    "Store",
+    "Stratified",
+    "Temperature",
+    "UserError",
+    "prepare",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dograph' has no attribute {name!r}")
+    return getattr(import_module(f"dograph.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,133 @@
+"""The front door: `lightning run RECIPE` and `dograph run|prepare`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dograph.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+RUN_HELP = """\
+Trains what RECIPE describes and reports it in TensorBoard.
+
+examples:
+  lightning run recipes/dograph_gpt2.yaml
+  lightning run recipes/dograph_gpt2.yaml trainer.max_steps=20 mixer.init_args.clusters=4
+  lightning run recipes/dograph_gpt2.yaml --resume runs/dograph_gpt2/seed_0
+"""
+
+
+def build_parser(program: str) -> argparse.ArgumentParser:
+    """The command line's parser; imports nothing heavy, so that --help is quick."""
+    parser = argparse.ArgumentParser(
+        program, description="Data mixing for language-model pretraining."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser(
+        "run",
+        help="train what a recipe describes",
+        description=RUN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    running.add_argument("recipe", type=Path, help="a YAML file, e.g. recipes/dograph_gpt2.yaml")
+    running.add_argument("overrides", nargs="*", metavar="key=value", help="the last word on a key")
+    running.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with")
+    running.add_argument("--check", action="store_true", help="check the recipe and stop")
+    preparing = commands.add_parser(
+        "prepare",
+        help="turn a corpus into tokens on disk",
+        description="Prepares the corpus of a recipe or of a file in configs/data.",
+    )
+    preparing.add_argument("recipe", type=Path, help="a YAML file with a section `corpus`")
+    preparing.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="e.g. corpus.store=DIR"
+    )
+    return parser
+
+
+def command_run(arguments: argparse.Namespace) -> int:
+    """`run`: check, train, print the end of the run."""
+    from dograph.recipe import check, compose
+
+    recipe = check(compose(arguments.recipe, arguments.overrides))
+    if arguments.check:
+        print(recipe.as_yaml(), end="")
+        return 0
+    from dograph.run import Interrupted, run
+
+    try:
+        run(recipe, arguments.resume)
+    except Interrupted as interruption:
+        folder = interruption.checkpoint.parent.parent
+        print(
+            f"\nInterrupted; nothing lost. Checkpoint: {interruption.checkpoint}\n"
+            f"Go on with: lightning run {arguments.recipe} "
+            f"{' '.join(arguments.overrides)} --resume {folder}"
+        )
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def command_prepare(arguments: argparse.Namespace) -> int:
+    """`prepare`: tokens on disk, and where."""
+    from dograph.corpus.prepare import prepare
+    from dograph.corpus.settings import CorpusSettings
+    from dograph.recipe import check_section, compose
+
+    composition = compose(arguments.recipe, arguments.overrides)
+    given = composition.values.get("corpus") or {}
+    section = check_section(composition, "corpus", CorpusSettings, given, set())
+    store = prepare(CorpusSettings(**section.as_dict()))
+    print(f"Prepared: {store.path}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> int:
+    """`dograph …`: exit code 0, 2 for a mistake the user can mend, 130 when interrupted."""
+    sys.path.insert(0, str(Path.cwd()))  # mixers of one's own beside the recipes
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    parser = build_parser(program)
+    parsed, rest = parser.parse_known_args(arguments)
+    strangers = [word for word in rest if word.startswith("-") or "=" not in word]
+    if strangers:
+        parser.error(f"unrecognized arguments: {' '.join(strangers)}")
+    parsed.overrides += rest  # argparse takes those behind an option for unknown
+    try:
+        if parsed.command == "prepare":
+            return command_prepare(parsed)
+        return command_run(parsed)
+    except UserError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print(f"\n{program}: stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def lightning_main() -> int:
+    """`lightning …`: `run RECIPE.yaml` is ours, the rest goes on to lightning_sdk's command."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("run", "-h", "--help"):
+        return main(arguments or ["--help"], program="lightning")
+    if importlib.util.find_spec("lightning_sdk") is not None:
+        from lightning_sdk.cli.entrypoint import main_cli
+
+        main_cli()
+        return 0
+    print(
+        f"lightning: {arguments[0]!r} is not ours: this is dograph's `lightning run RECIPE`; "
+        "the rest of Lightning's command line comes with `pip install lightning-sdk`",
+        file=sys.stderr,
+    )
+    return EXIT_USER_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Files that are either whole or absent, whenever the power fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write the file beside its place, flush it to the disk, and move it there in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    with beside.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    flush_folder(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """The value `write_json` wrote, or None if there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def flush_tree(folder: Path) -> None:
+    """Flush every file and folder below to the disk."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            _flush(Path(root, name))
+        flush_folder(Path(root))
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the folder's list of names, so that a rename in it survives."""
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

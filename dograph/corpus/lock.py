@@ -1,0 +1,30 @@
+"""One `prepare` of a store at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
+    """Hold the lock file; if another holds it, call ``on_wait`` and wait.
+
+    Yields the descriptor: a process that inherits it holds the lock too, until it ends. The system
+    drops the lock of a process that is killed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # The file stays: deleting it would let two processes lock two files of one name.
+        yield descriptor
+    finally:
+        os.close(descriptor)

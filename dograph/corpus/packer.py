@@ -1,0 +1,96 @@
+"""The other end of `dograph.corpus.packing`: starts that process, feeds it, reports its progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from dograph.corpus.packing import Packing
+
+_TAIL = 4_000
+"""Characters of the packing process's log that an error quotes."""
+
+
+class PackingFailedError(RuntimeError):
+    """The packing process ended before its work; the message ends with its log."""
+
+
+class Packer:
+    """The packing process, started at once so that it imports torch while documents are staged.
+
+    Args:
+        log: file for what the process and litdata print.
+        lock: descriptor of the store's lock, which the process holds too: if we are killed, no
+            other run enters the folder before it has ended as well.
+    """
+
+    def __init__(self, log: Path, lock: int) -> None:
+        self._log = log
+        search = os.pathsep.join(path or "." for path in sys.path)
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "dograph.corpus.packing"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "PYTHONPATH": search},
+                pass_fds=(lock,),
+                start_new_session=True,  # Ctrl-C comes to us alone, and we end it
+            )
+
+    def __enter__(self) -> Packer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):  # it may end by itself meanwhile
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):  # what was not sent is not needed any more
+                    pipe.close()
+
+    def run(self, folder: Path, packings: list[Packing], advance: Callable[[int], None]) -> None:
+        """Have the splits packed; ``advance`` is called with bytes of text done.
+
+        Raises:
+            PackingFailedError: if the process ends early.
+        """
+        request = {"folder": str(folder), "packings": [asdict(item) for item in packings]}
+        commands, messages = self._pipes()
+        with suppress(BrokenPipeError):  # it has ended: reading finds out and says why
+            commands.write(json.dumps(request).encode() + b"\n")
+            commands.flush()
+        finished = False
+        for line in messages:
+            message = json.loads(line)
+            advance(message.get("bytes", 0))
+            if message.get("finished"):
+                finished = True
+                break
+        if not finished:
+            self._process.wait()
+            text = self._log.read_text(errors="replace")[-_TAIL:].strip()
+            raise PackingFailedError(
+                f"tokenising ended with code {self._process.returncode}\n{text}"
+            )
+
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the packing process has no pipes")
+        return self._process.stdin, self._process.stdout

@@ -1,0 +1,181 @@
+"""Third step: parts → litdata folders, run as a process of its own.
+
+``litdata.optimize`` takes over the process that calls it: it seeds ``random``, NumPy and torch,
+replaces the start method of multiprocessing and the handler of Ctrl-C, empties its cache folders
+(by default ``data`` and ``chunks`` in the temporary folder), and waits for ever if a worker is
+killed. Here all that happens to a process that does nothing else, and whose workers can be forked
+safely because it has no other threads at work: importing torch anew in each of two workers per
+domain and split would take longer than the tokenising.
+
+``python -m dograph.corpus.packing`` reads one JSON object (see `Packing`) from its standard input
+and writes one JSON line per finished part and finished split to its standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from dograph.corpus.atomic import write_json
+from dograph.corpus.chunks import write_document_ends
+from dograph.corpus.staging import part_path, read_part
+
+CHUNK_BYTES = 32 * 2**20
+BATCH = 64
+"""Documents given to the tokenizer at a time."""
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Packing:
+    """One split of one domain to be tokenised."""
+
+    folder: str
+    """The store in the making."""
+    domain: str
+    split: str
+    parts: int
+    documents: int
+    token_type: str
+    end_of_text: int
+    workers: int
+
+    @property
+    def output(self) -> Path:
+        """The litdata folder."""
+        return Path(self.folder, "domains", self.domain, self.split)
+
+    @property
+    def marker(self) -> Path:
+        """The file whose presence says that the split is done."""
+        return Path(self.folder, "packed", f"{self.domain}.{self.split}.json")
+
+
+class Tokenise:
+    """Turns a part's number into its documents' tokens, each ended by the end of text."""
+
+    def __init__(self, packing: Packing, messages: int) -> None:
+        self._packing = packing
+        self._messages = messages
+        self._parent = os.getpid()
+        self._tokenizer: Tokenizer | None = None
+
+    def __call__(self, number: int) -> Iterator[np.ndarray]:
+        """Yield one array per document, in the part's order."""
+        packing = self._packing
+        if os.getppid() != self._parent:
+            raise RuntimeError("the process that prepares the corpus has ended")
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.from_file(str(Path(packing.folder, "tokenizer.json")))
+            # Text that spells a special token, as tokenizers' own sources do, stays text.
+            self._tokenizer.encode_special_tokens = True
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+        size = 0
+        folder = Path(packing.folder, "staged", packing.domain, packing.split)
+        for batch in _batches(read_part(part_path(folder, number))):
+            for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+                yield self._ended(encoding.ids)
+            size += sum(len(text.encode()) for text in batch)
+        send(self._messages, {"bytes": size})
+
+    def _ended(self, ids: list[int]) -> np.ndarray:
+        tokens = np.array([*ids, self._packing.end_of_text], dtype=self._packing.token_type)
+        inside = tokens[:-1] == self._packing.end_of_text
+        # A vocabulary may hold the end of text as an ordinary token; it would end the document.
+        return np.concatenate([tokens[:-1][~inside], tokens[-1:]]) if inside.any() else tokens
+
+
+def pack(packing: Packing, messages: int) -> None:
+    """Write the litdata folder and the document ends of one split, then its marker."""
+    # Imported here: only the packing process pays for torch.
+    from litdata import TokensLoader, optimize
+
+    shutil.rmtree(packing.output, ignore_errors=True)
+    packing.output.mkdir(parents=True)
+    optimize(
+        fn=Tokenise(packing, messages),
+        inputs=list(range(packing.parts)),
+        output_dir=str(packing.output),
+        chunk_bytes=CHUNK_BYTES,
+        num_workers=min(packing.workers, packing.parts),
+        item_loader=TokensLoader(),
+        reorder_files=False,
+        keep_data_ordered=True,
+        start_method="fork",
+        verbose=False,
+    )
+    staged_hashes = Path(packing.folder, "staged", packing.domain, packing.split, "hashes")
+    shutil.copyfile(staged_hashes, packing.output.with_suffix(".hashes"))
+    tokens = write_document_ends(packing.output, packing.documents, packing.token_type)
+    write_json(packing.marker, {"tokens": tokens})
+    send(messages, {"packed": [packing.domain, packing.split]})
+
+
+def send(messages: int, value: dict[str, Any]) -> None:
+    """Write one line; so short a write to a pipe is not mixed with another process's."""
+    os.write(messages, json.dumps(value).encode() + b"\n")
+
+
+def isolate() -> int:
+    """Keep standard output for messages and litdata to itself; return the messages' descriptor."""
+    messages = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    os.environ["LITDATA_DISABLE_VERSION_CHECK"] = "1"
+    # Each worker is one process on one core; threads would only compete.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    return messages
+
+
+def use_scratch(folder: str) -> None:
+    """Point litdata at cache folders of our own: it empties those it is pointed at."""
+    os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(Path(folder, "litdata", "chunks"))
+    os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(Path(folder, "litdata", "data"))
+
+
+def watch(owner: int) -> None:
+    """End this process when its owner has gone or a worker was killed, in a thread."""
+    workers: set[Any] = set()
+    while True:
+        time.sleep(_POLL_SECONDS)
+        workers |= set(active_children())
+        killed = [worker.exitcode for worker in workers if worker.exitcode not in (None, 0)]
+        workers = {worker for worker in workers if worker.exitcode is None}
+        if os.getppid() != owner:
+            os._exit(1)
+        if killed:
+            time.sleep(4 * _POLL_SECONDS)  # litdata ends its workers on an error it then reports
+            os.write(2, f"a tokenising process ended with code {killed[0]}\n".encode())
+            os._exit(1)
+
+
+def main() -> None:
+    """Pack what standard input asks for."""
+    owner = os.getppid()
+    messages = isolate()
+    from litdata import optimize  # noqa: F401 — while the documents are being staged
+
+    request = json.loads(sys.stdin.readline() or "null")
+    if request is None:
+        return  # the owner found nothing to pack
+    use_scratch(request["folder"])
+    threading.Thread(target=watch, args=(owner,), daemon=True).start()
+    for item in request["packings"]:
+        pack(Packing(**item), messages)
+    send(messages, {"finished": True})
+
+
+if __name__ == "__main__":
+    main()

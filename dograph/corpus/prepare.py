@@ -1,0 +1,266 @@
+"""Corpus → tokens on disk: stage the documents, make the tokenizer, tokenise, seal the store."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from tokenizers import Tokenizer
+
+from dograph.corpus.atomic import flush_folder, flush_tree, read_json, write_json
+from dograph.corpus.lock import exclusive
+from dograph.corpus.packer import Packer, PackingFailedError
+from dograph.corpus.packing import Packing
+from dograph.corpus.report import Display, closing_table
+from dograph.corpus.settings import GPT2_TOKENIZER, TRAIN_TOKENIZER, CorpusSettings
+from dograph.corpus.source import Source, cap_bytes, open_source
+from dograph.corpus.staging import SPLITS, StagedDomain, Staging
+from dograph.corpus.store import (
+    FORMAT,
+    MANIFEST,
+    PARTIAL,
+    TOKENIZER,
+    DomainEntry,
+    Store,
+    fingerprint,
+)
+from dograph.corpus.tokenizer import (
+    end_of_text,
+    load,
+    make_tokenizer,
+    token_type,
+    tokenizer_hash,
+    vocabulary_size,
+)
+from dograph.errors import UserError
+
+INPUTS = "inputs.json"
+
+
+def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
+    """Make the store that the settings describe, or open it if it is there already.
+
+    The work happens in ``<store>.partial``, which becomes ``<store>`` in one step at the end. An
+    interrupted run is taken up by the next one at the domain it had reached. A second run of the
+    same store waits for the first.
+
+    Args:
+        settings: what to prepare and where to.
+        progress: show progress bars. The closing table of a new store is always printed.
+
+    Raises:
+        UserError: if an input is missing or damaged, a domain is empty, the store was made from
+            other inputs, or the disk is full.
+    """
+    source = open_source(settings)
+    if settings.tokenizer not in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
+        load(Path(settings.tokenizer).expanduser())  # a wrong path should not show after minutes
+    inputs = inputs_digest(source, settings)
+    path = store_path(source, settings, inputs)
+    display = Display(Console(), progress)
+    lock_file = path.with_name(path.name + ".lock")
+
+    def say_waiting() -> None:
+        display.note(f"another run is preparing {path}; waiting for it")
+
+    with _disk_errors(path), exclusive(lock_file, say_waiting) as lock:
+        if path.exists():
+            return _reopen(path, inputs)
+        partial = _claim_partial(path, inputs)
+        if not (partial / MANIFEST).exists():
+            with display.running():
+                _Build(partial, source, settings, display, lock).run(inputs)
+        _seal(partial, path)
+    store = Store.open(path)
+    display.console.print(closing_table(store))
+    return store
+
+
+def store_path(source: Source, settings: CorpusSettings, inputs: str) -> Path:
+    """Where the store is or will be."""
+    if settings.store is not None:
+        return Path(settings.store).expanduser().absolute()
+    cache = os.environ.get("DOGRAPH_CACHE") or Path.home() / ".cache" / "dograph"
+    return Path(cache).expanduser().absolute() / f"{source.name}-{inputs[:12]}"
+
+
+def inputs_digest(source: Source, settings: CorpusSettings) -> str:
+    """Digest of all that the store depends on, cheap enough to compute at every start."""
+    tokenizer = settings.tokenizer
+    if tokenizer not in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
+        tokenizer = tokenizer_hash(load(Path(tokenizer).expanduser()))
+    described = {
+        "format": FORMAT,
+        "source": source.identity(),
+        "caps": {domain: cap_bytes(source, domain, settings) for domain in source.domains()},
+        "tokenizer": tokenizer,
+        "vocab_size": settings.vocab_size if tokenizer == TRAIN_TOKENIZER else None,
+        "validation_fraction": settings.validation_fraction,
+        "workers": settings.workers,
+    }
+    text = json.dumps(described, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class _Build:
+    """The steps of one run, in a folder that may hold an earlier run's work."""
+
+    def __init__(
+        self, folder: Path, source: Source, settings: CorpusSettings, display: Display, lock: int
+    ) -> None:
+        self._folder = folder
+        self._source = source
+        self._settings = settings
+        self._display = display
+        self._lock = lock
+
+    def run(self, inputs: str) -> None:
+        """Do what is left to do, and write the manifest."""
+        with Packer(self._folder / "packing.log", self._lock) as packer:
+            domains = self._stage()
+            tokenizer = self._tokenizer(domains)
+            self._tokenise(packer, domains, tokenizer)
+        self._manifest(domains, tokenizer, inputs)
+
+    def _stage(self) -> list[StagedDomain]:
+        source, staged = self._source, []
+        caps = {name: cap_bytes(source, name, self._settings) for name in source.domains()}
+        known = [cap for cap in caps.values() if cap is not None]
+        total = sum(known) if len(known) == len(caps) else None
+        staging = Staging(self._folder, self._settings.validation_fraction)
+        with contextlib.closing(staging), self._display.step("stage", total) as advance:
+            for name, cap in caps.items():
+                staged.append(
+                    staging.domain(
+                        name,
+                        lambda name=name: source.documents(name),
+                        cap,  # type: ignore[misc]
+                        source.where(name),
+                        advance,
+                    )
+                )
+        return staged
+
+    def _tokenizer(self, domains: list[StagedDomain]) -> Tokenizer:
+        path = self._folder / TOKENIZER
+        if not path.exists():
+            with self._display.step("tokenizer", None):
+                tokenizer = make_tokenizer(
+                    self._settings.tokenizer, self._settings.vocab_size, self._folder, domains
+                )
+                end_of_text(tokenizer)
+                beside = path.with_suffix(".new")
+                tokenizer.save(str(beside))
+                beside.replace(path)
+        return load(path)
+
+    def _tokenise(self, packer: Packer, domains: list[StagedDomain], tokenizer: Tokenizer) -> None:
+        packings = []
+        for domain in domains:
+            for name in SPLITS:
+                split = domain.split(name)
+                packing = Packing(
+                    folder=str(self._folder),
+                    domain=domain.name,
+                    split=name,
+                    parts=split.parts,
+                    documents=split.documents,
+                    token_type=token_type(vocabulary_size(tokenizer)),
+                    end_of_text=end_of_text(tokenizer),
+                    workers=self._settings.workers,
+                )
+                if split.parts and not packing.marker.exists():
+                    packings.append((packing, split.bytes))
+        total = sum(size for _, size in packings)
+        begin = time.monotonic()
+        with self._display.step("tokenise", total) as advance:
+            packer.run(self._folder, [packing for packing, _ in packings], advance)
+        seconds = time.monotonic() - begin
+        self._display.note(
+            f"tokenised {total / 1e6:.1f} MB in {seconds:.1f} s: {total / 1e6 / seconds:.1f} MB/s"
+        )
+
+    def _manifest(self, domains: list[StagedDomain], tokenizer: Tokenizer, inputs: str) -> None:
+        hash_of_tokenizer = tokenizer_hash(tokenizer)
+        Store(
+            path=self._folder,
+            domains=tuple(self._entry(domain) for domain in domains),
+            vocab_size=vocabulary_size(tokenizer),
+            tokenizer_hash=hash_of_tokenizer,
+            fingerprint=fingerprint(
+                self._folder, hash_of_tokenizer, [domain.name for domain in domains]
+            ),
+            end_of_text=end_of_text(tokenizer),
+            token_type=token_type(vocabulary_size(tokenizer)),
+            inputs=inputs,
+        ).write_manifest()
+
+    def _entry(self, domain: StagedDomain) -> DomainEntry:
+        tokens = {
+            split: (read_json(self._folder / "packed" / f"{domain.name}.{split}.json") or {})
+            for split in SPLITS
+        }
+        return DomainEntry(
+            name=domain.name,
+            documents=domain.train.documents,
+            validation_documents=domain.validation.documents,
+            train_tokens=tokens["train"].get("tokens", 0),
+            validation_tokens=tokens["validation"].get("tokens", 0),
+            bytes=domain.train.bytes,
+        )
+
+
+def _reopen(path: Path, inputs: str) -> Store:
+    store = Store.open(path)
+    if store.inputs != inputs:
+        raise UserError(
+            f"store {path} was made from other inputs (source files, tokenizer or settings have "
+            "changed); set corpus.store to another folder, or delete this one and prepare again."
+        )
+    return store
+
+
+def _claim_partial(path: Path, inputs: str) -> Path:
+    """The folder to work in: an interrupted run's if it had the same inputs, else an empty one."""
+    partial = path.with_name(path.name + PARTIAL)
+    if read_json(partial / INPUTS) != inputs and partial.exists():
+        shutil.rmtree(partial)
+    write_json(partial / INPUTS, inputs)
+    return partial
+
+
+def _seal(partial: Path, path: Path) -> None:
+    """Drop what only the making needed, and give the folder its name."""
+    for name in ("staged", "packed", "litdata"):
+        shutil.rmtree(partial / name, ignore_errors=True)
+    for name in (INPUTS, "packing.log"):
+        (partial / name).unlink(missing_ok=True)
+    flush_tree(partial)
+    partial.replace(path)
+    flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, wherever it shows, into an error that says what to do."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError, PackingFailedError) as error:
+        full = os.strerror(errno.ENOSPC) in str(error) or "disk is full" in str(error)
+        if not full:
+            raise
+        partial = path.with_name(path.name + PARTIAL)
+        written = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
+        raise UserError(
+            f"the disk of {path.parent} is full after {written / 1e6:.1f} MB; free some space or "
+            "set corpus.store to another disk, then prepare again: what is finished is kept."
+        ) from error

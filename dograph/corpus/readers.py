@@ -1,0 +1,137 @@
+"""Files → documents: JSON lines, Parquet and plain text, also compressed, as streams."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import zstandard
+
+from dograph.corpus.document import cut_stream
+from dograph.errors import UserError
+
+COMPRESSIONS = (".gz", ".zst")
+JSON_LINES = (".jsonl", ".ndjson")
+TEXT = (".txt", ".md")
+PARQUET = (".parquet",)
+LONGEST_LINE = 256 * 2**20
+"""Bytes of one JSON line above which the file is taken for something else."""
+
+
+def readable_stem(path: Path) -> str | None:
+    """The file's name without the endings of a format that `read_documents` reads, else None."""
+    name = path.name
+    for compression in COMPRESSIONS:
+        if name.endswith(compression):
+            inner = name.removesuffix(compression)
+            return _without(inner, JSON_LINES + TEXT)
+    return _without(name, JSON_LINES + TEXT + PARQUET)
+
+
+def read_documents(path: Path, text_key: str) -> Iterator[str]:
+    """Yield the documents of one file in their order.
+
+    A JSON line or a Parquet row is a document; plain text is cut at blank lines into documents of
+    at most 64,000 characters.
+
+    Raises:
+        UserError: naming file, line and remedy if the file is damaged or lacks ``text_key``.
+    """
+    try:
+        if path.name.endswith(PARQUET):
+            yield from _parquet(path, text_key)
+        elif path.name.removesuffix(".gz").removesuffix(".zst").endswith(JSON_LINES):
+            yield from _json_lines(path, text_key)
+        else:
+            yield from _plain_text(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise UserError(f"{path}: damaged or cut short ({error}); fetch the file again.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error}); convert the file.") from error
+
+
+def _without(name: str, endings: tuple[str, ...]) -> str | None:
+    for ending in endings:
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    return None
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.name.endswith(".gz"):
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if path.name.endswith(".zst"):
+        # A .zst file may hold several frames, as `cat a.zst b.zst` makes it.
+        reader = zstandard.ZstdDecompressor().stream_reader(
+            path.open("rb"), read_across_frames=True, closefd=True
+        )
+        return io.BufferedReader(cast(io.RawIOBase, reader), 2**20)
+    return path.open("rb")
+
+
+def _json_lines(path: Path, text_key: str) -> Iterator[str]:
+    with _open(path) as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE):
+            number += 1
+            if len(line) == LONGEST_LINE:
+                raise UserError(
+                    f"{path}, line {number}: longer than {LONGEST_LINE // 2**20} MiB; write one "
+                    "JSON object per line."
+                )
+            if line.strip():
+                yield _text_of_line(line, text_key, f"{path}, line {number}")
+
+
+def _text_of_line(line: bytes, text_key: str, where: str) -> str:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not JSON ({error}); write one object per line.") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: a {type(row).__name__}, but each line must be a JSON object.")
+    if text_key not in row:
+        raise UserError(
+            f"{where}: no key '{text_key}'; it has {sorted(row)}. Set corpus text_key to one."
+        )
+    return _checked_text(row[text_key], text_key, where)
+
+
+def _checked_text(value: Any, text_key: str, where: str) -> str:
+    if value is None:
+        return ""  # an absent text is an empty document, which staging skips
+    if not isinstance(value, str):
+        raise UserError(
+            f"{where}: '{text_key}' is a {type(value).__name__}, not text. Set corpus text_key to "
+            "the key that holds the text."
+        )
+    return value
+
+
+def _parquet(path: Path, text_key: str) -> Iterator[str]:
+    # Imported here: pyarrow takes half a second that other formats need not pay.
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if text_key not in names:
+                raise UserError(
+                    f"{path}: no column '{text_key}'; it has {names}. Set corpus text_key to one."
+                )
+            for batch in file.iter_batches(batch_size=256, columns=[text_key]):
+                for value in batch.column(0):
+                    yield _checked_text(value.as_py(), text_key, str(path))
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path}: not a whole Parquet file ({error}); fetch it again.") from error
+
+
+def _plain_text(path: Path) -> Iterator[str]:
+    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
+        yield from cut_stream(iter(lambda: text.read(2**16), ""))

@@ -1,0 +1,73 @@
+"""What a user may choose about a corpus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dograph.errors import UserError
+
+ENVIRONMENT = "environment"
+TRAIN_TOKENIZER = "train"
+GPT2_TOKENIZER = "gpt2"
+
+SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
+
+
+@dataclass
+class CorpusSettings:
+    """Where the text comes from, how it becomes tokens and where the tokens go.
+
+    Raises:
+        UserError: if a value is out of its range; the message names the field and the value.
+    """
+
+    source: str = ENVIRONMENT
+    """``environment``, or the path of a folder with one folder or file per domain."""
+
+    tokenizer: str = TRAIN_TOKENIZER
+    """``train`` (byte-level BPE on this corpus), the path of a ``tokenizer.json``, or ``gpt2``."""
+
+    vocab_size: int = 4096
+    """Tokens in a trained vocabulary, at least 257; a loaded tokenizer has its own size."""
+
+    megabytes: float | dict[str, float] | None = None
+    """Most text per domain in 10⁶ bytes, one for all or by name; None: all the source offers."""
+
+    text_key: str = "text"
+    """Key of a JSONL line, or column of a Parquet file, that holds the text."""
+
+    validation_fraction: float = 0.05
+    """Share of documents, chosen by their hash, kept for validation; 0 ≤ share < 1."""
+
+    store: str | None = None
+    """Folder of the prepared tokens; None: ``$DOGRAPH_CACHE`` or ``~/.cache/dograph``, by digest."""
+
+    workers: int = 2
+    """Tokenising processes; fixed, so that the store does not depend on the machine."""
+
+    def __post_init__(self) -> None:
+        for name in ("source", "tokenizer", "text_key"):
+            if not getattr(self, name):
+                raise UserError(f"corpus: {name} is empty; name one or leave the key out.")
+        if self.vocab_size < SMALLEST_VOCABULARY:
+            raise UserError(
+                f"corpus: vocab_size is {self.vocab_size}; a byte-level vocabulary needs at least "
+                f"{SMALLEST_VOCABULARY}."
+            )
+        if not 0 <= self.validation_fraction < 1:
+            raise UserError(
+                f"corpus: validation_fraction is {self.validation_fraction}; it must be at least 0 "
+                "and below 1."
+            )
+        if self.workers < 1:
+            raise UserError(f"corpus: workers is {self.workers}; it must be at least 1.")
+        self._check_megabytes()
+
+    def _check_megabytes(self) -> None:
+        if self.megabytes is None:
+            return
+        by_name = self.megabytes if isinstance(self.megabytes, dict) else {"": self.megabytes}
+        for domain, cap in by_name.items():
+            if not cap > 0:
+                key = f"megabytes.{domain}" if domain else "megabytes"
+                raise UserError(f"corpus: {key} is {cap}; a cap must be above 0 (or left out).")

@@ -1,0 +1,28 @@
+"""What a loader hands to training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """B sequences of T + 1 tokens.
+
+    Attributes:
+        tokens: (B, T + 1) int64; inputs are all but the last, targets all but the first.
+        domain: (B,) int64, index of each sequence's domain.
+        documents: (B, 2) int64, ordinals of the first and last document in each sequence.
+    """
+
+    tokens: Tensor
+    domain: Tensor
+    documents: Tensor
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, for a faster copy to a GPU."""
+        return Batch(
+            self.tokens.pin_memory(), self.domain.pin_memory(), self.documents.pin_memory()
+        )

@@ -1,0 +1,207 @@
+"""The DataMixer: prepared domains, one sampler, one mixer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from dograph.corpus.prepare import prepare
+from dograph.corpus.settings import CorpusSettings
+from dograph.corpus.store import Store
+from dograph.data.batch import Batch
+from dograph.data.domains import DomainSequences, MixtureDataset, as_read
+from dograph.data.sampler import Draw, MixtureSampler
+from dograph.errors import UserError
+from dograph.mixers.base import BaseMixer
+from dograph.mixers.fixed import Stratified
+
+
+class EvenlySpaced(Sampler[list[tuple[int, int]]]):
+    """Fixed validation batches of one domain: evenly spaced sequences, in order.
+
+    Args:
+        domain: its index.
+        length: sequences the domain has.
+        count: sequences to take, at most ``length``.
+        batch_size: sequences a batch.
+        rank: of this process; batches go to ranks in turn.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self, domain: int, length: int, count: int, batch_size: int, rank: int, world_size: int
+    ) -> None:
+        indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
+        picks = [(domain, int(index)) for index in indices]
+        batches = [picks[i : i + batch_size] for i in range(0, len(picks), batch_size)]
+        self.batches = batches[rank::world_size]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class DataMixer(LightningDataModule):
+    """Serves a prepared corpus by live domain weights; one validation loader per domain.
+
+    Use it with ``dograph.MixingCallback`` and ``use_distributed_sampler=False`` in any Lightning
+    script. Its checkpoint state holds sampler and mixer.
+
+    Args:
+        mixer: decides the weights. None: Stratified.
+        corpus: where the text is and how it becomes tokens.
+        context: tokens a sequence, T ≥ 1.
+        batch_size: sequences a batch on each process, ≥ 1.
+        draw: "stratified" or "multinomial".
+        workers: loader processes a rank; 0 reads in the main process. The batches are the same.
+        lookahead: batches between new weights and the first batch drawn by them; at least
+            ``workers`` so that prefetching cannot overtake them.
+        validation_sequences: sequences of each domain's validation set that are used, evenly
+            spaced over it.
+        seed: of the draws. None: the recipe's seed.
+    """
+
+    def __init__(
+        self,
+        mixer: BaseMixer | None = None,
+        corpus: CorpusSettings | None = None,
+        context: int = 128,
+        batch_size: int = 32,
+        draw: Draw = "stratified",
+        workers: int = 0,
+        lookahead: int = 4,
+        validation_sequences: int = 96,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        for key, value in (
+            ("context", context),
+            ("batch_size", batch_size),
+            ("validation_sequences", validation_sequences),
+        ):
+            if value < 1:
+                raise UserError(f"data.{key} is {value}: it must be ≥ 1")
+        if workers > lookahead:
+            raise UserError(
+                f"data.workers is {workers} but data.lookahead is {lookahead}: set lookahead to at "
+                "least the number of workers, else prefetched batches would miss new weights"
+            )
+        self.mixer = mixer if mixer is not None else Stratified()
+        self.corpus = corpus if corpus is not None else CorpusSettings()
+        self.context, self.batch_size, self.draw = context, batch_size, draw
+        self.workers, self.lookahead = workers, lookahead
+        self.validation_sequences = validation_sequences
+        self.seed = 0 if seed is None else seed
+        self.store: Store | None = None
+        self.train_domains: list[DomainSequences] = []
+        self.validation_domains: list[DomainSequences] = []
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains, in the order of the weights."""
+        return tuple(domain.domain for domain in self.train_domains)
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        """(rank, world size) of the attached trainer, (0, 1) without one."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def prepare_data(self) -> None:
+        """Prepares the corpus where it is not prepared yet; on one process."""
+        self.store = prepare(self.corpus)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the domains and gives the mixer its start.
+
+        Raises:
+            UserError: for a domain shorter than a sequence, or settings that do not fit.
+        """
+        if self.train_domains:
+            return
+        self.store = self.store or prepare(self.corpus, progress=False)
+        names = [entry.name for entry in self.store.domains]
+        rank, world_size = self._ranks
+        train = [DomainSequences(self.store, name, "train", self.context) for name in names]
+        self.validation_domains = [
+            DomainSequences(self.store, name, "validation", self.context) for name in names
+        ]
+        tokens = [entry.train_tokens for entry in self.store.domains]
+        self.mixer.setup(names, tokens, self.batch_size * world_size)
+        self.train_domains = train
+        self.sampler = MixtureSampler(
+            [domain.chunk_lengths for domain in train],
+            self.mixer.weights.numpy(),
+            self.batch_size * world_size,
+            self.seed,
+            self.draw,
+            self.lookahead,
+            rank,
+            world_size,
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches without end, drawn by the live weights."""
+        return DataLoader(
+            MixtureDataset(self.train_domains),
+            batch_sampler=self.sampler,
+            collate_fn=as_read,
+            num_workers=self.workers,
+            prefetch_factor=self.lookahead // self.workers if self.workers else None,
+            persistent_workers=self.workers > 0,
+            pin_memory=self._on_gpu,
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """One deterministic loader per domain, in the domains' order."""
+        dataset = MixtureDataset(self.validation_domains)
+        rank, world_size = self._ranks
+        return [
+            DataLoader(
+                dataset,
+                batch_sampler=EvenlySpaced(
+                    index,
+                    len(domain),
+                    self.validation_sequences,
+                    self.batch_size,
+                    rank,
+                    world_size,
+                ),
+                collate_fn=as_read,
+                pin_memory=self._on_gpu,
+            )
+            for index, domain in enumerate(self.validation_domains)
+        ]
+
+    @property
+    def _on_gpu(self) -> bool:
+        return bool(self.trainer) and self.trainer.strategy.root_device.type == "cuda"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sampler, mixer and the corpus's fingerprint."""
+        assert self.store is not None
+        return {
+            "fingerprint": self.store.fingerprint,
+            "sampler": self.sampler.state_dict(),
+            "mixer": self.mixer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores sampler and mixer.
+
+        Raises:
+            UserError: if the checkpoint was trained on another corpus.
+        """
+        assert self.store is not None
+        if state["fingerprint"] != self.store.fingerprint:
+            raise UserError(
+                f"the checkpoint was trained on corpus {state['fingerprint'][:12]}, but "
+                f"{self.store.path} is {self.store.fingerprint[:12]}: resume with the same data"
+            )
+        self.mixer.load_state_dict(state["mixer"])
+        self.sampler.load_state_dict(state["sampler"])

@@ -1,0 +1,60 @@
+"""One domain's order: a seeded permutation per epoch, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dograph.errors import UserError
+
+
+class DomainPass:
+    """Passes through a domain without replacement, one seeded order an epoch.
+
+    Chunks come in a shuffled order and are shuffled within, so that a remote store is read a
+    chunk at a time and memory holds one chunk's order, whatever the domain's size.
+
+    Args:
+        chunk_lengths: sequences in each of the domain's chunks.
+        seed: of the experiment.
+        domain: the domain's index, so that domains differ in order.
+
+    Raises:
+        UserError: if there is no sequence at all.
+    """
+
+    def __init__(self, chunk_lengths: Sequence[int], seed: int, domain: int) -> None:
+        self.chunk_lengths = np.asarray(chunk_lengths, dtype=np.int64)
+        self.length = int(self.chunk_lengths.sum())
+        if self.length == 0:
+            raise UserError(f"domain {domain} holds no whole sequence: nothing can be drawn")
+        self.starts = np.concatenate([[0], np.cumsum(self.chunk_lengths)[:-1]])
+        self.seed, self.domain = seed, domain
+        self.seek(0, 0)
+
+    def seek(self, epoch: int, cursor: int) -> None:
+        """Goes to the ``cursor``-th draw of an epoch."""
+        self.epoch, self.cursor = epoch, cursor
+        self._chunks = self._permutation(len(self.chunk_lengths))
+        self._ends = np.cumsum(self.chunk_lengths[self._chunks])
+        self._open = -1
+
+    def next(self) -> int:
+        """Index, within the domain, of the next sequence."""
+        if self.cursor == self.length:
+            self.seek(self.epoch + 1, 0)
+        place = int(np.searchsorted(self._ends, self.cursor, side="right"))
+        if place != self._open:
+            self._open = place
+            self._chunk = int(self._chunks[place])
+            self._order = self._permutation(int(self.chunk_lengths[self._chunk]), self._chunk)
+            self._first = int(self._ends[place]) - int(self.chunk_lengths[self._chunk])
+        index = int(self.starts[self._chunk]) + int(self._order[self.cursor - self._first])
+        self.cursor += 1
+        return index
+
+    def _permutation(self, length: int, *chunk: int) -> npt.NDArray[np.int64]:
+        key = [self.seed, self.domain, self.epoch, *(number + 1 for number in chunk)]
+        return np.random.default_rng(key).permutation(length)

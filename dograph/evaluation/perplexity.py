@@ -1,0 +1,89 @@
+"""Validation loss and perplexity of every domain, their mean and worst."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torchmetrics import MeanMetric
+
+from dograph.data.mixer import DataMixer
+
+
+def summarise(losses: dict[str, float]) -> dict[str, float]:
+    """Scalars that a run is judged by.
+
+    Args:
+        losses: mean token loss in nats, by domain.
+
+    Returns:
+        ``validation/loss/<domain>`` and ``validation/perplexity/<domain>``, the mean and the
+        worst over domains as ``validation/mean_loss``, ``validation/worst_loss``, and the
+        perplexities ``exp`` of both.
+    """
+    values = torch.tensor(list(losses.values()), dtype=torch.float64)
+    mean, worst = values.mean(), values.max()
+    scalars = {f"validation/loss/{name}": loss for name, loss in losses.items()}
+    exps = {
+        f"validation/perplexity/{n}": v.exp().item() for n, v in zip(losses, values, strict=True)
+    }
+    return {
+        **scalars,
+        **exps,
+        "validation/mean_loss": mean.item(),
+        "validation/worst_loss": worst.item(),
+        "validation/mean_perplexity": mean.exp().item(),
+        "validation/worst_perplexity": worst.exp().item(),
+    }
+
+
+class DomainPerplexity(Callback):
+    """Means of token losses per domain (torchmetrics, summed over ranks) at every validation.
+
+    Attributes:
+        losses: mean token loss in nats by domain, at the last validation.
+        history: (optimiser step, losses) of every validation so far.
+    """
+
+    def __init__(self) -> None:
+        self.losses: dict[str, float] = {}
+        self.history: list[tuple[int, dict[str, float]]] = []
+        self._means: list[MeanMetric] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts a mean for every domain."""
+        self._data = getattr(trainer, "datamodule", None)
+        assert isinstance(self._data, DataMixer)
+        self._means = [MeanMetric().to(pl_module.device) for _ in self._data.validation_domains]
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Adds a batch's token losses to its domain's mean."""
+        self._means[dataloader_idx].update(outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Computes and logs all scalars."""
+        assert isinstance(self._data, DataMixer)
+        names = [domain.domain for domain in self._data.validation_domains]
+        means = [mean.compute().item() for mean in self._means]
+        self.losses = dict(zip(names, means, strict=True))
+        if trainer.sanity_checking:
+            return
+        self.history.append((trainer.global_step, self.losses))
+        pl_module.log_dict(summarise(self.losses), rank_zero_only=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The validations so far."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what ``state_dict`` gave."""
+        self.history = [(step, dict(losses)) for step, losses in state_dict["history"]]

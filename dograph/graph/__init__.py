@@ -1,0 +1,1 @@
+"""The domain graph, and the differentiable solver of its weights."""

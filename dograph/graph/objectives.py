@@ -1,0 +1,73 @@
+"""The published objectives besides the solver's (arXiv 2604.07963, appendix A.6).
+
+All are written with the clusters' kernel ``K_ij = ⟨ḡ_i, ḡ_j⟩`` alone, so no gradient is needed
+again. What is not finite in K comes out not finite.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dograph.graph.solver import GraphSolver, Solution, kernel_scale
+
+
+def alignment(K: Tensor, iterations: int = 5) -> Tensor:
+    """Weights by agreement with the mixture's gradient: ``w_j ∝ cos(ḡ_j, Σ_i w_i ḡ_i)₊``.
+
+    A fixed point reached from uniform weights, the paper's "few fixed-point steps".
+
+    Args:
+        K: (m, m) kernel of the clusters' means.
+        iterations: steps ≥ 0; 0 gives uniform weights.
+
+    Returns:
+        (m,) float64 on the simplex; uniform where no cosine is positive.
+
+    >>> alignment(torch.eye(2), iterations=3).tolist()
+    [0.5, 0.5]
+    """
+    exact = K.to(torch.float64)
+    norms = exact.diagonal().clamp(min=0).sqrt()
+    uniform = torch.full_like(norms, 1 / len(norms))
+    weights = uniform
+    for _ in range(iterations):
+        agreement = exact @ weights
+        # The mixture's own norm is common to all cosines and drops out on normalising.
+        cosine = torch.where(norms > 0, agreement / norms.clamp(min=1e-300), 0 * agreement)
+        positive = cosine.clamp(min=0)
+        total = positive.sum()
+        weights = uniform if total == 0 else positive / total
+    return weights
+
+
+def robust(K: Tensor, tau: float = 1.0) -> Tensor:
+    """Weights by the size of the mean gradient: ``w_j ∝ exp(‖ḡ_j‖² / (τ s))``, ``s = tr K / m``.
+
+    The paper prints no scale; ours makes τ a pure number, as β is in the solver's problem.
+
+    Args:
+        K: (m, m) kernel of the clusters' means.
+        tau: temperature > 0; large is uniform, small puts all weight on the largest gradient.
+
+    Returns:
+        (m,) float64 on the simplex; overflow safe.
+    """
+    exact = K.to(torch.float64)
+    return torch.softmax(exact.diagonal() / (tau * kernel_scale(exact)), dim=0)
+
+
+def minimum_norm(K: Tensor, solver: GraphSolver) -> Solution:
+    """Weights of the shortest mixture, ``argmin ‖Σ_j w_j ḡ_j‖²``: the solver's problem at β = 0.
+
+    What the paper's ``variance`` objective comes to, its first term being free of w; known as
+    MGDA (Désidéri 2012).
+
+    Args:
+        K: (m, m) kernel of the clusters' means.
+        solver: one without optional terms.
+
+    Returns:
+        The solver's answer.
+    """
+    return solver(K, torch.zeros_like(K.diagonal()), beta=0.0)

@@ -1,0 +1,252 @@
+"""What a mixer is: signals in, domain weights out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dograph.errors import UserError
+
+SIMPLEX_TOLERANCE = 1e-4
+
+
+class Signal(Enum):
+    """What training must gather for a mixer beyond each sequence's loss and domain."""
+
+    SKETCH = "sketch"
+
+
+@dataclass
+class Seen:
+    """What a mixer sees of one global batch of B sequences, all of it detached.
+
+    Attributes:
+        step: optimiser steps done before this batch.
+        domain: (B,) int64, index of each sequence's domain.
+        sequence_loss: (B,) float32, mean token loss in nats.
+        sketch: (B, k) float32 gradient sketches, where the mixer needs ``Signal.SKETCH``.
+        sequence_weights: (B,) float32, how the losses were weighted; known once weighted.
+    """
+
+    step: int
+    domain: Tensor
+    sequence_loss: Tensor
+    sketch: Tensor | None = None
+    sequence_weights: Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of sequences B of the global batch."""
+        return self.domain.numel()
+
+
+def on_simplex(weights: Tensor, name: str) -> Tensor:
+    """Checks that ``weights`` is finite, non-negative and sums to 1; removes rounding.
+
+    Args:
+        weights: (n,) any floating type.
+        name: what the message calls it.
+
+    Returns:
+        (n,) float64 on the CPU, summing to 1 to double precision.
+
+    Raises:
+        UserError: with the offending value, if it is off the simplex by more than 1e-4.
+    """
+    exact = weights.detach().to("cpu", torch.float64)
+    if not torch.isfinite(exact).all():
+        raise UserError(f"{name} has a value that is not finite: {exact.tolist()}")
+    if exact.min() < -SIMPLEX_TOLERANCE or abs(exact.sum().item() - 1) > SIMPLEX_TOLERANCE:
+        raise UserError(
+            f"{name} is off the simplex (smallest {exact.min().item():.6g}, sum "
+            f"{exact.sum().item():.6g}): return values ≥ 0 that sum to 1, "
+            "e.g. `weights / weights.sum()`"
+        )
+    exact = exact.clamp(min=0)
+    return exact / exact.sum()
+
+
+class BaseMixer(nn.Module):
+    """Decides what to draw next and how the drawn batch counts.
+
+    A subclass overrides one or both of its two places to act: ``update`` (sampling, between
+    batches) and ``sequence_weights`` (the loss of the batch at hand, before its backward).
+    Weights count *tokens*, since every sequence is a full context window.
+
+    Args:
+        update_every: optimiser steps between two calls of ``update``, ≥ 1.
+        warmup: optimiser steps during which nothing is updated or re-weighted, ≥ 0.
+        prior: weights by domain name to start from; normalised. None: uniform.
+        floor: in [0, 1): every domain keeps at least ``floor / S`` of S domains.
+
+    Attributes:
+        needs: signals that training gathers for this mixer.
+        weights: (S,) float64 buffer on the simplex, what is drawn.
+        average_weights: (S,) float64 buffer, mean of the weights over the updates.
+        history: (step, weights) at set-up and after every update.
+    """
+
+    needs: frozenset[Signal] | set[Signal] = frozenset()
+    weights: Tensor
+    average_weights: Tensor
+
+    def __init__(
+        self,
+        update_every: int = 1,
+        warmup: int = 0,
+        prior: Mapping[str, float] | None = None,
+        floor: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if update_every < 1:
+            raise UserError(f"update_every is {update_every}: it counts steps and must be ≥ 1")
+        if warmup < 0:
+            raise UserError(f"warmup is {warmup}: it counts steps and must be ≥ 0")
+        if not 0 <= floor < 1:
+            raise UserError(f"floor is {floor}: it must lie in [0, 1)")
+        self.update_every, self.warmup, self.floor = update_every, warmup, floor
+        self.prior = dict(prior) if prior else None
+        self.domains: tuple[str, ...] = ()
+        self.domain_tokens: tuple[int, ...] = ()
+        self.history: list[tuple[int, Tensor]] = []
+        self.updates = 0
+
+    # What subclasses override.
+
+    def initial_weights(self) -> Tensor:
+        """(S,) weights to start from; called once the domains are known."""
+        if self.prior is None:
+            return torch.full((len(self.domains),), 1 / len(self.domains), dtype=torch.float64)
+        return weights_by_name(self.prior, self.domains, "prior")
+
+    def update(self, seen: Seen) -> Tensor:
+        """(S,) what to draw from now on, on the simplex. Default: as before."""
+        return self.weights
+
+    def sequence_weights(self, seen: Seen) -> Tensor:
+        """(B,) how this batch's losses count, sum 1. Default: 1/B each."""
+        return torch.full((seen.batch_size,), 1 / seen.batch_size)
+
+    def check(self, batch_size: int) -> None:
+        """Raises UserError where the settings do not fit a global batch of ``batch_size``."""
+
+    def diagnostics(self) -> dict[str, float]:
+        """Scalars of the last step that TensorBoard shows under ``mixer/``."""
+        return {}
+
+    # What the framework calls.
+
+    def setup(self, domains: Sequence[str], domain_tokens: Sequence[int], batch_size: int) -> None:
+        """Tells the mixer its domains, once, before training.
+
+        Args:
+            domains: the S domain names, in the order of ``weights``.
+            domain_tokens: training tokens of each.
+            batch_size: sequences of a global batch.
+
+        Raises:
+            UserError: if the settings do not fit them.
+        """
+        self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
+        self.check(batch_size)
+        weights = self._floored(on_simplex(self.initial_weights(), f"{self._name}'s start"))
+        self.register_buffer("weights", weights)
+        self.register_buffer("average_weights", weights.clone())
+        self.history = [(0, weights.clone())]
+        self.updates = 0
+
+    def step(self, seen: Seen) -> bool:
+        """Updates ``weights`` from a finished batch where one is due; says whether it did.
+
+        Raises:
+            UserError: if ``update`` returns anything but S weights on the simplex.
+        """
+        done = seen.step + 1
+        if type(self).update is BaseMixer.update or done <= self.warmup or done % self.update_every:
+            return False
+        proposed = self.update(seen)
+        if proposed.shape != self.weights.shape:
+            raise UserError(
+                f"{self._name}.update returned shape {tuple(proposed.shape)}, but there are "
+                f"{len(self.domains)} domains: return one weight for each of {self.domains}"
+            )
+        weights = self._floored(on_simplex(proposed, f"{self._name}.update's result"))
+        self.weights.copy_(weights)
+        self.updates += 1
+        self.average_weights += (weights - self.average_weights) / self.updates
+        self.history.append((done, weights.clone()))
+        return True
+
+    def weigh(self, seen: Seen) -> Tensor:
+        """(B,) float32 weights of the batch's losses, checked; 1/B during warm-up.
+
+        Raises:
+            UserError: if ``sequence_weights`` returns anything but B weights on the simplex.
+        """
+        uniform = type(self).sequence_weights is BaseMixer.sequence_weights
+        if uniform or seen.step < self.warmup:
+            return BaseMixer.sequence_weights(self, seen)
+        weights = self.sequence_weights(seen)
+        if weights.shape != seen.domain.shape:
+            raise UserError(
+                f"{self._name}.sequence_weights returned shape {tuple(weights.shape)} for a "
+                f"batch of {seen.batch_size} sequences: return one weight for each"
+            )
+        return on_simplex(weights, f"{self._name}.sequence_weights' result").float()
+
+    @property
+    def changes_loss(self) -> bool:
+        """Whether the mixer weights losses by anything but 1/B."""
+        return type(self).sequence_weights is not BaseMixer.sequence_weights
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _floored(self, weights: Tensor) -> Tensor:
+        return self.floor / weights.numel() + (1 - self.floor) * weights
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """History and counters, as plain tensors and numbers (safe to load)."""
+        steps = torch.tensor([step for step, _ in self.history])
+        return {
+            "updates": self.updates,
+            "history_steps": steps,
+            "history_weights": torch.stack([weights for _, weights in self.history]),
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restores what ``get_extra_state`` gave."""
+        self.updates = int(state["updates"])
+        pairs = zip(state["history_steps"].tolist(), state["history_weights"], strict=True)
+        self.history = [(int(step), weights) for step, weights in pairs]
+
+
+def weights_by_name(weights: Mapping[str, float], domains: Sequence[str], key: str) -> Tensor:
+    """(S,) weights in the order of ``domains``, normalised to sum 1.
+
+    Args:
+        weights: a non-negative number for each domain, by name.
+        domains: the S domain names.
+        key: what messages call the mapping.
+
+    Raises:
+        UserError: if a name is missing or unknown, or a weight is negative or not finite.
+    """
+    unknown, missing = set(weights) - set(domains), set(domains) - set(weights)
+    if unknown or missing:
+        raise UserError(
+            f"{key} must name every domain once: unknown {sorted(unknown)}, "
+            f"missing {sorted(missing)}; the corpus has {list(domains)}"
+        )
+    values = [float(weights[name]) for name in domains]
+    if not all(math.isfinite(value) and value >= 0 for value in values) or sum(values) <= 0:
+        raise UserError(f"{key} must hold finite numbers ≥ 0 with a positive sum, got {values}")
+    exact = torch.tensor(values, dtype=torch.float64)
+    return exact / exact.sum()

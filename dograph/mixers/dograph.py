@@ -1,0 +1,194 @@
+"""DoGraph as published: the batch's clusters of gradients, re-weighted (arXiv 2604.07963)."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dograph.errors import UserError
+from dograph.graph.domain_graph import DomainGraph
+from dograph.graph.objectives import alignment, robust
+from dograph.graph.solver import GraphSolver, Solution
+from dograph.mixers.base import BaseMixer, Seen, Signal
+from dograph.signals.clusters import (
+    cluster_counts,
+    cluster_means,
+    cluster_sequences,
+    cluster_spread,
+    effective_number,
+    mutual_information,
+)
+from dograph.signals.kernel import gradient_kernel, squared_distances
+
+logger = logging.getLogger(__name__)
+
+Objective = Literal["uncertainty", "alignment", "variance", "robust"]
+
+
+class DoGraph(BaseMixer):
+    """Clusters the batch's gradients, weighs the clusters by a graph problem (Algorithm 1).
+
+    Each step: K-means of the gradient sketches into m clusters, their means ``ḡ_j``, and
+
+        w = argmin over the simplex of  ‖Σ_j w_j ḡ_j‖² / s + β Σ_j σ_j² w_j / s  (+ anchor)
+
+    with ``s = tr K / m``, ``K = ḠᵀḠ`` and ``σ_j²`` the spread of cluster j; sequence i of
+    cluster j then counts ``w_j / n_j``. Sampling stays as ``prior`` sets it (default uniform).
+
+    Args:
+        clusters: m ≥ 1, at most the batch (times ``window``).
+        objective: of the paper's appendix A.6: "uncertainty" (above), "alignment"
+            (``w_j ∝ cos(ḡ_j, Σ w_i ḡ_i)₊``), "variance" (minimum norm) or "robust"
+            (``w_j ∝ exp(‖ḡ_j‖² / (τ s))``).
+        beta: weight of the spread in "uncertainty", ≥ 0.
+        tau: temperature of "robust", > 0.
+        anchor: ν ≥ 0, ours: adds ``ν Σ_j (w_j − n_j/n)² / (n_j/n)``; 0 is as published.
+        laplacian: γ ≥ 0, ours: adds ``γ w̄ᵀ L w̄`` on the mutual-neighbour graph; 0 is off.
+        max_difference: δ, ours: ``|w_i − w_j| ≤ δ`` along that graph's edges. None is off.
+        neighbours: of each node in that graph.
+        cluster_floor: ε in [0, 1): ``w_j ≥ ε/m``.
+        spread: "mean" squared distance to the centre, or its "printed" variance form.
+        window: batches whose sketches are clustered together, ≥ 1.
+        seed: of K-means.
+        warmup: optimiser steps of uniform loss weights.
+        prior: sampling weights by domain name. None: uniform.
+
+    Attributes:
+        graph: the last batch's domain graph.
+        solution: what the solver answered last, where the objective has a solver.
+    """
+
+    needs = frozenset({Signal.SKETCH})
+
+    def __init__(
+        self,
+        clusters: int = 11,
+        objective: Objective = "uncertainty",
+        beta: float = 0.1,
+        tau: float = 1.0,
+        anchor: float = 0.0,
+        laplacian: float = 0.0,
+        max_difference: float | None = None,
+        neighbours: int = 3,
+        cluster_floor: float = 0.0,
+        spread: Literal["mean", "printed"] = "mean",
+        window: int = 1,
+        seed: int = 0,
+        warmup: int = 0,
+        prior: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(warmup=warmup, prior=prior)
+        for key, value, least in (
+            ("clusters", clusters, 1),
+            ("window", window, 1),
+            ("beta", beta, 0),
+            ("anchor", anchor, 0),
+            ("laplacian", laplacian, 0),
+        ):
+            if not value >= least:
+                raise UserError(f"mixer.init_args.{key} is {value}: it must be ≥ {least}")
+        if not tau > 0:
+            raise UserError(f"mixer.init_args.tau is {tau}: it must be > 0")
+        has_problem = objective in ("uncertainty", "variance")
+        extras = anchor or laplacian or cluster_floor or max_difference is not None
+        if extras and not has_problem:
+            raise UserError(
+                f"mixer.init_args.objective {objective!r} has a closed form: anchor, laplacian, "
+                "max_difference and cluster_floor need 'uncertainty' or 'variance'"
+            )
+        self.clusters, self.objective, self.tau = clusters, objective, tau
+        self.beta = beta if objective == "uncertainty" else 0.0
+        self.anchor, self.laplacian, self.max_difference = anchor, laplacian, max_difference
+        self.neighbours, self.spread, self.window, self.seed = neighbours, spread, window, seed
+        self.solver = GraphSolver(
+            laplacian=laplacian > 0,
+            edges=max_difference is not None,
+            anchor=anchor > 0,
+            floor=cluster_floor,
+        )
+        self.recent: deque[Tensor] = deque(maxlen=window - 1)
+        self.graph: DomainGraph | None = None
+        self.solution: Solution | None = None
+        self._assigned: tuple[Tensor, Tensor] | None = None
+
+    def check(self, batch_size: int) -> None:
+        """Raises UserError for more clusters than the window holds sequences."""
+        if self.clusters > batch_size * self.window:
+            raise UserError(
+                f"mixer.init_args.clusters is {self.clusters}, but a window of {self.window} "
+                f"batch(es) of {batch_size} holds {batch_size * self.window} sequences: lower "
+                "clusters, or raise data.batch_size or mixer.init_args.window"
+            )
+
+    def sequence_weights(self, seen: Seen) -> Tensor:
+        """(B,) ``w_{c(i)} / n_{c(i)}``; uniform, logged and counted, after a failed solve."""
+        assert seen.sketch is not None
+        sketches = torch.cat([*self.recent, seen.sketch])
+        self.recent.append(seen.sketch)
+        labels = cluster_sequences(sketches, self.clusters, seed=self.seed + seen.step)
+        graph = self._domain_graph(sketches, labels)
+        graph.weights = self._cluster_weights(graph, seen.step)
+        self.graph = graph
+        here = labels[-seen.batch_size :].cpu()
+        self._assigned = here, seen.domain
+        present = torch.bincount(here, minlength=len(graph.weights)).double()
+        weights = (graph.weights.cpu() / present.clamp(min=1))[here]
+        return (
+            weights / weights.sum() if weights.sum() > 0 else torch.ones_like(weights) / len(here)
+        )
+
+    def diagnostics(self) -> dict[str, float]:
+        """Effective clusters, mutual information with human labels, and the solver's health."""
+        if self.graph is None or self._assigned is None:
+            return {}
+        scalars = {
+            "effective_clusters": effective_number(self.graph.weights),
+            "mutual_information": mutual_information(*self._assigned),
+        }
+        if self.solution is not None:
+            scalars["solver_milliseconds"] = 1000 * self.solution.seconds
+            scalars["solver_optimal"] = float(self.solution.ok)
+            scalars["solver_failures"] = float(self.solver.failures)
+        return scalars
+
+    def _domain_graph(self, sketches: Tensor, labels: Tensor) -> DomainGraph:
+        means = cluster_means(sketches, labels)
+        counts = cluster_counts(labels)
+        return DomainGraph(
+            kernel=gradient_kernel(means),
+            distances=squared_distances(means),
+            spread=cluster_spread(sketches, labels, form=self.spread),
+            counts=counts,
+            labels=labels,
+            weights=counts.double() / counts.sum(),
+        )
+
+    def _cluster_weights(self, graph: DomainGraph, step: int) -> Tensor:
+        if self.objective == "alignment":
+            return alignment(graph.kernel)
+        if self.objective == "robust":
+            return robust(graph.kernel, self.tau)
+        self.solution = self.solver(
+            graph.kernel,
+            graph.spread,
+            graph.counts,
+            distances=graph.distances,
+            beta=self.beta,
+            nu=self.anchor,
+            gamma=self.laplacian,
+            delta=self.max_difference,
+            neighbours=self.neighbours,
+        )
+        if not self.solution.ok:
+            logger.warning(
+                "step %d: %s; every sequence counts the same (%d failed of %d solves)",
+                step,
+                self.solution.status,
+                self.solver.failures,
+                self.solver.solves,
+            )
+        return self.solution.weights

@@ -1,0 +1,181 @@
+"""The only glue between training and mixing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from dograph.data.batch import Batch
+from dograph.data.mixer import DataMixer
+from dograph.errors import UserError
+from dograph.mixers.base import Seen, Signal
+from dograph.model import LanguageModel
+from dograph.signals.sketches import SequenceSketcher, SketchSettings
+
+
+class MixingCallback(Callback):
+    """Gathers what the mixer needs, asks it for weights, hands them to loss and sampler.
+
+    Works in any Lightning script that trains a ``LanguageModel`` on a ``DataMixer``. Observing
+    (sketches that only figures use) never changes training.
+
+    Args:
+        sketch: how gradients are sketched, where the mixer or an observer needs it.
+        observe_every: optimiser steps between two windows in which sequences are sketched for
+            figures; 0 never.
+        observe_window: steps such a window lasts; it ends at a multiple of ``observe_every``,
+            and the first steps of a run are always one.
+
+    Attributes:
+        seen: what was seen of the last batch, of all ranks.
+        effective: (S,) sums of sequence weights by domain over the run.
+    """
+
+    def __init__(
+        self,
+        sketch: SketchSettings | None = None,
+        observe_every: int = 0,
+        observe_window: int = 8,
+    ) -> None:
+        if observe_every and not 0 < observe_window <= observe_every:
+            raise UserError(
+                f"observe_window is {observe_window}: it must lie in 1 … observe_every "
+                f"({observe_every})"
+            )
+        self.sketch_settings = sketch if sketch is not None else SketchSettings()
+        self.observe_every, self.observe_window = observe_every, observe_window
+        self.sketcher: SequenceSketcher | None = None
+        self.seen: Seen | None = None
+        self.effective = torch.zeros(0, dtype=torch.float64)
+        self._micro_batches: list[Seen] = []
+        self._step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the DataMixer and attaches the sketcher before training."""
+        if stage != "fit":
+            return
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, DataMixer) or not isinstance(pl_module, LanguageModel):
+            raise UserError(
+                "MixingCallback needs trainer.fit(LanguageModel, datamodule=DataMixer), got "
+                f"{type(pl_module).__name__} and {type(data).__name__}"
+            )
+        self.trainer, self.model, self.data = trainer, pl_module, data
+        if len(self.effective) != len(data.domains):
+            self.effective = torch.zeros(len(data.domains), dtype=torch.float64)
+        if self._needs_sketch or self.observe_every:
+            self.sketcher = SequenceSketcher(pl_module.network, self.sketch_settings)
+            pl_module.observed_modules = [f"{name}" for name in self.sketcher.modules]
+        pl_module.sequence_weighting = self.weigh
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Removes the sketcher's hooks."""
+        if stage == "fit" and self.sketcher is not None:
+            self.sketcher.detach()
+            self.sketcher = None
+
+    @property
+    def _needs_sketch(self) -> bool:
+        return Signal.SKETCH in self.data.mixer.needs
+
+    def observing(self, step: int) -> bool:
+        """Whether sequences are sketched for figures at an optimiser step."""
+        if not self.observe_every:
+            return False
+        in_window = step % self.observe_every >= self.observe_every - self.observe_window
+        return step < self.observe_window or in_window
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Lets the sketcher record the coming forward pass where somebody needs it."""
+        self._step = trainer.global_step
+        if self.sketcher is not None:
+            self.sketcher.recording = self._needs_sketch or self.observing(self._step)
+
+    def weigh(self, batch: Batch, losses: Tensor) -> Tensor:
+        """How this rank's losses count, before their backward; the global batch sums to 1.
+
+        Args:
+            batch: this rank's B sequences.
+            losses: (B,) mean token losses with their graph.
+
+        Returns:
+            (B,) weights, times the number of ranks since gradients are averaged over them.
+        """
+        sketch = None
+        if self.sketcher is not None and self.sketcher.recording:
+            sketch = self._gather(self.sketcher.sketch(losses, self._step))
+        self.seen = Seen(
+            step=self._step,
+            domain=self._gather(batch.domain),
+            sequence_loss=self._gather(losses.detach()),
+            sketch=sketch,
+        )
+        weights = self.data.mixer.weigh(self.seen).to(losses.device)
+        world_size = self.trainer.world_size
+        if world_size > 1:
+            weights = self.trainer.strategy.broadcast(weights, src=0)
+        self.seen.sequence_weights = weights
+        self._micro_batches.append(self.seen)
+        if world_size == 1:
+            return weights
+        share = losses.numel()
+        first = self.trainer.global_rank * share
+        return weights[first : first + share] * world_size
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Counts the batch; after an optimiser step lets the mixer update what is drawn."""
+        self.data.sampler.mark_trained()
+        if trainer.global_step == self._step:
+            return
+        seen = joined(self._micro_batches)
+        self._micro_batches = []
+        assert seen.sequence_weights is not None
+        self.effective.index_add_(
+            0, seen.domain.cpu(), seen.sequence_weights.to("cpu", torch.float64)
+        )
+        mixer = self.data.mixer
+        if mixer.step(seen):
+            if trainer.world_size > 1:
+                mixer.weights.copy_(trainer.strategy.broadcast(mixer.weights, src=0))
+            self.data.sampler.set_weights(mixer.weights.numpy())
+
+    def _gather(self, values: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return values
+        gathered = self.model.all_gather(values)
+        return gathered.flatten(0, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Effective weights so far."""
+        return {"effective": self.effective}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what ``state_dict`` gave."""
+        self.effective = state_dict["effective"]
+
+
+def joined(parts: list[Seen]) -> Seen:
+    """One optimiser step's micro-batches as one batch; their weights sum to 1 again."""
+    if len(parts) == 1:
+        return parts[0]
+    sketches = [part.sketch for part in parts if part.sketch is not None]
+    weights = [part.sequence_weights for part in parts if part.sequence_weights is not None]
+    return Seen(
+        step=parts[0].step,
+        domain=torch.cat([part.domain for part in parts]),
+        sequence_loss=torch.cat([part.sequence_loss for part in parts]),
+        sketch=torch.cat(sketches) if len(sketches) == len(parts) else None,
+        sequence_weights=torch.cat(weights) / len(parts),
+    )

@@ -1,0 +1,187 @@
+"""A causal language model from transformers as a LightningModule that knows nothing of mixing."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from dograph.data.batch import Batch
+from dograph.errors import UserError
+
+SequenceWeighting = Callable[[Batch, Tensor], Tensor]
+
+
+def uniform_weighting(batch: Batch, losses: Tensor) -> Tensor:
+    """Every sequence counts 1/B."""
+    return torch.full_like(losses, 1 / losses.numel())
+
+
+def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
+    """Learning-rate factor: linear warm-up, then a cosine from 1 to ``final``.
+
+    Args:
+        step: optimiser steps done.
+        warmup: steps of warm-up.
+        total: steps of the whole run.
+        final: factor at the end, in [0, 1].
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def transformer_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Name and list of the Transformer blocks: the longest ModuleList of the model.
+
+    Raises:
+        UserError: if the model has none.
+    """
+    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    if not lists:
+        raise UserError(f"{type(model).__name__} has no list of Transformer blocks to compile")
+    return max(lists, key=lambda pair: len(pair[1]))
+
+
+class LanguageModel(LightningModule):
+    """Trains any causal language model of transformers on weighted sequence losses.
+
+    ``training_step`` computes the mean token loss of every sequence, asks ``sequence_weighting``
+    how they count, and returns the weighted sum.
+
+    Args:
+        architecture: transformers' model type, e.g. "gpt2", "llama", "gpt_neox".
+        config: what that type's configuration class takes, e.g. {"n_layer": 4, "n_embd": 160}.
+        pretrained: a hub name or folder to take weights from instead of random ones.
+        learning_rate: peak of the schedule.
+        final_learning_rate: at the end of the cosine.
+        warmup: optimiser steps of linear warm-up.
+        weight_decay: on matrices only (parameters of two or more dimensions).
+        betas: of AdamW.
+        compile: compile each Transformer block with torch.compile; blocks whose gradients are
+            sketched stay as they are.
+    """
+
+    def __init__(
+        self,
+        architecture: str = "gpt2",
+        config: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        learning_rate: float = 1e-3,
+        final_learning_rate: float = 1e-4,
+        warmup: int = 40,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.95),
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.architecture, self.model_config, self.pretrained = architecture, config, pretrained
+        self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
+        self.warmup, self.weight_decay, self.betas = warmup, weight_decay, betas
+        self.compile_blocks = compile
+        self.sequence_weighting: SequenceWeighting = uniform_weighting
+        self.observed_modules: Sequence[str] = ()
+        self.network = build_network(architecture, config or {}, pretrained)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return int(self.network.config.vocab_size)
+
+    @property
+    def context(self) -> int:
+        """Longest sequence the model takes, in tokens."""
+        return int(self.network.config.max_position_embeddings)
+
+    def token_losses(self, tokens: Tensor) -> Tensor:
+        """Cross-entropy of every next token.
+
+        Args:
+            tokens: (B, T + 1) int64.
+
+        Returns:
+            (B, T) float32, nats.
+        """
+        logits = self.network(input_ids=tokens[:, :-1], use_cache=False).logits
+        flat = functional.cross_entropy(
+            logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none"
+        )
+        return flat.view(tokens.shape[0], -1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The batch's weighted loss, ``Σ_i a_i ℓ_i``."""
+        losses = self.token_losses(batch.tokens).mean(dim=1)
+        weights = self.sequence_weighting(batch, losses)
+        return (weights * losses).sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """(B, T) token losses of the batch, for whoever evaluates."""
+        return self.token_losses(batch.tokens)
+
+    def on_fit_start(self) -> None:
+        """Compiles the blocks that nothing observes."""
+        if not self.compile_blocks:
+            return
+        name, blocks = transformer_blocks(self.network)
+        for index, block in enumerate(blocks):
+            prefix = f"{name}.{index}."
+            if not any(module.startswith(prefix) for module in self.observed_modules):
+                block.compile()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Fused AdamW with decay on matrices only, linear warm-up, cosine."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            partial(
+                warmup_cosine,
+                warmup=self.warmup,
+                total=int(self.trainer.estimated_stepping_batches),
+                final=self.final_learning_rate / self.learning_rate,
+            ),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def build_network(architecture: str, config: dict[str, Any], pretrained: str | None) -> nn.Module:
+    """A transformers causal language model from a configuration, or pretrained.
+
+    Dropout is 0 unless the configuration sets it: gradients that are compared must not be noisy.
+
+    Raises:
+        UserError: for an unknown architecture or configuration key.
+    """
+    if pretrained is not None:
+        return AutoModelForCausalLM.from_pretrained(pretrained)
+    try:
+        settings = AutoConfig.for_model(architecture)
+    except ValueError as error:
+        raise UserError(
+            f"model.architecture {architecture!r} is unknown to transformers"
+        ) from error
+    names = set(settings.to_dict()) | set(settings.attribute_map)
+    unknown = sorted(set(config) - names)
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0], names, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise UserError(f"model.config has no key {unknown[0]!r} for {architecture}{hint}")
+    dropouts = {name: 0.0 for name in names if name.endswith(("pdrop", "dropout"))}
+    settings = AutoConfig.for_model(architecture, **{**dropouts, **config})
+    return AutoModelForCausalLM.from_config(settings)

@@ -1,0 +1,311 @@
+"""A recipe: composed from files, overridden from the command line, checked by type."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from dograph.corpus.settings import CorpusSettings
+from dograph.data.mixer import DataMixer
+from dograph.errors import UserError
+from dograph.mixers.base import BaseMixer
+from dograph.model import LanguageModel
+from dograph.report.settings import ReportSettings
+from dograph.signals.sketches import SketchSettings
+
+COMMAND_LINE = "command line"
+SECTIONS: dict[str, tuple[type, set[str]]] = {
+    "corpus": (CorpusSettings, set()),
+    "data": (DataMixer, {"mixer", "corpus", "seed"}),
+    "model": (LanguageModel, set()),
+    "sketch": (SketchSettings, set()),
+    "report": (ReportSettings, set()),
+    "trainer": (
+        Trainer,
+        {"callbacks", "logger", "default_root_dir", "use_distributed_sampler", "max_epochs"}
+        | {"enable_checkpointing", "num_sanity_val_steps", "min_epochs", "max_time", "barebones"},
+    ),
+}
+PLAIN_KEYS: dict[str, type] = {"name": str, "seed": int, "runs": str}
+TOP_LEVEL = ("compose", "mixer", *PLAIN_KEYS, *SECTIONS)
+
+
+@dataclass
+class Composition:
+    """A recipe's values and which file each came from.
+
+    Attributes:
+        values: everything merged and resolved, without ``compose``.
+        parts: (file or "command line", its own values), weakest first.
+    """
+
+    values: dict[str, Any]
+    parts: list[tuple[str, DictConfig]]
+
+    def origin(self, key: str) -> str:
+        """The file, or the command line, that had the last word on a dotted key."""
+        for label, part in reversed(self.parts):
+            if contains(part, key):
+                return label
+        return self.parts[-1][0]
+
+
+@dataclass
+class Recipe:
+    """A checked recipe: every section's arguments with defaults filled in, mixer built.
+
+    Attributes:
+        composition: where it came from.
+        name: of the experiment; the recipe's file name by default.
+        seed: of everything random.
+        runs: folder that holds the runs.
+        sections: the checked arguments of each section, by name.
+        mixer: built from ``class_path`` and ``init_args``.
+    """
+
+    composition: Composition
+    name: str
+    seed: int
+    runs: Path
+    sections: dict[str, Namespace]
+    mixer: BaseMixer
+
+    def arguments(self, section: str) -> dict[str, Any]:
+        """A section's arguments as keyword arguments."""
+        return self.sections[section].as_dict()
+
+    def as_yaml(self) -> str:
+        """The resolved recipe; running it again needs no other file."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.composition.values))
+
+
+def contains(config: DictConfig, key: str) -> bool:
+    """Whether a dotted key is set in a configuration."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        node = node._get_node(part)
+    return True
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """A hint at the nearest spelling, or an empty text."""
+    matches = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def load_yaml(path: Path) -> DictConfig:
+    """A YAML file as a mapping.
+
+    Raises:
+        UserError: if it is missing, unreadable or no mapping.
+    """
+    try:
+        config = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values")
+    return config
+
+
+def find_part(kind: str, name: str, recipe: Path) -> Path:
+    """The file ``configs/<kind>/<name>.yaml`` that a recipe composes.
+
+    Looked up beside the recipe's folder, in the working folder, and in the installed package.
+
+    Raises:
+        UserError: naming what there is.
+    """
+    package = Path(__file__).parent
+    roots = [recipe.resolve().parent.parent, Path.cwd(), package.parent, package]
+    folders = [root / "configs" / kind for root in roots]
+    for folder in folders:
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            return path
+    there = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    raise UserError(
+        f"{recipe}: compose.{kind} is {name!r}, but there is no configs/{kind}/{name}.yaml"
+        f"{nearest(name, there)} (there are: {', '.join(there) or 'none'})"
+    )
+
+
+def compose(path: Path, overrides: Sequence[str] = ()) -> Composition:
+    """Merges what a recipe composes, the recipe itself and ``key=value`` overrides.
+
+    Args:
+        path: the recipe.
+        overrides: such as "trainer.max_steps=20", the last word on a key.
+
+    Raises:
+        UserError: for unreadable files, unknown parts, malformed overrides or interpolations.
+    """
+    recipe = load_yaml(path)
+    for override in overrides:
+        if "=" not in override or override.startswith("="):
+            raise UserError(f"{COMMAND_LINE}: {override!r} is no override; write key=value")
+    try:
+        given = OmegaConf.from_dotlist(list(overrides))
+        parts_asked = OmegaConf.merge(recipe, given).get("compose") or {}
+        if not isinstance(parts_asked, DictConfig):
+            raise UserError(f"{path}: compose maps a kind to a name, e.g. {{data: environment}}")
+        files = [find_part(str(kind), str(name), path) for kind, name in parts_asked.items()]
+        parts = [(str(file), load_yaml(file)) for file in files]
+        parts += [(str(path), recipe), (COMMAND_LINE, given)]
+        merged = OmegaConf.merge(*(part for _, part in parts))
+        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{path}: {error}") from error
+    assert isinstance(values, dict)
+    values.pop("compose", None)
+    values.setdefault("name", path.stem)
+    return Composition({str(key): value for key, value in values.items()}, parts)
+
+
+def check(composition: Composition) -> Recipe:
+    """Checks every key of a composition against the type hints of what it builds.
+
+    Raises:
+        UserError: naming file, key and remedy, for unknown keys at any depth, wrong types,
+            and values that a class refuses.
+    """
+    values = composition.values
+    for key in values:
+        if key not in TOP_LEVEL:
+            raise _unknown(composition, str(key), TOP_LEVEL)
+    sections = {}
+    for name, (builds, skip) in SECTIONS.items():
+        given = values.get(name) or {}
+        sections[name] = check_section(composition, name, builds, given, skip)
+    for key, kind in PLAIN_KEYS.items():
+        if key in values and not isinstance(values[key], kind):
+            raise UserError(
+                f"{composition.origin(key)}: {key} is {values[key]!r}, expected {kind.__name__}"
+            )
+    if not str(values["name"]).strip("."):
+        raise UserError(f"{composition.origin('name')}: name {values['name']!r} names no folder")
+    if "/" in values["name"] or "\\" in values["name"]:
+        raise UserError(f"{composition.origin('name')}: name {values['name']!r} is no folder name")
+    return Recipe(
+        composition,
+        name=values["name"],
+        seed=values.get("seed", 0),
+        runs=Path(values.get("runs", "runs")),
+        sections=sections,
+        mixer=build_mixer(composition),
+    )
+
+
+def check_section(
+    composition: Composition, key: str, builds: type, given: Any, skip: set[str]
+) -> Namespace:
+    """One section's arguments with defaults filled in.
+
+    Args:
+        composition: for the origin of keys.
+        key: of the section, dotted.
+        builds: class whose signature the section must fit.
+        given: the section's values.
+        skip: arguments that are not the recipe's to set.
+
+    Raises:
+        UserError: for an unknown key or a value of the wrong type.
+    """
+    if not isinstance(given, Mapping):
+        raise UserError(f"{composition.origin(key)}: {key} must be a mapping, got {given!r}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(builds, nested_key="section", skip=skip)
+    known = parser.get_defaults()["section"]
+    for path, choices in unknown_keys(given, known):
+        raise _unknown(composition, f"{key}.{path}", choices)
+    try:
+        return parser.parse_object({"section": dict(given)}).section
+    except ArgumentError as error:
+        raise _wrong_value(composition, key, error) from error
+
+
+def unknown_keys(given: Mapping[str, Any], known: Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Dotted keys of ``given`` that ``known`` lacks, each with the keys that it might have been."""
+    choices = list(vars(known))
+    for key, value in given.items():
+        if key not in choices:
+            yield str(key), choices
+        elif isinstance(vars(known)[key], Namespace) and isinstance(value, Mapping):
+            for path, inner in unknown_keys(value, vars(known)[key]):
+                yield f"{key}.{path}", inner
+
+
+def build_mixer(composition: Composition) -> BaseMixer:
+    """Imports and builds the recipe's mixer.
+
+    Raises:
+        UserError: if it cannot be imported, is no BaseMixer, or its arguments do not fit.
+    """
+    given = composition.values.get("mixer")
+    origin = composition.origin("mixer")
+    if not isinstance(given, Mapping) or "class_path" not in given:
+        raise UserError(
+            f"{origin}: mixer must name a class, e.g. "
+            "mixer: {class_path: dograph.mixers.Stratified}"
+        )
+    for key in given:
+        if key not in ("class_path", "init_args"):
+            raise _unknown(composition, f"mixer.{key}", ("class_path", "init_args"))
+    builds = import_mixer(str(given["class_path"]), composition.origin("mixer.class_path"))
+    arguments = check_section(
+        composition, "mixer.init_args", builds, given.get("init_args") or {}, set()
+    )
+    return builds(**arguments.as_dict())
+
+
+def import_mixer(class_path: str, origin: str) -> type[BaseMixer]:
+    """The mixer class at an import path.
+
+    Raises:
+        UserError: if there is none, or it is no subclass of BaseMixer.
+    """
+    module_name, _, class_name = class_path.rpartition(".")
+    where = f"{origin}: mixer.class_path {class_path!r}"
+    try:
+        module = importlib.import_module(module_name) if module_name else None
+    except ImportError as error:
+        raise UserError(
+            f"{where} cannot be imported ({error}); is its folder on PYTHONPATH?"
+        ) from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise UserError(f"{where} names nothing{nearest(class_name, dir(module))}")
+    if not (isinstance(found, type) and issubclass(found, BaseMixer)):
+        raise UserError(f"{where} is no subclass of dograph.mixers.BaseMixer")
+    return found
+
+
+def _unknown(composition: Composition, key: str, choices: Sequence[str]) -> UserError:
+    word = key.rpartition(".")[2]
+    hint = nearest(word, choices) or f"; known keys: {', '.join(sorted(choices))}"
+    return UserError(f"{composition.origin(key)}: unknown key {key!r}{hint}")
+
+
+def _wrong_value(composition: Composition, section: str, error: ArgumentError) -> UserError:
+    text = str(error)
+    key = section
+    if 'Parser key "section.' in text:
+        inner = text.split('Parser key "section.', 1)[1].split('"', 1)[0]
+        key = f"{section}.{inner}"
+        text = text.split(":", 1)[1]
+    reason = " ".join(text.replace("section.", f"{section}.").split())
+    return UserError(f"{composition.origin(key)}: {key}: {reason}")

@@ -1,0 +1,34 @@
+"""How often a run is reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dograph.errors import UserError
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What TensorBoard gets and how often; all counts are optimiser steps."""
+
+    every: int = 10
+    """between two points of the training curves."""
+    figures_every: int = 100
+    """between two sets of figures; gradients are observed just before. 0: none at all."""
+    window: int = 8
+    """steps of sketches that one picture of gradient directions shows."""
+    checkpoint_every: int = 100
+    """between two checkpoints."""
+    checkpoints_kept: int = 2
+    """newest checkpoints that stay on disk."""
+
+    def __post_init__(self) -> None:
+        for key in ("every", "window", "checkpoint_every", "checkpoints_kept"):
+            value = getattr(self, key)
+            if value < 1:
+                raise UserError(f"report.{key} is {value}: it must be ≥ 1")
+        if self.figures_every and self.figures_every < self.window:
+            raise UserError(
+                f"report.figures_every is {self.figures_every}: it must be 0 or at least "
+                f"report.window ({self.window})"
+            )

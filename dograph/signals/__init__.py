@@ -1,0 +1,1 @@
+"""Losses to what was learnt: gradient sketches, their clusters and their kernel."""

@@ -1,0 +1,54 @@
+"""Small real corpora and runs that many tests share."""
+
+import json
+import os
+import random
+import zlib
+from pathlib import Path
+
+import pytest
+
+from dograph.corpus.prepare import prepare
+from dograph.corpus.settings import CorpusSettings
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+WORDS = {
+    "animals": "the cat dog horse mouse lion runs sleeps eats jumps hides under over tree house".split(),
+    "numbers": "one two three four five six seven plus minus times equals sum half double".split(),
+    "code": "def return import class self for if else while lambda yield ( ) [ ] : = + -".split(),
+}
+
+
+def write_corpus(folder: Path, documents: dict[str, int]) -> Path:
+    """JSONL files of random sentences, a domain each with its own words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for domain, count in documents.items():
+        draw = random.Random(zlib.crc32(domain.encode()))
+        words = WORDS.get(domain) or WORDS["animals"]
+        with (folder / f"{domain}.jsonl").open("w") as file:
+            for number in range(count):
+                text = " ".join(draw.choices(words, k=120)) + f" {number}"
+                file.write(json.dumps({"text": text}) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus_folder(tmp_path_factory):
+    """Three domains of 60, 120 and 240 documents."""
+    folder = tmp_path_factory.mktemp("corpus") / "text"
+    return write_corpus(folder, {"animals": 60, "numbers": 120, "code": 240})
+
+
+@pytest.fixture(scope="session")
+def corpus_settings(corpus_folder, tmp_path_factory):
+    """Settings of the small corpus, to be prepared or already prepared."""
+    store = tmp_path_factory.mktemp("stores") / "small"
+    return CorpusSettings(
+        source=str(corpus_folder), vocab_size=300, store=str(store), validation_fraction=0.2
+    )
+
+
+@pytest.fixture(scope="session")
+def store(corpus_settings):
+    """The small corpus, prepared once."""
+    return prepare(corpus_settings, progress=False)
