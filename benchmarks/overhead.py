@@ -1,6 +1,6 @@
 """Training time of DoGraph over Stratified, same recipe, interleaved; and where the rest goes.
 
-    python benchmarks/overhead.py --model gpt2_nano --pairs 5 --steps 10
+python benchmarks/overhead.py --model gpt2_nano --pairs 5 --steps 10
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from rich.table import Table
 
 import dograph.mixers.dograph as published
 from dograph.corpus.prepare import prepare
-from dograph.corpus.settings import CorpusSettings
 from dograph.data.mixer import DataMixer
 from dograph.mixers import BaseMixer, DoGraph, Stratified
 from dograph.mixing import MixingCallback
@@ -66,10 +65,9 @@ class Stopwatch:
 def train(model_name: str, mixer: BaseMixer, steps: int) -> float:
     """Median seconds a step of a fresh run."""
     recipe = check(compose(RECIPES / "uniform_gpt2.yaml", [f"compose.model={model_name}"]))
-    corpus = CorpusSettings(**recipe.arguments("corpus"))
-    data = DataMixer(mixer=mixer, corpus=corpus, **recipe.arguments("data"))
+    data = DataMixer(mixer=mixer, corpus=recipe.corpus, **recipe.arguments("data"))
     seed_everything(0, verbose=False)
-    model = build_model(recipe, prepare(corpus, progress=False), data.context)
+    model = build_model(recipe, prepare(recipe.corpus, progress=False), data.context)
     times = StepTimes()
     trainer = Trainer(
         accelerator="cpu",

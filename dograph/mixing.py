@@ -155,6 +155,7 @@ class MixingCallback(Callback):
         if self.trainer.world_size == 1:
             return values
         gathered = self.model.all_gather(values)
+        assert isinstance(gathered, Tensor)
         return gathered.flatten(0, 1)
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from dograph.data.batch import Batch
 from dograph.errors import UserError
+from dograph.signals.sketches import transformer_blocks
 
 SequenceWeighting = Callable[[Batch, Tensor], Tensor]
 
@@ -38,18 +40,6 @@ def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
         return (step + 1) / warmup
     progress = min((step - warmup) / max(total - warmup, 1), 1.0)
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def transformer_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Name and list of the Transformer blocks: the longest ModuleList of the model.
-
-    Raises:
-        UserError: if the model has none.
-    """
-    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-    if not lists:
-        raise UserError(f"{type(model).__name__} has no list of Transformer blocks to compile")
-    return max(lists, key=lambda pair: len(pair[1]))
 
 
 class LanguageModel(LightningModule):
@@ -90,7 +80,7 @@ class LanguageModel(LightningModule):
         self.compile_blocks = compile
         self.sequence_weighting: SequenceWeighting = uniform_weighting
         self.observed_modules: Sequence[str] = ()
-        self.network = build_network(architecture, config or {}, pretrained)
+        self.network: Any = build_network(architecture, config or {}, pretrained)
 
     @property
     def vocab_size(self) -> int:
@@ -131,13 +121,13 @@ class LanguageModel(LightningModule):
         """Compiles the blocks that nothing observes."""
         if not self.compile_blocks:
             return
-        name, blocks = transformer_blocks(self.network)
-        for index, block in enumerate(blocks):
+        name = transformer_blocks(self.network)
+        for index, block in self.network.get_submodule(name).named_children():
             prefix = f"{name}.{index}."
             if not any(module.startswith(prefix) for module in self.observed_modules):
                 block.compile()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Fused AdamW with decay on matrices only, linear warm-up, cosine."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         groups = [

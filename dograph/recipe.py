@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.pytorch import Trainer
@@ -57,7 +58,7 @@ class Composition:
         for label, part in reversed(self.parts):
             if contains(part, key):
                 return label
-        return self.parts[-1][0]
+        return self.parts[-2][0]  # the recipe itself: it could have set the key
 
 
 @dataclass
@@ -69,19 +70,25 @@ class Recipe:
         name: of the experiment; the recipe's file name by default.
         seed: of everything random.
         runs: folder that holds the runs.
-        sections: the checked arguments of each section, by name.
+        corpus: what is prepared.
+        sketch: how gradients are sketched.
+        report: how often the run is reported.
         mixer: built from ``class_path`` and ``init_args``.
+        sections: the checked arguments of ``data``, ``model`` and ``trainer``.
     """
 
     composition: Composition
     name: str
     seed: int
     runs: Path
-    sections: dict[str, Namespace]
+    corpus: CorpusSettings
+    sketch: SketchSettings
+    report: ReportSettings
     mixer: BaseMixer
+    sections: dict[str, Namespace]
 
     def arguments(self, section: str) -> dict[str, Any]:
-        """A section's arguments as keyword arguments."""
+        """The keyword arguments of ``data``, ``model`` or ``trainer``."""
         return self.sections[section].as_dict()
 
     def as_yaml(self) -> str:
@@ -160,13 +167,15 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> Composition:
             raise UserError(f"{COMMAND_LINE}: {override!r} is no override; write key=value")
     try:
         given = OmegaConf.from_dotlist(list(overrides))
-        parts_asked = OmegaConf.merge(recipe, given).get("compose") or {}
+        parts_asked = OmegaConf.select(OmegaConf.merge(recipe, given), "compose")
+        if parts_asked is None:
+            parts_asked = OmegaConf.create({})
         if not isinstance(parts_asked, DictConfig):
             raise UserError(f"{path}: compose maps a kind to a name, e.g. {{data: environment}}")
         files = [find_part(str(kind), str(name), path) for kind, name in parts_asked.items()]
         parts = [(str(file), load_yaml(file)) for file in files]
         parts += [(str(path), recipe), (COMMAND_LINE, given)]
-        merged = OmegaConf.merge(*(part for _, part in parts))
+        merged = merge(part for _, part in parts)
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{path}: {error}") from error
@@ -174,6 +183,17 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> Composition:
     values.pop("compose", None)
     values.setdefault("name", path.stem)
     return Composition({str(key): value for key, value in values.items()}, parts)
+
+
+def merge(parts: Iterable[DictConfig]) -> DictConfig:
+    """Merges configurations, the last word last; another mixer starts with its own defaults."""
+    merged = OmegaConf.create({})
+    for part in parts:
+        chosen = OmegaConf.select(part, "mixer.class_path")
+        if chosen is not None and chosen != OmegaConf.select(merged, "mixer.class_path"):
+            merged.pop("mixer", None)
+        merged = cast(DictConfig, OmegaConf.merge(merged, part))
+    return merged
 
 
 def check(composition: Composition) -> Recipe:
@@ -200,14 +220,31 @@ def check(composition: Composition) -> Recipe:
         raise UserError(f"{composition.origin('name')}: name {values['name']!r} names no folder")
     if "/" in values["name"] or "\\" in values["name"]:
         raise UserError(f"{composition.origin('name')}: name {values['name']!r} is no folder name")
+    built = {
+        key: located(composition, key, SECTIONS[key][0], sections.pop(key).as_dict())
+        for key in ("corpus", "sketch", "report")
+    }
     return Recipe(
         composition,
         name=values["name"],
         seed=values.get("seed", 0),
         runs=Path(values.get("runs", "runs")),
-        sections=sections,
         mixer=build_mixer(composition),
+        sections=sections,
+        **built,
     )
+
+
+def located(composition: Composition, key: str, builds: type, arguments: dict[str, Any]) -> Any:
+    """Builds a class; a value that it refuses is reported with its file.
+
+    Raises:
+        UserError: naming the file and, as the class does, the value.
+    """
+    try:
+        return builds(**arguments)
+    except UserError as error:
+        raise UserError(f"{composition.origin(key)}: {error}") from error
 
 
 def check_section(
@@ -269,7 +306,8 @@ def build_mixer(composition: Composition) -> BaseMixer:
     arguments = check_section(
         composition, "mixer.init_args", builds, given.get("init_args") or {}, set()
     )
-    return builds(**arguments.as_dict())
+    mixer: BaseMixer = located(composition, "mixer.init_args", builds, arguments.as_dict())
+    return mixer
 
 
 def import_mixer(class_path: str, origin: str) -> type[BaseMixer]:
@@ -308,4 +346,6 @@ def _wrong_value(composition: Composition, section: str, error: ArgumentError) -
         key = f"{section}.{inner}"
         text = text.split(":", 1)[1]
     reason = " ".join(text.replace("section.", f"{section}.").split())
+    reason = re.sub(r"a <class '(?:\w+\.)*(\w+)'>", r"\1", reason)
+    reason = re.sub(r"a typing\.(Literal|Union|Optional)", r"\1", reason)
     return UserError(f"{composition.origin(key)}: {key}: {reason}")

@@ -14,12 +14,11 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from dograph.corpus.prepare import prepare
-from dograph.corpus.settings import CorpusSettings
 from dograph.corpus.store import Store
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
@@ -27,9 +26,9 @@ from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixing import MixingCallback
 from dograph.model import LanguageModel
 from dograph.recipe import Recipe
-from dograph.report.settings import ReportSettings
+from dograph.report.progress import StepProgressBar
+from dograph.report.summary import print_summary
 from dograph.report.tensorboard import MixtureReport
-from dograph.signals.sketches import SketchSettings
 
 VERSIONS_OF = ("dograph", "lightning", "torch", "transformers", "litdata", "cvxpylayers")
 
@@ -107,21 +106,22 @@ def run(recipe: Recipe, resume: Path | None = None) -> Run:
     """
     quieten()
     checkpoint = newest_checkpoint(resume) if resume else None
-    corpus = CorpusSettings(**recipe.arguments("corpus"))
     data = DataMixer(
-        mixer=recipe.mixer, corpus=corpus, seed=recipe.seed, **recipe.arguments("data")
+        mixer=recipe.mixer, corpus=recipe.corpus, seed=recipe.seed, **recipe.arguments("data")
     )
-    report = ReportSettings(**recipe.arguments("report"))
     folder = resume or free_folder(recipe.runs / recipe.name, f"seed_{recipe.seed}")
     logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
-    callbacks, mixture_report = build_callbacks(recipe, report, folder)
+    callbacks, mixture_report = build_callbacks(recipe, folder)
     trainer = build_trainer(recipe, logger, callbacks)
     recipe.mixer.check(data.batch_size * trainer.world_size)
-    store = prepare(corpus)
+    store = prepare(recipe.corpus)
     seed_everything(recipe.seed, workers=True, verbose=False)
     model = build_model(recipe, store, data.context)
     write_provenance(folder, recipe, store)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    trainer.save_checkpoint(folder / "checkpoints" / "final.ckpt")
+    if mixture_report.summary is not None and trainer.is_global_zero:
+        print_summary(mixture_report.summary, folder, recipe.runs)
     return Run(folder, trainer, model, data, mixture_report)
 
 
@@ -130,16 +130,13 @@ def quieten() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*is a wrapper around.*Trainer.*")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
 
-def build_callbacks(
-    recipe: Recipe, settings: ReportSettings, folder: Path
-) -> tuple[list[Callback], MixtureReport]:
+def build_callbacks(recipe: Recipe, folder: Path) -> tuple[list[Callback], MixtureReport]:
     """The run's callbacks in the order in which they must act: mixing, numbers, checkpoints."""
-    mixing = MixingCallback(
-        SketchSettings(**recipe.arguments("sketch")), settings.figures_every, settings.window
-    )
+    settings = recipe.report
+    mixing = MixingCallback(recipe.sketch, settings.figures_every, settings.window)
     perplexity = DomainPerplexity()
     report = MixtureReport(
         mixing,
@@ -147,6 +144,7 @@ def build_callbacks(
         every=settings.every,
         figures_every=settings.figures_every,
         hyperparameters=recipe.composition.values,
+        print_at_end=False,
     )
     checkpoints = folder / "checkpoints"
     newest = ModelCheckpoint(
@@ -162,8 +160,7 @@ def build_callbacks(
         mixing,
         perplexity,
         report,
-        LearningRateMonitor("step"),
-        RichProgressBar(leave=True),
+        StepProgressBar(perplexity),
         StopOnSignal(checkpoints),
         newest,
     ], report

@@ -13,9 +13,9 @@ from dograph.corpus.settings import CorpusSettings
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 WORDS = {
-    "animals": "the cat dog horse mouse lion runs sleeps eats jumps hides under over tree house".split(),
-    "numbers": "one two three four five six seven plus minus times equals sum half double".split(),
-    "code": "def return import class self for if else while lambda yield ( ) [ ] : = + -".split(),
+    "animals": "the cat dog horse mouse lion runs sleeps eats jumps hides under tree house",
+    "numbers": "one two three four five six seven plus minus times equals sum half double",
+    "code": "def return import class self for if else while lambda yield ( ) [ ] : = + -",
 }
 
 
@@ -24,7 +24,7 @@ def write_corpus(folder: Path, documents: dict[str, int]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for domain, count in documents.items():
         draw = random.Random(zlib.crc32(domain.encode()))
-        words = WORDS.get(domain) or WORDS["animals"]
+        words = WORDS.get(domain, WORDS["animals"]).split()
         with (folder / f"{domain}.jsonl").open("w") as file:
             for number in range(count):
                 text = " ".join(draw.choices(words, k=120)) + f" {number}"

@@ -22,7 +22,6 @@ EXCLUDED_DISTRIBUTIONS = frozenset({"dograph"})
 """Ourselves: a commit must not change the corpus."""
 
 SHORTEST_DOCUMENT = 200
-LONGEST_PIECE = 32_000
 LARGEST_FILE = 1_000_000
 LONGEST_LINE = 2_000
 LONGEST_AVERAGE_LINE = 200
@@ -55,6 +54,8 @@ class Domain:
     """Whether a file, by its path inside the distribution, may hold such documents."""
     texts: Callable[[str], Iterator[str]]
     """The passages of a file's text; passages met before in the domain are dropped."""
+    longest: int = 32_000
+    """Characters above which a document is cut in several; less where documents are few."""
 
 
 def _whole(text: str) -> Iterator[str]:
@@ -111,9 +112,9 @@ DOMAINS: dict[str, Domain] = {
     "c_headers": Domain(6.0, _ends(*_HEADERS), _header),
     "comments": Domain(1.6, _ends(".py"), _comments),
     "docstrings": Domain(4.0, _ends(".py"), _docstrings),
-    "licences": Domain(0.7, _is_licence, _whole),
+    "licences": Domain(0.7, _is_licence, _whole, longest=8_000),
     "python_source": Domain(10.5, _ends(".py"), _code),
-    "readmes": Domain(1.0, _is_metadata, _long_description),
+    "readmes": Domain(1.0, _is_metadata, _long_description, longest=8_000),
     "type_stubs": Domain(2.5, _ends(".pyi"), _whole),
 }
 
@@ -186,7 +187,7 @@ def installed_distributions() -> dict[str, importlib.metadata.Distribution]:
 
 def _is_editable(distribution: importlib.metadata.Distribution) -> bool:
     origin = distribution.read_text("direct_url.json")
-    return bool(origin) and bool(json.loads(origin).get("dir_info", {}).get("editable"))
+    return origin is not None and bool(json.loads(origin).get("dir_info", {}).get("editable"))
 
 
 def readable_text(path: Path) -> str | None:
@@ -222,6 +223,6 @@ def _documents_of(text: str, rule: Domain, passages: set[bytes]) -> Iterator[str
         if digest not in passages:
             passages.add(digest)
             fresh.append(passage)
-    for piece in cut("\n\n".join(fresh), LONGEST_PIECE):
+    for piece in cut("\n\n".join(fresh), rule.longest):
         if len(piece.strip()) >= SHORTEST_DOCUMENT and looks_written(piece):
             yield piece.strip("\n") + "\n"

@@ -1,27 +1,29 @@
-"""The other end of `dograph.corpus.packing`: starts that process, feeds it, reports its progress."""
+"""The other end of `dograph.corpus.packing`: starts that process, feeds it, listens to it."""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from dograph.corpus.packing import Packing
 
+_POLL_SECONDS = 0.5
 _TAIL = 4_000
 """Characters of the packing process's log that an error quotes."""
 
 
 class PackingFailedError(RuntimeError):
-    """The packing process ended before its work; the message ends with its log."""
+    """The packing process ended before its work; the message says what it last said."""
 
 
 class Packer:
@@ -56,9 +58,10 @@ class Packer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process.poll() is None:
-            with suppress(ProcessLookupError):  # it may end by itself meanwhile
-                os.killpg(self._process.pid, signal.SIGKILL)
+        # The group outlives its leader if litdata left workers behind. Until `wait`, its number
+        # cannot be anybody else's.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -76,19 +79,33 @@ class Packer:
         with suppress(BrokenPipeError):  # it has ended: reading finds out and says why
             commands.write(json.dumps(request).encode() + b"\n")
             commands.flush()
-        finished = False
-        for line in messages:
-            message = json.loads(line)
+        for message in self._messages(messages.fileno()):
             advance(message.get("bytes", 0))
             if message.get("finished"):
-                finished = True
-                break
-        if not finished:
-            self._process.wait()
-            text = self._log.read_text(errors="replace")[-_TAIL:].strip()
-            raise PackingFailedError(
-                f"tokenising ended with code {self._process.returncode}\n{text}"
-            )
+                return
+            if "failed" in message:
+                raise PackingFailedError(f"tokenising failed: {message['failed']}")
+        text = self._log.read_text(errors="replace")[-_TAIL:].strip()
+        raise PackingFailedError(f"the tokenising process ended\n{text}")
+
+    def _messages(self, descriptor: int) -> Iterator[dict[str, Any]]:
+        """Messages until the process ends; the pipe may stay open in processes it left behind."""
+        rest = b""
+        while True:
+            if not select.select([descriptor], [], [], _POLL_SECONDS)[0]:
+                if self._has_ended():
+                    return
+                continue
+            data = os.read(descriptor, 2**16)
+            if not data:
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
+
+    def _has_ended(self) -> bool:
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._process.pid, flags) is not None
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
         if self._process.stdin is None or self._process.stdout is None:

@@ -8,17 +8,20 @@ safely because it has no other threads at work: importing torch anew in each of 
 domain and split would take longer than the tokenising.
 
 ``python -m dograph.corpus.packing`` reads one JSON object (see `Packing`) from its standard input
-and writes one JSON line per finished part and finished split to its standard output.
+and writes one JSON line per finished part, finished split and failure to its standard output.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import active_children
@@ -36,6 +39,8 @@ CHUNK_BYTES = 32 * 2**20
 BATCH = 64
 """Documents given to the tokenizer at a time."""
 _POLL_SECONDS = 0.5
+_LONGEST_ERROR = 2_000
+"""Characters of an error's end; a longer write to a pipe might be mixed with another's."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,11 @@ class Tokenise:
     def __init__(self, packing: Packing, messages: int) -> None:
         self._packing = packing
         self._messages = messages
-        self._parent = os.getpid()
         self._tokenizer: Tokenizer | None = None
 
     def __call__(self, number: int) -> Iterator[np.ndarray]:
         """Yield one array per document, in the part's order."""
         packing = self._packing
-        if os.getppid() != self._parent:
-            raise RuntimeError("the process that prepares the corpus has ended")
         if self._tokenizer is None:
             self._tokenizer = Tokenizer.from_file(str(Path(packing.folder, "tokenizer.json")))
             # Text that spells a special token, as tokenizers' own sources do, stays text.
@@ -96,6 +98,11 @@ class Tokenise:
         inside = tokens[:-1] == self._packing.end_of_text
         # A vocabulary may hold the end of text as an ordinary token; it would end the document.
         return np.concatenate([tokens[:-1][~inside], tokens[-1:]]) if inside.any() else tokens
+
+
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    while batch := list(itertools.islice(texts, BATCH)):
+        yield batch
 
 
 def pack(packing: Packing, messages: int) -> None:
@@ -145,20 +152,24 @@ def use_scratch(folder: str) -> None:
     os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(Path(folder, "litdata", "data"))
 
 
-def watch(owner: int) -> None:
-    """End this process when its owner has gone or a worker was killed, in a thread."""
+def end_group() -> None:
+    """End this process with all it started: litdata leaves helpers behind when a worker fails."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def watch(owner: int, messages: int) -> None:
+    """In a thread: end everything when the owner has gone or a worker was killed."""
     workers: set[Any] = set()
-    while True:
+    while os.getppid() == owner:
         time.sleep(_POLL_SECONDS)
         workers |= set(active_children())
         killed = [worker.exitcode for worker in workers if worker.exitcode not in (None, 0)]
         workers = {worker for worker in workers if worker.exitcode is None}
-        if os.getppid() != owner:
-            os._exit(1)
         if killed:
             time.sleep(4 * _POLL_SECONDS)  # litdata ends its workers on an error it then reports
-            os.write(2, f"a tokenising process ended with code {killed[0]}\n".encode())
-            os._exit(1)
+            send(messages, {"failed": f"a tokenising process ended with code {killed[0]}"})
+            break
+    end_group()
 
 
 def main() -> None:
@@ -171,10 +182,15 @@ def main() -> None:
     if request is None:
         return  # the owner found nothing to pack
     use_scratch(request["folder"])
-    threading.Thread(target=watch, args=(owner,), daemon=True).start()
-    for item in request["packings"]:
-        pack(Packing(**item), messages)
-    send(messages, {"finished": True})
+    threading.Thread(target=watch, args=(owner, messages), daemon=True).start()
+    try:
+        for item in request["packings"]:
+            pack(Packing(**item), messages)
+        send(messages, {"finished": True})
+    except Exception:
+        # Not by the log, which may be on the full disk that is the error.
+        send(messages, {"failed": traceback.format_exc()[-_LONGEST_ERROR:]})
+        end_group()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -139,15 +140,8 @@ class _Build:
         staging = Staging(self._folder, self._settings.validation_fraction)
         with contextlib.closing(staging), self._display.step("stage", total) as advance:
             for name, cap in caps.items():
-                staged.append(
-                    staging.domain(
-                        name,
-                        lambda name=name: source.documents(name),
-                        cap,  # type: ignore[misc]
-                        source.where(name),
-                        advance,
-                    )
-                )
+                documents = functools.partial(source.documents, name)
+                staged.append(staging.domain(name, documents, cap, source.where(name), advance))
         return staged
 
     def _tokenizer(self, domains: list[StagedDomain]) -> Tokenizer:

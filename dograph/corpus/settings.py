@@ -40,7 +40,7 @@ class CorpusSettings:
     """Share of documents, chosen by their hash, kept for validation; 0 ≤ share < 1."""
 
     store: str | None = None
-    """Folder of the prepared tokens; None: ``$DOGRAPH_CACHE`` or ``~/.cache/dograph``, by digest."""
+    """Folder of the tokens; None: one per digest in ``$DOGRAPH_CACHE`` or ``~/.cache/dograph``."""
 
     workers: int = 2
     """Tokenising processes; fixed, so that the store does not depend on the machine."""

@@ -33,7 +33,7 @@ def make_tokenizer(
     """
     if choice == TRAIN_TOKENIZER:
         return train(vocab_size, sample(folder, domains))
-    if choice == GPT2_TOKENIZER and not Path(choice).exists():
+    if choice == GPT2_TOKENIZER:
         return _from_hub(choice)
     return load(Path(choice).expanduser())
 

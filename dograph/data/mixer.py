@@ -135,7 +135,7 @@ class DataMixer(LightningDataModule):
         self.mixer.setup(names, tokens, self.batch_size * world_size)
         self.train_domains = train
         self.sampler = MixtureSampler(
-            [domain.chunk_lengths for domain in train],
+            [domain.chunk_lengths.tolist() for domain in train],
             self.mixer.weights.numpy(),
             self.batch_size * world_size,
             self.seed,
@@ -180,7 +180,7 @@ class DataMixer(LightningDataModule):
 
     @property
     def _on_gpu(self) -> bool:
-        return bool(self.trainer) and self.trainer.strategy.root_device.type == "cuda"
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def state_dict(self) -> dict[str, Any]:
         """Sampler, mixer and the corpus's fingerprint."""

@@ -94,7 +94,7 @@ class MixtureSampler(Sampler[list[Pick]]):
         self.rank, self.world_size = rank, world_size
         self.passes = [DomainPass(lengths, seed, s) for s, lengths in enumerate(chunk_lengths)]
         self.generator = np.random.Generator(np.random.PCG64([seed, 0x5A]))
-        self.weights = np.asarray(weights, dtype=np.float64)
+        self.weights = np.array(weights, dtype=np.float64)
         self.credit = np.zeros(len(self.passes))
         self.scheduled: deque[tuple[int, npt.NDArray[np.float64]]] = deque()
         self.handed_out: deque[list[Pick]] = deque()

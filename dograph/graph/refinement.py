@@ -91,6 +91,7 @@ def refine(programme: Programme, found: Tensor) -> Tensor:
         free_sign.append(limit == 0)
     matrix, target = torch.cat(rows), torch.cat(values)
     weights, multipliers = _equality_minimum(programme, matrix, target)
+    weights[low] = programme.lowest  # without the linear system's rounding
     signs_right = (multipliers[~torch.cat(free_sign)] <= EXACT).all()
     return weights if signs_right and programme.violation(weights) <= EXACT else found
 

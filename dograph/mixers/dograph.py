@@ -103,12 +103,14 @@ class DoGraph(BaseMixer):
         self.clusters, self.objective, self.tau = clusters, objective, tau
         self.beta = beta if objective == "uncertainty" else 0.0
         self.anchor, self.laplacian, self.max_difference = anchor, laplacian, max_difference
-        self.neighbours, self.spread, self.window, self.seed = neighbours, spread, window, seed
+        self.spread: Literal["mean", "printed"] = spread
+        self.window, self.seed = window, seed
         self.solver = GraphSolver(
             laplacian=laplacian > 0,
             edges=max_difference is not None,
             anchor=anchor > 0,
             floor=cluster_floor,
+            neighbours=neighbours,
         )
         self.recent: deque[Tensor] = deque(maxlen=window - 1)
         self.graph: DomainGraph | None = None
@@ -176,12 +178,10 @@ class DoGraph(BaseMixer):
             graph.kernel,
             graph.spread,
             graph.counts,
-            distances=graph.distances,
             beta=self.beta,
             nu=self.anchor,
             gamma=self.laplacian,
-            delta=self.max_difference,
-            neighbours=self.neighbours,
+            delta=1.0 if self.max_difference is None else self.max_difference,
         )
         if not self.solution.ok:
             logger.warning(

@@ -1,0 +1,1 @@
+"""Numbers to tables and pictures: TensorBoard, figures, and the end of a run."""

@@ -20,7 +20,8 @@ def gradient_kernel(sketches: Tensor) -> Tensor:
     """
     # Double precision: the solver factorises K, and float32 rounding can make it indefinite.
     exact = sketches.to(torch.float64)
-    return exact @ exact.T
+    products = exact @ exact.T
+    return (products + products.T) / 2  # BLAS does not promise symmetry to the last bit
 
 
 def kernel_distances(kernel: Tensor) -> Tensor:

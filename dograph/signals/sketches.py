@@ -129,8 +129,9 @@ class SequenceSketcher:
         """(B, r·r) sketch of one use of a matrix."""
         if gradient is None:
             raise UserError(
-                f"the output of `{name}` has no part in the losses: leave it out of `blocks`, "
-                "and do not use torch.compile on a model that is sketched"
+                f"the output of `{name}` has no part in the losses: they must come from the "
+                "model's latest forward, without torch.compile around the observed matrices; "
+                "a matrix that the model leaves unused must not be in `blocks`"
             )
         if len(source) != batch:
             raise UserError(

@@ -134,7 +134,11 @@ def test_prefetching_beyond_lookahead_is_refused():
         draws.set_weights([1, 0, 0])
 
 
-@given(stop=st.integers(0, 25), ahead=st.integers(0, 3), draw=st.sampled_from(["stratified", "multinomial"]))
+@given(
+    stop=st.integers(0, 25),
+    ahead=st.integers(0, 3),
+    draw=st.sampled_from(["stratified", "multinomial"]),
+)
 @settings(max_examples=40, deadline=None)
 def test_a_restored_sampler_goes_on_as_if_never_stopped(stop, ahead, draw):
     def steps(draws, batches, queue, first, last):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,8 @@ CLUSTER_COLOURS = (
     "#BBBBBB",
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINE_STYLES = ("-", "--", ":", "-.")
+LineStyle = Literal["-", "--", ":", "-."]
+LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
 HATCHES = ("", "////", "....", "xxxx")
 TEXT_COLOUR = "#222222"
 QUIET_COLOUR = "#767676"
@@ -56,7 +57,7 @@ class Style:
 
     colour: str
     marker: str
-    line: str
+    line: LineStyle
     hatch: str
 
 

@@ -18,13 +18,9 @@ from dograph.report.figures.appearance import (
     style,
 )
 from dograph.report.figures.placement import (
-    HALF_HEIGHT,
-    HALF_WIDTH,
-    label_places,
-    node_radii,
-    pushed_apart,
-    scaled_to_view,
-    squared_mmd_plane,
+    boxes_apart,
+    scaled_to_fit,
+    squared_distance_plane,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +32,9 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 NEIGHBOURS_DRAWN = 3
+PAGE = np.array([1.30, 0.96])
+NODE_SCALE, SMALLEST_RADIUS = 0.27, 0.02
+LABEL_WIDTH, LABEL_HEIGHT = 0.36, 0.125
 
 
 def domain_graph_figure(
@@ -43,9 +42,9 @@ def domain_graph_figure(
 ) -> Figure:
     """Draws the clusters near each other where their gradients are alike.
 
-    Nodes lie by classical multidimensional scaling of MMD (pushed apart only where they would
-    overlap); their area is the weight, their slices the human domains inside. Edges join each
-    node to its three nearest, dark and thick where MMD is small.
+    Nodes lie by classical multidimensional scaling of MMD (moved only where they or their
+    labels would overlap); their area is the weight, their slices the human domains inside.
+    Edges join each node to its three nearest, dark and thick where MMD is small.
 
     Args:
         graph: m nodes; ``distances`` (m, m) are squared MMD.
@@ -55,31 +54,48 @@ def domain_graph_figure(
     """
     from matplotlib.figure import Figure
 
-    squared = np.clip(graph.distances.detach().cpu().double().numpy(), 0, None)
+    squared = _squared_mmd(graph)
     weights = graph.weights.detach().cpu().double().numpy()
-    counts = graph.counts.detach().cpu().long().numpy()
-    plane, kept = squared_mmd_plane(squared)
-    radii = node_radii(weights)
-    places = pushed_apart(scaled_to_view(plane, radii), radii)
+    plane, kept = squared_distance_plane(squared)
+    radii = np.maximum(NODE_SCALE * np.sqrt(np.clip(weights, 0, None)), SMALLEST_RADIUS)
+    places = _node_places(plane, radii)
+    slices = None if domain is None else _domain_counts(graph, domain, len(names))
 
     figure = Figure(figsize=(8.6, 5.4), dpi=110, facecolor="white")
     axes = figure.add_axes((0.01, 0.03, 0.73, 0.86))
-    axes.set_xlim(-HALF_WIDTH, HALF_WIDTH)
-    axes.set_ylim(-HALF_HEIGHT, HALF_HEIGHT)
-    axes.set_aspect("equal")
+    axes.set(xlim=(-PAGE[0], PAGE[0]), ylim=(-PAGE[1], PAGE[1]), aspect="equal")
     axes.axis("off")
     _draw_edges(figure, axes, places, np.sqrt(squared))
-    slices = None if domain is None else _domain_counts(graph, domain, len(names))
     _draw_nodes(axes, places, radii, slices)
-    _draw_labels(axes, places, radii, weights, counts)
+    _draw_labels(axes, places, radii, graph)
     if slices is not None:
         _draw_domain_legend(figure, names, slices)
-    figure.text(0.02, 0.955, title, fontsize=12, color=TEXT_COLOUR, weight="bold", va="center")
-    explanation = "area: weight · slices: human domains · n: sequences"
-    if len(weights) > 2:
-        explanation += f" · plane keeps {percent(kept)} of the squared MMD"
-    figure.text(0.02, 0.912, explanation, fontsize=8, color=QUIET_COLOUR, va="center")
+    explanation = "area: weight · n: sequences"
+    if slices is not None:
+        explanation += " · slices: human domains"
+    if not squared.any():
+        explanation += " · every MMD is 0: the places mean nothing"
+    elif len(weights) > 3:
+        explanation += f" · the plane keeps {percent(kept)} of the squared MMD"
+    figure.text(0.02, 0.955, plain(title, 80), fontsize=12, color=TEXT_COLOUR, weight="bold")
+    figure.text(0.02, 0.912, explanation, fontsize=8, color=QUIET_COLOUR)
     return figure
+
+
+def _squared_mmd(graph: DomainGraph) -> Floats:
+    """(m, m) squared distances, exactly 0 where they are but rounding."""
+    squared = np.clip(graph.distances.detach().cpu().double().numpy(), 0, None)
+    rounding = 1e-12 * float(graph.kernel.detach().diagonal().abs().max())
+    return np.where(squared <= rounding, 0.0, squared)
+
+
+def _node_places(plane: Floats, radii: Floats) -> Floats:
+    """(m, 2) centres; each node keeps room for itself and the label below it."""
+    tall = radii + LABEL_HEIGHT / 2
+    halves = np.stack([np.maximum(radii + 0.02, LABEL_WIDTH / 2), tall + 0.015], axis=1)
+    below = np.stack([np.zeros_like(radii), np.full_like(radii, LABEL_HEIGHT / 2)], axis=1)
+    room = np.maximum(PAGE - halves.max(axis=0), 0.1)
+    return boxes_apart(scaled_to_fit(plane, room) - below, halves, PAGE) + below
 
 
 def _domain_counts(graph: DomainGraph, domain: Tensor, domains: int) -> npt.NDArray[np.int64]:
@@ -107,18 +123,20 @@ def _draw_edges(figure: Figure, axes: Axes, places: Floats, distances: Floats) -
     if not pairs:
         return
     lengths = np.array([distances[pair] for pair in pairs])
+    order = np.argsort(-lengths)  # the nearest on top
+    lines = [[tuple(places[i]), tuple(places[j])] for i, j in (pairs[k] for k in order)]
     least, most = float(lengths.min()), float(lengths.max())
-    if most - least <= 1e-9 * max(most, 1e-30):  # all alike: one shade, in the middle of the bar
-        least, most = 0.0, max(2 * most, 1e-12)
+    if most - least <= 1e-9 * most:  # all alike: neither near nor far
+        axes.add_collection(LineCollection(lines, colors="#B0B0B0", linewidths=1.2, zorder=1))
+        return
     shades = LinearSegmentedColormap.from_list("affinity", ["#303030", "#8C8C8C", "#DADADA"])
     norm = Normalize(least, most)
-    order = np.argsort(-lengths)  # the nearest on top
-    affinity = 1 - np.asarray(norm(lengths))
+    farness = np.asarray(norm(lengths[order]))
     axes.add_collection(
         LineCollection(
-            [[tuple(places[i]), tuple(places[j])] for i, j in (pairs[k] for k in order)],
-            colors=shades(norm(lengths[order])),
-            linewidths=0.8 + 3.2 * affinity[order],
+            lines,
+            colors=shades(farness),
+            linewidths=0.8 + 3.2 * (1 - farness),
             capstyle="round",
             zorder=1,
         )
@@ -128,16 +146,18 @@ def _draw_edges(figure: Figure, axes: Axes, places: Floats, distances: Floats) -
 
 def _draw_colour_bar(figure: Figure, norm: Normalize, shades: Colormap) -> None:
     from matplotlib.cm import ScalarMappable
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     bar = figure.colorbar(
         ScalarMappable(norm, shades),
         cax=figure.add_axes((0.765, 0.13, 0.2, 0.022)),
         orientation="horizontal",
     )
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.locator = MaxNLocator(3)
-    bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
+    numbers = ScalarFormatter()
+    numbers.set_powerlimits((-2, 3))
+    bar.formatter = numbers
     bar.update_ticks()
     bar.ax.tick_params(labelsize=8, colors=QUIET_COLOUR, length=2)
     bar.ax.xaxis.get_offset_text().set(size=8, color=QUIET_COLOUR)
@@ -151,7 +171,7 @@ def _draw_nodes(
 
     for node, (place, radius) in enumerate(zip(places, radii, strict=True)):
         centre = (float(place[0]), float(place[1]))
-        axes.add_patch(Circle(centre, radius * 1.0 + 0.012, color="white", zorder=2))
+        axes.add_patch(Circle(centre, radius + 0.012, color="white", zorder=2))
         total = 0 if slices is None else int(slices[node].sum())
         if slices is None or total == 0:
             colour = style(node, CLUSTER_COLOURS).colour
@@ -177,31 +197,21 @@ def _draw_nodes(
             start -= angle
 
 
-def _draw_labels(
-    axes: Axes,
-    places: Floats,
-    radii: Floats,
-    weights: Floats,
-    counts: npt.NDArray[np.int64],
-) -> None:
-    from matplotlib.patheffects import withStroke
-
-    texts = [
-        f"{node + 1}\n{percent(weight)} · n {count}"
-        for node, (weight, count) in enumerate(zip(weights, counts, strict=True))
-    ]
-    for text, (x, y) in zip(texts, label_places(places, radii, texts), strict=True):
+def _draw_labels(axes: Axes, places: Floats, radii: Floats, graph: DomainGraph) -> None:
+    """Writes number, weight and sequences below each node."""
+    numbers = zip(graph.weights.tolist(), graph.counts.tolist(), strict=True)
+    for node, (weight, count) in enumerate(numbers):
         axes.text(
-            x,
-            y,
-            text,
+            places[node, 0],
+            places[node, 1] - radii[node] - 0.02,
+            f"{node + 1}\n{percent(weight)} · n {count}",
             fontsize=8,
             linespacing=1.05,
             ha="center",
-            va="center",
+            va="top",
             color=TEXT_COLOUR,
             zorder=5,
-            path_effects=[withStroke(linewidth=2.2, foreground="white")],
+            bbox={"boxstyle": "round,pad=0.08", "color": "white", "alpha": 0.82, "linewidth": 0},
         )
 
 
@@ -223,9 +233,9 @@ def _draw_domain_legend(
     crowded = len(names) > 16
     figure.legend(
         handles=handles,
-        title="human domain, share of sequences",
+        title="human domain, share of n",
         title_fontsize=8,
-        fontsize=6 if crowded else 8,
+        fontsize=7 if crowded else 8,
         labelspacing=0.25 if crowded else 0.5,
         loc="upper left",
         bbox_to_anchor=(0.75, 0.9),

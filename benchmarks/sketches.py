@@ -1,0 +1,123 @@
+"""Sketches against per-sample gradient loops: ``python -m benchmarks.sketches``.
+
+All get the gradient of every sequence's loss with respect to the same matrices of GPT-2 nano,
+the sketch from one forward that is already done. They take turns, so that a busy machine slows
+all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import math
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from dograph.signals.sketches import SequenceSketcher, SketchSettings
+
+VOCABULARY, CONTEXT = 4096, 128
+
+
+def nano() -> GPT2LMHeadModel:
+    """GPT-2 with 4 layers of width 160, at its initialisation."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 160, "n_layer": 4, "n_head": 5, "bos_token_id": 0, "eos_token_id": 0}
+    config = GPT2Config(vocab_size=VOCABULARY, n_positions=CONTEXT, **sizes)
+    return GPT2LMHeadModel(config).eval()
+
+
+def sequence_losses(model: GPT2LMHeadModel, tokens: Tensor) -> Tensor:
+    """(B,) mean token loss of each sequence, with its graph."""
+    logits = model(tokens[:, :-1]).logits.transpose(1, 2)
+    return torch.nn.functional.cross_entropy(logits, tokens[:, 1:], reduction="none").mean(1)
+
+
+def milliseconds(action: Callable[[], object]) -> float:
+    """Time of one call."""
+    start = time.perf_counter()
+    action()
+    return 1000 * (time.perf_counter() - start)
+
+
+def times(blocks: str, batch: int, repeats: int) -> tuple[float, float, float]:
+    """Median milliseconds of a sketch and of two loops for the same matrices.
+
+    The first loop starts one backward a sequence from the batch's own graph. The second gives
+    each sequence a graph of its own, and counts the forward that this takes.
+    """
+    model = nano()
+    tokens = torch.randint(VOCABULARY, (batch, CONTEXT + 1))
+    sketcher = SequenceSketcher(model, SketchSettings(blocks=blocks))
+    names = list(sketcher.modules)
+    exact = SequenceSketcher(model, SketchSettings(blocks=names, exact=True))
+
+    def alone() -> None:
+        for sequence in tokens:
+            exact.sketch(sequence_losses(model, sequence[None]))
+
+    turns: list[tuple[float, float, float]] = []
+    for _ in range(repeats + 1):
+        losses = sequence_losses(model, tokens)
+        turns.append(
+            (
+                milliseconds(functools.partial(sketcher.sketch, losses)),
+                milliseconds(functools.partial(exact.sketch, losses)),
+                milliseconds(alone),
+            )
+        )
+    sketch, shared, separate = zip(*turns[1:], strict=True)
+    return statistics.median(sketch), statistics.median(shared), statistics.median(separate)
+
+
+def inner_product_error(draws: int) -> tuple[float, float, float]:
+    """Bias of inner products, in standard errors and of the mean norm, and one draw's error."""
+    model = nano()
+    tokens = torch.randint(VOCABULARY, (6, CONTEXT + 1))
+
+    def products(settings: SketchSettings) -> Tensor:
+        sketcher = SequenceSketcher(model, settings)
+        sketch = sketcher.sketch(sequence_losses(model, tokens)).double()
+        sketcher.detach()
+        return sketch @ sketch.T
+
+    exact = products(SketchSettings(exact=True))
+    norm = exact.diagonal().mean()
+    found = torch.stack([products(SketchSettings(seed=seed)) for seed in range(draws)])
+    bias, deviation = found.mean(dim=0) - exact, found.std(dim=0)
+    in_errors = (bias / (deviation / math.sqrt(draws))).square().mean().sqrt()
+    return float(in_errors), float(bias.abs().max() / norm), float(deviation.mean() / norm)
+
+
+def main() -> None:
+    """Prints the times and the errors."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=100)
+    arguments = parser.parse_args()
+    table = Table("matrices", title=f"GPT-2 nano, {arguments.batch} × {CONTEXT} tokens, median ms")
+    for column in ("sketch", "loop, batch's graph", "ratio", "loop, own graphs", "ratio"):
+        table.add_column(column, justify="right")
+    for blocks in ("last", "all"):
+        sketch, shared, separate = times(blocks, arguments.batch, arguments.repeats)
+        ratios = f"{shared / sketch:.1f}×", f"{separate / sketch:.1f}×"
+        row = f"{sketch:.1f}", f"{shared:.1f}", ratios[0], f"{separate:.1f}", ratios[1]
+        table.add_row(blocks, *row)
+    Console().print(table)
+    in_errors, bias, deviation = inner_product_error(arguments.draws)
+    errors = Table("inner products of sketches, last block", "", title="Rank 16")
+    errors.add_row("root mean square bias, in standard errors (1: unbiased)", f"{in_errors:.2f}")
+    errors.add_row(f"largest bias over {arguments.draws} draws, of the mean norm²", f"{bias:.3f}")
+    errors.add_row("standard deviation of one draw, of the mean norm²", f"{deviation:.3f}")
+    Console().print(errors)
+
+
+if __name__ == "__main__":
+    main()

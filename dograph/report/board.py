@@ -1,0 +1,103 @@
+"""What is written to TensorBoard: tags, charts of all domains together, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from torch.utils.tensorboard import SummaryWriter
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def chart_layout() -> dict[str, dict[str, list[object]]]:
+    """The charts of the Custom Scalars tab, each of all domains together.
+
+    TensorBoard reads a chart's tags as regular expressions. These name groups of tags, so that
+    a domain may be called anything.
+    """
+    mixture = {
+        "Sampling weights": ["sampling/.*"],
+        "Realised shares": ["realised/.*"],
+        "Effective weights": ["effective/.*"],
+        "Tokens": ["tokens/.*"],
+        "Epochs": ["epochs/.*"],
+    }
+    validation = {
+        "Loss per domain": ["validation/loss/.*"],
+        "Perplexity per domain": ["validation/perplexity/.*"],
+        "Mean and worst": ["validation/mean_loss$", "validation/worst_loss$"],
+    }
+    return {
+        category: {title: ["Multiline", tags] for title, tags in charts.items()}
+        for category, charts in (("Mixture", mixture), ("Validation", validation))
+    }
+
+
+class Board:
+    """Writes scalars and pictures of one run.
+
+    Args:
+        writer: of the run's event file.
+        figures: folder that pictures are also saved in, as PNG.
+    """
+
+    def __init__(self, writer: SummaryWriter, figures: Path) -> None:
+        self.writer, self.figures = writer, figures
+
+    def begin(self, step: int) -> None:
+        """Writes the layout of the charts, and takes back what came after ``step``.
+
+        Args:
+            step: optimiser steps done. Where an interrupted run had gone on from here before,
+                TensorBoard then drops its later points, and no curve goes back in time.
+        """
+        if step:
+            restart = Event(session_log=SessionLog(status=SessionLog.START))
+            self.writer._get_file_writer().add_event(restart, step + 1)
+        self.writer.add_custom_scalars(chart_layout())
+
+    def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
+        """Writes ``group/name`` for every name."""
+        for name, value in values.items():
+            self.writer.add_scalar(f"{group}/{name}", value, step)
+
+    def by_domain(
+        self, group: str, domains: Sequence[str], values: npt.ArrayLike, step: int
+    ) -> None:
+        """Writes ``group/domain`` for every domain of (S,) ``values``."""
+        numbers = np.asarray(values, dtype=np.float64).tolist()
+        self.scalars(group, dict(zip(domains, numbers, strict=True)), step)
+
+    def picture(self, name: str, figure: Figure, step: int, final: bool = False) -> Path:
+        """Shows a figure as ``figures/name`` and saves it.
+
+        Args:
+            name: of the tag and the file.
+            figure: drawn once, for both.
+            step: optimiser steps done.
+            final: leave the step out of the file's name, so that the latest is kept.
+
+        Returns:
+            The PNG's path.
+        """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from PIL import Image
+
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        self.writer.add_image(f"figures/{name}", pixels, step, dataformats="HWC")
+        self.figures.mkdir(parents=True, exist_ok=True)
+        path = self.figures / (f"{name}.png" if final else f"{name}_{step:07d}.png")
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+        return path
+
+    def flush(self) -> None:
+        """Sends everything to the disk."""
+        self.writer.flush()

@@ -1,0 +1,119 @@
+"""The mixture over time: what was asked, what was drawn, what counted, and the losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dograph.mixers.base import Seen
+
+Floats = npt.NDArray[np.float64]
+
+
+def shares_since(totals: Floats, before: Floats | None) -> Floats:
+    """(S,) shares of what was added between two totals; of everything if nothing was."""
+    added = totals if before is None else totals - before
+    added = added if added.sum() > 0 else totals
+    return added / max(float(added.sum()), 1e-30)
+
+
+@dataclass
+class MixtureHistory:
+    """Points of the mixture's trajectory; realised and effective shares hold between points.
+
+    Attributes:
+        steps: t optimiser steps.
+        sampling: t times (S,) weights of the sampler.
+        realised: t times (S,) shares of the sequences trained on since the point before.
+        effective: t times (S,) shares of the loss weight since the point before.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    sampling: list[Floats] = field(default_factory=list)
+    realised: list[Floats] = field(default_factory=list)
+    effective: list[Floats] = field(default_factory=list)
+    _realised_total: Floats | None = None
+    _effective_total: Floats | None = None
+
+    def add(
+        self, step: int, sampling: Floats, realised: npt.ArrayLike, effective: npt.ArrayLike
+    ) -> None:
+        """Adds a point.
+
+        Args:
+            step: optimiser steps done.
+            sampling: (S,) weights in force.
+            realised: (S,) sequences trained on so far.
+            effective: (S,) sums of sequence weights so far.
+        """
+        drawn, counted = np.array(realised, float), np.array(effective, float)
+        self.steps.append(step)
+        self.sampling.append(np.array(sampling, float))
+        self.realised.append(shares_since(drawn, self._realised_total))
+        self.effective.append(shares_since(counted, self._effective_total))
+        self._realised_total, self._effective_total = drawn, counted
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers."""
+        return {
+            "steps": list(self.steps),
+            "sampling": [row.tolist() for row in self.sampling],
+            "realised": [row.tolist() for row in self.realised],
+            "effective": [row.tolist() for row in self.effective],
+            "realised_total": _as_list(self._realised_total),
+            "effective_total": _as_list(self._effective_total),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues what ``state_dict`` gave."""
+        self.steps = [int(step) for step in state["steps"]]
+        self.sampling = [np.array(row, float) for row in state["sampling"]]
+        self.realised = [np.array(row, float) for row in state["realised"]]
+        self.effective = [np.array(row, float) for row in state["effective"]]
+        self._realised_total = _as_array(state["realised_total"])
+        self._effective_total = _as_array(state["effective_total"])
+
+
+def _as_list(values: Floats | None) -> list[float] | None:
+    return None if values is None else values.tolist()
+
+
+def _as_array(values: list[float] | None) -> Floats | None:
+    return None if values is None else np.array(values, float)
+
+
+class LossMeans:
+    """Means of the training loss since last asked; adding waits for no device."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(2)
+        self._batches = 0
+
+    def add(self, seen: Seen) -> None:
+        """Adds a batch's mean loss and its weighted loss."""
+        loss = seen.sequence_loss.float()
+        weighted = loss.mean() if seen.sequence_weights is None else seen.sequence_weights @ loss
+        self._sums = self._sums.to(loss.device) + torch.stack([loss.mean(), weighted])
+        self._batches += 1
+
+    def take(self) -> tuple[float, float] | None:
+        """(mean loss, mean weighted loss) in nats, then starts anew; None if nothing was added."""
+        if not self._batches:
+            return None
+        mean, weighted = (self._sums.cpu() / self._batches).tolist()
+        self._sums, self._batches = torch.zeros(2), 0
+        return mean, weighted
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far."""
+        return {"sums": self._sums.cpu(), "batches": self._batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues what ``state_dict`` gave."""
+        sums: Tensor = state["sums"]
+        self._sums, self._batches = sums, int(state["batches"])
