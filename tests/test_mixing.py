@@ -134,9 +134,7 @@ def test_accumulated_micro_batches_are_seen_as_one_batch(store, corpus_settings)
             seen.append(batch)
             return super().update(batch)
 
-    _, _, data = train(
-        corpus_settings, Looks(), steps=3, batch_size=8, accumulate_grad_batches=2
-    )
+    _, _, data = train(corpus_settings, Looks(), steps=3, batch_size=8, accumulate_grad_batches=2)
     assert [batch.batch_size for batch in seen] == [16, 16, 16]
     assert all(batch.sequence_weights.sum().item() == pytest.approx(1) for batch in seen)
     assert data.sampler.trained == 6

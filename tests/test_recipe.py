@@ -76,7 +76,10 @@ def test_a_wrong_key_names_itself_its_file_and_the_nearest_spelling(tmp_path):
         ("trianer.max_steps=3", "did you mean 'trainer'"),
         ("corpus.sorce=x", "did you mean 'source'"),
         ("mixer.init_arg=3", "did you mean 'init_args'"),
-        ("mixer.init_args.clusters=many", "mixer.init_args.clusters: Expected int. Got value: many"),
+        (
+            "mixer.init_args.clusters=many",
+            "mixer.init_args.clusters: Expected int. Got value: many",
+        ),
         ("mixer.init_args.objective=best", "Got value: best"),
         ("mixer.init_args.beta=-1", "beta is -1.0: it must be ≥ 0"),
         ("mixer.init_args.clusters=0", "clusters is 0"),

@@ -40,7 +40,7 @@ class Packer:
         search = os.pathsep.join(path or "." for path in sys.path)
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "dograph.corpus.packing"],
+                [sys.executable, "-c", "from dograph.corpus.packing import main; main()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -7,7 +7,7 @@ killed. Here all that happens to a process that does nothing else, and whose wor
 safely because it has no other threads at work: importing torch anew in each of two workers per
 domain and split would take longer than the tokenising.
 
-``python -m dograph.corpus.packing`` reads one JSON object (see `Packing`) from its standard input
+`main`, run in a fresh interpreter, reads one JSON object (see `Packing`) from its standard input
 and writes one JSON line per finished part, finished split and failure to its standard output.
 """
 
@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import active_children
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ class Tokenise:
         """Yield one array per document, in the part's order."""
         packing = self._packing
         if self._tokenizer is None:
+            Finalize(None, _end_children, exitpriority=0)
             self._tokenizer = Tokenizer.from_file(str(Path(packing.folder, "tokenizer.json")))
             # Text that spells a special token, as tokenizers' own sources do, stays text.
             self._tokenizer.encode_special_tokens = True
@@ -98,6 +100,15 @@ class Tokenise:
         inside = tokens[:-1] == self._packing.end_of_text
         # A vocabulary may hold the end of text as an ordinary token; it would end the document.
         return np.concatenate([tokens[:-1][~inside], tokens[-1:]]) if inside.any() else tokens
+
+
+def _end_children() -> None:
+    """Called as a worker ends: litdata's last write may fail before it has told its child to end.
+
+    The worker would wait for that child, and the packing process for the worker, for ever.
+    """
+    for child in active_children():
+        child.terminate()
 
 
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
@@ -191,7 +202,3 @@ def main() -> None:
         # Not by the log, which may be on the full disk that is the error.
         send(messages, {"failed": traceback.format_exc()[-_LONGEST_ERROR:]})
         end_group()
-
-
-if __name__ == "__main__":
-    main()

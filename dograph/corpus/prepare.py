@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from dograph.corpus.atomic import flush_folder, flush_tree, read_json, write_json
 from dograph.corpus.lock import exclusive
 from dograph.corpus.packer import Packer, PackingFailedError
-from dograph.corpus.packing import Packing
+from dograph.corpus.packing import CHUNK_BYTES, Packing
 from dograph.corpus.report import Display, closing_table
 from dograph.corpus.settings import GPT2_TOKENIZER, TRAIN_TOKENIZER, CorpusSettings
 from dograph.corpus.source import Source, cap_bytes, open_source
@@ -250,6 +250,9 @@ def _disk_errors(path: Path) -> Iterator[None]:
         yield
     except (OSError, sqlite3.OperationalError, PackingFailedError) as error:
         full = os.strerror(errno.ENOSPC) in str(error) or "disk is full" in str(error)
+        if isinstance(error, PackingFailedError):
+            # litdata loses a worker's error if only its last write failed.
+            full = full or shutil.disk_usage(path.parent).free < CHUNK_BYTES
         if not full:
             raise
         partial = path.with_name(path.name + PARTIAL)

@@ -83,7 +83,11 @@ class DomainPerplexity(Callback):
         if trainer.sanity_checking:
             return
         self.history.append((trainer.global_step, self.losses))
-        pl_module.log_dict(summarise(self.losses), rank_zero_only=True)
+        scalars = summarise(self.losses)
+        pl_module.log_dict(scalars, logger=False, rank_zero_only=True)
+        for logger in trainer.loggers:
+            # Lightning's own logging would put a validation one step too early.
+            logger.log_metrics(scalars, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """The validations so far."""

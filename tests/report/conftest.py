@@ -1,5 +1,6 @@
 """Pictures' ingredients, and one small observed run that several tests read."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -58,13 +59,14 @@ def fit(corpus_settings, store, folder, mixer=None, steps=12, checkpoint=None, *
 
 
 @pytest.fixture(scope="session")
-def stratified_run(corpus_settings, store, tmp_path_factory):
-    """Twelve steps of the baseline."""
+def fit_tiny(corpus_settings, store):
+    """``fit`` on the small corpus."""
+    return partial(fit, corpus_settings, store)
+
+
+@pytest.fixture(scope="session")
+def stratified_run(fit_tiny, tmp_path_factory):
+    """Twelve steps of the baseline, with a checkpoint after five."""
     hyperparameters = {"model": {"n_embd": 16}, "seed": 0, "note": None}
-    return fit(
-        corpus_settings,
-        store,
-        tmp_path_factory.mktemp("runs"),
-        hyperparameters=hyperparameters,
-        print_at_end=False,
-    )
+    folder = tmp_path_factory.mktemp("runs")
+    return fit_tiny(folder, hyperparameters=hyperparameters, print_at_end=False)

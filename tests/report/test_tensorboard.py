@@ -25,7 +25,6 @@ from dograph.report.clock import TrainingClock
 from dograph.report.history import LossMeans, MixtureHistory
 from dograph.report.observation import ObservationWindow, observed_graph
 from dograph.report.tensorboard import MixtureReport
-from tests.report.conftest import fit
 
 DOMAINS = ("animals", "code", "numbers")
 
@@ -99,10 +98,8 @@ def test_summary_json_agrees_with_the_run(stratified_run):
     assert found["losses"] == stratified_run.report.perplexity.losses
 
 
-def test_a_mixer_of_the_loss_shows_its_diagnostics_and_weighted_loss(
-    corpus_settings, store, tmp_path, capsys
-):
-    run = fit(corpus_settings, store, tmp_path, DoGraph(clusters=3), steps=6)
+def test_a_mixer_of_the_loss_shows_its_diagnostics_and_weighted_loss(fit_tiny, tmp_path, capsys):
+    run = fit_tiny(tmp_path, DoGraph(clusters=3), steps=6)
     found = events(run.folder)
     tags = set(found.Tags()["scalars"])
     assert {"mixer/effective_clusters", "mixer/mutual_information", "train/weighted_loss"} <= tags
@@ -112,9 +109,9 @@ def test_a_mixer_of_the_loss_shows_its_diagnostics_and_weighted_loss(
     assert "tensorboard --logdir" in capsys.readouterr().out
 
 
-def test_a_resumed_run_continues_its_trajectory(corpus_settings, store, tmp_path, stratified_run):
+def test_a_resumed_run_continues_its_trajectory(fit_tiny, tmp_path, stratified_run):
     checkpoint = stratified_run.folder.parent / "five.ckpt"  # between two points
-    again = fit(corpus_settings, store, tmp_path, checkpoint=checkpoint, print_at_end=False).report
+    again = fit_tiny(tmp_path, checkpoint=checkpoint, print_at_end=False).report
     whole = stratified_run.report
     assert again.history.state_dict() == whole.history.state_dict()
     assert again.pictures.state_dict() == whole.pictures.state_dict()

@@ -1,0 +1,256 @@
+"""A whole run through the command line, and everything that it leaves behind, read back."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dograph.cli import main
+
+ROOT = Path(__file__).parent.parent.parent
+DOMAINS = ("animals", "code", "numbers")
+OWN_MIXER = '''
+import torch
+from dograph.mixers import BaseMixer
+
+
+class LossSeeker(BaseMixer):
+    """Draws more of what is hard: α ∝ exp(sharpness · mean loss)."""
+
+    def __init__(self, sharpness: float = 1.0, update_every: int = 5):
+        super().__init__(update_every=update_every, floor=0.1)
+        self.sharpness = sharpness
+
+    def update(self, seen):
+        means = torch.zeros(len(self.domains), dtype=torch.float64)
+        for index in seen.domain.unique():
+            means[index] = seen.sequence_loss[seen.domain == index].mean()
+        return torch.softmax(self.sharpness * means, dim=0)
+'''
+
+
+def small(settings, runs, *more):
+    """Overrides that shrink a recipe to the small corpus and a tiny model."""
+    return [
+        f"corpus.source={settings.source}",
+        f"corpus.store={settings.store}",
+        "corpus.vocab_size=300",
+        "corpus.validation_fraction=0.2",
+        "data.context=32",
+        "data.batch_size=16",
+        "data.validation_sequences=8",
+        "model.config={n_layer: 2, n_embd: 32, n_head: 2}",
+        "trainer.max_steps=20",
+        "trainer.val_check_interval=8",
+        "report={every: 4, figures_every: 8, window: 4, checkpoint_every: 8}",
+        f"runs={runs}",
+        *more,
+    ]
+
+
+def run(name, settings, runs, *more):
+    recipe = str(ROOT / "recipes" / f"{name}.yaml")
+    assert main(["run", recipe, *small(settings, runs, *more)]) == 0
+    (folder,) = (runs / name).glob("seed_*")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(store, corpus_settings, tmp_path_factory):
+    """One run of the DoGraph recipe, shrunk."""
+    runs = tmp_path_factory.mktemp("runs")
+    return run("dograph_gpt2", corpus_settings, runs, "mixer.init_args.clusters=4")
+
+
+@pytest.fixture(scope="module")
+def events(finished):
+    accumulator = EventAccumulator(str(finished), size_guidance={"images": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_tensorboard_holds_every_scalar(events):
+    tags = set(events.Tags()["scalars"])
+    for domain in DOMAINS:
+        for kind in ("sampling", "realised", "effective", "tokens", "epochs"):
+            assert f"{kind}/{domain}" in tags
+        assert f"validation/loss/{domain}" in tags
+        assert f"validation/perplexity/{domain}" in tags
+    for tag in (
+        "validation/mean_loss",
+        "validation/worst_loss",
+        "validation/mean_perplexity",
+        "validation/worst_perplexity",
+        "mixer/effective_clusters",
+        "mixer/mutual_information",
+        "mixer/solver_milliseconds",
+        "mixer/solver_optimal",
+        "speed/tokens_per_second",
+        "train/loss",
+    ):
+        assert tag in tags, tag
+
+
+def test_scalars_tell_the_truth(events, finished):
+    def last(tag):
+        return events.Scalars(tag)[-1].value
+
+    assert sum(last(f"realised/{domain}") for domain in DOMAINS) == pytest.approx(1, abs=1e-5)
+    assert sum(last(f"effective/{domain}") for domain in DOMAINS) == pytest.approx(1, abs=1e-5)
+    assert sum(last(f"sampling/{domain}") for domain in DOMAINS) == pytest.approx(1, abs=1e-5)
+    assert sum(last(f"tokens/{domain}") for domain in DOMAINS) == 20 * 16 * 32
+    steps = [event.step for event in events.Scalars("validation/mean_loss")]
+    assert steps == [8, 16, 20]
+    losses = [last(f"validation/loss/{domain}") for domain in DOMAINS]
+    assert last("validation/mean_loss") == pytest.approx(sum(losses) / 3, rel=1e-5)
+    assert last("validation/worst_loss") == pytest.approx(max(losses), rel=1e-5)
+    assert 1 <= last("mixer/effective_clusters") <= 4
+    curve = [event.value for event in events.Scalars("validation/mean_loss")]
+    assert curve[-1] < curve[0]
+
+
+def test_tensorboard_holds_every_figure(events, finished):
+    images = set(events.Tags()["images"])
+    for tag in (
+        "figures/domain_graph",
+        "figures/gradient_directions",
+        "figures/gradient_directions_early_and_late",
+        "figures/weight_trajectories",
+    ):
+        assert tag in images, tag
+        assert events.Images(tag)[-1].width > 300
+    assert list((finished / "figures").glob("*.png"))
+
+
+def test_tensorboard_holds_charts_and_hyperparameters(events, finished):
+    tensors = set(events.Tags()["tensors"])
+    assert any("custom_scalars" in tag for tag in tensors)
+    assert "final/validation/mean_loss" in events.Tags()["scalars"] or any(
+        tag.startswith("final/") for tag in events.Tags()["scalars"]
+    )
+    plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data
+    assert b"mixer" in plugin.content
+
+
+def test_the_run_folder_says_what_was_run(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert set(summary["domains"]) == set(DOMAINS)
+    provenance = json.loads((finished / "provenance.json").read_text())
+    assert provenance["seed"] == 0
+    assert len(provenance["fingerprint"]) == 32
+    assert "torch" in provenance["versions"]
+    assert "clusters: 4" in (finished / "recipe.yaml").read_text()
+
+
+def test_checkpoints_load_without_executing_code(finished):
+    names = sorted(file.name for file in (finished / "checkpoints").iterdir())
+    assert names == ["final.ckpt", "step=16.ckpt", "step=8.ckpt"]
+    for name in names:
+        checkpoint = torch.load(finished / "checkpoints" / name, weights_only=True)
+        assert checkpoint["global_step"] in (8, 16, 20)
+
+
+def test_the_table_and_the_way_to_tensorboard_are_printed(
+    store, corpus_settings, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "160")
+    run("uniform_gpt2", corpus_settings, tmp_path, "trainer.max_steps=4")
+    out = capfd.readouterr().out
+    for domain in DOMAINS:
+        assert domain in out
+    assert "worst" in out
+    assert "tensorboard --logdir" in out
+
+
+def test_nothing_is_overwritten(store, corpus_settings, tmp_path):
+    for expected in ("seed_0", "seed_0_1"):
+        recipe = str(ROOT / "recipes" / "uniform_gpt2.yaml")
+        assert main(["run", recipe, *small(corpus_settings, tmp_path, "trainer.max_steps=2")]) == 0
+        assert (tmp_path / "uniform_gpt2" / expected / "summary.json").is_file()
+
+
+def test_the_same_recipe_twice_gives_bitwise_the_same_losses(store, corpus_settings, tmp_path):
+    def losses(number):
+        folder = run("dograph_gpt2", corpus_settings, tmp_path / str(number), "data.workers=0")
+        return json.loads((folder / "summary.json").read_text())["domains"]
+
+    first, second = (losses(number) for number in range(2))
+    for domain in DOMAINS:
+        assert first[domain]["validation_loss"] == second[domain]["validation_loss"]
+
+
+def test_a_mixer_of_ones_own_runs_by_its_import_path(store, corpus_settings, tmp_path, monkeypatch):
+    assert len(OWN_MIXER.strip().splitlines()) < 30
+    (tmp_path / "loss_seeker.py").write_text(OWN_MIXER)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "compose: {data: environment, model: gpt2_nano, trainer: cpu}\n"
+        "mixer: {class_path: loss_seeker.LossSeeker, init_args: {sharpness: 2.0}}\n"
+    )
+    overrides = small(corpus_settings, tmp_path / "runs")
+    subprocess.run(
+        [sys.executable, "-m", "dograph", "run", str(recipe), *overrides],
+        cwd=tmp_path,
+        check=True,
+        timeout=120,
+        capture_output=True,
+    )
+    summary = json.loads((tmp_path / "runs" / "mine" / "seed_0" / "summary.json").read_text())
+    assert summary["mixer"] == "LossSeeker"
+    weights = [domain["weight"] for domain in summary["domains"].values()]
+    assert sum(weights) == pytest.approx(1)
+    assert max(weights) > min(weights)
+
+
+def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(store, corpus_settings, tmp_path):
+    """An interrupted and resumed run ends as the uninterrupted one does, bitwise."""
+    recipe = str(ROOT / "recipes" / "dograph_gpt2.yaml")
+    steps = "trainer.max_steps=120"
+    overrides = small(corpus_settings, tmp_path, steps, "trainer.val_check_interval=60")
+    command = [sys.executable, "-m", "dograph", "run", recipe, *overrides]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        checkpoints = tmp_path / "dograph_gpt2" / "seed_0" / "checkpoints"
+        deadline = time.monotonic() + 90
+        while not list(checkpoints.glob("*.ckpt")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130, out
+    assert "Interrupted" in out
+    assert "Traceback" not in out
+    checkpoint = torch.load(checkpoints / "interrupted.ckpt", weights_only=True)
+    assert 8 <= checkpoint["global_step"] < 120
+    folder = checkpoints.parent
+    assert main(["run", recipe, *overrides, "--resume", str(folder)]) == 0
+    whole = run(
+        "dograph_gpt2",
+        corpus_settings,
+        tmp_path / "whole",
+        *overrides[8:9],
+        steps,
+        "trainer.val_check_interval=60",
+    )
+    ends = [
+        torch.load(end / "checkpoints" / "final.ckpt", weights_only=True) for end in (folder, whole)
+    ]
+    for name, value in ends[0]["state_dict"].items():
+        assert torch.equal(value, ends[1]["state_dict"][name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["dograph_gpt2", "dograph_anchored_gpt2", "uniform_gpt2", "proportional_gpt2"]
+)
+def test_every_recipe_runs_on_the_environment_corpus(name, tmp_path):
+    recipe = str(ROOT / "recipes" / f"{name}.yaml")
+    short = ["trainer.max_steps=20", "data.validation_sequences=8", f"runs={tmp_path}"]
+    assert main(["run", recipe, *short]) == 0
+    summary = json.loads((tmp_path / name / "seed_0" / "summary.json").read_text())
+    assert len(summary["domains"]) >= 6
+    assert all(domain["validation_loss"] < 8.2 for domain in summary["domains"].values())
