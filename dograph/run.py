@@ -147,6 +147,7 @@ def build_callbacks(recipe: Recipe, folder: Path) -> tuple[list[Callback], Mixtu
         every=settings.every,
         figures_every=settings.figures_every,
         hyperparameters=recipe.composition.values,
+        seed=recipe.seed,
         print_at_end=False,
     )
     checkpoints = folder / "checkpoints"

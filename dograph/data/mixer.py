@@ -28,17 +28,24 @@ class EvenlySpaced(Sampler[list[tuple[int, int]]]):
         length: sequences the domain has.
         count: sequences to take, at most ``length``.
         batch_size: sequences a batch.
-        rank: of this process; batches go to ranks in turn.
+        rank: of this process; sequences go to ranks in turn.
         world_size: number of processes.
+
+    Raises:
+        UserError: if there are fewer sequences than ranks.
     """
 
     def __init__(
         self, domain: int, length: int, count: int, batch_size: int, rank: int, world_size: int
     ) -> None:
         indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
-        picks = [(domain, int(index)) for index in indices]
-        batches = [picks[i : i + batch_size] for i in range(0, len(picks), batch_size)]
-        self.batches = batches[rank::world_size]
+        if len(indices) < world_size:
+            raise UserError(
+                f"domain {domain} has {len(indices)} validation sequences for {world_size} ranks: "
+                "raise data.validation_sequences, lower data.context or use fewer devices"
+            )
+        picks = [(domain, int(index)) for index in indices[rank::world_size]]
+        self.batches = [picks[i : i + batch_size] for i in range(0, len(picks), batch_size)]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return iter(self.batches)

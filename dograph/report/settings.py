@@ -14,7 +14,7 @@ class ReportSettings:
     every: int = 10
     """between two points of the training curves."""
     figures_every: int = 100
-    """between two sets of figures; gradients are observed just before. 0: none at all."""
+    """between two sets of figures; gradients are observed just before. 0: only at the end."""
     window: int = 8
     """steps of sketches that one picture of gradient directions shows."""
     checkpoint_every: int = 100
