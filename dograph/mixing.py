@@ -11,7 +11,7 @@ from torch import Tensor
 from dograph.data.batch import Batch
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
-from dograph.mixers.base import Seen, Signal
+from dograph.mixers.base import Seen, Signal, rehearse
 from dograph.model import LanguageModel
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 
@@ -66,9 +66,10 @@ class MixingCallback(Callback):
         self.trainer, self.model, self.data = trainer, pl_module, data
         if len(self.effective) != len(data.domains):
             self.effective = torch.zeros(len(data.domains), dtype=torch.float64)
+        rehearse(data.mixer, data.batch_size * trainer.world_size)
         if self._needs_sketch or self.observe_every:
             self.sketcher = SequenceSketcher(pl_module.network, self.sketch_settings)
-            pl_module.observed_modules = [f"{name}" for name in self.sketcher.modules]
+            pl_module.observed_modules = list(self.sketcher.modules)
         pl_module.sequence_weighting = self.weigh
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -113,6 +114,8 @@ def run(recipe: Recipe, resume: Path | None = None) -> Run:
     logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
     callbacks, mixture_report = build_callbacks(recipe, folder)
     trainer = build_trainer(recipe, logger, callbacks)
+    if checkpoint is not None:
+        check_unfinished(checkpoint, recipe)
     recipe.mixer.check(data.batch_size * trainer.world_size)
     store = prepare(recipe.corpus)
     seed_everything(recipe.seed, workers=True, verbose=False)
@@ -239,6 +242,16 @@ def newest_checkpoint(folder: Path) -> Path:
     if not found:
         raise UserError(f"{folder}: no checkpoint in its folder checkpoints, nothing to resume")
     return found[-1]
+
+
+def check_unfinished(checkpoint: Path, recipe: Recipe) -> None:
+    """Raises UserError if a checkpoint has already done all the recipe's steps."""
+    done = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    asked = recipe.arguments("trainer")["max_steps"]
+    if done >= asked:
+        raise UserError(
+            f"{checkpoint}: this run has done its {done} steps: raise trainer.max_steps to go on"
+        )
 
 
 def write_provenance(folder: Path, recipe: Recipe, store: Store) -> None:

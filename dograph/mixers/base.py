@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -226,6 +227,31 @@ class BaseMixer(nn.Module):
         self.updates = int(state["updates"])
         pairs = zip(state["history_steps"].tolist(), state["history_weights"], strict=True)
         self.history = [(int(step), weights) for step, weights in pairs]
+
+
+def rehearse(mixer: BaseMixer, batch_size: int) -> None:
+    """Lets a copy of a mixer weigh and update once on made-up signals, before any training.
+
+    Args:
+        mixer: set up; it and the global random state stay as they are.
+        batch_size: sequences of a global batch.
+
+    Raises:
+        UserError: if its weights would be off the simplex or of the wrong shape.
+    """
+    trial = copy.deepcopy(mixer)
+    generator = torch.Generator().manual_seed(0)
+    first_update = (mixer.warmup // mixer.update_every + 1) * mixer.update_every
+    seen = Seen(
+        step=first_update - 1,
+        domain=torch.arange(batch_size) % len(mixer.domains),
+        sequence_loss=1 + torch.rand(batch_size, generator=generator),
+    )
+    if Signal.SKETCH in mixer.needs:
+        seen.sketch = torch.randn(batch_size, 64, generator=generator)
+    with torch.random.fork_rng(devices=[]):
+        seen.sequence_weights = trial.weigh(seen)
+        trial.step(seen)
 
 
 def weights_by_name(weights: Mapping[str, float], domains: Sequence[str], key: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -142,6 +142,15 @@ class DoGraph(BaseMixer):
         return (
             weights / weights.sum() if weights.sum() > 0 else torch.ones_like(weights) / len(here)
         )
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Adds the window's earlier sketches to the base's state."""
+        return {**super().get_extra_state(), "recent": list(self.recent)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restores what ``get_extra_state`` gave."""
+        super().set_extra_state(state)
+        self.recent = deque(state["recent"], maxlen=self.window - 1)
 
     def diagnostics(self) -> dict[str, float]:
         """Effective clusters, mutual information with human labels, and the solver's health."""

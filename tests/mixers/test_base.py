@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from dograph.errors import UserError
 from dograph.mixers import BaseMixer, Fixed, Proportional, Seen, Stratified, Temperature
+from dograph.mixers.base import rehearse
 
 DOMAINS, TOKENS = ("books", "code", "web"), (100, 300, 600)
 
@@ -74,6 +75,21 @@ def test_weights_off_the_simplex_are_refused_by_name(proposal, message):
     assert "Proposes.update" in str(caught.value)
     with pytest.raises(UserError):
         mixer.weigh(seen(batch_size=3))
+
+
+@pytest.mark.parametrize("options", [{}, {"warmup": 7, "update_every": 3}])
+def test_a_rehearsal_finds_a_wrong_mixer_before_training(options):
+    with pytest.raises(UserError, match="off the simplex"):
+        rehearse(ready(Proposes([0.5, 0.5, 0.5], **options)), 3)
+
+
+def test_a_rehearsal_leaves_the_mixer_and_the_random_state_alone():
+    mixer = ready(Proposes([1.0, 0.0, 0.0]))
+    state = torch.get_rng_state()
+    rehearse(mixer, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert mixer.updates == 0
+    assert torch.allclose(mixer.weights, torch.full((3,), 1 / 3).double())
 
 
 def test_update_every_and_warmup_are_kept():

@@ -102,6 +102,18 @@ def test_a_window_clusters_several_batches_but_weighs_one():
     assert mixer.graph.labels.numel() == 12
 
 
+def test_the_window_survives_a_checkpoint():
+    def sketch(step):
+        return torch.randn(4, 10, generator=torch.Generator().manual_seed(step))
+
+    mixer = ready(batch_size=4, clusters=6, window=3)
+    for step in range(3):
+        mixer.weigh(seen(sketch(step), step))
+    other = ready(batch_size=4, clusters=6, window=3)
+    other.load_state_dict(mixer.state_dict())
+    assert torch.equal(other.weigh(seen(sketch(3), 3)), mixer.weigh(seen(sketch(3), 3)))
+
+
 def test_warmup_is_uniform():
     sketch = torch.randn(12, 20)
     mixer = ready(clusters=3, warmup=2)
