@@ -1,5 +1,6 @@
 """The model: losses of sequences, sizes, schedule, decay on matrices only."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,6 @@ def test_the_schedule_warms_up_then_falls_to_its_final_value(warmup, total, fina
     assert rising == sorted(rising)
     assert rising[-1] == falling[0] == 1
     assert all(
-        later <= earlier + 1e-12 for earlier, later in zip(falling, falling[1:], strict=False)
+        later <= earlier + 1e-12 for earlier, later in pairwise(falling)
     )
     assert falling[-1] == pytest.approx(final)
