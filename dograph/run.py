@@ -70,7 +70,7 @@ class StopOnSignal(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Saves and stops, once the step is whole."""
         if self.received:
-            trainer.save_checkpoint(self.checkpoint)
+            trainer.save_checkpoint(self.checkpoint, weights_only=False)
             raise Interrupted(self.checkpoint)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -122,7 +122,7 @@ def run(recipe: Recipe, resume: Path | None = None) -> Run:
     model = build_model(recipe, store, data.context)
     write_provenance(folder, recipe, store)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    trainer.save_checkpoint(folder / "checkpoints" / "final.ckpt")
+    trainer.save_checkpoint(folder / "checkpoints" / "final.ckpt", weights_only=False)
     if mixture_report.summary is not None and trainer.is_global_zero:
         print_summary(mixture_report.summary, folder, recipe.runs)
     return Run(folder, trainer, model, data, mixture_report)

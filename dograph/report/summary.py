@@ -165,12 +165,14 @@ def _exponential(loss: float) -> float:
 
 def final_table(summary: RunSummary) -> Table:
     """One row for each domain, the worst in bold, then mean and worst over domains."""
+    from rich.box import HORIZONTALS
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{summary.mixer} after {summary.steps:,} steps", title_justify="left")
+    title = f"{summary.mixer} after {summary.steps:,} steps"
+    table = Table(title=title, title_justify="left", box=HORIZONTALS, pad_edge=False)
     table.add_column("domain", overflow="fold")
-    for heading in ("drawn", "effective", "tokens", "epochs", "val. loss", "perplexity"):
+    for heading in ("drawn", "effective", "tokens", "epochs", "loss", "perplexity"):
         table.add_column(heading, justify="right", no_wrap=True)
     for domain in summary.domains:
         table.add_row(
