@@ -39,21 +39,26 @@ class DomainPass:
         self.epoch, self.cursor = epoch, cursor
         self._chunks = self._permutation(len(self.chunk_lengths))
         self._ends = np.cumsum(self.chunk_lengths[self._chunks])
-        self._open = -1
+        self._first = self._end = 0  # of the open chunk, in draws; none is open yet
 
     def next(self) -> int:
         """Index, within the domain, of the next sequence."""
         if self.cursor == self.length:
             self.seek(self.epoch + 1, 0)
-        place = int(np.searchsorted(self._ends, self.cursor, side="right"))
-        if place != self._open:
-            self._open = place
-            self._chunk = int(self._chunks[place])
-            self._order = self._permutation(int(self.chunk_lengths[self._chunk]), self._chunk)
-            self._first = int(self._ends[place]) - int(self.chunk_lengths[self._chunk])
-        index = int(self.starts[self._chunk]) + int(self._order[self.cursor - self._first])
+        if self.cursor >= self._end:
+            self._open()
+        index = self._order[self.cursor - self._first]
         self.cursor += 1
         return index
+
+    def _open(self) -> None:
+        """Shuffles the chunk that holds the cursor; a list, since that is quickest to index."""
+        place = int(np.searchsorted(self._ends, self.cursor, side="right"))
+        chunk = int(self._chunks[place])
+        length = int(self.chunk_lengths[chunk])
+        self._end = int(self._ends[place])
+        self._first = self._end - length
+        self._order: list[int] = (self.starts[chunk] + self._permutation(length, chunk)).tolist()
 
     def _permutation(self, length: int, *chunk: int) -> npt.NDArray[np.int64]:
         key = [self.seed, self.domain, self.epoch, *(number + 1 for number in chunk)]

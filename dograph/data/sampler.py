@@ -144,8 +144,8 @@ class MixtureSampler(Sampler[list[Pick]]):
             counts = stratified_counts(self.credit, self.weights, self.batch_size)
         else:
             counts = self.generator.multinomial(self.batch_size, self.weights)
-        domains = self.generator.permutation(np.repeat(np.arange(len(counts)), counts))
-        return [(int(domain), self.passes[domain].next()) for domain in domains]
+        domains = self.generator.permutation(np.repeat(np.arange(len(counts)), counts)).tolist()
+        return [(domain, self.passes[domain].next()) for domain in domains]
 
     def __iter__(self) -> Iterator[list[Pick]]:
         """Global batches without end, this rank's slice of each; first what was left over."""
