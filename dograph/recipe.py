@@ -207,6 +207,7 @@ def check(composition: Composition) -> Recipe:
     for key in values:
         if key not in TOP_LEVEL:
             raise _unknown(composition, str(key), TOP_LEVEL)
+    seed = values.get("seed", 0)
     sections = {}
     for name, (builds, skip) in SECTIONS.items():
         given = values.get(name) or {}
@@ -216,6 +217,9 @@ def check(composition: Composition) -> Recipe:
             raise UserError(
                 f"{composition.origin(key)}: {key} is {values[key]!r}, expected {kind.__name__}"
             )
+    if not 0 <= seed < 2**31:
+        raise UserError(f"{composition.origin('seed')}: seed is {seed}: it must lie in [0, 2³¹)")
+    follow_seed(sections["sketch"], values.get("sketch"), seed)
     if not str(values["name"]).strip("."):
         raise UserError(f"{composition.origin('name')}: name {values['name']!r} names no folder")
     if "/" in values["name"] or "\\" in values["name"]:
@@ -227,9 +231,9 @@ def check(composition: Composition) -> Recipe:
     return Recipe(
         composition,
         name=values["name"],
-        seed=values.get("seed", 0),
+        seed=seed,
         runs=Path(values.get("runs", "runs")),
-        mixer=build_mixer(composition),
+        mixer=build_mixer(composition, seed),
         sections=sections,
         **built,
     )
@@ -286,8 +290,14 @@ def unknown_keys(given: Mapping[str, Any], known: Namespace) -> Iterator[tuple[s
                 yield f"{key}.{path}", inner
 
 
-def build_mixer(composition: Composition) -> BaseMixer:
-    """Imports and builds the recipe's mixer.
+def follow_seed(arguments: Namespace, given: Mapping[str, Any] | None, seed: int) -> None:
+    """Lets a part's own ``seed`` be the recipe's, unless the recipe sets it."""
+    if "seed" in arguments and "seed" not in (given or {}):
+        arguments.seed = seed
+
+
+def build_mixer(composition: Composition, seed: int) -> BaseMixer:
+    """Imports and builds the recipe's mixer; its ``seed``, if it takes one, is the recipe's.
 
     Raises:
         UserError: if it cannot be imported, is no BaseMixer, or its arguments do not fit.
@@ -306,6 +316,7 @@ def build_mixer(composition: Composition) -> BaseMixer:
     arguments = check_section(
         composition, "mixer.init_args", builds, given.get("init_args") or {}, set()
     )
+    follow_seed(arguments, given.get("init_args"), seed)
     mixer: BaseMixer = located(composition, "mixer.init_args", builds, arguments.as_dict())
     return mixer
 

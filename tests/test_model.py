@@ -114,7 +114,5 @@ def test_the_schedule_warms_up_then_falls_to_its_final_value(warmup, total, fina
     falling = [factor(step) for step in range(warmup, total + 1)]
     assert rising == sorted(rising)
     assert rising[-1] == falling[0] == 1
-    assert all(
-        later <= earlier + 1e-12 for earlier, later in pairwise(falling)
-    )
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(falling))
     assert falling[-1] == pytest.approx(final)

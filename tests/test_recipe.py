@@ -57,6 +57,13 @@ def test_overrides_have_the_last_word():
     assert recipe.mixer.clusters == 4
 
 
+def test_the_seed_reaches_projections_and_clusters_unless_they_set_their_own():
+    recipe = check(compose(MAIN, ["seed=7"]))
+    assert (recipe.seed, recipe.sketch.seed, recipe.mixer.seed) == (7, 7, 7)
+    recipe = check(compose(MAIN, ["seed=7", "sketch.seed=1", "mixer.init_args.seed=2"]))
+    assert (recipe.seed, recipe.sketch.seed, recipe.mixer.seed) == (7, 1, 2)
+
+
 def test_a_wrong_key_names_itself_its_file_and_the_nearest_spelling(tmp_path):
     text = message("mixer.init_args.clutsers=4")
     assert "command line" in text
@@ -92,6 +99,7 @@ def test_a_wrong_key_names_itself_its_file_and_the_nearest_spelling(tmp_path):
         ("report.every=0", "report.every is 0"),
         ("sketch.rank=0", "rank is 0"),
         ("seed=x", "seed is 'x'"),
+        ("seed=-1", "seed is -1"),
         ("name=../a", "no folder name"),
         ("compose.model=gpt2_nanu", "did you mean 'gpt2_nano'"),
         ("trainer.max_steps=${nope}", "nope"),

@@ -240,6 +240,7 @@ def rehearse(mixer: BaseMixer, batch_size: int) -> None:
         UserError: if its weights would be off the simplex or of the wrong shape.
     """
     trial = copy.deepcopy(mixer)
+    trial.setup(mixer.domains, mixer.domain_tokens, batch_size)
     generator = torch.Generator().manual_seed(0)
     first_update = (mixer.warmup // mixer.update_every + 1) * mixer.update_every
     seen = Seen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -88,6 +89,7 @@ class DoGraph(BaseMixer):
             ("beta", beta, 0),
             ("anchor", anchor, 0),
             ("laplacian", laplacian, 0),
+            ("max_difference", 0 if max_difference is None else max_difference, 0),
         ):
             if not value >= least:
                 raise UserError(f"mixer.init_args.{key} is {value}: it must be ≥ {least}")
@@ -126,10 +128,16 @@ class DoGraph(BaseMixer):
                 "clusters, or raise data.batch_size or mixer.init_args.window"
             )
 
+    def setup(self, domains: Sequence[str], domain_tokens: Sequence[int], batch_size: int) -> None:
+        """Starts with an empty window."""
+        super().setup(domains, domain_tokens, batch_size)
+        self.recent.clear()
+        self.graph = self.solution = self._assigned = None
+
     def sequence_weights(self, seen: Seen) -> Tensor:
         """(B,) ``w_{c(i)} / n_{c(i)}``; uniform, logged and counted, after a failed solve."""
         assert seen.sketch is not None
-        sketches = torch.cat([*self.recent, seen.sketch])
+        sketches = torch.cat([*(earlier.to(seen.sketch) for earlier in self.recent), seen.sketch])
         self.recent.append(seen.sketch)
         labels = cluster_sequences(sketches, self.clusters, seed=self.seed + seen.step)
         graph = self._domain_graph(sketches, labels)
@@ -137,11 +145,11 @@ class DoGraph(BaseMixer):
         self.graph = graph
         here = labels[-seen.batch_size :].cpu()
         self._assigned = here, seen.domain
-        present = torch.bincount(here, minlength=len(graph.weights)).double()
-        weights = (graph.weights.cpu() / present.clamp(min=1))[here]
-        return (
-            weights / weights.sum() if weights.sum() > 0 else torch.ones_like(weights) / len(here)
-        )
+        weights = (graph.weights.cpu() / graph.counts.cpu())[here]
+        # With a window, clusters that have no sequence in this batch leave their weight to it.
+        if weights.sum() == 0:
+            weights = torch.ones_like(weights)
+        return weights / weights.sum()
 
     def get_extra_state(self) -> dict[str, Any]:
         """Adds the window's earlier sketches to the base's state."""

@@ -102,6 +102,31 @@ def test_a_window_clusters_several_batches_but_weighs_one():
     assert mixer.graph.labels.numel() == 12
 
 
+def test_a_windows_weights_tend_to_uniform_with_the_anchor_and_after_a_failed_solve():
+    def weights(mixer, broken=False):
+        for step in range(3):
+            sketch = torch.randn(8, 10, generator=torch.Generator().manual_seed(step))
+            if broken and step == 2:
+                mixer.beta = float("nan")
+            found = mixer.weigh(seen(sketch, step))
+        return found
+
+    uniform = torch.full((8,), 1 / 8)
+    anchored = weights(ready(batch_size=8, clusters=5, window=3, anchor=1e9))
+    assert torch.allclose(anchored, uniform, atol=1e-6)
+    failing = ready(batch_size=8, clusters=5, window=3)
+    assert torch.allclose(weights(failing, broken=True), uniform)
+    assert failing.solver.failures == 1
+
+
+def test_setting_up_again_empties_the_window():
+    mixer = ready(batch_size=4, clusters=3, window=3)
+    mixer.weigh(seen(torch.randn(4, 10)))
+    mixer.setup(("a", "b", "c"), (1, 1, 1), 4)
+    assert len(mixer.recent) == 0
+    assert mixer.diagnostics() == {}
+
+
 def test_the_window_survives_a_checkpoint():
     def sketch(step):
         return torch.randn(4, 10, generator=torch.Generator().manual_seed(step))
@@ -147,6 +172,7 @@ def test_more_clusters_than_the_window_holds_are_refused():
         {"beta": float("nan")},
         {"tau": 0.0},
         {"anchor": -1.0},
+        {"max_difference": -0.1},
         {"cluster_floor": 1.5},
         {"objective": "robust", "anchor": 1.0},
         {"objective": "alignment", "laplacian": 1.0},
