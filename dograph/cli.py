@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,16 +61,17 @@ def command_run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         print(recipe.as_yaml(), end="")
         return 0
-    from dograph.run import Interrupted, run
+    from dograph.interruption import Interrupted
+    from dograph.run import run
 
     try:
         run(recipe, arguments.resume)
     except Interrupted as interruption:
         folder = interruption.checkpoint.parent.parent
+        words = [str(arguments.recipe), *arguments.overrides, "--resume", str(folder)]
         print(
             f"\nInterrupted; nothing lost. Checkpoint: {interruption.checkpoint}\n"
-            f"Go on with: lightning run {arguments.recipe} "
-            f"{' '.join(arguments.overrides)} --resume {folder}"
+            f"Go on with: lightning run {shlex.join(words)}"
         )
         return EXIT_INTERRUPTED
     return 0
@@ -91,7 +93,7 @@ def command_prepare(arguments: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> int:
     """`dograph …`: exit code 0, 2 for a mistake the user can mend, 130 when interrupted."""
-    sys.path.insert(0, str(Path.cwd()))  # mixers of one's own beside the recipes
+    sys.path.append(str(Path.cwd()))  # mixers of one's own beside the recipes
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     parser = build_parser(program)
     parsed, rest = parser.parse_known_args(arguments)

@@ -64,8 +64,14 @@ class MixingCallback(Callback):
                 f"{type(pl_module).__name__} and {type(data).__name__}"
             )
         self.trainer, self.model, self.data = trainer, pl_module, data
-        if len(self.effective) != len(data.domains):
-            self.effective = torch.zeros(len(data.domains), dtype=torch.float64)
+        # A resumed run's own sums are restored after this.
+        self.effective = torch.zeros(len(data.domains), dtype=torch.float64)
+        self._micro_batches = []
+        if self.sketch_settings.fresh and getattr(data.mixer, "window", 1) > 1:
+            raise UserError(
+                "sketch.fresh draws new projections every step, so that sketches of a window of "
+                f"{data.mixer.window} batches cannot be compared: set mixer.init_args.window to 1"
+            )
         rehearse(data.mixer, data.batch_size * trainer.world_size)
         if self._needs_sketch or self.observe_every:
             self.sketcher = SequenceSketcher(pl_module.network, self.sketch_settings)
@@ -74,7 +80,17 @@ class MixingCallback(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Removes the sketcher's hooks."""
-        if stage == "fit" and self.sketcher is not None:
+        if stage == "fit":
+            self._detach()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Removes the hooks; Lightning does not call ``teardown`` after an exception."""
+        self._detach()
+
+    def _detach(self) -> None:
+        if self.sketcher is not None:
             self.sketcher.detach()
             self.sketcher = None
 
@@ -116,10 +132,11 @@ class MixingCallback(Callback):
             sequence_loss=self._gather(losses.detach()),
             sketch=sketch,
         )
-        weights = self.data.mixer.weigh(self.seen).to(losses.device)
+        weights = self.data.mixer.weigh(self.seen)
         world_size = self.trainer.world_size
-        if world_size > 1:
+        if world_size > 1 and self.data.mixer.changes_loss:
             weights = self.trainer.strategy.broadcast(weights, src=0)
+        weights = weights.to(losses.device)
         self.seen.sequence_weights = weights
         self._micro_batches.append(self.seen)
         if world_size == 1:

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from dograph.data.batch import Batch
 from dograph.errors import UserError
@@ -74,7 +75,8 @@ class LanguageModel(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.architecture, self.model_config, self.pretrained = architecture, config, pretrained
+        if not learning_rate > 0:
+            raise UserError(f"model.learning_rate is {learning_rate}: it must be > 0")
         self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
         self.warmup, self.weight_decay, self.betas = warmup, weight_decay, betas
         self.compile_blocks = compile
@@ -88,9 +90,9 @@ class LanguageModel(LightningModule):
         return int(self.network.config.vocab_size)
 
     @property
-    def context(self) -> int:
-        """Longest sequence the model takes, in tokens."""
-        return int(self.network.config.max_position_embeddings)
+    def context(self) -> int | None:
+        """Longest sequence the model takes, in tokens; None where it has no bound."""
+        return getattr(self.network.config, "max_position_embeddings", None)
 
     def token_losses(self, tokens: Tensor) -> Tensor:
         """Cross-entropy of every next token.
@@ -127,6 +129,23 @@ class LanguageModel(LightningModule):
             if not any(module.startswith(prefix) for module in self.observed_modules):
                 block.compile()
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as the trainer asks; by norm also under bf16-mixed with a fused optimiser.
+
+        Lightning refuses that pair, since a gradient scaler would be bypassed; bf16 has none.
+        """
+        plugin = self.trainer.precision_plugin
+        without_scaler = type(plugin) is MixedPrecision and plugin.scaler is None
+        if without_scaler and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Fused AdamW with decay on matrices only, linear warm-up, cosine."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -150,22 +169,38 @@ class LanguageModel(LightningModule):
         }
 
 
-def build_network(architecture: str, config: dict[str, Any], pretrained: str | None) -> nn.Module:
+def configuration(architecture: str, pretrained: str | None = None) -> PretrainedConfig:
+    """The default configuration of a model type, or a pretrained model's own.
+
+    Raises:
+        UserError: if transformers does not know it.
+    """
+    try:
+        if pretrained is not None:
+            return AutoConfig.from_pretrained(pretrained)
+        return AutoConfig.for_model(architecture)
+    except (ValueError, OSError) as error:
+        name = "architecture" if pretrained is None else "pretrained"
+        raise UserError(f"model.{name} {pretrained or architecture!r}: {error}") from error
+
+
+def takes(architecture: str, key: str) -> bool:
+    """Whether a model type's configuration has a key, under its own or transformers' name."""
+    settings = configuration(architecture)
+    return key in settings.to_dict() or key in settings.attribute_map
+
+
+def build_network(
+    architecture: str, config: dict[str, Any], pretrained: str | None = None
+) -> nn.Module:
     """A transformers causal language model from a configuration, or pretrained.
 
     Dropout is 0 unless the configuration sets it: gradients that are compared must not be noisy.
 
     Raises:
-        UserError: for an unknown architecture or configuration key.
+        UserError: for an unknown architecture, or a configuration that transformers refuses.
     """
-    if pretrained is not None:
-        return AutoModelForCausalLM.from_pretrained(pretrained)
-    try:
-        settings = AutoConfig.for_model(architecture)
-    except ValueError as error:
-        raise UserError(
-            f"model.architecture {architecture!r} is unknown to transformers"
-        ) from error
+    settings = configuration(architecture, pretrained)
     names = set(settings.to_dict()) | set(settings.attribute_map)
     unknown = sorted(set(config) - names)
     if unknown:
@@ -173,5 +208,11 @@ def build_network(architecture: str, config: dict[str, Any], pretrained: str | N
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise UserError(f"model.config has no key {unknown[0]!r} for {architecture}{hint}")
     dropouts = {name: 0.0 for name in names if name.endswith(("pdrop", "dropout"))}
-    settings = AutoConfig.for_model(architecture, **{**dropouts, **config})
-    return AutoModelForCausalLM.from_config(settings)
+    try:
+        if pretrained is not None:
+            settings.update({**dropouts, **config})
+            return AutoModelForCausalLM.from_pretrained(pretrained, config=settings)
+        settings = AutoConfig.for_model(architecture, **{**dropouts, **config})
+        return AutoModelForCausalLM.from_config(settings)
+    except Exception as error:  # whatever transformers makes of it: the configuration is at fault
+        raise UserError(f"model.config: {architecture} refuses {config}: {error}") from error

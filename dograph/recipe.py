@@ -270,9 +270,11 @@ def check_section(
         raise UserError(f"{composition.origin(key)}: {key} must be a mapping, got {given!r}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(builds, nested_key="section", skip=skip)
-    known = parser.get_defaults()["section"]
+    known = parser.get_defaults().get("section", Namespace())
     for path, choices in unknown_keys(given, known):
         raise _unknown(composition, f"{key}.{path}", choices)
+    if not vars(known):
+        return known
     try:
         return parser.parse_object({"section": dict(given)}).section
     except ArgumentError as error:
@@ -345,7 +347,7 @@ def import_mixer(class_path: str, origin: str) -> type[BaseMixer]:
 
 def _unknown(composition: Composition, key: str, choices: Sequence[str]) -> UserError:
     word = key.rpartition(".")[2]
-    hint = nearest(word, choices) or f"; known keys: {', '.join(sorted(choices))}"
+    hint = nearest(word, choices) or f"; known keys: {', '.join(sorted(choices)) or 'none'}"
     return UserError(f"{composition.origin(key)}: unknown key {key!r}{hint}")
 
 

@@ -2,96 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import signal
-import subprocess
 import warnings
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.console import Console
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from dograph.corpus.prepare import prepare
 from dograph.corpus.store import Store
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
+from dograph.interruption import StopOnSignal
 from dograph.mixing import MixingCallback
-from dograph.model import LanguageModel
+from dograph.model import LanguageModel, build_network, takes
+from dograph.provenance import Provenance
 from dograph.recipe import Recipe
 from dograph.report.progress import StepProgressBar
 from dograph.report.summary import print_summary
 from dograph.report.tensorboard import MixtureReport
 
-VERSIONS_OF = ("dograph", "lightning", "torch", "transformers", "litdata", "cvxpylayers")
 
-
-class Interrupted(Exception):  # noqa: N818  (an event, not an error)
-    """Training stopped on a signal; its checkpoint is saved."""
-
-    def __init__(self, checkpoint: Path) -> None:
-        super().__init__(str(checkpoint))
-        self.checkpoint = checkpoint
-
-
-class StopOnSignal(Callback):
-    """On SIGINT or SIGTERM finishes the step, saves a checkpoint and stops.
-
-    Args:
-        folder: where the checkpoint goes.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.checkpoint = folder / "interrupted.ckpt"
-        self.received = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes over the signals."""
-        for kind in (signal.SIGINT, signal.SIGTERM):
-            self._before[kind] = signal.signal(kind, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = True
-        Console(stderr=True).print(
-            "\nStopping after this step to save a checkpoint (again to stop at once)."
-        )
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Saves and stops, once the step is whole."""
-        if self.received:
-            trainer.save_checkpoint(self.checkpoint, weights_only=False)
-            raise Interrupted(self.checkpoint)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives the signals back."""
-        for kind, handler in self._before.items():
-            signal.signal(kind, handler)
-        self._before = {}
-
-
-@dataclass
-class Run:
-    """A run's folder and its parts, ready to fit."""
-
-    folder: Path
-    trainer: Trainer
-    model: LanguageModel
-    data: DataMixer
-    report: MixtureReport
-
-
-def run(recipe: Recipe, resume: Path | None = None) -> Run:
+def run(recipe: Recipe, resume: Path | None = None) -> Path:
     """Trains what a recipe describes and reports it.
 
     Args:
@@ -99,7 +35,7 @@ def run(recipe: Recipe, resume: Path | None = None) -> Run:
         resume: folder of an interrupted run, to go on from its newest checkpoint.
 
     Returns:
-        the finished run.
+        the finished run's folder.
 
     Raises:
         UserError: for mistakes that show only now, before any training.
@@ -110,22 +46,23 @@ def run(recipe: Recipe, resume: Path | None = None) -> Run:
     data = DataMixer(
         mixer=recipe.mixer, corpus=recipe.corpus, seed=recipe.seed, **recipe.arguments("data")
     )
-    folder = resume or free_folder(recipe.runs / recipe.name, f"seed_{recipe.seed}")
-    logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
-    callbacks, mixture_report = build_callbacks(recipe, folder)
-    trainer = build_trainer(recipe, logger, callbacks)
     if checkpoint is not None:
         check_unfinished(checkpoint, recipe)
+    check_model(recipe)
+    folder = resume or free_folder(recipe.runs / recipe.name, f"seed_{recipe.seed}")
+    logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
+    callbacks, report = build_callbacks(recipe, folder)
+    trainer = build_trainer(recipe, logger, callbacks)
     recipe.mixer.check(data.batch_size * trainer.world_size)
     store = prepare(recipe.corpus)
+    trainer.callbacks.append(Provenance(folder, recipe, store))  # type: ignore[attr-defined]
     seed_everything(recipe.seed, workers=True, verbose=False)
     model = build_model(recipe, store, data.context)
-    write_provenance(folder, recipe, store)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     trainer.save_checkpoint(folder / "checkpoints" / "final.ckpt", weights_only=False)
-    if mixture_report.summary is not None and trainer.is_global_zero:
-        print_summary(mixture_report.summary, folder, recipe.runs)
-    return Run(folder, trainer, model, data, mixture_report)
+    if report.summary is not None and trainer.is_global_zero:
+        print_summary(report.summary, folder, recipe.runs)
+    return folder
 
 
 def quieten() -> None:
@@ -153,6 +90,7 @@ def build_callbacks(recipe: Recipe, folder: Path) -> tuple[list[Callback], Mixtu
         seed=recipe.seed,
         print_at_end=False,
     )
+    wants_bar = recipe.arguments("trainer")["enable_progress_bar"] is not False
     checkpoints = folder / "checkpoints"
     newest = ModelCheckpoint(
         checkpoints,
@@ -167,8 +105,8 @@ def build_callbacks(recipe: Recipe, folder: Path) -> tuple[list[Callback], Mixtu
         mixing,
         perplexity,
         report,
-        StepProgressBar(perplexity),
         StopOnSignal(checkpoints),
+        *([StepProgressBar(perplexity)] if wants_bar else []),
         newest,
     ], report
 
@@ -192,8 +130,22 @@ def build_trainer(recipe: Recipe, logger: TensorBoardLogger, callbacks: list[Cal
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(f"{origin}: trainer: {error}") from error
+
+
+def check_model(recipe: Recipe) -> None:
+    """Builds the network without memory, so that a mistake shows before a corpus is prepared.
+
+    Raises:
+        UserError: naming the file.
+    """
+    arguments = recipe.arguments("model")
+    try:
+        with torch.device("meta"):
+            build_network(arguments["architecture"], arguments["config"] or {}, None)
+    except UserError as error:
+        raise UserError(f"{recipe.composition.origin('model.config')}: {error}") from error
 
 
 def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:
@@ -204,10 +156,14 @@ def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:
     """
     arguments = recipe.arguments("model")
     config = dict(arguments.pop("config") or {})
-    config.setdefault("vocab_size", store.vocab_size)
-    config.setdefault("max_position_embeddings", context)
-    config.setdefault("bos_token_id", store.end_of_text)
-    config.setdefault("eos_token_id", store.end_of_text)
+    for key, value in (
+        ("vocab_size", store.vocab_size),
+        ("max_position_embeddings", context),
+        ("bos_token_id", store.end_of_text),
+        ("eos_token_id", store.end_of_text),
+    ):
+        if takes(arguments["architecture"], key):
+            config.setdefault(key, value)
     model = LanguageModel(config=config, **arguments)
     origin = recipe.composition.origin("model.config")
     if model.vocab_size < store.vocab_size:
@@ -216,7 +172,7 @@ def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:
             f"{store.path} go up to {store.vocab_size}: leave it out, or prepare the corpus with "
             "the model's tokenizer"
         )
-    if model.context < context:
+    if model.context is not None and model.context < context:
         raise UserError(
             f"{origin}: the model takes {model.context} tokens, but data.context is {context}"
         )
@@ -252,25 +208,3 @@ def check_unfinished(checkpoint: Path, recipe: Recipe) -> None:
         raise UserError(
             f"{checkpoint}: this run has done its {done} steps: raise trainer.max_steps to go on"
         )
-
-
-def write_provenance(folder: Path, recipe: Recipe, store: Store) -> None:
-    """Writes the resolved recipe and where everything came from into the run folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(recipe.as_yaml())
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    facts = {
-        "seed": recipe.seed,
-        "corpus": str(store.path),
-        "fingerprint": store.fingerprint,
-        "tokenizer": store.tokenizer_hash,
-        "commit": commit or None,
-        "versions": {name: version(name) for name in VERSIONS_OF},
-    }
-    (folder / "provenance.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -20,6 +20,8 @@ ORDER = [
     "evaluation",
     "report",
     "recipe",
+    "interruption",
+    "provenance",
     "run",
     "cli",
     "__main__",

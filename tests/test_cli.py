@@ -108,6 +108,22 @@ def test_more_workers_than_lookahead_are_refused(capsys):
     assert "lookahead" in failing(capsys, "run", RECIPE, "data.workers=9")
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("compose.trainer=gpu", "trainer:"),
+        ("model.config.n_head=3", "n_head"),
+        ("model.learning_rate=0", "learning_rate is 0"),
+        ("data.lookahead=-1", "lookahead -1"),
+        ("data.context=0", "data.context is 0"),
+        ("trainer.max_steps=0", "trainer.max_steps"),
+        ("trainer.precision=17", "precision"),
+    ],
+)
+def test_what_libraries_refuse_is_a_clear_error_too(capsys, override, expected):
+    assert expected in failing(capsys, "run", RECIPE, override)
+
+
 def test_resuming_what_is_not_there_is_refused(capsys, tmp_path):
     assert "no checkpoint" in failing(capsys, "run", RECIPE, "--resume", str(tmp_path))
 

@@ -51,7 +51,7 @@ def train(settings, mixer, steps=10, batch_size=16, devices=1, **options):
         mixer, settings, 32, batch_size, validation_sequences=8, seed=1, **data_options
     )
     model = LanguageModel(config={**TINY, "vocab_size": 300})
-    mixing = Losses(sketch=SketchSettings(rank=4), **mixing_options)
+    mixing = Losses(sketch=options.pop("sketch", SketchSettings(rank=4)), **mixing_options)
     trainer = Trainer(
         accelerator="cpu",
         devices=devices,
@@ -119,6 +119,23 @@ def test_mixers_with_the_same_sampling_get_bitwise_the_same_batches(store, corpu
         assert torch.equal(first.documents, second.documents)
 
 
+def test_mixed_precision_trains_with_clipping_and_a_fused_optimiser(store, corpus_settings):
+    exact = train(corpus_settings, DoGraph(clusters=4), steps=3)
+    mixed = train(corpus_settings, DoGraph(clusters=4), steps=3, precision="bf16-mixed")
+    assert torch.isfinite(mixed[0]).all()
+    assert torch.allclose(exact[1][0][0], mixed[1][0][0], rtol=1e-2)
+
+
+def test_fresh_projections_and_a_window_are_refused(store, corpus_settings):
+    with pytest.raises(UserError, match=r"sketch.fresh.*window"):
+        train(corpus_settings, DoGraph(clusters=4, window=2), sketch=SketchSettings(fresh=True))
+
+
+def test_a_mixer_may_be_trained_with_twice(store, corpus_settings):
+    mixer = DoGraph(clusters=4, window=2)
+    assert_same(train(corpus_settings, mixer), train(corpus_settings, mixer))
+
+
 def test_uniform_weights_are_plain_training(store, corpus_settings):
     anchored = train(corpus_settings, DoGraph(clusters=4, anchor=1e9))[0]
     plain = train(corpus_settings, Stratified())[0]
@@ -135,8 +152,9 @@ def test_accumulated_micro_batches_are_seen_as_one_batch(store, corpus_settings)
             return super().update(batch)
 
     _, _, data = train(corpus_settings, Looks(), steps=3, batch_size=8, accumulate_grad_batches=2)
-    assert [batch.batch_size for batch in seen] == [16, 16, 16]
-    assert all(batch.sequence_weights.sum().item() == pytest.approx(1) for batch in seen)
+    steps = seen[1:]  # the first is the rehearsal
+    assert [batch.batch_size for batch in steps] == [16, 16, 16]
+    assert all(batch.sequence_weights.sum().item() == pytest.approx(1) for batch in steps)
     assert data.sampler.trained == 6
 
 

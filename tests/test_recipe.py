@@ -94,6 +94,7 @@ def test_a_wrong_key_names_itself_its_file_and_the_nearest_spelling(tmp_path):
         ("mixer.class_path=os.path.join", "no subclass of"),
         ("mixer.class_path=no.such.Thing", "cannot be imported"),
         ("mixer=3", "mixer must name a class"),
+        ("mixer={class_path: dograph.mixers.Stratified, init_args: {a: 1}}", "known keys: none"),
         ("data.batch_size=x", "data.batch_size: Expected int"),
         ("data=4", "must be a mapping"),
         ("report.every=0", "report.every is 0"),

@@ -74,7 +74,7 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
         display.note(f"another run is preparing {path}; waiting for it")
 
     with _disk_errors(path), exclusive(lock_file, say_waiting) as lock:
-        if path.exists():
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             return _reopen(path, inputs)
         partial = _claim_partial(path, inputs)
         if not (partial / MANIFEST).exists():
@@ -214,6 +214,10 @@ class _Build:
 
 
 def _reopen(path: Path, inputs: str) -> Store:
+    if not (path / MANIFEST).is_file():
+        raise UserError(
+            f"{path} is there, but is no store of ours; set corpus.store to another folder."
+        )
     store = Store.open(path)
     if store.inputs != inputs:
         raise UserError(
@@ -226,7 +230,13 @@ def _reopen(path: Path, inputs: str) -> Store:
 def _claim_partial(path: Path, inputs: str) -> Path:
     """The folder to work in: an interrupted run's if it had the same inputs, else an empty one."""
     partial = path.with_name(path.name + PARTIAL)
-    if read_json(partial / INPUTS) != inputs and partial.exists():
+    if partial.exists() and read_json(partial / INPUTS) != inputs:
+        ours = (partial / INPUTS).exists() or not any(partial.iterdir())
+        if not ours:
+            raise UserError(
+                f"{partial} is not an interrupted preparation of ours; move it away, or set "
+                "corpus.store to another folder."
+            )
         shutil.rmtree(partial)
     write_json(partial / INPUTS, inputs)
     return partial
@@ -236,10 +246,11 @@ def _seal(partial: Path, path: Path) -> None:
     """Drop what only the making needed, and give the folder its name."""
     for name in ("staged", "packed", "litdata"):
         shutil.rmtree(partial / name, ignore_errors=True)
-    for name in (INPUTS, "packing.log"):
-        (partial / name).unlink(missing_ok=True)
+    (partial / "packing.log").unlink(missing_ok=True)
     flush_tree(partial)
     partial.replace(path)
+    # Only now: an interruption before would let the next run take the folder for another's.
+    (path / INPUTS).unlink()
     flush_folder(path.parent)
 
 

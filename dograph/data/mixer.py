@@ -39,12 +39,13 @@ class EvenlySpaced(Sampler[list[tuple[int, int]]]):
         self, domain: int, length: int, count: int, batch_size: int, rank: int, world_size: int
     ) -> None:
         indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
-        if len(indices) < world_size:
+        each = len(indices) // world_size  # the same for every rank, so that all stay in step
+        if each == 0:
             raise UserError(
                 f"domain {domain} has {len(indices)} validation sequences for {world_size} ranks: "
                 "raise data.validation_sequences, lower data.context or use fewer devices"
             )
-        picks = [(domain, int(index)) for index in indices[rank::world_size]]
+        picks = [(domain, int(index)) for index in indices[rank : each * world_size : world_size]]
         self.batches = [picks[i : i + batch_size] for i in range(0, len(picks), batch_size)]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -94,6 +95,8 @@ class DataMixer(LightningDataModule):
         ):
             if value < 1:
                 raise UserError(f"data.{key} is {value}: it must be ≥ 1")
+        if workers < 0 or lookahead < 0:
+            raise UserError(f"data.workers is {workers}, data.lookahead {lookahead}: both are ≥ 0")
         if workers > lookahead:
             raise UserError(
                 f"data.workers is {workers} but data.lookahead is {lookahead}: set lookahead to at "
@@ -189,11 +192,23 @@ class DataMixer(LightningDataModule):
     def _on_gpu(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
-    def state_dict(self) -> dict[str, Any]:
-        """Sampler, mixer and the corpus's fingerprint."""
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that goes on from it."""
         assert self.store is not None
         return {
-            "fingerprint": self.store.fingerprint,
+            "corpus fingerprint": self.store.fingerprint,
+            "context": self.context,
+            "global batch size": self.sampler.batch_size,
+            "draw": self.draw,
+            "lookahead": self.lookahead,
+            "seed": self.seed,
+            "mixer": type(self.mixer).__name__,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sampler, mixer, and what they belong to."""
+        return {
+            "belongs_to": self._identity(),
             "sampler": self.sampler.state_dict(),
             "mixer": self.mixer.state_dict(),
         }
@@ -202,13 +217,14 @@ class DataMixer(LightningDataModule):
         """Restores sampler and mixer.
 
         Raises:
-            UserError: if the checkpoint was trained on another corpus.
+            UserError: if the checkpoint was trained on other data or by another mixer.
         """
-        assert self.store is not None
-        if state["fingerprint"] != self.store.fingerprint:
-            raise UserError(
-                f"the checkpoint was trained on corpus {state['fingerprint'][:12]}, but "
-                f"{self.store.path} is {self.store.fingerprint[:12]}: resume with the same data"
-            )
+        for key, value in self._identity().items():
+            was = state["belongs_to"].get(key)
+            if was != value:
+                raise UserError(
+                    f"the checkpoint's {key} is {was}, but this run's is {value}: go on with the "
+                    "same recipe, or start a new run"
+                )
         self.mixer.load_state_dict(state["mixer"])
         self.sampler.load_state_dict(state["sampler"])

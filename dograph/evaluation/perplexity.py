@@ -43,12 +43,10 @@ class DomainPerplexity(Callback):
 
     Attributes:
         losses: mean token loss in nats by domain, at the last validation.
-        history: (optimiser step, losses) of every validation so far.
     """
 
     def __init__(self) -> None:
         self.losses: dict[str, float] = {}
-        self.history: list[tuple[int, dict[str, float]]] = []
         self._means: list[MeanMetric] = []
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -60,7 +58,10 @@ class DomainPerplexity(Callback):
         """Starts a mean for every domain."""
         self._data = getattr(trainer, "datamodule", None)
         assert isinstance(self._data, DataMixer)
-        self._means = [MeanMetric().to(pl_module.device) for _ in self._data.validation_domains]
+        self._means = [
+            MeanMetric(nan_strategy="disable").to(pl_module.device)
+            for _ in self._data.validation_domains
+        ]
 
     def on_validation_batch_end(
         self,
@@ -82,7 +83,6 @@ class DomainPerplexity(Callback):
         self.losses = dict(zip(names, means, strict=True))
         if trainer.sanity_checking:
             return
-        self.history.append((trainer.global_step, self.losses))
         scalars = summarise(self.losses)
         pl_module.log_dict(scalars, logger=False, rank_zero_only=True)
         for logger in trainer.loggers:
@@ -90,9 +90,9 @@ class DomainPerplexity(Callback):
             logger.log_metrics(scalars, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The validations so far."""
-        return {"history": self.history}
+        """The last validation."""
+        return {"losses": self.losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what ``state_dict`` gave."""
-        self.history = [(step, dict(losses)) for step, losses in state_dict["history"]]
+        self.losses = dict(state_dict["losses"])

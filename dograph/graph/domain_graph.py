@@ -31,21 +31,6 @@ class DomainGraph:
     labels: Tensor
     weights: Tensor
 
-    @property
-    def size(self) -> int:
-        """Number of domains m."""
-        return self.counts.numel()
-
-    @property
-    def node_cost(self) -> Tensor:
-        """``Σ_i K_ii w_i``, scalar, squared gradient units."""
-        return self.kernel.diagonal() @ self.weights
-
-    @property
-    def dispersion(self) -> Tensor:
-        """``½ Σ_ij D_ij w_i w_j``, scalar, squared gradient units; what the edges take off."""
-        return self.weights @ self.distances @ self.weights / 2
-
 
 def affinity(distances: Tensor, neighbours: int) -> Tensor:
     """Edge strengths ``A_ij = exp(−D_ij / median D)`` on a mutual nearest-neighbour graph (ours).
@@ -83,17 +68,3 @@ def laplacian(affinity: Tensor) -> Tensor:
         (m, m) positive semi-definite with rows that sum to 0.
     """
     return torch.diag(affinity.sum(dim=1)) - affinity
-
-
-def laplacian_root(laplacian: Tensor) -> Tensor:
-    """A square root ``S`` with ``SᵀS = L``, for writing ``wᵀLw`` as ``‖S w‖²``.
-
-    Args:
-        laplacian: (m, m) symmetric, positive semi-definite up to rounding.
-
-    Returns:
-        (m, m); not for differentiation, since L's null space makes its eigenvectors arbitrary
-        (the solver factorises the whole quadratic form instead).
-    """
-    values, vectors = torch.linalg.eigh(laplacian.detach())
-    return values.clamp(min=0).sqrt()[:, None] * vectors.T

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dograph.graph.solver import GraphSolver, Solution, kernel_scale
+from dograph.graph.solver import kernel_scale
 
 
 def alignment(K: Tensor, iterations: int = 5) -> Tensor:
@@ -55,19 +55,3 @@ def robust(K: Tensor, tau: float = 1.0) -> Tensor:
     """
     exact = K.to(torch.float64)
     return torch.softmax(exact.diagonal() / (tau * kernel_scale(exact)), dim=0)
-
-
-def minimum_norm(K: Tensor, solver: GraphSolver) -> Solution:
-    """Weights of the shortest mixture, ``argmin ‖Σ_j w_j ḡ_j‖²``: the solver's problem at β = 0.
-
-    What the paper's ``variance`` objective comes to, its first term being free of w; known as
-    MGDA (Désidéri 2012).
-
-    Args:
-        K: (m, m) kernel of the clusters' means.
-        solver: one without optional terms.
-
-    Returns:
-        The solver's answer.
-    """
-    return solver(K, torch.zeros_like(K.diagonal()), beta=0.0)

@@ -14,9 +14,15 @@ from dograph.mixers.base import BaseMixer, weights_by_name
 class Stratified(BaseMixer):
     """Every domain equally often: the paper's *uniform*, and every table's baseline."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
 
 class Proportional(BaseMixer):
     """Every domain by its share of the training tokens, ``α_s = n_s / Σ n``."""
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def initial_weights(self) -> Tensor:
         """(S,) shares of the training tokens."""

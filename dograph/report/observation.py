@@ -74,10 +74,10 @@ class ObservationWindow:
         """
         if not self.sketches:
             return None
-        weights = torch.cat(self.weights).cpu().double()
+        weights = torch.cat([batch.cpu() for batch in self.weights]).double()
         observed = Observed(
-            sketches=torch.cat(self.sketches).cpu(),
-            domain=torch.cat(self.domains).cpu(),
+            sketches=torch.cat([batch.cpu() for batch in self.sketches]),
+            domain=torch.cat([batch.cpu() for batch in self.domains]),
             weights=weights / weights.sum(),
         )
         self.clear()

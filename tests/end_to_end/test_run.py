@@ -208,14 +208,14 @@ def test_a_mixer_of_ones_own_runs_by_its_import_path(store, corpus_settings, tmp
     assert max(weights) > min(weights)
 
 
-def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(store, corpus_settings, tmp_path):
-    """An interrupted and resumed run ends as the uninterrupted one does, bitwise."""
-    recipe = str(ROOT / "recipes" / "dograph_gpt2.yaml")
-    steps = "trainer.max_steps=120"
-    overrides = small(corpus_settings, tmp_path, steps, "trainer.val_check_interval=60")
-    command = [sys.executable, "-m", "dograph", "run", recipe, *overrides]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        checkpoints = tmp_path / "dograph_gpt2" / "seed_0" / "checkpoints"
+def interrupt_and_resume(recipe, overrides, runs, cwd):
+    """Interrupts a run after its first checkpoint, goes on with it, runs it whole beside it."""
+    command = [sys.executable, "-m", "dograph", "run", str(recipe), *overrides]
+    folder = runs / recipe.stem / "seed_0"
+    checkpoints = folder / "checkpoints"
+    with subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
         deadline = time.monotonic() + 90
         while not list(checkpoints.glob("*.ckpt")) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -226,21 +226,45 @@ def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(store, corpus_settings, tm
     assert "Traceback" not in out
     checkpoint = torch.load(checkpoints / "interrupted.ckpt", weights_only=True)
     assert 8 <= checkpoint["global_step"] < 120
-    folder = checkpoints.parent
-    assert main(["run", recipe, *overrides, "--resume", str(folder)]) == 0
-    whole = run(
-        "dograph_gpt2",
-        corpus_settings,
-        tmp_path / "whole",
-        *overrides[8:9],
-        steps,
-        "trainer.val_check_interval=60",
-    )
-    ends = [
+    for more in (["--resume", str(folder)], [f"runs={runs / 'whole'}"]):
+        subprocess.run(command + more, cwd=cwd, check=True, timeout=120, capture_output=True)
+    whole = runs / "whole" / recipe.stem / "seed_0"
+    return [
         torch.load(end / "checkpoints" / "final.ckpt", weights_only=True) for end in (folder, whole)
     ]
-    for name, value in ends[0]["state_dict"].items():
-        assert torch.equal(value, ends[1]["state_dict"][name]), name
+
+
+def assert_same_end(resumed, whole):
+    for name, value in resumed["state_dict"].items():
+        assert torch.equal(value, whole["state_dict"][name]), name
+    states = [end["DataMixer"] for end in (resumed, whole)]
+    assert torch.equal(states[0]["mixer"]["weights"], states[1]["mixer"]["weights"])
+    assert states[0]["sampler"]["realised"] == states[1]["sampler"]["realised"]
+    assert states[0]["sampler"]["passes"] == states[1]["sampler"]["passes"]
+
+
+def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(store, corpus_settings, tmp_path):
+    """An interrupted and resumed run ends as the uninterrupted one does, bitwise."""
+    steps = ["trainer.max_steps=120", "trainer.val_check_interval=60"]
+    overrides = small(corpus_settings, tmp_path, *steps)
+    recipe = ROOT / "recipes" / "dograph_gpt2.yaml"
+    assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path, tmp_path))
+
+
+@pytest.mark.slow
+def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
+    store, corpus_settings, tmp_path
+):
+    (tmp_path / "loss_seeker.py").write_text(OWN_MIXER)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "compose: {data: environment, model: gpt2_nano, trainer: cpu}\n"
+        "mixer: {class_path: loss_seeker.LossSeeker, init_args: {update_every: 1}}\n"
+    )
+    steps = ["trainer.max_steps=120", "trainer.val_check_interval=120"]
+    more = ["data.workers=2", "data.batch_size=8", "trainer.accumulate_grad_batches=2"]
+    overrides = small(corpus_settings, tmp_path, *steps, *more)
+    assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path, tmp_path))
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dograph.graph.objectives import alignment, minimum_norm, robust
+from dograph.graph.objectives import alignment, robust
 from dograph.graph.solver import GraphSolver
 from dograph.signals.kernel import gradient_kernel
 
@@ -46,7 +46,7 @@ def test_robust_is_a_softmax_of_scaled_norms():
 
 def test_minimum_norm_is_no_longer_than_any_mixture():
     means = torch.randn(9, 5, generator=torch.manual_seed(0)).double() + 1
-    solution = minimum_norm(gradient_kernel(means), GraphSolver())
+    solution = GraphSolver()(gradient_kernel(means), torch.zeros(9), beta=0.0)
     assert solution.ok
     shortest = (solution.weights @ means).norm()
     others = torch.distributions.Dirichlet(torch.full((9,), 0.3)).sample((2000,)).double()

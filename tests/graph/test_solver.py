@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
-from dograph.graph.domain_graph import affinity, laplacian, laplacian_root
+from dograph.graph.domain_graph import affinity, laplacian
 from dograph.graph.solver import GraphSolver, domain_layer
 from dograph.signals.kernel import gradient_kernel, kernel_distances
 
@@ -40,7 +40,7 @@ def independent(K, spread, counts, terms, floor, beta, gamma, delta, nu):
     A = affinity(kernel_distances(K), 3)
     constraints = [w >= floor / m, cp.sum(w) == 1]
     if terms["laplacian"]:
-        objective += gamma * cp.sum_squares(laplacian_root(laplacian(A)).numpy() @ w)
+        objective += gamma * cp.quad_form(w, cp.psd_wrap(laplacian(A).numpy()))
     if terms["anchor"]:
         shares = (counts / counts.sum()).double().numpy()
         objective += nu * cp.sum(cp.multiply(cp.square(w - shares), 1 / shares))

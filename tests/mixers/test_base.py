@@ -121,15 +121,15 @@ def test_state_round_trip_keeps_weights_average_and_history():
 @pytest.mark.parametrize(
     "build",
     [
-        lambda: Stratified(update_every=0),
-        lambda: Stratified(warmup=-1),
-        lambda: Stratified(floor=1.0),
+        lambda: BaseMixer(update_every=0),
+        lambda: BaseMixer(warmup=-1),
+        lambda: BaseMixer(floor=1.0),
         lambda: Temperature(0.0),
         lambda: ready(Fixed({"books": 1})),
         lambda: ready(Fixed({"books": 1, "code": 1, "web": 1, "wbe": 1})),
         lambda: ready(Fixed({"books": -1, "code": 1, "web": 1})),
         lambda: ready(Fixed({"books": float("inf"), "code": 1, "web": 1})),
-        lambda: ready(Stratified(prior={"books": 0, "code": 0, "web": 0})),
+        lambda: ready(BaseMixer(prior={"books": 0, "code": 0, "web": 0})),
     ],
 )
 def test_settings_that_make_no_mixture_are_refused(build):

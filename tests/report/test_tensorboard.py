@@ -123,6 +123,7 @@ def test_a_resumed_run_continues_its_trajectory(fit_tiny, tmp_path, stratified_r
 
 def test_a_resumed_run_takes_back_the_points_after_its_checkpoint(tmp_path):
     for first, last in ((0, 10), (5, 8)):  # killed at 10, resumed from 5
+        time.sleep(1.1)  # readers order event files by the second in their names
         with SummaryWriter(str(tmp_path), filename_suffix=f".{last}") as writer:
             board = Board(writer, tmp_path)
             board.begin(first)
