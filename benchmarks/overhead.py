@@ -19,11 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 import dograph.mixers.dograph as published
+from dograph.composition import compose
 from dograph.corpus.prepare import prepare
 from dograph.data.mixer import DataMixer
 from dograph.mixers import BaseMixer, DoGraph, Stratified
 from dograph.mixing import MixingCallback
-from dograph.recipe import check, compose
+from dograph.recipe import check
 from dograph.run import build_model, quieten
 from dograph.signals.sketches import SequenceSketcher
 

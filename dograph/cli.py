@@ -55,7 +55,8 @@ def build_parser(program: str) -> argparse.ArgumentParser:
 
 def command_run(arguments: argparse.Namespace) -> int:
     """`run`: check, train, print the end of the run."""
-    from dograph.recipe import check, compose
+    from dograph.composition import compose
+    from dograph.recipe import check
 
     recipe = check(compose(arguments.recipe, arguments.overrides))
     if arguments.check:
@@ -79,9 +80,10 @@ def command_run(arguments: argparse.Namespace) -> int:
 
 def command_prepare(arguments: argparse.Namespace) -> int:
     """`prepare`: tokens on disk, and where."""
+    from dograph.composition import compose
     from dograph.corpus.prepare import prepare
     from dograph.corpus.settings import CorpusSettings
-    from dograph.recipe import check_section, compose
+    from dograph.recipe import check_section
 
     composition = compose(arguments.recipe, arguments.overrides)
     given = composition.values.get("corpus") or {}

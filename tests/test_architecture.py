@@ -19,6 +19,7 @@ ORDER = [
     "mixing",
     "evaluation",
     "report",
+    "composition",
     "recipe",
     "interruption",
     "provenance",

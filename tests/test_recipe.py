@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dograph.composition import compose
 from dograph.errors import UserError
 from dograph.mixers import DoGraph, Stratified
-from dograph.recipe import SECTIONS, check, compose
+from dograph.recipe import SECTIONS, check
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
