@@ -118,6 +118,7 @@ class DoGraph(BaseMixer):
         self.graph: DomainGraph | None = None
         self.solution: Solution | None = None
         self._assigned: tuple[Tensor, Tensor] | None = None
+        self._effective_sequences = 0.0
 
     def check(self, batch_size: int) -> None:
         """Raises UserError for more clusters than the window holds sequences."""
@@ -149,7 +150,9 @@ class DoGraph(BaseMixer):
         # With a window, clusters that have no sequence in this batch leave their weight to it.
         if weights.sum() == 0:
             weights = torch.ones_like(weights)
-        return weights / weights.sum()
+        weights /= weights.sum()
+        self._effective_sequences = 1 / weights.square().sum().item()
+        return weights
 
     def get_extra_state(self) -> dict[str, Any]:
         """Adds the window's earlier sketches to the base's state."""
@@ -161,11 +164,16 @@ class DoGraph(BaseMixer):
         self.recent = deque(state["recent"], maxlen=self.window - 1)
 
     def diagnostics(self) -> dict[str, float]:
-        """Effective clusters, mutual information with human labels, and the solver's health."""
+        """Effective clusters and sequences, mutual information with human labels, solver's health.
+
+        Effective sequences are ``1 / Σ_i a_i²``: B for uniform weights, less for a smaller
+        effective batch.
+        """
         if self.graph is None or self._assigned is None:
             return {}
         scalars = {
             "effective_clusters": effective_number(self.graph.weights),
+            "effective_sequences": self._effective_sequences,
             "mutual_information": mutual_information(*self._assigned),
         }
         if self.solution is not None:

@@ -152,6 +152,7 @@ def test_diagnostics_name_the_graph_and_the_solver():
     mixer.weigh(seen(groups([[3.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]], 4)))
     scalars = mixer.diagnostics()
     assert 1 <= scalars["effective_clusters"] <= 3
+    assert 1 <= scalars["effective_sequences"] <= 12 + 1e-9
     assert scalars["solver_optimal"] == 1
     assert scalars["solver_milliseconds"] > 0
     assert scalars["mutual_information"] >= 0
