@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -26,3 +28,11 @@ class Batch:
         return Batch(
             self.tokens.pin_memory(), self.domain.pin_memory(), self.documents.pin_memory()
         )
+
+    def __reduce__(self) -> tuple[Callable[[Tensor], Batch], tuple[Tensor]]:
+        # A loader worker sends every tensor through a shared memory of its own: send one.
+        return _unpacked, (torch.cat([self.tokens, self.domain[:, None], self.documents], dim=1),)
+
+
+def _unpacked(packed: Tensor) -> Batch:
+    return Batch(packed[:, :-3], packed[:, -3], packed[:, -2:])

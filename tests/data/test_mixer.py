@@ -1,5 +1,7 @@
 """Domains, batches and validation as DataMixer serves them."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +119,10 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(store, corpus_settings, 
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(UserError):
         DataMixer(None, CorpusSettings(), **options)
+
+
+def test_a_batch_survives_the_way_through_a_worker(store, corpus_settings):
+    batch = next(iter(ready(corpus_settings).train_dataloader()))
+    again = pickle.loads(pickle.dumps(batch))
+    for name in ("tokens", "domain", "documents"):
+        assert torch.equal(getattr(again, name), getattr(batch, name))
