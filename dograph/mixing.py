@@ -11,9 +11,10 @@ from torch import Tensor
 from dograph.data.batch import Batch
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
-from dograph.mixers.base import Seen, Signal, rehearse
+from dograph.gathering import SignalGatherer
+from dograph.mixers.base import Seen, on_simplex, rehearse
 from dograph.model import LanguageModel
-from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.signals.sketches import SketchSettings
 
 
 class MixingCallback(Callback):
@@ -47,14 +48,14 @@ class MixingCallback(Callback):
             )
         self.sketch_settings = sketch if sketch is not None else SketchSettings()
         self.observe_every, self.observe_window = observe_every, observe_window
-        self.sketcher: SequenceSketcher | None = None
+        self.gatherer: SignalGatherer | None = None
         self.seen: Seen | None = None
         self.effective = torch.zeros(0, dtype=torch.float64)
         self._micro_batches: list[Seen] = []
         self._step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the DataMixer and attaches the sketcher before training."""
+        """Finds the DataMixer and prepares what its mixer needs, before training."""
         if stage != "fit":
             return
         data = getattr(trainer, "datamodule", None)
@@ -73,9 +74,9 @@ class MixingCallback(Callback):
                 f"{data.mixer.window} batches cannot be compared: set mixer.init_args.window to 1"
             )
         rehearse(data.mixer, data.batch_size * trainer.world_size)
-        if self._needs_sketch or self.observe_every:
-            self.sketcher = SequenceSketcher(pl_module.network, self.sketch_settings)
-            pl_module.observed_modules = list(self.sketcher.modules)
+        self.gatherer = SignalGatherer(
+            trainer, pl_module, data, self.sketch_settings, observed=self.observe_every > 0
+        )
         pl_module.sequence_weighting = self.weigh
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -90,13 +91,8 @@ class MixingCallback(Callback):
         self._detach()
 
     def _detach(self) -> None:
-        if self.sketcher is not None:
-            self.sketcher.detach()
-            self.sketcher = None
-
-    @property
-    def _needs_sketch(self) -> bool:
-        return Signal.SKETCH in self.data.mixer.needs
+        if self.gatherer is not None:
+            self.gatherer.detach()
 
     def observing(self, step: int) -> bool:
         """Whether sequences are sketched for figures at an optimiser step."""
@@ -110,28 +106,23 @@ class MixingCallback(Callback):
     ) -> None:
         """Lets the sketcher record the coming forward pass where somebody needs it."""
         self._step = trainer.global_step
-        if self.sketcher is not None:
-            self.sketcher.recording = self._needs_sketch or self.observing(self._step)
+        if self.gatherer is not None:
+            self.gatherer.record(self.observing(self._step))
 
-    def weigh(self, batch: Batch, losses: Tensor) -> Tensor:
+    def weigh(self, batch: Batch, token_losses: Tensor, losses: Tensor) -> Tensor:
         """How this rank's losses count, before their backward; the global batch sums to 1.
 
         Args:
             batch: this rank's B sequences.
+            token_losses: (B, T) with their graph.
             losses: (B,) mean token losses with their graph.
 
         Returns:
             (B,) weights, times the number of ranks since gradients are averaged over them.
         """
-        sketch = None
-        if self.sketcher is not None and self.sketcher.recording:
-            sketch = self._gather(self.sketcher.sketch(losses, self._step))
-        self.seen = Seen(
-            step=self._step,
-            domain=self._gather(batch.domain),
-            sequence_loss=self._gather(losses.detach()),
-            sketch=sketch,
-        )
+        assert self.gatherer is not None
+        position = len(self._micro_batches)
+        self.seen = self.gatherer.see(batch, token_losses, losses, self._step, position)
         weights = self.data.mixer.weigh(self.seen)
         world_size = self.trainer.world_size
         if world_size > 1 and self.data.mixer.changes_loss:
@@ -164,17 +155,14 @@ class MixingCallback(Callback):
             0, seen.domain.cpu(), seen.sequence_weights.to("cpu", torch.float64)
         )
         mixer = self.data.mixer
+        if mixer.changes_loss and mixer.whole_batch:
+            on_simplex(seen.sequence_weights, "the optimiser step's sequence weights")
         if mixer.step(seen):
             if trainer.world_size > 1:
-                mixer.weights.copy_(trainer.strategy.broadcast(mixer.weights, src=0))
-            self.data.sampler.set_weights(mixer.weights.numpy())
-
-    def _gather(self, values: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return values
-        gathered = self.model.all_gather(values)
-        assert isinstance(gathered, Tensor)
-        return gathered.flatten(0, 1)
+                for weights in (mixer.weights, mixer.sampling_weights):
+                    weights.copy_(trainer.strategy.broadcast(weights, src=0))
+            if mixer.live:
+                self.data.sampler.set_weights(mixer.sampling_weights.numpy())
 
     def state_dict(self) -> dict[str, Any]:
         """Effective weights so far."""
@@ -190,6 +178,7 @@ def joined(parts: list[Seen]) -> Seen:
     if len(parts) == 1:
         return parts[0]
     sketches = [part.sketch for part in parts if part.sketch is not None]
+    excess = [part.excess_loss for part in parts if part.excess_loss is not None]
     weights = [part.sequence_weights for part in parts if part.sequence_weights is not None]
     return Seen(
         step=parts[0].step,
@@ -197,4 +186,7 @@ def joined(parts: list[Seen]) -> Seen:
         sequence_loss=torch.cat([part.sequence_loss for part in parts]),
         sketch=torch.cat(sketches) if len(sketches) == len(parts) else None,
         sequence_weights=torch.cat(weights) / len(parts),
+        excess_loss=torch.cat(excess) if len(excess) == len(parts) else None,
+        domain_kernel=parts[-1].domain_kernel,
+        learning_rate=parts[0].learning_rate,
     )

@@ -20,10 +20,11 @@ from dograph.data.batch import Batch
 from dograph.errors import UserError
 from dograph.signals.sketches import transformer_blocks
 
-SequenceWeighting = Callable[[Batch, Tensor], Tensor]
+SequenceWeighting = Callable[[Batch, Tensor, Tensor], Tensor]
+"""(batch, (B, T) token losses, (B,) their means), all with their graph, to (B,) weights."""
 
 
-def uniform_weighting(batch: Batch, losses: Tensor) -> Tensor:
+def uniform_weighting(batch: Batch, token_losses: Tensor, losses: Tensor) -> Tensor:
     """Every sequence counts 1/B."""
     return torch.full_like(losses, 1 / losses.numel())
 
@@ -75,6 +76,8 @@ class LanguageModel(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        # In every checkpoint, so that it can be loaded without its recipe; no logger needs them.
+        self.save_hyperparameters(logger=False)
         if not learning_rate > 0:
             raise UserError(f"model.learning_rate is {learning_rate}: it must be > 0")
         self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
@@ -111,8 +114,9 @@ class LanguageModel(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's weighted loss, ``Σ_i a_i ℓ_i``."""
-        losses = self.token_losses(batch.tokens).mean(dim=1)
-        weights = self.sequence_weighting(batch, losses)
+        token_losses = self.token_losses(batch.tokens)
+        losses = token_losses.mean(dim=1)
+        weights = self.sequence_weighting(batch, token_losses, losses)
         return (weights * losses).sum()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:

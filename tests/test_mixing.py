@@ -50,7 +50,7 @@ def train(settings, mixer, steps=10, batch_size=16, devices=1, **options):
     data = DataMixer(
         mixer, settings, 32, batch_size, validation_sequences=8, seed=1, **data_options
     )
-    model = LanguageModel(config={**TINY, "vocab_size": 300})
+    model = LanguageModel(config={**TINY, "vocab_size": 300}, **options.pop("model", {}))
     mixing = Losses(sketch=options.pop("sketch", SketchSettings(rank=4)), **mixing_options)
     trainer = Trainer(
         accelerator="cpu",

@@ -142,11 +142,11 @@ class DataMixer(LightningDataModule):
             DomainSequences(self.store, name, "validation", self.context) for name in names
         ]
         tokens = [entry.train_tokens for entry in self.store.domains]
-        self.mixer.setup(names, tokens, self.batch_size * world_size)
+        self.mixer.setup(names, tokens, self.batch_size * world_size, self.store.vocab_size)
         self.train_domains = train
         self.sampler = MixtureSampler(
             [domain.chunk_lengths.tolist() for domain in train],
-            self.mixer.weights.numpy(),
+            self.mixer.sampling_weights.numpy(),
             self.batch_size * world_size,
             self.seed,
             self.draw,

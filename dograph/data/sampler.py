@@ -136,6 +136,16 @@ class MixtureSampler(Sampler[list[Pick]]):
         self._replayed = max(self._replayed - 1, 0)
         self.trained += 1
 
+    def upcoming(self, count: int) -> list[list[Pick]]:
+        """The next ``count`` global batches to be trained on, drawn now where they were not yet.
+
+        Drawing ahead changes no batch: the loader hands out just these. Ask for no more than the
+        rest of the optimiser step, since new weights may hold from the next one.
+        """
+        while len(self.handed_out) < count:
+            self.handed_out.append(self.draw_batch())
+        return [self.handed_out[position] for position in range(count)]
+
     def draw_batch(self) -> list[Pick]:
         """The next global batch, in a random order of domains."""
         while self.scheduled and self.scheduled[0][0] <= self.drawn:

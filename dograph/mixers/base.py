@@ -21,18 +21,33 @@ class Signal(Enum):
     """What training must gather for a mixer beyond each sequence's loss and domain."""
 
     SKETCH = "sketch"
+    """A gradient sketch of every sequence."""
+    EXCESS_LOSS = "excess loss"
+    """Token losses above those of a frozen reference model; the mixer's ``reference`` names it."""
+    DOMAIN_GRADIENTS = "domain gradients"
+    """Inner products of the domains' exact gradients."""
 
 
 @dataclass
 class Seen:
-    """What a mixer sees of one global batch of B sequences, all of it detached.
+    """What a mixer sees of B sequences of all ranks, all of it detached.
+
+    Before the backward that is one micro-batch, after the optimiser step the whole batch.
 
     Attributes:
         step: optimiser steps done before this batch.
         domain: (B,) int64, index of each sequence's domain.
         sequence_loss: (B,) float32, mean token loss in nats.
         sketch: (B, k) float32 gradient sketches, where the mixer needs ``Signal.SKETCH``.
+        excess_loss: (B,) float32, mean over tokens of ``max(ℓ − ℓ_reference, 0)`` in nats, where
+            it needs ``Signal.EXCESS_LOSS``.
+        domain_kernel: (S, S) float32, ``⟨G_s, G_t⟩`` of the gradients of the domains' mean losses,
+            where it needs ``Signal.DOMAIN_GRADIENTS``; zero for a domain that is absent. With
+            several micro-batches it is there only once all of them are done.
         sequence_weights: (B,) float32, how the losses were weighted; known once weighted.
+        step_domain: (n,) int64, domains of all sequences of this optimiser step, micro-batches
+            to come included. None: those of ``domain``.
+        learning_rate: of this optimiser step.
     """
 
     step: int
@@ -40,11 +55,20 @@ class Seen:
     sequence_loss: Tensor
     sketch: Tensor | None = None
     sequence_weights: Tensor | None = None
+    excess_loss: Tensor | None = None
+    domain_kernel: Tensor | None = None
+    step_domain: Tensor | None = None
+    learning_rate: float = 0.0
 
     @property
     def batch_size(self) -> int:
-        """Number of sequences B of the global batch."""
+        """Number of sequences B."""
         return self.domain.numel()
+
+    @property
+    def micro_batches(self) -> int:
+        """Parts of this size that the optimiser step's batch has."""
+        return 1 if self.step_domain is None else self.step_domain.numel() // self.domain.numel()
 
 
 def on_simplex(weights: Tensor, name: str) -> Tensor:
@@ -88,13 +112,23 @@ class BaseMixer(nn.Module):
 
     Attributes:
         needs: signals that training gathers for this mixer.
-        weights: (S,) float64 buffer on the simplex, what is drawn.
-        average_weights: (S,) float64 buffer, mean of the weights over the updates.
+        live: whether updated weights reach the sampler. A proxy's do not: it keeps drawing by
+            ``prior``, and its average weights are what the next stage draws by.
+        whole_batch: whether sequence weights must sum to 1. A mixer whose published loss leaves a
+            part of the batch out says False; its sums may then be anything in [0, 1].
+        reference: checkpoint of the reference model, where ``needs`` has ``EXCESS_LOSS``.
+        weights: (S,) float64 buffer on the simplex, the domain weights.
+        sampling_weights: (S,) float64 buffer on the simplex, what is drawn.
+        average_weights: (S,) float64 buffer, mean of the weights over the updates: the result.
         history: (step, weights) at set-up and after every update.
     """
 
     needs: frozenset[Signal] | set[Signal] = frozenset()
+    live: bool = True
+    whole_batch: bool = True
+    reference: str | None = None
     weights: Tensor
+    sampling_weights: Tensor
     average_weights: Tensor
 
     def __init__(
@@ -115,6 +149,7 @@ class BaseMixer(nn.Module):
         self.prior = dict(prior) if prior else None
         self.domains: tuple[str, ...] = ()
         self.domain_tokens: tuple[int, ...] = ()
+        self.vocab_size = 0
         self.history: list[tuple[int, Tensor]] = []
         self.updates = 0
 
@@ -131,7 +166,11 @@ class BaseMixer(nn.Module):
         return self.weights
 
     def sequence_weights(self, seen: Seen) -> Tensor:
-        """(B,) how this batch's losses count, sum 1. Default: 1/B each."""
+        """(B,) how this batch's losses count, sum 1. Default: 1/B each.
+
+        With ``seen.micro_batches`` above 1 the sums may differ between micro-batches, as long as
+        their mean is 1.
+        """
         return torch.full((seen.batch_size,), 1 / seen.batch_size)
 
     def check(self, batch_size: int) -> None:
@@ -143,21 +182,30 @@ class BaseMixer(nn.Module):
 
     # What the framework calls.
 
-    def setup(self, domains: Sequence[str], domain_tokens: Sequence[int], batch_size: int) -> None:
+    def setup(
+        self,
+        domains: Sequence[str],
+        domain_tokens: Sequence[int],
+        batch_size: int,
+        vocab_size: int = 0,
+    ) -> None:
         """Tells the mixer its domains, once, before training.
 
         Args:
             domains: the S domain names, in the order of ``weights``.
             domain_tokens: training tokens of each.
             batch_size: sequences of a global batch.
+            vocab_size: of the tokens; 0 where no mixer asks for it.
 
         Raises:
             UserError: if the settings do not fit them.
         """
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
+        self.vocab_size = vocab_size
         self.check(batch_size)
         weights = self._floored(on_simplex(self.initial_weights(), f"{self._name}'s start"))
         self.register_buffer("weights", weights)
+        self.register_buffer("sampling_weights", weights.clone())
         self.register_buffer("average_weights", weights.clone())
         self.history = [(0, weights.clone())]
         self.updates = 0
@@ -179,6 +227,8 @@ class BaseMixer(nn.Module):
             )
         weights = self._floored(on_simplex(proposed, f"{self._name}.update's result"))
         self.weights.copy_(weights)
+        if self.live:
+            self.sampling_weights.copy_(weights)
         self.updates += 1
         self.average_weights += (weights - self.average_weights) / self.updates
         self.history.append((done, weights.clone()))
@@ -199,7 +249,10 @@ class BaseMixer(nn.Module):
                 f"{self._name}.sequence_weights returned shape {tuple(weights.shape)} for a "
                 f"batch of {seen.batch_size} sequences: return one weight for each"
             )
-        return on_simplex(weights, f"{self._name}.sequence_weights' result").float()
+        name = f"{self._name}.sequence_weights' result"
+        if self.whole_batch and seen.micro_batches == 1:
+            return on_simplex(weights, name).float()
+        return self._part_of_simplex(weights, name, seen.micro_batches)
 
     @property
     def changes_loss(self) -> bool:
@@ -209,6 +262,16 @@ class BaseMixer(nn.Module):
     @property
     def _name(self) -> str:
         return type(self).__name__
+
+    def _part_of_simplex(self, weights: Tensor, name: str, most: int) -> Tensor:
+        """Weights as they are, once checked: finite, ≥ 0, with a sum in [0, ``most``]."""
+        total = weights.sum().item()
+        if weights.min() < 0 or not total <= most + SIMPLEX_TOLERANCE:  # also where NaN
+            raise UserError(
+                f"{name} has sum {total:.6g} and smallest value {weights.min().item():.6g}: return "
+                f"finite values ≥ 0 with a sum in [0, {most}]"
+            )
+        return weights.float()
 
     def _floored(self, weights: Tensor) -> Tensor:
         return self.floor / weights.numel() + (1 - self.floor) * weights
@@ -240,16 +303,22 @@ def rehearse(mixer: BaseMixer, batch_size: int) -> None:
         UserError: if its weights would be off the simplex or of the wrong shape.
     """
     trial = copy.deepcopy(mixer)
-    trial.setup(mixer.domains, mixer.domain_tokens, batch_size)
+    trial.setup(mixer.domains, mixer.domain_tokens, batch_size, mixer.vocab_size)
     generator = torch.Generator().manual_seed(0)
     first_update = (mixer.warmup // mixer.update_every + 1) * mixer.update_every
     seen = Seen(
         step=first_update - 1,
         domain=torch.arange(batch_size) % len(mixer.domains),
         sequence_loss=1 + torch.rand(batch_size, generator=generator),
+        learning_rate=1e-3,
     )
     if Signal.SKETCH in mixer.needs:
         seen.sketch = torch.randn(batch_size, 64, generator=generator)
+    if Signal.EXCESS_LOSS in mixer.needs:
+        seen.excess_loss = torch.rand(batch_size, generator=generator)
+    if Signal.DOMAIN_GRADIENTS in mixer.needs:
+        gradients = torch.randn(len(mixer.domains), 64, generator=generator)
+        seen.domain_kernel = gradients @ gradients.T
     with torch.random.fork_rng(devices=[]):
         seen.sequence_weights = trial.weigh(seen)
         trial.step(seen)

@@ -129,9 +129,15 @@ class DoGraph(BaseMixer):
                 "clusters, or raise data.batch_size or mixer.init_args.window"
             )
 
-    def setup(self, domains: Sequence[str], domain_tokens: Sequence[int], batch_size: int) -> None:
+    def setup(
+        self,
+        domains: Sequence[str],
+        domain_tokens: Sequence[int],
+        batch_size: int,
+        vocab_size: int = 0,
+    ) -> None:
         """Starts with an empty window."""
-        super().setup(domains, domain_tokens, batch_size)
+        super().setup(domains, domain_tokens, batch_size, vocab_size)
         self.recent.clear()
         self.graph = self.solution = self._assigned = None
 

@@ -1,0 +1,148 @@
+"""What training gathers for a mixer, of every micro-batch and over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from dograph.data.batch import Batch
+from dograph.data.mixer import DataMixer
+from dograph.errors import UserError
+from dograph.mixers.base import Seen, Signal
+from dograph.model import LanguageModel
+from dograph.reference import load_reference
+from dograph.signals.domain_gradients import DomainGradients
+from dograph.signals.sketches import SequenceSketcher, SketchSettings
+
+
+class SignalGatherer:
+    """Sees micro-batches before their backward: losses and the signals that the mixer needs.
+
+    Args:
+        trainer: of the run.
+        model: in training.
+        data: its mixer says what is needed.
+        sketch: how gradients are sketched.
+        observed: whether figures, too, want sketches now and then.
+
+    Attributes:
+        sketcher: None where nobody wants sketches.
+        reference: the frozen reference model; None where no excess loss is needed.
+
+    Raises:
+        UserError: if the mixer's reference model is missing or does not fit.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: LanguageModel,
+        data: DataMixer,
+        sketch: SketchSettings,
+        observed: bool,
+    ) -> None:
+        self.trainer, self.model, self.data = trainer, model, data
+        self.needs = frozenset(data.mixer.needs)
+        self.sketcher: SequenceSketcher | None = None
+        self.reference: LanguageModel | None = None
+        self.domain_gradients: DomainGradients | None = None
+        self._step_domain: Tensor | None = None
+        if Signal.EXCESS_LOSS in self.needs:
+            if not data.mixer.reference:
+                raise UserError(
+                    f"{type(data.mixer).__name__} needs a reference model: set its `reference` to "
+                    "a checkpoint"
+                )
+            self.reference = load_reference(data.mixer.reference, model, data.context)
+        if Signal.DOMAIN_GRADIENTS in self.needs:
+            self.domain_gradients = DomainGradients(model.parameters(), len(data.domains))
+        if self.sketches_always or observed:
+            self.sketcher = SequenceSketcher(model.network, sketch)
+            model.observed_modules = list(self.sketcher.modules)
+
+    def detach(self) -> None:
+        """Removes the hooks from the model."""
+        if self.sketcher is not None:
+            self.sketcher.detach()
+            self.sketcher = None
+
+    @property
+    def sketches_always(self) -> bool:
+        """Whether the mixer itself needs sketches, at every step."""
+        return Signal.SKETCH in self.needs
+
+    def record(self, observing: bool) -> None:
+        """Before a forward pass: lets the sketcher record it where somebody needs it."""
+        if self.sketcher is not None:
+            self.sketcher.recording = observing or self.sketches_always
+
+    def see(
+        self, batch: Batch, token_losses: Tensor, losses: Tensor, step: int, position: int
+    ) -> Seen:
+        """Gathers one micro-batch.
+
+        Args:
+            batch: this rank's B sequences.
+            token_losses: (B, T) with their graph.
+            losses: (B,) their means, with their graph.
+            step: optimiser steps done.
+            position: of this micro-batch in the optimiser step, from 0.
+        """
+        micro_batches = int(self.trainer.accumulate_grad_batches)
+        sketch = None
+        if self.sketcher is not None and self.sketcher.recording:
+            sketch = self._gather(self.sketcher.sketch(losses, step))
+            self.sketcher.recording = False  # further forward passes are not the batch's
+        return Seen(
+            step=step,
+            domain=self._gather(batch.domain),
+            sequence_loss=self._gather(losses.detach()),
+            sketch=sketch,
+            excess_loss=self._excess_loss(batch, token_losses),
+            domain_kernel=self._domain_kernel(batch, last=position == micro_batches - 1),
+            step_domain=self._domains_of_step(micro_batches, position),
+            learning_rate=float(self.trainer.optimizers[0].param_groups[0]["lr"]),
+        )
+
+    def _excess_loss(self, batch: Batch, token_losses: Tensor) -> Tensor | None:
+        """(B,) mean over tokens of ``max(ℓ − ℓ_reference, 0)``, of all ranks."""
+        if self.reference is None:
+            return None
+        self.reference.to(token_losses.device)
+        with torch.no_grad():
+            expected = self.reference.token_losses(batch.tokens)
+            return self._gather((token_losses - expected).clamp(min=0).mean(dim=1))
+
+    def _domain_kernel(self, batch: Batch, last: bool) -> Tensor | None:
+        """(S, S) of the whole optimiser step, with its last micro-batch."""
+        if self.domain_gradients is None:
+            return None
+        losses: Callable[[Tensor], Tensor] = lambda rows: (  # noqa: E731
+            self.model.token_losses(batch.tokens[rows]).mean(dim=1)
+        )
+        self.domain_gradients.add(batch.domain, losses)
+        return self.domain_gradients.take_kernel(self._total) if last else None
+
+    def _domains_of_step(self, micro_batches: int, position: int) -> Tensor | None:
+        """(n,) domains of all ranks' sequences of the optimiser step."""
+        if micro_batches == 1:
+            return None
+        if position == 0:
+            coming = self.data.sampler.upcoming(micro_batches)
+            self._step_domain = torch.tensor([domain for picks in coming for domain, _ in picks])
+        return self._step_domain
+
+    def _total(self, values: Tensor) -> Tensor:
+        total = self.trainer.strategy.reduce(values, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total
+
+    def _gather(self, values: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return values
+        gathered = self.model.all_gather(values)
+        assert isinstance(gathered, Tensor)
+        return gathered.flatten(0, 1)

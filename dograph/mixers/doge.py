@@ -1,0 +1,232 @@
+"""DoGE: domain weights by the alignment of domains' gradients (Fan et al. 2024, 2310.15393)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dograph.errors import UserError
+from dograph.mixers.base import BaseMixer, Seen, Signal, weights_by_name
+from dograph.mixers.domain_loss import domain_counts, weighted_domains
+
+LARGEST_SCORE = 5.0
+"""Scores are clipped to [0, 5 lr], as in the authors' configurations."""
+
+
+def clipping(kernel: Tensor, clip: float) -> Tensor:
+    """(S,) factors ``min(1, clip / ‖G_s‖)`` that clip each domain's gradient by norm.
+
+    Args:
+        kernel: (S, S) inner products ``⟨G_s, G_t⟩``.
+        clip: largest norm, > 0.
+    """
+    return (clip / kernel.diagonal().clamp(min=1e-30).sqrt()).clamp(max=1)
+
+
+def alignment_scores(
+    kernel: Tensor, target: Tensor, sources: Tensor, learning_rate: float
+) -> Tensor:
+    """DoGE's scores as its public code has them.
+
+    ``clip(lr · ⟨G_s, Σ_t τ_t G_t⟩ / mean_s‖G_s‖, 0, 5 lr)``; the paper has no mean norm.
+
+    Args:
+        kernel: (S, S) inner products of clipped gradients.
+        target: (S,) τ ≥ 0: ones for the universal target.
+        sources: (S,) bool, domains that are trained on and present; the others score 0.
+        learning_rate: of the step.
+
+    Returns:
+        (S,) in [0, 5 lr].
+    """
+    if not sources.any():
+        return torch.zeros(len(kernel), dtype=kernel.dtype)
+    mean_norm = kernel.diagonal()[sources].sqrt().mean()
+    scores = learning_rate * (kernel @ target) / (mean_norm + 1e-6)
+    return (scores.clamp(0, LARGEST_SCORE * learning_rate)) * sources
+
+
+def mirrored(weights: Tensor, scores: Tensor, mu: float, smoothing: float) -> Tensor:
+    """Mirror descent on the simplex: ``α ← (1 − ε) softmax(ln α + score / μ) + ε / S₊``.
+
+    Args:
+        weights: (S,) α on the simplex; what is 0 stays 0, S₊ domains are not.
+        scores: (S,) ≥ 0.
+        mu: μ > 0; small values move more.
+        smoothing: ε in [0, 1].
+    """
+    alive = (weights > 0).to(weights.dtype)
+    moved = torch.softmax(weights.log() + scores / mu, dim=0)
+    return (1 - smoothing) * moved + smoothing * alive / alive.sum()
+
+
+class DoGE(BaseMixer):
+    """The proxy of DoGE: domains whose gradients point where the target's do count more.
+
+    Each step, from one batch: ``G_s`` the gradient of domain s's mean loss, clipped;
+    ``alignment_scores`` with the target; α by ``mirrored``; and the model's own step follows
+    ``Σ_s α_s G_s`` with the new α. Sampling stays as ``prior`` says; the average of α over the
+    steps is the result. A domain absent from a batch scores 0. With several micro-batches a step
+    the losses are weighed by the α and clipping of the step before.
+
+    Args:
+        gradients: "exact": one backward a domain over all parameters, as published; "sketch":
+            the sketches of ``sketch.blocks``, with no further forward.
+        target: None: universal, all domains alike; a domain's name: out of domain, its sequences
+            score and are never trained on; weights by name: any mixture of the domains (ours).
+        mu: μ > 0; 0.01 published for the universal target, 0.05 out of domain.
+        clip: largest norm of a domain's gradient; 5 published, 1 out of domain.
+        smoothing: ε in [0, 1]; 0 published.
+        prior: sampling weights by domain name, and the first α. None: uniform.
+
+    Attributes:
+        factors: (S,) float64 buffer, how much each domain's mean loss counts.
+    """
+
+    live = False
+    whole_batch = False
+    factors: Tensor
+
+    def __init__(
+        self,
+        gradients: Literal["exact", "sketch"] = "exact",
+        target: str | dict[str, float] | None = None,
+        mu: float = 0.01,
+        clip: float = 5.0,
+        smoothing: float = 0.0,
+        prior: dict[str, float] | None = None,
+        floor: float = 0.0,
+    ) -> None:
+        super().__init__(prior=prior, floor=floor)
+        for key, value in (("mu", mu), ("clip", clip)):
+            if not value > 0:
+                raise UserError(f"{key} is {value}: it must be > 0")
+        if not 0 <= smoothing <= 1:
+            raise UserError(f"smoothing is {smoothing}: it must lie in [0, 1]")
+        self.mu, self.clip, self.smoothing, self.target = mu, clip, smoothing, target
+        if floor and isinstance(target, str):
+            raise UserError("a floor would train on the target: set floor to 0, or another target")
+        exact = gradients == "exact"
+        self.needs = frozenset({Signal.DOMAIN_GRADIENTS if exact else Signal.SKETCH})
+        self._scores = torch.zeros(0)
+
+    def initial_weights(self) -> Tensor:
+        """(S,) the prior without an out-of-domain target."""
+        weights = super().initial_weights() * self.trained
+        if not weights.sum() > 0:
+            raise UserError("prior gives no weight to any domain but the target")
+        return weights / weights.sum()
+
+    def setup(
+        self,
+        domains: Sequence[str],
+        domain_tokens: Sequence[int],
+        batch_size: int,
+        vocab_size: int = 0,
+    ) -> None:
+        """Resolves the target, which is drawn even where it is not trained on."""
+        self.domains = tuple(domains)
+        if isinstance(self.target, str) and self.target not in domains:
+            raise UserError(
+                f"target {self.target!r} is no domain: the corpus has {list(domains)} (for a "
+                "mixture give weights by name)"
+            )
+        self.trained = torch.tensor([name != self.target for name in domains])
+        self.target_mixture = self._target_mixture()
+        super().setup(domains, domain_tokens, batch_size, vocab_size)
+        if not self.live:
+            self.sampling_weights.copy_(super().initial_weights())
+        self.register_buffer("factors", self.weights.clone())
+
+    def update(self, seen: Seen) -> Tensor:
+        """(S,) the next α; remembers how domains are to count while a batch is not yet whole."""
+        kernel, clipped = self._kernels(seen)
+        weights = self._next_weights(seen, clipped)
+        self.factors.copy_(weights * clipping(kernel, self.clip))
+        return weights
+
+    def sequence_weights(self, seen: Seen) -> Tensor:
+        """(B,) each domain's mean loss counts its new α times its clipping."""
+        if seen.micro_batches > 1:
+            return weighted_domains(self.factors, seen)
+        kernel, clipped = self._kernels(seen)
+        weights = self._next_weights(seen, clipped)
+        return weighted_domains(weights * clipping(kernel, self.clip), seen)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Every domain's last score, over the learning rate: in [0, 5]."""
+        scores = zip(self.domains, self._scores.tolist(), strict=False)
+        return {f"score/{name}": score for name, score in scores}
+
+    def _target_mixture(self) -> Tensor:
+        """(S,) τ, of sum S, or one for an out-of-domain target."""
+        if isinstance(self.target, str):
+            return (~self.trained).double()
+        if self.target is None:
+            return torch.ones(len(self.domains), dtype=torch.float64)
+        return len(self.domains) * weights_by_name(self.target, self.domains, "target")
+
+    def _kernels(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """(S, S) inner products of the domains' gradients, as they are and clipped."""
+        kernel = seen.domain_kernel
+        if kernel is None:
+            assert seen.sketch is not None
+            kernel = sketched_kernel(seen.sketch, seen.domain, len(self.domains))
+        kernel = kernel.to("cpu", torch.float64)
+        factors = clipping(kernel, self.clip)
+        return kernel, kernel * factors[:, None] * factors[None, :]
+
+    def _next_weights(self, seen: Seen, clipped: Tensor) -> Tensor:
+        present = domain_counts(seen.domain, len(self.domains)) > 0
+        scores = alignment_scores(
+            clipped, self.target_mixture, self.trained & present, seen.learning_rate
+        )
+        self._scores = scores / max(seen.learning_rate, 1e-30)
+        return mirrored(self.weights, scores, self.mu, self.smoothing)
+
+
+class DoGEOnline(DoGE):
+    """DoGE in one stage (ours): the weights go live to the sampler, losses count alike.
+
+    Args:
+        gradients: "sketch" (nothing more to compute) or "exact".
+        target: None: universal; weights by name: any mixture of the domains.
+        mu: μ > 0.
+        clip: largest norm of a domain's gradient.
+        smoothing: ε in [0, 1].
+        prior: weights by domain name to start from. None: uniform.
+        floor: in [0, 1): every domain keeps at least ``floor / S``, else one that is no longer
+            drawn could never score again.
+    """
+
+    live = True
+    whole_batch = True
+    sequence_weights = BaseMixer.sequence_weights
+
+    def __init__(
+        self,
+        gradients: Literal["exact", "sketch"] = "sketch",
+        target: dict[str, float] | None = None,
+        mu: float = 0.05,
+        clip: float = 5.0,
+        smoothing: float = 0.0,
+        prior: dict[str, float] | None = None,
+        floor: float = 0.2,
+    ) -> None:
+        super().__init__(gradients, target, mu, clip, smoothing, prior, floor)
+
+
+def sketched_kernel(sketch: Tensor, domain: Tensor, domains: int) -> Tensor:
+    """(S, S) inner products of the domains' mean sketches; zero for an absent domain.
+
+    Args:
+        sketch: (B, k) one for each sequence.
+        domain: (B,) int64, index of each sequence's domain.
+        domains: S.
+    """
+    member = torch.nn.functional.one_hot(domain, domains).to(sketch.dtype)
+    means = (member / member.sum(dim=0).clamp(min=1)).T @ sketch
+    return means @ means.T

@@ -1,0 +1,152 @@
+"""DoReMi: domain weights by group DRO over excess loss (Xie et al. 2023, arXiv 2305.10429)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dograph.errors import UserError
+from dograph.mixers.base import BaseMixer, Seen, Signal
+from dograph.mixers.domain_loss import domain_means, weighted_domains, weighted_sequences
+
+
+def exponentiated(weights: Tensor, scores: Tensor, step_size: float, smoothing: float) -> Tensor:
+    """DoReMi's update (Algorithm 1): ``α ← (1 − c) α e^{ηλ} / Σ α e^{ηλ} + c / S``.
+
+    Args:
+        weights: (S,) α on the simplex.
+        scores: (S,) λ, mean clipped excess loss of each domain in nats.
+        step_size: η ≥ 0.
+        smoothing: c in [0, 1].
+
+    Returns:
+        (S,) the new α, computed in log space.
+
+    >>> exponentiated(torch.tensor([0.5, 0.5]), torch.tensor([math.log(3.0), 0.0]), 1, 0).tolist()
+    [0.75, 0.25]
+    """
+    moved = torch.softmax(weights.log() + step_size * scores, dim=0)
+    return (1 - smoothing) * moved + smoothing / len(moved)
+
+
+class DoReMi(BaseMixer):
+    """The proxy of DoReMi: the domains that a reference model shows to be learnable count more.
+
+    Each step, with ``λ_s`` the mean over domain s's tokens of ``max(ℓ_θ − ℓ_reference, 0)`` (kept
+    from the step before where s is absent, ``ln(vocabulary)`` at first), α is multiplied by
+    ``e^{ηλ}`` (``exponentiated``), and the new α weighs the batch's losses. Sampling stays as
+    ``prior`` says; the average of α over the steps is the result, for a main run to draw by.
+
+    With several micro-batches a step the losses are weighed by the α of the step before, since
+    λ is known only once all micro-batches are done; the update itself is the same.
+
+    Args:
+        reference: checkpoint of the frozen reference model.
+        step_size: η ≥ 0; 1 in the paper.
+        smoothing: c in [0, 1]; 1e-3 in the paper.
+        normalise: "paper": each domain's mean loss counts ``α_s``, absent domains leave their
+            share out; "repository": every token counts ``α_s / p_s``, p being what is drawn,
+            over the sum of the batch's, as the authors' public code does.
+        prior: sampling weights by domain name, and the first α. None: uniform.
+
+    Attributes:
+        scores: (S,) float64 buffer, λ of the last step.
+    """
+
+    needs = frozenset({Signal.EXCESS_LOSS})
+    live = False
+    whole_batch = False
+    scores: Tensor
+
+    def __init__(
+        self,
+        reference: str,
+        step_size: float = 1.0,
+        smoothing: float = 1e-3,
+        normalise: Literal["paper", "repository"] = "paper",
+        prior: dict[str, float] | None = None,
+        floor: float = 0.0,
+    ) -> None:
+        super().__init__(prior=prior, floor=floor)
+        if not step_size >= 0:
+            raise UserError(f"step_size is {step_size}: it must be ≥ 0")
+        if not 0 <= smoothing <= 1:
+            raise UserError(f"smoothing is {smoothing}: it must lie in [0, 1]")
+        self.reference = reference
+        self.step_size, self.smoothing, self.normalise = step_size, smoothing, normalise
+
+    def setup(
+        self,
+        domains: Sequence[str],
+        domain_tokens: Sequence[int],
+        batch_size: int,
+        vocab_size: int = 0,
+    ) -> None:
+        """Starts with the score of a model that knows nothing."""
+        super().setup(domains, domain_tokens, batch_size, vocab_size)
+        first = math.log(max(vocab_size, 1))
+        self.register_buffer("scores", torch.full((len(domains),), first, dtype=torch.float64))
+
+    def update(self, seen: Seen) -> Tensor:
+        """(S,) the next α; remembers the scores."""
+        self.scores.copy_(self._scores(seen))
+        return exponentiated(self.weights, self.scores, self.step_size, self.smoothing)
+
+    def sequence_weights(self, seen: Seen) -> Tensor:
+        """(B,) the batch's losses weighed by the α that this batch leads to."""
+        weights = self.weights
+        if seen.micro_batches == 1:
+            scores = self._scores(seen)
+            weights = exponentiated(weights, scores, self.step_size, self.smoothing)
+        if self.normalise == "paper":
+            return weighted_domains(weights, seen)
+        return weighted_sequences(weights / self.sampling_weights.clamp(min=1e-12), seen)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Every domain's score λ, in nats."""
+        scores = zip(self.domains, self.scores.tolist(), strict=True)
+        return {f"excess_loss/{name}": score for name, score in scores}
+
+    def _scores(self, seen: Seen) -> Tensor:
+        assert seen.excess_loss is not None
+        return domain_means(seen.excess_loss, seen.domain, otherwise=self.scores)
+
+
+class DoReMiOnline(DoReMi):
+    """DoReMi in one stage (ours): the weights go live to the sampler, losses count alike.
+
+    Without a ``reference`` the excess is over nothing, i.e. the loss itself: group DRO by sampling
+    (Sagawa et al. 2020). Its scores differ by whole nats, so take a small ``step_size``.
+
+    Args:
+        reference: checkpoint of a reference model. None: scores are the losses.
+        step_size: η ≥ 0.
+        smoothing: c in [0, 1]; what keeps domains from vanishing.
+        prior: weights by domain name to start from. None: uniform.
+        floor: in [0, 1): every domain keeps at least ``floor / S``.
+    """
+
+    live = True
+    sequence_weights = BaseMixer.sequence_weights
+
+    def __init__(
+        self,
+        reference: str | None = None,
+        step_size: float = 0.02,
+        smoothing: float = 0.02,
+        prior: dict[str, float] | None = None,
+        floor: float = 0.1,
+    ) -> None:
+        super().__init__(reference or "", step_size, smoothing, prior=prior, floor=floor)
+        self.reference = reference
+        if reference is None:
+            self.needs = frozenset()
+
+    def _scores(self, seen: Seen) -> Tensor:
+        losses = seen.sequence_loss if self.reference is None else seen.excess_loss
+        assert losses is not None
+        return domain_means(losses, seen.domain, otherwise=self.scores)
