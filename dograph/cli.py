@@ -1,4 +1,4 @@
-"""The front door: `lightning run RECIPE` and `dograph run|prepare`."""
+"""The front door: `lightning run RECIPE` and `dograph run|prepare|export`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,24 @@ examples:
   lightning run recipes/dograph_gpt2.yaml
   lightning run recipes/dograph_gpt2.yaml trainer.max_steps=20 mixer.init_args.clusters=4
   lightning run recipes/dograph_gpt2.yaml --resume runs/dograph_gpt2/seed_0
+  lightning run recipes/doremi_gpt2.yaml stages.proxy.trainer.max_steps=100 --stage proxy
+
+A recipe with stages runs what is missing: finished stages are used again while their inputs
+stay the same, an interrupted one goes on from its checkpoint.
+"""
+EXPORT_FORMATS = ("yaml", "json", "litdata", "megatron", "nemo", "streaming")
+EXPORT_HELP = """\
+Prints the domain weights of RUN (they count tokens) in one of these formats:
+
+  yaml, json   domain: weight
+  litdata      keyword arguments of litdata's CombinedStreamingDataset (litgpt's, too): JSON
+  megatron     `weight path weight path …`, for Megatron-LM's --data-path or --data-args-path
+  nemo         the same as a YAML list, for the `paths` of NeMo 2's PreTrainingDataModule
+  streaming    `streams` with `proportion`, for mosaicml-streaming and llm-foundry: YAML
+
+examples:
+  dograph export runs/doremi_gpt2/seed_0/proxy --format megatron --prefix data/
+  dograph export runs/doge_gpt2/seed_0 --format json --output weights.json
 """
 
 
@@ -40,6 +58,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     running.add_argument("recipe", type=Path, help="a YAML file, e.g. recipes/dograph_gpt2.yaml")
     running.add_argument("overrides", nargs="*", metavar="key=value", help="the last word on a key")
     running.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with")
+    running.add_argument("--stage", metavar="NAME", help="run only this stage of the recipe")
     running.add_argument("--check", action="store_true", help="check the recipe and stop")
     preparing = commands.add_parser(
         "prepare",
@@ -50,31 +69,88 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     preparing.add_argument(
         "overrides", nargs="*", metavar="key=value", help="e.g. corpus.store=DIR"
     )
+    exporting = commands.add_parser(
+        "export",
+        help="write a run's domain weights as other trainers read them",
+        description=EXPORT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    exporting.add_argument("run", type=Path, help="folder of a finished run, or of its stages")
+    exporting.add_argument("--format", choices=EXPORT_FORMATS, default="yaml")
+    exporting.add_argument(
+        "--prefix", default="", metavar="PATH", help="put before each domain's name, e.g. data/"
+    )
+    exporting.add_argument(
+        "--weights",
+        choices=("average", "last"),
+        default="average",
+        help="mean over the mixer's updates (the result of a proxy), or the last",
+    )
+    exporting.add_argument("--output", type=Path, metavar="FILE", help="instead of the screen")
+    exporting.add_argument("--force", action="store_true", help="replace FILE")
     return parser
 
 
 def command_run(arguments: argparse.Namespace) -> int:
     """`run`: check, train, print the end of the run."""
-    from dograph.composition import compose
+    from dograph.composition import compose, stage_names
+    from dograph.interruption import Interrupted
     from dograph.recipe import check
 
-    recipe = check(compose(arguments.recipe, arguments.overrides))
-    if arguments.check:
-        print(recipe.as_yaml(), end="")
-        return 0
-    from dograph.interruption import Interrupted
-    from dograph.run import run
-
+    staged = stage_names(arguments.recipe, arguments.overrides)
+    words = [str(arguments.recipe), *arguments.overrides]
     try:
+        if staged:
+            return run_stages(arguments)
+        if arguments.stage:
+            raise UserError(f"{arguments.recipe} has no stages: leave --stage out")
+        recipe = check(compose(arguments.recipe, arguments.overrides))
+        if arguments.check:
+            print(recipe.as_yaml(), end="")
+            return 0
+        from dograph.run import run
+
         run(recipe, arguments.resume)
     except Interrupted as interruption:
-        folder = interruption.checkpoint.parent.parent
-        words = [str(arguments.recipe), *arguments.overrides, "--resume", str(folder)]
+        if not staged:  # stages go on by themselves
+            words += ["--resume", str(interruption.checkpoint.parent.parent)]
         print(
             f"\nInterrupted; nothing lost. Checkpoint: {interruption.checkpoint}\n"
             f"Go on with: lightning run {shlex.join(words)}"
         )
         return EXIT_INTERRUPTED
+    return 0
+
+
+def run_stages(arguments: argparse.Namespace) -> int:
+    """`run` of a recipe with stages."""
+    from dograph.stages import Experiment
+
+    if arguments.resume:
+        raise UserError(
+            f"{arguments.recipe} has stages, which go on by themselves: run it again, without "
+            "--resume"
+        )
+    experiment = Experiment(arguments.recipe, arguments.overrides)
+    if arguments.check:
+        print("---\n".join(recipe.as_yaml() for recipe in experiment.check().values()), end="")
+        return 0
+    experiment.run(only=arguments.stage)
+    return 0
+
+
+def command_export(arguments: argparse.Namespace) -> int:
+    """`export`: a run's weights, as another program reads them."""
+    from dograph.report.export import export
+
+    text = export(arguments.run, arguments.format, arguments.prefix, arguments.weights)
+    if arguments.output is None:
+        print(text, end="")
+        return 0
+    if arguments.output.exists() and not arguments.force:
+        raise UserError(f"{arguments.output} exists: name another file, or add --force")
+    arguments.output.write_text(text)
+    print(f"Wrote {arguments.output}")
     return 0
 
 
@@ -102,11 +178,13 @@ def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> in
     strangers = [word for word in rest if word.startswith("-") or "=" not in word]
     if strangers:
         parser.error(f"unrecognized arguments: {' '.join(strangers)}")
-    parsed.overrides += rest  # argparse takes those behind an option for unknown
+    if rest and "overrides" not in parsed:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        parsed.overrides += rest  # argparse takes those behind an option for unknown
     try:
-        if parsed.command == "prepare":
-            return command_prepare(parsed)
-        return command_run(parsed)
+        command = {"run": command_run, "prepare": command_prepare, "export": command_export}
+        return command[parsed.command](parsed)
     except UserError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

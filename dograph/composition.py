@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -34,7 +34,8 @@ class Composition:
         for label, part in reversed(self.parts):
             if contains(part, key):
                 return label
-        return self.parts[-2][0]  # the recipe itself: it could have set the key
+        # Else the recipe itself: it could have set the key.
+        return next(label for label, _ in reversed(self.parts) if label != COMMAND_LINE)
 
 
 def contains(config: DictConfig, key: str) -> bool:
@@ -92,38 +93,97 @@ def find_part(kind: str, name: str, recipe: Path) -> Path:
     )
 
 
-def compose(path: Path, overrides: Sequence[str] = ()) -> Composition:
+def stage_names(path: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """The stages of a recipe in the order in which they run; none for a recipe of one run.
+
+    Raises:
+        UserError: for an unreadable recipe, or stages that are no mapping of names.
+    """
+    stages = load_yaml(path).get("stages")
+    if stages is None:
+        return []
+    if not isinstance(stages, DictConfig) or not stages:
+        raise UserError(f"{path}: stages maps names to what differs in them, e.g. {{main: {{}}}}")
+    names = [str(name) for name in stages]
+    for name in names:
+        if not name.replace("_", "").isalnum():
+            raise UserError(f"{path}: stage {name!r}: a name has letters, digits and _ only")
+    given = _as_config(overrides).get("stages")
+    for name in given or ():
+        if name not in names:
+            raise UserError(f"{COMMAND_LINE}: there is no stage {name!r}{nearest(name, names)}")
+    return names
+
+
+def compose(
+    path: Path,
+    overrides: Sequence[str] = (),
+    stage: str | None = None,
+    artefacts: Mapping[str, Mapping[str, Any]] | None = None,
+    last: Mapping[str, Any] | None = None,
+) -> Composition:
     """Merges what a recipe composes, the recipe itself and ``key=value`` overrides.
 
     Args:
         path: the recipe.
-        overrides: such as "trainer.max_steps=20", the last word on a key.
+        overrides: such as "trainer.max_steps=20", the last word on a key; those of the form
+            "stages.proxy.trainer.max_steps=20" are for one stage.
+        stage: which of the recipe's stages; its own values stand above the recipe's common ones.
+        artefacts: what ``${stages.NAME...}`` stands for, by the names of earlier stages.
+        last: values of a stage that stand above the recipe's, below the overrides.
 
     Raises:
         UserError: for unreadable files, unknown parts, malformed overrides or interpolations.
     """
     recipe = load_yaml(path)
-    for override in overrides:
-        if "=" not in override or override.startswith("="):
-            raise UserError(f"{COMMAND_LINE}: {override!r} is no override; write key=value")
+    given = _as_config(overrides)
     try:
-        given = OmegaConf.from_dotlist(list(overrides))
-        parts_asked = OmegaConf.select(OmegaConf.merge(recipe, given), "compose")
-        if parts_asked is None:
-            parts_asked = OmegaConf.create({})
-        if not isinstance(parts_asked, DictConfig):
+        own = [(str(path), _without_stages(recipe))]
+        asked = [(COMMAND_LINE, _without_stages(given))]
+        if stage is not None:
+            own.append((f"{path}, stage {stage}", _of_stage(recipe, stage, path)))
+            own.append((f"{path}, stage {stage}", OmegaConf.create(dict(last or {}))))
+            asked.append((COMMAND_LINE, _of_stage(given, stage, path)))
+        parts_asked = OmegaConf.select(
+            OmegaConf.merge(*(part for _, part in own + asked)), "compose", default={}
+        )
+        if not isinstance(parts_asked, DictConfig | dict):
             raise UserError(f"{path}: compose maps a kind to a name, e.g. {{data: environment}}")
         files = [find_part(str(kind), str(name), path) for kind, name in parts_asked.items()]
-        parts = [(str(file), load_yaml(file)) for file in files]
-        parts += [(str(path), recipe), (COMMAND_LINE, given)]
+        parts = [(str(file), load_yaml(file)) for file in files] + own + asked
         merged = merge(part for _, part in parts)
+        merged.stages = dict(artefacts or {})
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{path}: {error}") from error
     assert isinstance(values, dict)
-    values.pop("compose", None)
+    for key in ("compose", "stages", *(("rounds",) if stage is not None else ())):
+        values.pop(key, None)
     values.setdefault("name", path.stem)
     return Composition({str(key): value for key, value in values.items()}, parts)
+
+
+def _as_config(overrides: Sequence[str]) -> DictConfig:
+    for override in overrides:
+        if "=" not in override or override.startswith("="):
+            raise UserError(f"{COMMAND_LINE}: {override!r} is no override; write key=value")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{COMMAND_LINE}: {error}") from error
+
+
+def _without_stages(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "stages"])
+
+
+def _of_stage(config: DictConfig, stage: str, path: Path) -> DictConfig:
+    values = OmegaConf.select(config, f"stages.{stage}")
+    if values is None:
+        return OmegaConf.create({})
+    if not isinstance(values, DictConfig):
+        raise UserError(f"{path}: stages.{stage} must be a mapping, got {values!r}")
+    return values
 
 
 def merge(parts: Iterable[DictConfig]) -> DictConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,12 +24,15 @@ from dograph.model import LanguageModel, build_network, takes
 from dograph.provenance import Provenance
 from dograph.recipe import Recipe
 from dograph.report.progress import StepProgressBar
-from dograph.report.summary import print_summary
+from dograph.report.summary import RunSummary, print_summary
 from dograph.report.tensorboard import MixtureReport
+
+FINAL_CHECKPOINT = Path("checkpoints", "final.ckpt")
+"""In a run's folder."""
 
 
 def run(recipe: Recipe, resume: Path | None = None) -> Path:
-    """Trains what a recipe describes and reports it.
+    """Trains what a recipe of one run describes, reports it and prints the end.
 
     Args:
         recipe: checked.
@@ -41,28 +45,50 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
         UserError: for mistakes that show only now, before any training.
         Interrupted: on SIGINT or SIGTERM, with the checkpoint's path.
     """
-    quieten()
     checkpoint = newest_checkpoint(resume) if resume else None
+    if checkpoint is not None:
+        check_unfinished(checkpoint, recipe)
+    folder = resume or free_folder(recipe.runs / recipe.name, f"seed_{recipe.seed}")
+    summary = train(recipe, folder, checkpoint)
+    if summary is not None:
+        print_summary(summary, folder, recipe.runs)
+    return folder
+
+
+def train(
+    recipe: Recipe, folder: Path, checkpoint: Path | None = None, callbacks: Sequence[Callback] = ()
+) -> RunSummary | None:
+    """One training run: prepare, build, fit, save ``checkpoints/final.ckpt``.
+
+    Args:
+        recipe: checked.
+        folder: of the run.
+        checkpoint: to go on from.
+        callbacks: more of them, called after the recipe's own.
+
+    Returns:
+        the run's numbers, on rank zero.
+
+    Raises:
+        UserError: for mistakes that show only now, before any training.
+        Interrupted: on SIGINT or SIGTERM, with the checkpoint's path.
+    """
+    quieten()
     data = DataMixer(
         mixer=recipe.mixer, corpus=recipe.corpus, seed=recipe.seed, **recipe.arguments("data")
     )
-    if checkpoint is not None:
-        check_unfinished(checkpoint, recipe)
     check_model(recipe)
-    folder = resume or free_folder(recipe.runs / recipe.name, f"seed_{recipe.seed}")
     logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
-    callbacks, report = build_callbacks(recipe, folder)
-    trainer = build_trainer(recipe, logger, callbacks)
+    own_callbacks, report = build_callbacks(recipe, folder)
+    trainer = build_trainer(recipe, logger, own_callbacks)
     recipe.mixer.check(data.batch_size * trainer.world_size)
     store = prepare(recipe.corpus)
-    trainer.callbacks.append(Provenance(folder, recipe, store))  # type: ignore[attr-defined]
+    trainer.callbacks += [Provenance(folder, recipe, store), *callbacks]  # type: ignore[attr-defined]
     seed_everything(recipe.seed, workers=True, verbose=False)
     model = build_model(recipe, store, data.context)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    trainer.save_checkpoint(folder / "checkpoints" / "final.ckpt", weights_only=False)
-    if report.summary is not None and trainer.is_global_zero:
-        print_summary(report.summary, folder, recipe.runs)
-    return folder
+    trainer.save_checkpoint(folder / FINAL_CHECKPOINT, weights_only=False)
+    return report.summary if trainer.is_global_zero else None
 
 
 def quieten() -> None:
@@ -202,9 +228,14 @@ def newest_checkpoint(folder: Path) -> Path:
 
 def check_unfinished(checkpoint: Path, recipe: Recipe) -> None:
     """Raises UserError if a checkpoint has already done all the recipe's steps."""
-    done = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-    asked = recipe.arguments("trainer")["max_steps"]
-    if done >= asked:
+    done = steps_done(checkpoint)
+    if done >= recipe.arguments("trainer")["max_steps"]:
         raise UserError(
             f"{checkpoint}: this run has done its {done} steps: raise trainer.max_steps to go on"
         )
+
+
+def steps_done(checkpoint: Path) -> int:
+    """Optimiser steps behind a checkpoint."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return int(content["global_step"])

@@ -16,6 +16,8 @@ ORDER = [
     "mixers",
     "data",
     "model",
+    "reference",
+    "gathering",
     "mixing",
     "evaluation",
     "report",
@@ -24,6 +26,7 @@ ORDER = [
     "interruption",
     "provenance",
     "run",
+    "stages",
     "cli",
     "__main__",
 ]

@@ -22,6 +22,7 @@ def chart_layout() -> dict[str, dict[str, list[object]]]:
     a domain may be called anything.
     """
     mixture = {
+        "Domain weights": ["weights/.*"],
         "Sampling weights": ["sampling/.*"],
         "Realised shares": ["realised/.*"],
         "Effective weights": ["effective/.*"],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dograph.corpus.atomic import write_json
+from dograph.corpus.atomic import read_json, write_json
 from dograph.evaluation.perplexity import summarise
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dograph.data.mixer import DataMixer
 
 FILE_NAME = "summary.json"
+SCORES = ("mean_loss", "worst_loss", "mean_perplexity", "worst_perplexity")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class RunSummary:
         mixer: name of its class.
         steps: optimiser steps done.
         seconds: of training, without validation and figures.
+        flops: floating-point operations of training, estimated (``report.cost``).
         domains: in the order of the weights.
         scores: mean_loss, worst_loss, mean_perplexity and worst_perplexity over the domains of
             the last validation; empty without one.
@@ -66,6 +69,7 @@ class RunSummary:
     mixer: str
     steps: int
     seconds: float
+    flops: float
     domains: tuple[DomainSummary, ...]
     scores: dict[str, float]
     worst_domain: str | None
@@ -83,7 +87,12 @@ class RunSummary:
     @property
     def metrics(self) -> dict[str, float]:
         """What the HParams tab compares runs by."""
-        return {**self.scores, "tokens": float(self.tokens), "seconds": self.seconds}
+        return {**self.scores, **self.cost}
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Tokens, FLOPs and seconds."""
+        return {"tokens": float(self.tokens), "flops": self.flops, "seconds": self.seconds}
 
     def as_json(self) -> dict[str, Any]:
         """All of it in JSON's types; a number that is not finite becomes null."""
@@ -92,6 +101,7 @@ class RunSummary:
             "steps": self.steps,
             "tokens": self.tokens,
             "seconds": self.seconds,
+            "flops": self.flops,
             "tokens_per_second": self.tokens_per_second,
             "mean_loss": None,
             "worst_loss": None,
@@ -117,7 +127,12 @@ def _finite(value: Any) -> Any:
 
 
 def summarise_run(
-    data: DataMixer, effective: Any, losses: dict[str, float], steps: int, seconds: float
+    data: DataMixer,
+    effective: Any,
+    losses: dict[str, float],
+    steps: int,
+    seconds: float,
+    token_flops: float,
 ) -> RunSummary:
     """Gathers a run's numbers.
 
@@ -127,6 +142,7 @@ def summarise_run(
         losses: validation loss in nats by domain; empty if there was no validation.
         steps: optimiser steps done.
         seconds: of training.
+        token_flops: floating-point operations a token.
     """
     sampler, mixer = data.sampler, data.mixer
     drawn = sampler.realised / max(int(sampler.realised.sum()), 1)
@@ -146,14 +162,14 @@ def summarise_run(
         )
         for index, name in enumerate(data.domains)
     )
-    kept = ("mean_loss", "worst_loss", "mean_perplexity", "worst_perplexity")
     scalars = summarise(losses) if losses else {}
     return RunSummary(
         mixer=type(mixer).__name__,
         steps=steps,
         seconds=seconds,
+        flops=token_flops * sum(domain.tokens for domain in domains),
         domains=domains,
-        scores={key: scalars[f"validation/{key}"] for key in kept if losses},
+        scores={key: scalars[f"validation/{key}"] for key in SCORES if losses},
         worst_domain=max(losses, key=lambda name: losses[name]) if losses else None,
     )
 
@@ -221,7 +237,8 @@ def print_summary(
     console = console if console is not None else Console()
     console.print(final_table(summary))
     for line in (
-        f"{summary.seconds:,.1f} s of training, {summary.tokens_per_second:,.0f} tokens/s",
+        f"{summary.seconds:,.1f} s of training, {summary.tokens_per_second:,.0f} tokens/s, "
+        f"{summary.flops:.2e} FLOPs",
         f"{summary.mixer}'s weights: {_weights(summary)}",
         f"Run folder:  {run_folder}",
         f"Open TensorBoard:  tensorboard --logdir {shlex.quote(str(runs_folder))}",
@@ -239,6 +256,52 @@ def _weights(summary: RunSummary) -> str:
             else f" (average {domain.average_weight:.3f})"
         )
         for domain in summary.domains
+    )
+
+
+def print_costs(stages: Mapping[str, RunSummary], console: Console | None = None) -> None:
+    """Prints what every stage cost, and all of them together.
+
+    Args:
+        stages: summaries by the stages' names.
+        console: where to print. None: standard output.
+    """
+    from rich.box import HORIZONTALS
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Cost", title_justify="left", box=HORIZONTALS, pad_edge=False)
+    table.add_column("stage")
+    for heading in ("mixer", "tokens", "FLOPs", "seconds"):
+        table.add_column(heading, justify="right")
+    for name, summary in stages.items():
+        table.add_row(name, summary.mixer, *_cost_cells(summary.cost))
+    table.add_section()
+    table.add_row("all", "", *_cost_cells(total_cost(stages.values())))
+    (console if console is not None else Console()).print(table)
+
+
+def _cost_cells(cost: Mapping[str, float]) -> tuple[str, str, str]:
+    return f"{cost['tokens']:,.0f}", f"{cost['flops']:.2e}", f"{cost['seconds']:,.1f}"
+
+
+def total_cost(summaries: Iterable[RunSummary]) -> dict[str, float]:
+    """Tokens, FLOPs and seconds of several runs together."""
+    costs = [summary.cost for summary in summaries]
+    return {key: sum(cost[key] for cost in costs) for key in costs[0]}
+
+
+def read_summary(run_folder: Path) -> RunSummary:
+    """What ``write_summary`` wrote."""
+    content = read_json(run_folder / FILE_NAME)
+    return RunSummary(
+        mixer=content["mixer"],
+        steps=content["steps"],
+        seconds=content["seconds"],
+        flops=content["flops"],
+        domains=tuple(DomainSummary(**domain) for domain in content["domains"].values()),
+        scores={key: content[key] for key in SCORES if content[key] is not None},
+        worst_domain=content["worst_domain"],
     )
 
 

@@ -16,6 +16,7 @@ from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixing import MixingCallback
 from dograph.report.board import Board
 from dograph.report.clock import TrainingClock
+from dograph.report.cost import training_flops
 from dograph.report.history import LossMeans, MixtureHistory
 from dograph.report.observation import ObservationWindow
 from dograph.report.pictures import Pictures
@@ -172,6 +173,7 @@ class MixtureReport(Callback):
             self.perplexity.losses,
             self._step,
             self.clock.seconds,
+            training_flops(self.mixing.model, self.mixing.gatherer, self._data.context),
         )
         # A folder of their own: `validation/mean_loss` is a curve, this is where it ended.
         metrics = {f"final/{name}": value for name, value in self.summary.metrics.items()}
@@ -217,6 +219,7 @@ class MixtureReport(Callback):
         data, sampler, step = self._data, self._data.sampler, self._step
         self.history.add(step, sampler.weights, sampler.realised, self.mixing.effective.numpy())
         tokens = sampler.realised * data.context
+        board.by_domain("weights", data.domains, data.mixer.weights.numpy(), step)
         board.by_domain("sampling", data.domains, self.history.sampling[-1], step)
         board.by_domain("realised", data.domains, self.history.realised[-1], step)
         board.by_domain("effective", data.domains, self.history.effective[-1], step)

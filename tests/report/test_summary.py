@@ -24,7 +24,9 @@ def summary_of(losses=LOSSES):
         weights=torch.tensor([0.5, 0.3, 0.2]), average_weights=torch.tensor([0.5, 0.4, 0.1])
     )
     data = SimpleNamespace(sampler=sampler, mixer=mixer, context=128, domains=NAMES)
-    return summarise_run(data, np.array([1.0, 1.0, 2.0]), losses, steps=8, seconds=4.0)
+    return summarise_run(
+        data, np.array([1.0, 1.0, 2.0]), losses, steps=8, seconds=4.0, token_flops=100
+    )
 
 
 def cells(table):

@@ -1,0 +1,95 @@
+"""What training costs, in floating-point operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from dograph.gathering import SignalGatherer
+from dograph.model import LanguageModel
+from dograph.signals.sketches import SequenceSketcher, weight_of
+
+
+def matrices(network: nn.Module) -> dict[str, nn.Module]:
+    """The matrices that every token is multiplied by, by name; the output layer is one."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+
+
+def attention_flops(network: Any, context: int, layers: int | None = None) -> int:
+    """FLOPs a token of attention's two products, ``4 L T d``; what the mask hides counts, too.
+
+    Args:
+        network: of transformers.
+        context: T.
+        layers: L. None: all of the network's.
+    """
+    config = network.config
+    layers = int(config.num_hidden_layers) if layers is None else layers
+    return 4 * layers * context * int(config.hidden_size)
+
+
+def forward_flops(network: Any, context: int) -> int:
+    """FLOPs a token of a forward pass: ``2 N + 4 L T d`` (PaLM, arXiv 2204.02311, appendix B).
+
+    N are the entries of all matrices, the output layer's with them, embeddings not. A backward
+    pass takes twice as many.
+
+    Args:
+        network: of transformers.
+        context: T.
+    """
+    entries = sum(weight_of(module).numel() for module in matrices(network).values())
+    return 2 * entries + attention_flops(network, context)
+
+
+def sketch_flops(network: Any, sketcher: SequenceSketcher, context: int) -> int:
+    """FLOPs a token of sketches: a backward to the first observed matrix, then projections.
+
+    Args:
+        network: that is observed.
+        sketcher: which matrices, which rank.
+        context: T.
+    """
+    names = list(matrices(network))
+    first = min(names.index(name) for name in sketcher.modules)
+    passed = sum(weight_of(matrices(network)[name]).numel() for name in names[first + 1 :])
+    blocks = {name.rsplit(".", 2)[0] for name in sketcher.modules}
+    flops = 2 * passed + 2 * attention_flops(network, context, min(len(blocks), len(names)))
+    for module in sketcher.modules.values():
+        widths = weight_of(module).shape
+        kept = [min(width, sketcher.settings.rank) for width in widths]
+        flops += sum(2 * width * rank for width, rank in zip(widths, kept, strict=True))
+        flops += 2 * kept[0] * kept[1]
+    return flops
+
+
+def training_flops(model: LanguageModel, gatherer: SignalGatherer | None, context: int) -> int:
+    """FLOPs a token of training, with the signals that the mixer needs at every step.
+
+    An estimate of matrix products alone: norms, softmax, the optimiser, validation, K-means and
+    the solver are left out.
+
+    Args:
+        model: in training.
+        gatherer: of the mixer's signals. None: plain training.
+        context: T.
+    """
+    forward = forward_flops(model.network, context)
+    flops = 3 * forward
+    if gatherer is None:
+        return flops
+    if gatherer.reference is not None:
+        flops += forward_flops(gatherer.reference.network, context)
+    if gatherer.domain_gradients is not None:
+        flops += 3 * forward
+    if gatherer.sketches_always and gatherer.sketcher is not None:
+        if gatherer.sketcher.settings.exact:  # a backward of the whole batch for every sequence
+            return flops + 2 * forward * gatherer.data.batch_size
+        flops += sketch_flops(model.network, gatherer.sketcher, context)
+    return flops
