@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from dograph.data.batch import Batch
 from dograph.errors import UserError
-from dograph.signals.sketches import transformer_blocks
+from dograph.signals.layers import transformer_blocks
 
 SequenceWeighting = Callable[[Batch, Tensor, Tensor], Tensor]
 """(batch, (B, T) token losses, (B,) their means), all with their graph, to (B,) weights."""

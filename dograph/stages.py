@@ -17,7 +17,7 @@ from dograph.corpus.atomic import read_json, write_json
 from dograph.corpus.prepare import prepare
 from dograph.errors import UserError
 from dograph.provenance import version_of
-from dograph.recipe import Recipe, check, check_section
+from dograph.recipe import Recipe, check, check_section, located
 from dograph.report.summary import (
     FILE_NAME,
     RunSummary,
@@ -133,7 +133,7 @@ class Experiment:
         if given is None:
             return None
         section = check_section(composition, "rounds", Rounds, given, set())
-        rounds = Rounds(**section.as_dict())
+        rounds: Rounds = located(composition, "rounds", Rounds, section.as_dict())
         places = [self.names.index(name) for name in rounds.repeat if name in self.names]
         successive = list(range(places[0], places[0] + len(places))) if places else []
         if not places or len(places) < len(rounds.repeat) or places != successive:
@@ -328,6 +328,6 @@ def newest_unfinished(folder: Path, recipe: Recipe) -> Path | None:
 
 def with_costs(stages: Mapping[str, RunSummary]) -> dict[str, Any]:
     """The last stage's summary in JSON's types, with what every stage cost and all together."""
-    by_stage = {label: summary.cost for label, summary in stages.items()}
+    by_stage = [{"stage": label, **summary.cost} for label, summary in stages.items()]
     last = list(stages.values())[-1]
     return {**last.as_json(), "cost": {"stages": by_stage, "total": total_cost(stages.values())}}

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from dograph.gathering import SignalGatherer
 from dograph.model import LanguageModel
-from dograph.signals.sketches import SequenceSketcher, weight_of
+from dograph.signals.layers import MATRICES, weight_of
+from dograph.signals.sketches import SequenceSketcher
 
 
 def matrices(network: nn.Module) -> dict[str, nn.Module]:
     """The matrices that every token is multiplied by, by name; the output layer is one."""
     return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
+        name: module for name, module in network.named_modules() if isinstance(module, MATRICES)
     }
 
 
@@ -56,13 +54,15 @@ def sketch_flops(network: Any, sketcher: SequenceSketcher, context: int) -> int:
         sketcher: which matrices, which rank.
         context: T.
     """
-    names = list(matrices(network))
-    first = min(names.index(name) for name in sketcher.modules)
-    passed = sum(weight_of(matrices(network)[name]).numel() for name in names[first + 1 :])
-    blocks = {name.rsplit(".", 2)[0] for name in sketcher.modules}
-    flops = 2 * passed + 2 * attention_flops(network, context, min(len(blocks), len(names)))
-    for module in sketcher.modules.values():
-        widths = weight_of(module).shape
+    all_matrices = matrices(network)
+    names = list(all_matrices)
+    observed = [name for name in names if name in sketcher.modules]
+    first = names.index(observed[0])
+    passed = sum(weight_of(all_matrices[name]).numel() for name in names[first + 1 :])
+    blocks = {name.rsplit(".", 2)[0] for name in observed if name.count(".") > 1}
+    flops = 2 * passed + 2 * attention_flops(network, context, len(blocks))
+    for name in observed:
+        widths = weight_of(all_matrices[name]).shape
         kept = [min(width, sketcher.settings.rank) for width in widths]
         flops += sum(2 * width * rank for width, rank in zip(widths, kept, strict=True))
         flops += 2 * kept[0] * kept[1]

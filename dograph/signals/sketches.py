@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from dograph.errors import UserError
+from dograph.signals.layers import Factors, factors, observed_layers, unit_rows, weight_of
 
 
 @dataclass(frozen=True)
@@ -20,15 +19,18 @@ class SketchSettings:
     """What is sketched, and how finely.
 
     Attributes:
-        blocks: ``last`` (the last Transformer block's matrices), ``all`` (every block's), or
-            names of modules whose matrices are observed, e.g. ``["transformer.h.3.mlp"]``.
-        rank: r ≥ 1; each matrix gives r·r numbers. A side of the matrix with at most r features
-            is kept as it is (the identity in place of a projection, hence without error).
+        blocks: ``last`` (the last Transformer block's matrices), ``all`` (every block's), names
+            of modules whose matrices are observed, e.g. ``["transformer.h.3.mlp"]``, or
+            ``model``: matrices, biases, layer norms, embeddings and output layer of the whole
+            model, which leaves out positional embeddings and what has another kind of layer.
+        rank: r ≥ 1; each matrix gives r·r numbers, a vector at most as many. A side of the
+            matrix with at most r features is kept as it is (the identity in place of a
+            projection, hence without error), and so is a vector of at most r·r.
         seed: of the projections.
         fresh: new projections every step, as published; else the same for the whole run, so
             that sketches of different steps can be compared.
         exact: full gradients instead of sketches, by one backward a sequence: for tiny models
-            and tests. ``blocks="all"`` then means every parameter of the model.
+            and tests. ``all`` and ``model`` then both mean every parameter of the model.
     """
 
     blocks: str | list[str] = "last"
@@ -61,7 +63,7 @@ class SequenceSketcher:
         settings: what to sketch.
 
     Attributes:
-        modules: the observed matrices by name; none where every parameter's gradient is exact.
+        modules: the observed layers by name; none where every parameter's gradient is exact.
         recording: while False the hooks keep nothing.
 
     Raises:
@@ -70,12 +72,16 @@ class SequenceSketcher:
 
     def __init__(self, model: nn.Module, settings: SketchSettings) -> None:
         self.settings = settings
-        everything = settings.exact and settings.blocks == "all"
-        self.modules = {} if everything else observed_matrices(model, settings.blocks)
+        everything = settings.exact and settings.blocks in ("all", "model")
+        self.modules = {} if everything else observed_layers(model, settings.blocks)
         self.recording = True
         self._inside_forward = False
         self._records: list[tuple[str, Tensor, Tensor]] = []
         self._projections: dict[tuple[str, int, torch.device, torch.dtype], Tensor] = {}
+        # Layers that share a parameter (an embedding and the output layer) share its sketch.
+        self._first: dict[int, str] = {}
+        for name, module in self.modules.items():
+            self._first.setdefault(id(weight_of(module)), name)
         self._parameters = self._exact_parameters(model) if settings.exact else []
         self._hooks = [] if settings.exact else self._attach(model)
 
@@ -112,10 +118,10 @@ class SequenceSketcher:
         parts: dict[str, Tensor] = {}
         with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
             for (name, source, _), gradient in zip(records, gradients, strict=True):
-                part = self._project(name, source, gradient, len(losses), step)
-                # A module used several times in a forward has the sum of its uses' gradients.
-                parts[name] = parts[name] + part if name in parts else part
-        return torch.cat([parts[name] for name in self.modules if name in parts], dim=1)
+                for key, part in self._project(name, source, gradient, len(losses), step):
+                    # A parameter used several times in a forward has the sum of its gradients.
+                    parts[key] = parts[key] + part if key in parts else part
+        return torch.cat(list(parts.values()), dim=1)
 
     def detach(self) -> None:
         """Removes the hooks and lets go of what they kept."""
@@ -125,8 +131,9 @@ class SequenceSketcher:
 
     def _project(
         self, name: str, source: Tensor, gradient: Tensor | None, batch: int, step: int
-    ) -> Tensor:
-        """(B, r·r) sketch of one use of a matrix."""
+    ) -> list[tuple[str, Tensor]]:
+        """Sketches of one use of a layer's parameters, (B, …) by a key for each parameter."""
+        module = self.modules[name]
         if gradient is None:
             raise UserError(
                 f"the output of `{name}` has no part in the losses: they must come from the "
@@ -134,35 +141,60 @@ class SequenceSketcher:
                 "a matrix that the model leaves unused must not be in `blocks`"
             )
         if len(source) != batch:
+            if isinstance(module, nn.Embedding):  # of positions, alike for all sequences
+                return []
             raise UserError(
                 f"`{name}` saw an input of shape {tuple(source.shape)} in a batch of {batch} "
                 "sequences: only matrices with the batch as first dimension can be sketched"
             )
-        exact = torch.promote_types(source.dtype, torch.float32)
-        left = source.to(exact).reshape(batch, -1, source.shape[-1])
-        right = gradient.to(exact).reshape(batch, -1, gradient.shape[-1])
-        left = self._reduce(left, f"{name}/in", step)
-        right = self._reduce(right, f"{name}/out", step)
+        exact = torch.promote_types(gradient.dtype, torch.float32)
+        source = source.to(exact) if source.is_floating_point() else source
+        found = []
+        for part in factors(module, source, gradient.to(exact)):
+            if part.parameter == "bias" and self.settings.blocks != "model":
+                continue
+            if part.inputs is None:
+                rows = self._reduce(part.outputs, f"{name}/{part.parameter}", step, squared=True)
+                found.append((f"{name}/{part.parameter}", rows))
+            else:
+                owner = self._first[id(weight_of(module))]
+                found.append((owner, self._matrix(part, owner, module, step)))
+        return found
+
+    def _matrix(self, part: Factors, owner: str, module: nn.Module, step: int) -> Tensor:
+        """(B, r·r) sketch of a matrix's gradients."""
+        assert part.inputs is not None
+        left = self._reduce(part.inputs, f"{owner}/in", step)
+        if part.outputs.is_floating_point():
+            right = self._reduce(part.outputs, f"{owner}/out", step)
+        else:
+            width = len(weight_of(module))
+            projection = self._side(f"{owner}/out", width, left, step, self.settings.rank)
+            right = unit_rows(projection, part.outputs, width).to(left)
         return torch.einsum("btr,bts->brs", left, right).flatten(1)
 
-    def _reduce(self, features: Tensor, side: str, step: int) -> Tensor:
-        """(B, T, n) features as (B, T, r), or as they are where n ≤ r."""
-        width, rank = features.shape[-1], self.settings.rank
-        if width <= rank:
-            return features
-        if self.settings.fresh:
-            return features @ self._projection(side, width, step).to(features)
-        key = (side, width, features.device, features.dtype)
-        if key not in self._projections:
-            self._projections[key] = self._projection(side, width, None).to(features)
-        return features @ self._projections[key]
+    def _reduce(self, features: Tensor, side: str, step: int, squared: bool = False) -> Tensor:
+        """(…, n) features as (…, r), or as they are where n ≤ r; of a vector r·r in place of r."""
+        rank = self.settings.rank**2 if squared else self.settings.rank
+        projection = self._side(side, features.shape[-1], features, step, rank)
+        return features if projection is None else features @ projection
 
-    def _projection(self, side: str, width: int, step: int | None) -> Tensor:
+    def _side(self, side: str, width: int, like: Tensor, step: int, rank: int) -> Tensor | None:
+        """(n, r) projection of one side of a matrix, or of a vector; None where n ≤ r."""
+        if width <= rank:
+            return None
+        if self.settings.fresh:
+            return self._projection(side, width, rank, step).to(like)
+        key = (side, width, like.device, like.dtype)
+        if key not in self._projections:
+            self._projections[key] = self._projection(side, width, rank, None).to(like)
+        return self._projections[key]
+
+    def _projection(self, side: str, width: int, rank: int, step: int | None) -> Tensor:
         """(n, r) Gaussian of variance 1/r; drawn on the CPU, so equal on every device."""
         text = f"{self.settings.seed}/{step}/{side}".encode()
         seed = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
         generator = torch.Generator().manual_seed(seed)
-        rank = self.settings.rank
         return torch.randn(width, rank, generator=generator) / rank**0.5
 
     def _attach(self, model: nn.Module) -> list[Any]:
@@ -190,7 +222,7 @@ class SequenceSketcher:
         return record
 
     def _exact_parameters(self, model: nn.Module) -> list[Tensor]:
-        if self.settings.blocks == "all":
+        if not self.modules:
             return [parameter for parameter in model.parameters() if parameter.requires_grad]
         return [weight_of(module) for module in self.modules.values()]
 
@@ -203,78 +235,3 @@ class SequenceSketcher:
             row = torch.cat([gradient.flatten() for gradient in gradients])
             rows.append(row.to(torch.promote_types(row.dtype, torch.float32)))
         return torch.stack(rows)
-
-
-def observed_matrices(model: nn.Module, blocks: str | list[str]) -> dict[str, nn.Module]:
-    """Trainable ``nn.Linear`` and ``Conv1D`` modules of the chosen blocks, by name, in order.
-
-    Args:
-        model: where to look.
-        blocks: as in ``SketchSettings``.
-
-    Returns:
-        At least one module by its name in the model.
-
-    Raises:
-        UserError: if a block is unknown, with the nearest names, or has no trainable matrix.
-    """
-    names = [name for name, _ in model.named_modules()]
-    if blocks in ("last", "all"):
-        stack = transformer_blocks(model)
-        last = f"{stack}.{len(model.get_submodule(stack)) - 1}"  # type: ignore[arg-type]
-        prefixes = [last if blocks == "last" else stack]
-    else:
-        prefixes = [blocks] if isinstance(blocks, str) else list(blocks)
-    matrices: dict[str, nn.Module] = {}
-    for prefix in prefixes:
-        if prefix not in names:
-            near = difflib.get_close_matches(prefix, names, n=3, cutoff=0.0)
-            raise UserError(f"the model has no block `{prefix}`; the nearest are {near}")
-        found = {
-            name: module
-            for name, module in model.named_modules()
-            if (name == prefix or name.startswith(f"{prefix}.") or not prefix)
-            and isinstance(module, nn.Linear | Conv1D)
-            and weight_of(module).requires_grad
-        }
-        if not found:
-            raise UserError(f"block `{prefix}` has no trainable nn.Linear or Conv1D to sketch")
-        matrices |= found
-    return matrices
-
-
-def transformer_blocks(model: nn.Module) -> str:
-    """Name of the list of Transformer blocks: the longest outermost ``nn.ModuleList``.
-
-    Args:
-        model: where to look.
-
-    Returns:
-        Its name, e.g. ``transformer.h`` in GPT-2, ``model.layers`` in Llama.
-
-    Raises:
-        UserError: if there is no such list.
-    """
-    lists: dict[str, int] = {}
-    for name, module in model.named_modules():
-        # A list inside a block (a mixture's experts) may be longer than the list of blocks.
-        outermost = not any(name.startswith(f"{outer}.") for outer in lists)
-        if isinstance(module, nn.ModuleList) and len(module) and outermost:
-            lists[name] = len(module)
-    if not lists:
-        raise UserError(
-            "the model has no nn.ModuleList of blocks: name the modules to sketch in `blocks`"
-        )
-    return max(lists, key=lambda name: lists[name])
-
-
-def weight_of(module: nn.Module) -> Tensor:
-    """The weight of an observed matrix: (n_out, n_in) for Linear, (n_in, n_out) for Conv1D.
-
-    Args:
-        module: an ``nn.Linear`` or ``Conv1D``.
-
-    Returns:
-        The parameter itself.
-    """
-    return module.get_parameter("weight")

@@ -175,3 +175,24 @@ def test_ranks_share_one_global_batch():
 def test_a_batch_that_does_not_divide_among_ranks_is_refused():
     with pytest.raises(UserError, match="does not divide"):
         sampler(batch_size=7, world_size=2)
+
+
+@given(st.integers(1, 5), st.integers(0, 6), st.integers(0, 2**16))
+@settings(max_examples=40, deadline=None)
+def test_drawing_ahead_changes_no_batch(count, position, seed):
+    """A step's batches may be looked at before the loader hands them out."""
+
+    def make():
+        return MixtureSampler([[40], [30, 20], [10]], [0.2, 0.5, 0.3], 8, seed)
+
+    plain, looked = make(), make()
+    batches = iter(plain)
+    others = iter(looked)
+    expected = [next(batches) for _ in range(position + count)]
+    found = []
+    for index in range(position + count):
+        if index == position:
+            assert looked.upcoming(count) == expected[position:]
+        found.append(next(others))
+        looked.mark_trained()
+    assert found == expected

@@ -15,7 +15,8 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from dograph.errors import UserError
-from dograph.signals.sketches import SequenceSketcher, SketchSettings, transformer_blocks
+from dograph.signals.layers import transformer_blocks
+from dograph.signals.sketches import SequenceSketcher, SketchSettings
 
 VOCABULARY = 31
 WIDTH = 24
@@ -94,6 +95,36 @@ def test_exact_gradients_are_those_of_one_backward_a_sequence():
         torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("blocks", "left_out"),
+    [
+        ("transformer.h", ("wpe.weight",)),  # positions; the embedding is the output layer, too
+        ("model.layers", ("layernorm.weight", "model.norm.weight")),  # gains of another norm
+        ("gpt_neox.layers", ()),
+    ],
+)
+@pytest.mark.parametrize("rank", [1000, 8])
+def test_the_whole_model_is_sketched_with_embeddings_biases_and_norms(blocks, left_out, rank):
+    model, batch = tiny(blocks).eval(), tokens()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.endswith(left_out or "nothing"))
+    exact = sketch_of(model, batch, blocks="model", exact=True).double()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    if rank == 1000:
+        sketch = sketch_of(model, batch, blocks="model", rank=rank)
+        torch.testing.assert_close(sketch.double() @ sketch.double().T, exact @ exact.T)
+        return
+    draws = 200
+    products = []
+    for seed in range(draws):
+        sketch = sketch_of(model, batch, blocks="model", rank=rank, seed=seed).double()
+        products.append(sketch @ sketch.T)
+    found = torch.stack(products)
+    error = (found.mean(dim=0) - exact @ exact.T) / (found.std(dim=0) / math.sqrt(draws))
+    assert error.abs().max() < 5
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_inner_products_are_unbiased(fresh):
     # The mean over 400 draws lies within 5 standard errors of the exact value for all 10 pairs:
@@ -123,7 +154,7 @@ def test_one_projected_side(matrix):
     losses = output.square().mean(dim=(1, 2))
     gradient = 2 * output.detach() / 35
     full = torch.einsum("bti,bto->bio", source, gradient)
-    projection = sketcher._projection("matrix/in", 6, None)
+    projection = sketcher._projection("matrix/in", 6, sketcher.settings.rank, None)
     expected = torch.einsum("ir,bio->bro", projection, full).flatten(1)
     torch.testing.assert_close(sketcher.sketch(losses), expected)
     assert projection.square().mean() == pytest.approx(1 / 5, rel=0.5)

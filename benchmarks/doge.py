@@ -1,0 +1,103 @@
+"""DoGE's weights by exact gradients and by sketches, side by side, and what each takes.
+
+    python benchmarks/doge.py --steps 200 --seeds 0 1 2
+
+Proxies of the same seed see the same batches. Distances are total variation, ½ Σ |a_s − b_s|.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from overhead import StepTimes
+from rich.console import Console
+from rich.table import Table
+
+from dograph.composition import compose
+from dograph.corpus.prepare import prepare
+from dograph.data.mixer import DataMixer
+from dograph.mixers import BaseMixer, DoGE, Stratified
+from dograph.mixing import MixingCallback
+from dograph.recipe import check
+from dograph.run import build_model, quieten
+from dograph.signals.sketches import SketchSettings
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "uniform_gpt2.yaml"
+SOURCES = {
+    "exact": SketchSettings(),
+    "sketch, model": SketchSettings(blocks="model", rank=32, fresh=True),
+    "sketch, all blocks": SketchSettings(blocks="all", rank=32, fresh=True),
+    "sketch, last block": SketchSettings(),
+}
+
+
+def proxy(
+    mixer: BaseMixer, sketch: SketchSettings, seed: int, arguments: argparse.Namespace
+) -> float:
+    """Trains a proxy; median seconds a step."""
+    overrides = [f"compose.model={arguments.model}", f"trainer.max_steps={arguments.steps}"]
+    recipe = check(compose(RECIPE, [*overrides, f"seed={seed}"]))
+    data = DataMixer(mixer, recipe.corpus, seed=seed, **recipe.arguments("data"))
+    seed_everything(seed, verbose=False)
+    model = build_model(recipe, prepare(recipe.corpus, progress=False), data.context)
+    times = StepTimes()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=arguments.steps,
+        max_epochs=-1,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        callbacks=[MixingCallback(sketch), times],
+    )
+    trainer.fit(model, datamodule=data)
+    return times.median()
+
+
+def main() -> None:
+    """Prints the weights of each source and seed, their distance to exact, and times."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="gpt2_nano", help="a file of configs/model")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--mu", type=float, default=0.01)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    quieten()
+    table = Table(title=f"DoGE's average weights after {arguments.steps} steps, {arguments.model}")
+    table.add_column("gradients")
+    table.add_column("seed", justify="right")
+    ratios: dict[str, list[float]] = {name: [] for name in SOURCES}
+    for seed in arguments.seeds:
+        plain = proxy(Stratified(), SketchSettings(), seed, arguments)
+        exact = torch.zeros(0)
+        for name, sketch in SOURCES.items():
+            mixer = DoGE("exact" if name == "exact" else "sketch", mu=arguments.mu)
+            seconds = proxy(mixer, sketch, seed, arguments)
+            if not table.columns[2:]:
+                for heading in (*mixer.domains, "distance to exact", "s a step"):
+                    table.add_column(heading, justify="right")
+            weights = mixer.average_weights
+            exact = weights if name == "exact" else exact
+            distance = 0.5 * (weights - exact).abs().sum().item()
+            cells = [f"{weight:.3f}" for weight in weights.tolist()]
+            table.add_row(name, str(seed), *cells, f"{distance:.3f}", f"{seconds:.3f}")
+            ratios[name].append(seconds / plain)
+        table.add_section()
+    Console(width=160).print(table)
+    for name, found in ratios.items():
+        print(f"{name}: {statistics.median(found):.2f} × the time of a step under Stratified")
+
+
+if __name__ == "__main__":
+    main()

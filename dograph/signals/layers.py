@@ -1,0 +1,154 @@
+"""Which layers of a model are observed, and how a sequence's gradient factorises in each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from dograph.errors import UserError
+
+MATRICES = (nn.Linear, Conv1D)
+LAYERS = (*MATRICES, nn.LayerNorm, nn.Embedding)
+
+
+class Factors(NamedTuple):
+    """A parameter's gradient of each sequence: ``Σ_t a_t ⊗ e_t``, or a vector.
+
+    Attributes:
+        parameter: its name in the layer.
+        inputs: (B, T, n_in) a; None for a vector.
+        outputs: (B, T, n_out) e, or (B, T) int64 that stand for unit vectors of ``n_out``; for a
+            vector (B, n_out), summed over t already.
+    """
+
+    parameter: str
+    inputs: Tensor | None
+    outputs: Tensor
+
+
+def factors(layer: nn.Module, source: Tensor, gradient: Tensor) -> Iterator[Factors]:
+    """How the gradients of a layer's parameters factorise.
+
+    An embedding is the transpose of an output layer, as which a model may use it, too: its ids
+    take the place of output gradients.
+
+    Args:
+        layer: an ``nn.Linear``, ``Conv1D``, ``nn.LayerNorm`` or ``nn.Embedding``.
+        source: its input, batch first.
+        gradient: of the loss by its output, (B, …, n).
+    """
+    batch = len(source)
+    outputs = gradient.reshape(batch, -1, gradient.shape[-1])
+    if isinstance(layer, nn.Embedding):
+        yield Factors("weight", outputs, source.reshape(batch, -1))
+        return
+    inputs = source.reshape(batch, -1, source.shape[-1])
+    if isinstance(layer, nn.LayerNorm):
+        normed = functional.layer_norm(inputs, layer.normalized_shape, eps=layer.eps)
+        yield Factors("weight", None, (normed * outputs).sum(dim=1))
+    else:
+        yield Factors("weight", inputs, outputs)
+    if getattr(layer, "bias", None) is not None:
+        yield Factors("bias", None, outputs.sum(dim=1))
+
+
+def observed_layers(model: nn.Module, blocks: str | list[str]) -> dict[str, nn.Module]:
+    """The trainable layers to observe, by name, in order.
+
+    Args:
+        model: where to look.
+        blocks: as in ``SketchSettings``; other than "model" they stand for their matrices alone.
+
+    Returns:
+        At least one layer by its name in the model.
+
+    Raises:
+        UserError: if a block is unknown, with the nearest names, or has no trainable matrix.
+    """
+    if blocks == "model":
+        return _trainable(model, "", LAYERS)
+    names = [name for name, _ in model.named_modules()]
+    if blocks in ("last", "all"):
+        stack = transformer_blocks(model)
+        last = f"{stack}.{len(model.get_submodule(stack)) - 1}"  # type: ignore[arg-type]
+        prefixes = [last if blocks == "last" else stack]
+    else:
+        prefixes = [blocks] if isinstance(blocks, str) else list(blocks)
+    matrices: dict[str, nn.Module] = {}
+    for prefix in prefixes:
+        if prefix not in names:
+            near = difflib.get_close_matches(prefix, names, n=3, cutoff=0.0)
+            raise UserError(f"the model has no block `{prefix}`; the nearest are {near}")
+        found = _trainable(model, prefix, MATRICES)
+        if not found:
+            raise UserError(f"block `{prefix}` has no trainable nn.Linear or Conv1D to sketch")
+        matrices |= found
+    return matrices
+
+
+def _trainable(
+    model: nn.Module, prefix: str, kinds: tuple[type[nn.Module], ...]
+) -> dict[str, nn.Module]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if (name == prefix or name.startswith(f"{prefix}.") or not prefix)
+        and isinstance(module, kinds)
+        and weight_of(module).requires_grad
+    }
+
+
+def transformer_blocks(model: nn.Module) -> str:
+    """Name of the list of Transformer blocks: the longest outermost ``nn.ModuleList``.
+
+    Args:
+        model: where to look.
+
+    Returns:
+        Its name, e.g. ``transformer.h`` in GPT-2, ``model.layers`` in Llama.
+
+    Raises:
+        UserError: if there is no such list.
+    """
+    lists: dict[str, int] = {}
+    for name, module in model.named_modules():
+        # A list inside a block (a mixture's experts) may be longer than the list of blocks.
+        outermost = not any(name.startswith(f"{outer}.") for outer in lists)
+        if isinstance(module, nn.ModuleList) and len(module) and outermost:
+            lists[name] = len(module)
+    if not lists:
+        raise UserError(
+            "the model has no nn.ModuleList of blocks: name the modules to sketch in `blocks`"
+        )
+    return max(lists, key=lambda name: lists[name])
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a layer: (n_out, n_in) for Linear, (n_in, n_out) for Conv1D.
+
+    Args:
+        module: with a parameter of that name.
+
+    Returns:
+        The parameter itself.
+    """
+    return module.get_parameter("weight")
+
+
+def unit_rows(projection: Tensor | None, ids: Tensor, width: int) -> Tensor:
+    """(B, T, r) what unit vectors of ``width`` become: rows of the projection.
+
+    Args:
+        projection: (width, r). None: the identity.
+        ids: (B, T) int64, which unit vectors.
+        width: their dimension.
+    """
+    if projection is None:
+        return functional.one_hot(ids, width).to(torch.float32)
+    return projection[ids]

@@ -1,0 +1,160 @@
+"""Corpora whose right answer is known: each method does what its theory says.
+
+Five domains of one-letter words: ``helper`` and ``target`` are drawn from one Markov chain (each
+a copy of the other as far as learning goes), ``other`` from a chain of its own, ``noise`` is
+uniform and has nothing to learn but its letters, ``easy`` repeats itself and is learnt at once.
+"""
+
+import json
+import random
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from dograph.corpus.prepare import prepare
+from dograph.corpus.settings import CorpusSettings
+from dograph.data.mixer import DataMixer
+from dograph.mixers import DoGE, DoGEOnline, DoReMi, DoReMiOnline, DynamicLoss, Stratified
+from dograph.mixing import MixingCallback
+from dograph.model import LanguageModel
+from dograph.signals.sketches import SketchSettings
+
+pytestmark = pytest.mark.slow
+EVEN = 1 / 5
+
+
+def chain(letters, seed):
+    """Writes texts in which every letter has two successors."""
+    draw = random.Random(seed)
+    successors = {letter: draw.choices(letters, k=2) for letter in letters}
+
+    def text(draw):
+        words = [draw.choice(letters)]
+        while len(words) < 120:
+            words.append(draw.choice(successors[words[-1]]))
+        return " ".join(words)
+
+    return text
+
+
+SHARED = chain("abcdefghijklmnop", 1)
+DOMAINS = {
+    "helper": SHARED,
+    "target": SHARED,
+    "other": chain("ABCDEFGHIJKLMNOP", 2),
+    "noise": lambda draw: " ".join(draw.choices("0123456789@#$%&*", k=120)),
+    "easy": lambda draw: " ".join(["x y z"] * 40) + f" {draw.randrange(10**6)}",
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("known")
+    (folder / "text").mkdir()
+    for name, text in DOMAINS.items():
+        draw = random.Random(name)
+        lines = [json.dumps({"text": text(draw)}) for _ in range(300)]
+        (folder / "text" / f"{name}.jsonl").write_text("\n".join(lines))
+    return CorpusSettings(
+        source=str(folder / "text"),
+        store=str(folder / "store"),
+        vocab_size=300,
+        validation_fraction=0.1,
+    )
+
+
+def train(corpus, mixer, checkpoint=None):
+    """150 real steps; (average weights, shares of the loss, shares of what was drawn) by name."""
+    store = prepare(corpus, progress=False)
+    seed_everything(0, verbose=False)
+    data = DataMixer(mixer, corpus, 32, 20, seed=0, validation_sequences=8)
+    size = {"n_layer": 2, "n_embd": 48, "n_head": 4, "n_positions": 32}
+    ids = {"vocab_size": store.vocab_size, "bos_token_id": 0, "eos_token_id": 0}
+    model = LanguageModel("gpt2", {**size, **ids}, None, 2e-3, 2e-4, warmup=10)
+    mixing = MixingCallback(SketchSettings(blocks="model", fresh=True))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=150,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        gradient_clip_val=1.0,
+        callbacks=[mixing],
+    )
+    trainer.fit(model, datamodule=data)
+    if checkpoint is not None:
+        trainer.save_checkpoint(checkpoint)
+    realised = torch.from_numpy(data.sampler.realised)
+    return [
+        dict(zip(data.domains, (values / values.sum()).tolist(), strict=True))
+        for values in (mixer.average_weights, mixing.effective, realised)
+    ]
+
+
+@pytest.fixture(scope="module")
+def reference(corpus, tmp_path_factory):
+    path = tmp_path_factory.mktemp("reference") / "reference.ckpt"
+    train(corpus, Stratified(), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("normalise", ["paper", "repository"])
+def test_doremi_turns_to_what_the_reference_has_learnt_and_from_noise(corpus, reference, normalise):
+    """Noise has no excess loss once its letters are known: the reference does no better."""
+    weights, effective, realised = train(corpus, DoReMi(reference, normalise=normalise))
+    assert max(weights, key=weights.get) == "other"  # learnable, and nothing else teaches it
+    assert weights["other"] > 1.5 * EVEN
+    assert weights["noise"] < 0.75 * EVEN
+    # Copies teach each other, so that neither needs as much as a domain that stands alone.
+    assert max(weights["helper"], weights["target"]) < weights["other"]
+    assert effective == pytest.approx(weights, abs=0.02)
+    assert realised == pytest.approx(dict.fromkeys(weights, EVEN), abs=0.01)
+
+
+@pytest.mark.parametrize("gradients", ["exact", "sketch"])
+def test_universal_doge_turns_to_the_copies(corpus, gradients):
+    """Two domains with one gradient direction gain by each other; noise aligns with nothing."""
+    weights, effective, realised = train(corpus, DoGE(gradients, mu=0.05))
+    first, second = sorted(weights, key=weights.get, reverse=True)[:2]
+    assert {first, second} == {"helper", "target"}
+    assert weights["helper"] == pytest.approx(weights["target"], abs=0.06)  # copies share
+    assert weights["noise"] < 0.5 * EVEN
+    assert effective == pytest.approx(weights, abs=0.02)
+    assert realised == pytest.approx(dict.fromkeys(weights, EVEN), abs=0.01)
+
+
+@pytest.mark.parametrize("gradients", ["exact", "sketch"])
+def test_out_of_domain_doge_finds_the_one_source_that_helps(corpus, gradients):
+    weights, effective, _ = train(corpus, DoGE(gradients, target="target", mu=0.05))
+    assert weights["target"] == effective["target"] == 0
+    assert weights["helper"] > 0.5
+    assert max(weights["noise"], weights["other"], weights["easy"]) < EVEN
+
+
+def test_dynamic_loss_turns_from_what_is_learnt(corpus):
+    """linupper: the easy count less; extremes: the easy and the hopeless count more."""
+    _, effective, _ = train(corpus, DynamicLoss("linupper", warmup=20))
+    assert min(effective, key=effective.get) == "easy"
+    assert effective["easy"] < 0.6 * EVEN
+    assert max(effective, key=effective.get) == "noise"  # it has no way to know noise
+    _, effective, _ = train(corpus, DynamicLoss("extremes", warmup=20))
+    assert effective["easy"] > 1.3 * EVEN and effective["noise"] > 1.3 * EVEN
+
+
+def test_online_doremi_without_a_reference_draws_what_it_cannot_learn(corpus, reference):
+    """The loss itself as score is group DRO: noise leads. A reference mends that."""
+    _, _, realised = train(corpus, DoReMiOnline())
+    assert max(realised, key=realised.get) == "noise"
+    _, _, realised = train(corpus, DoReMiOnline(reference, step_size=0.2))
+    assert min(realised, key=realised.get) == "noise"
+    assert max(realised, key=realised.get) == "other"
+
+
+def test_online_doge_draws_less_noise(corpus):
+    _, _, realised = train(corpus, DoGEOnline(mu=0.02))
+    assert min(realised, key=realised.get) == "noise"

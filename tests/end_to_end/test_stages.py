@@ -1,0 +1,236 @@
+"""Recipes with stages: from a reference to a main run, used again, gone on with, repeated."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_run import DOMAINS, ROOT, small
+
+from dograph.cli import main
+from dograph.errors import UserError
+from dograph.stages import Experiment, differences, largest_move
+
+
+def quick(settings, runs, *more):
+    """Overrides for the least that still has checkpoints and validation."""
+    report = "report={every: 4, figures_every: 0, window: 1, checkpoint_every: 4}"
+    return small(
+        settings, runs, "trainer.max_steps=6", "trainer.val_check_interval=6", report, *more
+    )
+
+
+def call(name, settings, runs, *more, options=()):
+    return main(
+        ["run", str(ROOT / "recipes" / f"{name}.yaml"), *quick(settings, runs, *more), *options]
+    )
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def stages_of(folder):
+    return [stage["stage"] for stage in summary_of(folder)["cost"]["stages"]]
+
+
+@pytest.fixture(scope="module")
+def doremi(store, corpus_settings, tmp_path_factory):
+    """The experiment folder of DoReMi's three stages."""
+    runs = tmp_path_factory.mktemp("doremi")
+    assert call("doremi_gpt2", corpus_settings, runs) == 0
+    return runs / "doremi_gpt2" / "seed_0"
+
+
+def test_every_stage_hands_over_what_the_next_one_needs(doremi):
+    assert {path.name for path in doremi.iterdir()} == {
+        "reference",
+        "proxy",
+        "main",
+        "summary.json",
+    }
+    proxy, main_run = summary_of(doremi / "proxy"), summary_of(doremi / "main")
+    assert proxy["mixer"] == "DoReMi"
+    found = proxy["weights"]["average"]
+    assert sum(found.values()) == pytest.approx(1)
+    assert main_run["weights"]["last"] == pytest.approx(found)
+    assert "final.ckpt" in (doremi / "proxy" / "recipe.yaml").read_text()
+    # The proxy drew evenly, the reference by size, the main run by what the proxy found.
+    shares = [summary_of(doremi / name)["domains"] for name in ("reference", "proxy", "main")]
+    assert shares[1]["code"]["share"] == pytest.approx(1 / 3, abs=0.02)
+    assert shares[0]["code"]["share"] > shares[0]["animals"]["share"] + 0.1
+    assert shares[2]["code"]["share"] == pytest.approx(found["code"], abs=0.02)
+
+
+def test_the_cost_counts_every_stage(doremi):
+    cost = summary_of(doremi)["cost"]
+    assert stages_of(doremi) == ["reference", "proxy", "main"]
+    for key in ("tokens", "flops", "seconds"):
+        assert cost["total"][key] == pytest.approx(sum(stage[key] for stage in cost["stages"]))
+    flops = {stage["stage"]: stage["flops"] for stage in cost["stages"]}
+    # A proxy's step has a forward pass of the reference beside forward and backward.
+    assert flops["proxy"] == pytest.approx(4 / 3 * flops["reference"])
+    assert flops["main"] == flops["reference"]
+    assert summary_of(doremi)["losses"] == summary_of(doremi / "main")["losses"]
+
+
+def test_one_tensorboard_tree_shows_every_stages_weights(doremi):
+    for name in ("reference", "proxy", "main"):
+        events = EventAccumulator(str(doremi / name)).Reload()
+        tags = events.Tags()["scalars"]
+        assert all(f"weights/{domain}" in tags for domain in DOMAINS)
+        total = sum(events.Scalars(f"weights/{domain}")[-1].value for domain in DOMAINS)
+        assert total == pytest.approx(1, abs=1e-5)
+    tags = EventAccumulator(str(doremi / "proxy")).Reload().Tags()["scalars"]
+    assert all(f"mixer/excess_loss/{domain}" in tags for domain in DOMAINS)
+
+
+def test_a_second_call_uses_what_is_finished_and_a_changed_stage_runs_anew(
+    doremi, corpus_settings, capfd, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    runs = doremi.parent.parent
+    before = (doremi / "proxy" / "checkpoints" / "final.ckpt").stat().st_mtime_ns
+    assert call("doremi_gpt2", corpus_settings, runs, "report.every=2") == 0
+    out = capfd.readouterr().out
+    assert out.count("finished before, used again") == 3
+    assert (doremi / "proxy" / "checkpoints" / "final.ckpt").stat().st_mtime_ns == before
+    # Another proxy: its own run and the main run's are new, the reference stays, nothing is lost.
+    override = "stages.proxy.mixer.init_args.step_size=3.0"
+    assert call("doremi_gpt2", corpus_settings, runs, override) == 0
+    out = capfd.readouterr().out
+    assert out.count("finished before, used again") == 1
+    assert "proxy_1 (changed: mixer.init_args.step_size)" in out
+    assert "main_1 (changed: mixer.init_args.weights" in out
+    assert (doremi / "main_1" / "summary.json").is_file()
+    assert (doremi / "main" / "summary.json").is_file()
+
+
+def test_one_stage_alone(store, corpus_settings, tmp_path, capsys):
+    assert call("doge_gpt2", corpus_settings, tmp_path, options=["--stage", "main"]) == 2
+    assert "stage proxy is not finished" in capsys.readouterr().err
+    assert call("doge_gpt2", corpus_settings, tmp_path, options=["--stage", "proxy"]) == 0
+    folder = tmp_path / "doge_gpt2" / "seed_0"
+    assert [path.name for path in folder.iterdir()] == ["proxy"]
+    assert call("doge_gpt2", corpus_settings, tmp_path, options=["--stage", "main"]) == 0
+    assert summary_of(folder / "main")["mixer"] == "Fixed"
+    assert call("doge_gpt2", corpus_settings, tmp_path, options=["--stage", "mian"]) == 2
+    assert call("uniform_gpt2", corpus_settings, tmp_path, options=["--stage", "main"]) == 2
+
+
+def test_rounds_start_from_the_mixture_that_was_found(store, corpus_settings, tmp_path, capfd):
+    short = ["trainer.max_steps=2", "rounds.at_most=2"]
+    assert call("doremi_gpt2", corpus_settings, tmp_path, *short) == 0
+    out = capfd.readouterr().out
+    assert "round 1: the largest move of a weight" in out
+    folder = tmp_path / "doremi_gpt2" / "seed_0"
+    first = summary_of(folder / "proxy")["weights"]["average"]
+    assert summary_of(folder / "reference_round2")["weights"]["last"] == pytest.approx(first)
+    second = summary_of(folder / "proxy_round2")["weights"]["average"]
+    assert summary_of(folder / "main")["weights"]["last"] == pytest.approx(second)
+    assert stages_of(folder) == ["reference", "proxy", "reference_round2", "proxy_round2", "main"]
+    # A tolerance that any move meets ends with the first round.
+    assert call("doremi_gpt2", corpus_settings, tmp_path, *short, "rounds.tolerance=1.0") == 0
+    assert stages_of(folder) == ["reference", "proxy", "main"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stages: 3\n", "stages maps names"),
+        ("stages: {a/b: {}}\n", "letters, digits and _ only"),
+        ("stages: {a: 4}\n", "stages.a must be a mapping"),
+        ("stages: {a: {mixr: 1}}\n", "did you mean 'mixer'"),
+        ("stages: {a: {stages: {b: 1}}}\n", "mixer must name a class"),
+        ("rounds: {repeat: [b], at_most: 2}\nstages: {a: {}}\n", "follow one another"),
+        ("rounds: {repeat: [a], at_mots: 2}\nstages: {a: {}}\n", "did you mean 'at_most'"),
+        ("rounds: {repeat: [a], at_most: 0}\nstages: {a: {}}\n", "must be ≥ 1"),
+        (
+            "mixer: {class_path: dograph.mixers.DoReMi}\nstages: {a: {}}\n",
+            "mixer.init_args",
+        ),
+        (
+            "mixer: {class_path: dograph.mixers.Stratified}\n"
+            "stages: {a: {}, b: {runs: elsewhere}}\n",
+            "the same for all stages",
+        ),
+        (
+            "mixer: {class_path: dograph.mixers.Fixed, init_args: {weights: '${stages.b.weights}'}}"
+            "\nstages: {a: {}, b: {}}\n",
+            "stages.b.weights",
+        ),
+    ],
+)
+def test_mistakes_show_before_any_training(tmp_path, text, expected):
+    recipe = tmp_path / "wrong.yaml"
+    recipe.write_text("compose: {data: environment, model: gpt2_nano, trainer: cpu}\n" + text)
+    with pytest.raises(UserError) as caught:
+        Experiment(recipe).check()
+    assert expected in str(caught.value)
+    assert "wrong.yaml" in str(caught.value)
+
+
+def test_resume_is_for_recipes_of_one_run(tmp_path, capsys):
+    recipe = str(ROOT / "recipes" / "doge_gpt2.yaml")
+    assert main(["run", recipe, "--resume", str(tmp_path)]) == 2
+    assert "go on by themselves" in capsys.readouterr().err
+
+
+def test_check_prints_every_stage(capsys):
+    assert main(["run", str(ROOT / "recipes" / "doremi_gpt2.yaml"), "--check"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("---\n") == 2
+    assert "dograph.mixers.Proportional" in out and "dograph.mixers.DoReMi" in out
+
+
+def test_differences_name_their_keys():
+    before = {"stage": "a", "values": {"x": {"y": 1}, "z": 2}, "corpus": "c", "finished": True}
+    now = {"values": {"x": {"y": 3}, "z": 2}, "corpus": "d"}
+    assert differences(before, now) == ["x.y", "corpus"]
+    assert largest_move({"a": 0.5, "b": 0.5}, {"a": 0.3, "b": 0.7}) == pytest.approx(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["doremi_gpt2", "doge_gpt2"])
+def test_interrupted_in_the_proxy_it_goes_on_there(store, corpus_settings, tmp_path, name):
+    """By Ctrl-C and by kill -9: the run ends as the uninterrupted one does, bitwise."""
+    long = ["stages.proxy.trainer.max_steps=80", "trainer.val_check_interval=80"]
+    checkpoints = "report={every: 4, figures_every: 0, window: 1, checkpoint_every: 10}"
+    overrides = quick(corpus_settings, tmp_path / "runs", *long, checkpoints)
+    command = [sys.executable, "-m", "dograph", "run", str(ROOT / "recipes" / f"{name}.yaml")]
+    proxy = tmp_path / "runs" / name / "seed_0" / "proxy" / "checkpoints"
+    for stop in (signal.SIGINT, signal.SIGKILL):
+        before = set(proxy.glob("*.ckpt"))
+        with subprocess.Popen(
+            command + overrides, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path
+        ) as process:
+            deadline = time.monotonic() + 90
+            while not set(proxy.glob("*.ckpt")) - before and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(stop)
+            out = process.communicate(timeout=60)[0].decode()
+        assert process.returncode == (130 if stop == signal.SIGINT else -9), out
+    again = subprocess.run(
+        command + overrides, check=True, timeout=240, capture_output=True, cwd=tmp_path
+    ).stdout.decode()
+    assert "stage proxy: goes on from" in again
+    assert not list((tmp_path / "runs" / name / "seed_0").glob("*_1"))
+    whole = quick(corpus_settings, tmp_path / "whole", *long, checkpoints)
+    subprocess.run(command + whole, check=True, timeout=240, capture_output=True, cwd=tmp_path)
+    for stage in ("proxy", "main"):
+        ends = [
+            torch.load(
+                tmp_path / runs / name / "seed_0" / stage / "checkpoints" / "final.ckpt",
+                weights_only=True,
+            )
+            for runs in ("runs", "whole")
+        ]
+        assert all(map(torch.equal, ends[0]["state_dict"].values(), ends[1]["state_dict"].values()))
+    summaries = [
+        summary_of(tmp_path / runs / name / "seed_0" / "proxy") for runs in ("runs", "whole")
+    ]
+    assert summaries[0]["weights"] == summaries[1]["weights"]
