@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--model", default="gpt2_nano", help="a file of configs/model")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--mu", type=float, default=0.01)
+    parser.add_argument("--mu", type=float, default=0.04, help="as in recipes/doge_gpt2.yaml")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dograph.composition import compose
+from dograph.composition import compose, stage_names
 from dograph.errors import UserError
 from dograph.mixers import DoGraph, Stratified
 from dograph.recipe import SECTIONS, check
+from dograph.stages import Experiment
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 MAIN = ROOT / "recipes" / "dograph_gpt2.yaml"
+STANDING = {"proxy": {"checkpoint": "none", "weights": {"web": 1.0}}}
 
 
 def message(*overrides, recipe=MAIN):
@@ -24,8 +26,10 @@ def message(*overrides, recipe=MAIN):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_valid(path):
-    recipe = check(compose(path))
-    assert recipe.name == path.stem
+    staged = stage_names(path)
+    recipes = Experiment(path).check().values() if staged else [check(compose(path))]
+    assert len(recipes) == max(len(staged), 1)
+    assert {recipe.name for recipe in recipes} == {path.stem}
 
 
 @pytest.mark.parametrize(
@@ -37,11 +41,41 @@ def test_every_configuration_composes(kind, name):
 
 
 def test_recipes_of_the_comparison_differ_in_the_mixer_alone():
-    others = [check(compose(path)).composition.values for path in RECIPES]
-    for values in others:
-        for key in ("mixer", "name"):
-            values.pop(key)
-    assert all(values == others[0] for values in others)
+    """Main runs, too; `sketch` is a mixer's signal, and changes nothing where none asks for it."""
+    compared = [
+        compose(path, stage="main" if stage_names(path) else None, artefacts=STANDING)
+        for path in RECIPES
+    ]
+    for composition in compared:
+        for key in ("mixer", "name", "sketch"):
+            composition.values.pop(key, None)
+    assert all(each.values == compared[0].values for each in compared)
+
+
+PAPERS = {
+    "doge_gpt2": {
+        "stages.proxy.compose": "{model: gpt2_82m, trainer: gpu_doge_proxy}",
+        "stages.main.compose": "{model: gpt2_210m, trainer: gpu_dograph_210m}",
+        "stages.proxy.mixer.init_args.mu": "0.01",
+    },
+    "doremi_gpt2": {
+        "stages.reference.compose": "{model: gpt2_120m, trainer: gpu_doremi_proxy}",
+        "stages.proxy.compose": "{model: gpt2_120m, trainer: gpu_doremi_proxy}",
+        "stages.main.compose": "{model: gpt2_300m, trainer: gpu_dograph_300m}",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_scales_are_composed(name):
+    overrides = [f"{key}={value}" for key, value in PAPERS[name].items()]
+    recipes = Experiment(ROOT / "recipes" / f"{name}.yaml", overrides).check()
+    proxy, main = recipes["proxy"].sections, recipes["main"].sections
+    assert proxy["model"].config["n_layer"] == {"doge_gpt2": 6, "doremi_gpt2": 12}[name]
+    assert proxy["trainer"].max_steps == {"doge_gpt2": 10_000, "doremi_gpt2": 200_000}[name]
+    assert main["model"].config["n_layer"] == {"doge_gpt2": 24, "doremi_gpt2": 36}[name]
+    assert main["data"].context == 512
+    assert main["model"].compile
 
 
 def test_the_resolved_recipe_runs_alone(tmp_path):

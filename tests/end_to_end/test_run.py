@@ -269,7 +269,18 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["dograph_gpt2", "dograph_anchored_gpt2", "uniform_gpt2", "proportional_gpt2"]
+    "name",
+    [
+        "doge_gpt2",
+        "doge_online_gpt2",
+        "dograph_anchored_gpt2",
+        "dograph_gpt2",
+        "doremi_gpt2",
+        "doremi_online_gpt2",
+        "dynamic_loss_gpt2",
+        "proportional_gpt2",
+        "uniform_gpt2",
+    ],
 )
 def test_every_recipe_runs_on_the_environment_corpus(name, tmp_path):
     recipe = str(ROOT / "recipes" / f"{name}.yaml")
