@@ -28,32 +28,32 @@ class MixtureHistory:
 
     Attributes:
         steps: t optimiser steps.
-        sampling: t times (S,) weights of the sampler.
+        weights: t times (S,) weights of the sampler; a proxy's domain weights, which it finds.
         realised: t times (S,) shares of the sequences trained on since the point before.
         effective: t times (S,) shares of the loss weight since the point before.
     """
 
     steps: list[int] = field(default_factory=list)
-    sampling: list[Floats] = field(default_factory=list)
+    weights: list[Floats] = field(default_factory=list)
     realised: list[Floats] = field(default_factory=list)
     effective: list[Floats] = field(default_factory=list)
     _realised_total: Floats | None = None
     _effective_total: Floats | None = None
 
     def add(
-        self, step: int, sampling: Floats, realised: npt.ArrayLike, effective: npt.ArrayLike
+        self, step: int, weights: Floats, realised: npt.ArrayLike, effective: npt.ArrayLike
     ) -> None:
         """Adds a point.
 
         Args:
             step: optimiser steps done.
-            sampling: (S,) weights in force.
+            weights: (S,) weights in force.
             realised: (S,) sequences trained on so far.
             effective: (S,) sums of sequence weights so far.
         """
         drawn, counted = np.array(realised, float), np.array(effective, float)
         self.steps.append(step)
-        self.sampling.append(np.array(sampling, float))
+        self.weights.append(np.array(weights, float))
         self.realised.append(shares_since(drawn, self._realised_total))
         self.effective.append(shares_since(counted, self._effective_total))
         self._realised_total, self._effective_total = drawn, counted
@@ -62,7 +62,7 @@ class MixtureHistory:
         """Plain lists and numbers."""
         return {
             "steps": list(self.steps),
-            "sampling": [row.tolist() for row in self.sampling],
+            "weights": [row.tolist() for row in self.weights],
             "realised": [row.tolist() for row in self.realised],
             "effective": [row.tolist() for row in self.effective],
             "realised_total": _as_list(self._realised_total),
@@ -72,7 +72,7 @@ class MixtureHistory:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues what ``state_dict`` gave."""
         self.steps = [int(step) for step in state["steps"]]
-        self.sampling = [np.array(row, float) for row in state["sampling"]]
+        self.weights = [np.array(row, float) for row in state["weights"]]
         self.realised = [np.array(row, float) for row in state["realised"]]
         self.effective = [np.array(row, float) for row in state["effective"]]
         self._realised_total = _as_array(state["realised_total"])

@@ -79,11 +79,11 @@ class Pictures:
             self._draw_graph(board, own, None, names, step, "as the mixer sees it")
 
     def draw_trajectories(
-        self, board: Board, history: MixtureHistory, names: Sequence[str], step: int
+        self, board: Board, history: MixtureHistory, names: Sequence[str], step: int, live: bool
     ) -> None:
-        """Draws the weights so far."""
+        """Draws the weights so far; ``live`` where they are the sampler's."""
         figure = weight_trajectories_figure(
-            history.steps, history.sampling, history.realised, history.effective, names
+            history.steps, history.weights, history.realised, history.effective, names, live
         )
         board.picture("weight_trajectories", figure, step, final=True)
 

@@ -217,10 +217,11 @@ class MixtureReport(Callback):
 
     def _log_point(self, board: Board, trainer: Trainer) -> None:
         data, sampler, step = self._data, self._data.sampler, self._step
-        self.history.add(step, sampler.weights, sampler.realised, self.mixing.effective.numpy())
+        weights = sampler.weights if data.mixer.live else data.mixer.weights.numpy()
+        self.history.add(step, weights, sampler.realised, self.mixing.effective.numpy())
         tokens = sampler.realised * data.context
         board.by_domain("weights", data.domains, data.mixer.weights.numpy(), step)
-        board.by_domain("sampling", data.domains, self.history.sampling[-1], step)
+        board.by_domain("sampling", data.domains, sampler.weights, step)
         board.by_domain("realised", data.domains, self.history.realised[-1], step)
         board.by_domain("effective", data.domains, self.history.effective[-1], step)
         board.by_domain("tokens", data.domains, tokens, step)
@@ -266,6 +267,8 @@ class MixtureReport(Callback):
     def _draw_trajectories(self, board: Board) -> None:
         history = self.history
         if history.steps:
-            self.pictures.draw_trajectories(board, history, self._data.domains, self._step)
+            self.pictures.draw_trajectories(
+                board, history, self._data.domains, self._step, self._data.mixer.live
+            )
         if not self.mixing.observe_every:
             self.pictures.draw_own_graph(board, self._data.mixer, self._data.domains, self._step)

@@ -216,6 +216,15 @@ def test_trajectories_have_one_colour_a_domain_and_a_label_at_each_end():
     ] == (ends[1:])
 
 
+def test_a_proxys_trajectories_are_what_it_finds():
+    shares = np.full((3, 3), 1 / 3)
+    titles = [
+        weight_trajectories_figure([1, 2, 3], shares, shares, shares, NAMES, live).axes[0]
+        for live in (True, False)
+    ]
+    assert [axes.get_title(loc="left") for axes in titles] == ["Sampling weights", "Domain weights"]
+
+
 @pytest.mark.parametrize("points", [0, 1, 2, 50])
 def test_trajectories_of_any_length_render(points):
     shares = np.random.default_rng(0).dirichlet(np.ones(3), size=points)

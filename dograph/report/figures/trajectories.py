@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 SMOOTHED_FROM = 20
 DASH = 4.0
+LIVE = ("Sampling weights", "what is drawn by")
+PROXY = ("Domain weights", "what the proxy finds")
 TITLES = (
-    ("Sampling weights", "what is drawn by"),
     ("Realised shares", "what was drawn"),
     ("Effective weights", "share of the loss"),
 )
@@ -34,19 +35,21 @@ TITLES = (
 
 def weight_trajectories_figure(
     steps: Sequence[int],
-    sampling: npt.ArrayLike,
+    weights: npt.ArrayLike,
     realised: npt.ArrayLike,
     effective: npt.ArrayLike,
     names: Sequence[str],
+    live: bool = True,
 ) -> Figure:
     """Three panels on one scale; one colour and line per domain throughout.
 
     Args:
         steps: t optimiser steps.
-        sampling: (t, S) weights that the sampler drew by.
+        weights: (t, S) weights that the sampler drew by, or that a proxy found.
         realised: (t, S) shares of the sequences drawn since the point before.
         effective: (t, S) shares of the loss weight since the point before.
         names: the S domains; written at the lines' ends in the last panel, with their height.
+        live: whether the weights are the sampler's.
     """
     from matplotlib.figure import Figure
 
@@ -54,12 +57,13 @@ def weight_trajectories_figure(
     figure = Figure(figsize=(12.8, 4.2 + 0.21 * crowd), dpi=110, facecolor="white")
     panels = figure.subplots(1, 3, sharey=True)
     figure.subplots_adjust(left=0.05, right=0.81, top=0.86, bottom=0.12, wspace=0.07)
-    points = [np.asarray(values, np.float64) for values in (sampling, realised, effective)]
+    points = [np.asarray(values, np.float64) for values in (weights, realised, effective)]
     points = [values.reshape(len(steps), len(names)) for values in points]
     # Weights are exact; what is drawn and what counts scatter, and their middle is what tells.
     lines = [points[0], _middle(points[1]), _middle(points[2])]
     highest = _highest(points, lines)
-    for axes, title, values, middle in zip(panels, TITLES, points, lines, strict=True):
+    titles = (LIVE if live else PROXY, *TITLES)
+    for axes, title, values, middle in zip(panels, titles, points, lines, strict=True):
         _draw_lines(axes, np.asarray(steps), values, middle)
         _dress(axes, *title, steps, highest)
     if len(steps):
