@@ -15,6 +15,7 @@ from torch import Tensor
 
 TIGHT = 1e-5
 EXACT = 1e-9
+ROUNDING = 1e-15
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Programme:
             return weights.new_empty(0)
         first, second = torch.triu_indices(len(weights), len(weights), 1)
         return weights[first] - weights[second]
+
+    def objective(self, weights: Tensor) -> float:
+        """``‖F w‖² + c·w``."""
+        return float((self.root @ weights).square().sum() + self.linear @ weights)
 
     def violation(self, weights: Tensor) -> float:
         """By how much the worst constraint is violated; ≤ 0 for feasible weights."""
@@ -72,7 +77,7 @@ def refine(programme: Programme, found: Tensor) -> Tensor:
 
     Returns:
         (m,) the exact minimum; ``found`` itself where its binding constraints prove not to be
-        those of the minimum (a constraint broken, or a multiplier of the wrong sign).
+        those of the minimum (a constraint broken, or a multiplier of the wrong sign and no gain).
     """
     m = len(found)
     low = found - programme.lowest < TIGHT
@@ -92,8 +97,10 @@ def refine(programme: Programme, found: Tensor) -> Tensor:
     matrix, target = torch.cat(rows), torch.cat(values)
     weights, multipliers = _equality_minimum(programme, matrix, target)
     weights[low] = programme.lowest  # without the linear system's rounding
-    signs_right = (multipliers[~torch.cat(free_sign)] <= EXACT).all()
-    return weights if signs_right and programme.violation(weights) <= EXACT else found
+    signs_right = bool((multipliers[~torch.cat(free_sign)] <= EXACT).all())
+    # Constraints that depend on each other have multipliers of any sign; the objective then tells.
+    right = signs_right or programme.objective(weights) < programme.objective(found) - ROUNDING
+    return weights if right and programme.violation(weights) <= EXACT else found
 
 
 def _equality_minimum(

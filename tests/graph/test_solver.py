@@ -7,7 +7,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
@@ -53,6 +53,16 @@ def independent(K, spread, counts, terms, floor, beta, gamma, delta, nu):
 
 
 @settings(max_examples=60, deadline=None)
+@example(  # binding constraints that depend on each other: the polish must not be put off
+    m=11,
+    terms={"laplacian": False, "edges": True, "anchor": False},
+    floor=0.0,
+    beta=1 / 3,
+    gamma=0.0,
+    delta=0.4000963348131542,
+    nu=0.0,
+    seed=215,
+)
 @given(
     m=st.integers(2, 16),
     terms=st.fixed_dictionaries(dict.fromkeys(ALL_TERMS, st.booleans())),
