@@ -20,26 +20,30 @@ ROUNDING = 1e-15
 
 @dataclass(frozen=True)
 class Programme:
-    """Minimise ``‖F w‖² + c·w`` over ``w ≥ lowest``, ``Σ w = 1``, ``|w_i − w_j| ≤ limit_ij``.
+    """Minimise ``‖F w‖² + c·w + μ Σ w ln w``, ``w ≥ lowest``, ``Σ w = 1``, ``|A w| ≤ limits``.
 
     Attributes:
         root: (m, m) F.
         linear: (m,) c.
-        lowest: the smallest weight allowed, in [0, 1/m).
-        limits: (m(m−1)/2,) of the pairs i < j; None for no such constraints.
+        lowest: (m,) the smallest weights allowed, ≥ 0, of sum < 1.
+        rows: (r, m) A; None for no such constraints.
+        limits: (r,) ≥ 0; None without rows.
+        inside: (m,) weights that keep all constraints, whatever the limits, so that ``A inside``
+            is 0; needed with rows.
+        entropy: μ ≥ 0.
     """
 
     root: Tensor
     linear: Tensor
-    lowest: float
+    lowest: Tensor
+    rows: Tensor | None = None
     limits: Tensor | None = None
+    inside: Tensor | None = None
+    entropy: float = 0.0
 
     def differences(self, weights: Tensor) -> Tensor:
-        """``w_i − w_j`` of all pairs i < j, none where nothing limits them."""
-        if self.limits is None:
-            return weights.new_empty(0)
-        first, second = torch.triu_indices(len(weights), len(weights), 1)
-        return weights[first] - weights[second]
+        """(r,) ``A w``, none where nothing limits them."""
+        return weights.new_empty(0) if self.rows is None else self.rows @ weights
 
     def objective(self, weights: Tensor) -> float:
         """``‖F w‖² + c·w``."""
@@ -48,7 +52,7 @@ class Programme:
     def violation(self, weights: Tensor) -> float:
         """By how much the worst constraint is violated; ≤ 0 for feasible weights."""
         gaps = [(weights.sum() - 1).abs(), (self.lowest - weights).max()]
-        if self.limits is not None:
+        if self.limits is not None and len(self.limits):
             gaps.append((self.differences(weights).abs() - self.limits).max())
         return float(torch.stack(gaps).max())
 
@@ -56,15 +60,18 @@ class Programme:
         """How far the objective can be above its minimum at feasible weights, at most.
 
         Without limits this is Frank and Wolfe's bound. With limits it is a necessary condition
-        only: uniform weights keep all constraints, so that no descent may lead towards them.
+        only: no descent may lead towards the weights that keep all constraints.
         """
         slope = 2 * self.root.T @ (self.root @ weights) + self.linear
-        if self.limits is None:
-            share = self.lowest * len(weights)
-            best = self.lowest * slope.sum() + (1 - share) * slope.min()
-        else:
-            best = slope.mean()
-        return float(slope @ weights - best)
+        if self.entropy:
+            slope = slope + self.entropy * (weights.clamp(min=1e-300).log() + 1)
+        return float(slope @ weights - self.least(slope))
+
+    def least(self, slope: Tensor) -> Tensor:
+        """The least ``slope · w`` over all feasible weights; with limits, that of ``inside``."""
+        if self.inside is not None and self.limits is not None:
+            return slope @ self.inside
+        return self.lowest @ slope + (1 - self.lowest.sum()) * slope.min()
 
 
 @torch.no_grad()
@@ -77,26 +84,27 @@ def refine(programme: Programme, found: Tensor) -> Tensor:
 
     Returns:
         (m,) the exact minimum; ``found`` itself where its binding constraints prove not to be
-        those of the minimum (a constraint broken, or a multiplier of the wrong sign and no gain).
+        those of the minimum (a constraint broken, or a multiplier of the wrong sign and no gain),
+        or where entropy makes the system one that is not linear.
     """
+    if programme.entropy:
+        return found
     m = len(found)
     low = found - programme.lowest < TIGHT
     rows = [torch.ones(1, m, dtype=found.dtype), torch.eye(m, dtype=found.dtype)[low]]
-    values = [torch.ones(1, dtype=found.dtype), programme.lowest * rows[1].sum(dim=1)]
+    values = [torch.ones(1, dtype=found.dtype), programme.lowest[low]]
     free_sign = [torch.tensor([True]), torch.zeros(len(rows[1]), dtype=torch.bool)]
-    if programme.limits is not None:
+    if programme.limits is not None and programme.rows is not None:
         difference = programme.differences(found)
         bound = difference.abs() > programme.limits - TIGHT
         sign, limit = difference[bound].sign(), programme.limits[bound]
-        first, second = torch.triu_indices(m, m, 1)[:, bound]
-        identity = torch.eye(m, dtype=found.dtype)
         # Minus, so that like a low weight's its multiplier is ≤ 0 at the minimum.
-        rows.append(-sign[:, None] * (identity[first] - identity[second]))
+        rows.append(-sign[:, None] * programme.rows[bound])
         values.append(-limit)
         free_sign.append(limit == 0)
     matrix, target = torch.cat(rows), torch.cat(values)
     weights, multipliers = _equality_minimum(programme, matrix, target)
-    weights[low] = programme.lowest  # without the linear system's rounding
+    weights[low] = programme.lowest[low]  # without the linear system's rounding
     signs_right = bool((multipliers[~torch.cat(free_sign)] <= EXACT).all())
     # Constraints that depend on each other have multipliers of any sign; the objective then tells.
     right = signs_right or programme.objective(weights) < programme.objective(found) - ROUNDING

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import cvxpy as cp
 import numpy as np
+import numpy.typing as npt
 import torch
 from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor, nn
@@ -16,42 +15,8 @@ from torch import Tensor, nn
 from dograph.errors import UserError
 from dograph.graph.domain_graph import affinity as neighbour_affinity
 from dograph.graph.domain_graph import laplacian as graph_laplacian
-from dograph.graph.refinement import Programme, refine
+from dograph.graph.minimum import NO_EDGE, RIDGE, Solution, exact, minimum
 from dograph.signals.kernel import kernel_distances
-
-RIDGE = 1e-6
-NO_EDGE = 2.0  # two weights differ by at most 1, so that this bound never binds
-TOLERANCE = 1e-5
-LARGEST_GAP = 1e-4  # relative to the objective's largest coefficient
-LARGEST_LIFT = 1e-3  # relative to the largest entry: far above float32's rounding
-# At m = 11 Clarabel takes 0.6 ms where SCS takes 0.9 ms for 1e-9 (they are even at m = 64).
-SOLVER: dict[str, Any] = {
-    "solve_method": "Clarabel",
-    "tol_gap_abs": 1e-12,
-    "tol_gap_rel": 1e-12,
-    "tol_feas": 1e-12,
-}
-DENSE_DERIVATIVE = 24  # largest m with edges whose derivative is found by a dense factorisation
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Weights, and how they were come by.
-
-    Attributes:
-        weights: (m,) float64 on the simplex; with a gradient where an input has one.
-        status: ``optimal``, or ``failed: `` and why.
-        seconds: wall-clock of the solve.
-    """
-
-    weights: Tensor
-    status: str
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether the weights solve the problem, rather than being the fallback."""
-        return self.status == "optimal"
 
 
 class GraphSolver(nn.Module):
@@ -159,8 +124,8 @@ class GraphSolver(nn.Module):
         if not (self.laplacian or self.edges):
             return None
         if affinity is None:
-            affinity = neighbour_affinity(kernel_distances(_exact(K)), self.neighbours)
-        return _exact(affinity)
+            affinity = neighbour_affinity(kernel_distances(exact(K)), self.neighbours)
+        return exact(affinity)
 
     def _optional_terms(
         self,
@@ -172,9 +137,9 @@ class GraphSolver(nn.Module):
         """What the Laplacian and the anchor add to the quadratic form; a zero without them."""
         terms = torch.zeros((), dtype=torch.float64)
         if self.laplacian and graph is not None:
-            terms = terms + _exact(gamma) * graph_laplacian(graph)
+            terms = terms + exact(gamma) * graph_laplacian(graph)
         if self.anchor and counts is not None:
-            terms = terms + _exact(nu) * torch.diag(_exact(counts).sum() / _exact(counts))
+            terms = terms + exact(nu) * torch.diag(exact(counts).sum() / exact(counts))
         return terms
 
     def _limits(self, graph: Tensor | None, delta: float | Tensor) -> Tensor | None:
@@ -182,41 +147,21 @@ class GraphSolver(nn.Module):
         if not self.edges or graph is None or len(graph) == 1:
             return None
         joined = graph[tuple(torch.triu_indices(len(graph), len(graph), 1))] > 0
-        return torch.where(joined, _exact(delta), torch.tensor(NO_EDGE).double())
+        return torch.where(joined, exact(delta), torch.tensor(NO_EDGE).double())
 
     def _solve(self, quadratic: Tensor, linear: Tensor, limits: Tensor | None) -> Tensor:
         """(m,) the checked solution; raises ArithmeticError where there is none."""
-        given = [quadratic, linear] if limits is None else [quadratic, linear, limits]
-        if not all(torch.isfinite(tensor).all() for tensor in given):
-            raise ArithmeticError("K, spread, counts or a coefficient is not finite")
-        quadratic = (quadratic + quadratic.T) / 2
-        # Neither a common factor nor a common shift of c moves the minimum: solve near 1.
-        linear = linear - linear.min().detach()
-        size = torch.maximum(quadratic.abs().max(), linear.max()).detach()
-        quadratic, linear = quadratic / size, linear / size
-        root = _root(quadratic)
-        inputs = [root, linear] if limits is None else [root, linear, limits]
         m = len(linear)
-        options = dict(SOLVER)
-        if any(tensor.requires_grad for tensor in inputs) and torch.is_grad_enabled():
-            dense = limits is None or m <= DENSE_DERIVATIVE
-            options["mode"] = "dense" if dense else "lsqr"
-        (found,) = domain_layer(m, limits is not None, self.floor)(*inputs, solver_args=options)
-        programme = Programme(
-            root.detach(),
-            linear.detach(),
-            self.floor / m,
-            None if limits is None else limits.detach(),
+        return minimum(
+            domain_layer(m, limits is not None, self.floor),
+            quadratic,
+            linear,
+            torch.full((m,), self.floor / m, dtype=torch.float64),
+            () if limits is None else (limits,),
+            rows=None if limits is None else torch.from_numpy(pair_differences(m)),
+            limits=limits,
+            inside=torch.full((m,), 1 / m, dtype=torch.float64),
         )
-        # The layer does not report the solver's status: its answer has to speak for itself.
-        if not programme.violation(found.detach()) <= TOLERANCE:
-            raise ArithmeticError("the solver's answer is not finite or breaks a constraint")
-        exact = found + (refine(programme, found.detach()) - found).detach()
-        free = (exact - self.floor / m).clamp(min=0)
-        weights = self.floor / m + (1 - self.floor) * free / free.sum()
-        if not programme.gap(weights.detach()) <= LARGEST_GAP:
-            raise ArithmeticError("the solver's answer is not optimal")
-        return weights
 
 
 @functools.cache
@@ -239,13 +184,20 @@ def domain_layer(size: int, edges: bool, floor: float) -> CvxpyLayer:
     constraints = [weights >= floor / size, cp.sum(weights) == 1]
     parameters = [root, linear]
     if edges:
-        first, second = np.triu_indices(size, 1)
-        incidence = np.eye(size)[first] - np.eye(size)[second]
-        limits = cp.Parameter(len(first))
+        incidence = pair_differences(size)
+        limits = cp.Parameter(len(incidence))
         constraints += [incidence @ weights <= limits, incidence @ weights >= -limits]
         parameters.append(limits)
     objective = cp.Minimize(cp.sum_squares(root @ weights) + linear @ weights)
     return CvxpyLayer(cp.Problem(objective, constraints), parameters, [weights])
+
+
+@functools.cache
+def pair_differences(size: int) -> npt.NDArray[np.float64]:
+    """(m(m−1)/2, m) rows that give ``w_i − w_j`` of all pairs i < j."""
+    first, second = np.triu_indices(size, 1)
+    rows: npt.NDArray[np.float64] = np.eye(size)[first] - np.eye(size)[second]
+    return rows
 
 
 def kernel_scale(K: Tensor) -> Tensor:
@@ -261,31 +213,14 @@ def kernel_scale(K: Tensor) -> Tensor:
     return torch.where(scale == 0, torch.ones_like(scale), scale)
 
 
-def _exact(value: float | Tensor) -> Tensor:
-    return torch.as_tensor(value).to("cpu", torch.float64)
-
-
 def _published_objective(K: Tensor, spread: Tensor, beta: float | Tensor) -> tuple[Tensor, Tensor]:
     """(m, m) H and (m,) c of the scaled ``uncertainty`` objective ``wᵀHw + c·w``."""
-    kernel = _exact(K)
+    kernel = exact(K)
     scale = kernel_scale(kernel)
     if scale < 0:
         raise ArithmeticError("K is not positive semi-definite: its trace is negative")
     ridge = RIDGE * torch.eye(len(kernel), dtype=torch.float64)
-    return kernel / scale + ridge, _exact(beta) * _exact(spread) / scale
-
-
-def _root(quadratic: Tensor) -> Tensor:
-    """(m, m) upper F with ``FᵀF = H``, by Cholesky: differentiable also for equal eigenvalues."""
-    factor, info = torch.linalg.cholesky_ex(quadratic)
-    if info:
-        # A kernel computed in float32 can be indefinite by its rounding: lift it by that much.
-        lift = RIDGE - torch.linalg.eigvalsh(quadratic.detach()).min()
-        if lift > LARGEST_LIFT:
-            raise ArithmeticError("K is not positive semi-definite")
-        identity = torch.eye(len(quadratic), dtype=quadratic.dtype)
-        factor = torch.linalg.cholesky(quadratic + lift * identity)
-    return factor.T
+    return kernel / scale + ridge, exact(beta) * exact(spread) / scale
 
 
 def _fallback(K: Tensor, counts: Tensor | None) -> Tensor:

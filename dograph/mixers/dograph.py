@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dograph.errors import UserError
 from dograph.graph.domain_graph import DomainGraph
+from dograph.graph.minimum import Solution
 from dograph.graph.objectives import alignment, robust
-from dograph.graph.solver import GraphSolver, Solution
+from dograph.graph.solver import GraphSolver
 from dograph.mixers.base import BaseMixer, Seen, Signal
 from dograph.signals.clusters import (
     cluster_counts,

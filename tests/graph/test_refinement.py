@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from dograph.graph.refinement import Programme, refine
+from dograph.graph.solver import pair_differences
 
 PROGRAMME = Programme(
-    torch.eye(3).double(), torch.tensor([0.0, 0.4, 9.0], dtype=torch.float64), lowest=0.0
+    torch.eye(3).double(),
+    torch.tensor([0.0, 0.4, 9.0], dtype=torch.float64),
+    lowest=torch.zeros(3, dtype=torch.float64),
 )
 MINIMUM = torch.tensor(
     [0.6, 0.4, 0.0], dtype=torch.float64
@@ -31,7 +34,9 @@ def test_wrong_binding_constraints_leave_the_answer_alone(wrong):
 
 def test_a_binding_edge():
     limits = torch.tensor([0.1, 2.0, 2.0], dtype=torch.float64)
-    programme = Programme(PROGRAMME.root, PROGRAMME.linear, 0.0, limits)
+    rows = torch.from_numpy(pair_differences(3))
+    even = torch.full((3,), 1 / 3).double()
+    programme = Programme(PROGRAMME.root, PROGRAMME.linear, PROGRAMME.lowest, rows, limits, even)
     expected = torch.tensor([0.55, 0.45, 0.0], dtype=torch.float64)
     near = expected + torch.tensor([2e-6, -2e-6, 0.0])
     torch.testing.assert_close(refine(programme, near), expected, rtol=0, atol=1e-13)
