@@ -118,14 +118,15 @@ def test_derivatives_agree_with_finite_differences(geometry):
             continue
         leaf = inputs[name].clone().requires_grad_(True)
         value({**inputs, name: leaf}).backward()
-        size = 1e-4 if geometry == "euclidean" else 2e-3  # exponential cones are less exact
+        # The solver knows exponential cones to some 1e-7 only: larger steps stand out from that.
+        size, noise = (1e-4, 2e-8) if geometry == "euclidean" else (4e-3, 1.5e-6)
         step = size * torch.randn(leaf.shape, generator=torch.manual_seed(1), dtype=torch.float64)
         with torch.no_grad():
             ahead = value({**inputs, name: inputs[name] + step})
             behind = value({**inputs, name: inputs[name] - step})
         expected = ((ahead - behind) / 2).item()
         found = (leaf.grad * step).sum().item()
-        assert found == pytest.approx(expected, rel=2e-2, abs=2e-8), name
+        assert found == pytest.approx(expected, rel=2e-2, abs=noise), name
 
 
 def test_the_laplacians_root_is_differentiable_too():
