@@ -1,0 +1,86 @@
+"""A window of recent sketches, and what its clusters say of the sources (ours; method 1b)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dograph.errors import UserError
+
+
+class SketchWindow:
+    """The newest sequences' sketches and domains, a ring on the CPU in bfloat16.
+
+    Args:
+        capacity: sequences it holds, ≥ 1; the oldest make room for the newest.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise UserError(f"window is {capacity}: it counts sequences and must be ≥ 1")
+        self.capacity = capacity
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._sketches = torch.zeros(0, 0, dtype=torch.bfloat16)
+        self._domain = torch.zeros(0, dtype=torch.int64)
+
+    def add(self, sketch: Tensor, domain: Tensor) -> None:
+        """Adds (B, k) sketches and the (B,) domains of their sequences."""
+        newest = sketch.detach().to("cpu", torch.bfloat16)
+        if not len(self):
+            self._sketches = self._sketches.new_zeros(0, newest.shape[1])
+        self._sketches = torch.cat([self._sketches, newest])[-self.capacity :]
+        self._domain = torch.cat([self._domain, domain.cpu()])[-self.capacity :]
+
+    def __len__(self) -> int:
+        return len(self._domain)
+
+    @property
+    def sketches(self) -> Tensor:
+        """(n, k) float32, the oldest first."""
+        return self._sketches.float()
+
+    @property
+    def domain(self) -> Tensor:
+        """(n,) int64."""
+        return self._domain
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it holds."""
+        return {"sketches": self._sketches, "domain": self._domain}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what ``state_dict`` gave."""
+        self._sketches, self._domain = state["sketches"], state["domain"]
+
+
+def contingency(labels: Tensor, domain: Tensor, domains: int, pseudo_counts: float = 2.0) -> Tensor:
+    """``P[c|s]``, the share of each cluster among a source's sequences, smoothed.
+
+    ``(n_cs + a n_c/n) / (n_s + a)``: a source with few sequences in the window leans on what all
+    sources are like, one without any is like all.
+
+    Args:
+        labels: (n,) int64 clusters 0 … K − 1, each one in use.
+        domain: (n,) int64 sources.
+        domains: S.
+        pseudo_counts: a > 0.
+
+    Returns:
+        (K, S) float64 > 0; columns sum to 1.
+    """
+    member = torch.nn.functional.one_hot(labels).double()
+    source = torch.nn.functional.one_hot(domain, domains).double()
+    counts = member.T @ source
+    overall = member.mean(dim=0)
+    return (counts + pseudo_counts * overall[:, None]) / (source.sum(dim=0) + pseudo_counts)
+
+
+def mean_by_domain(values: Tensor, domain: Tensor, domains: int) -> Tensor:
+    """(S, k) float64 means of (n, k) ``values`` over each source; 0 for one without any."""
+    source = torch.nn.functional.one_hot(domain, domains).double()
+    return (source / source.sum(dim=0).clamp(min=1)).T @ values.double()
