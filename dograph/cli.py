@@ -32,7 +32,8 @@ EXPORT_HELP = """\
 Prints the domain weights of RUN (they count tokens) in one of these formats:
 
   yaml, json   domain: weight
-  litdata      keyword arguments of litdata's CombinedStreamingDataset (litgpt's, too): JSON
+  litdata      folders of StreamingDatasets, and the keyword arguments of the
+               CombinedStreamingDataset over them (litgpt's data, too): JSON
   megatron     `weight path weight path …`, for Megatron-LM's --data-path or --data-args-path
   nemo         the same as a YAML list, for the `paths` of NeMo 2's PreTrainingDataModule
   streaming    `streams` with `proportion`, for mosaicml-streaming and llm-foundry: YAML
@@ -99,6 +100,7 @@ def command_run(arguments: argparse.Namespace) -> int:
 
     staged = stage_names(arguments.recipe, arguments.overrides)
     words = [str(arguments.recipe), *arguments.overrides]
+    words += ["--stage", arguments.stage] if arguments.stage else []
     try:
         if staged:
             return run_stages(arguments)
@@ -149,7 +151,10 @@ def command_export(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.output.exists() and not arguments.force:
         raise UserError(f"{arguments.output} exists: name another file, or add --force")
-    arguments.output.write_text(text)
+    try:
+        arguments.output.write_text(text)
+    except OSError as error:
+        raise UserError(f"{arguments.output}: cannot be written: {error.strerror}") from error
     print(f"Wrote {arguments.output}")
     return 0
 

@@ -99,17 +99,20 @@ def stage_names(path: Path, overrides: Sequence[str] = ()) -> list[str]:
     Raises:
         UserError: for an unreadable recipe, or stages that are no mapping of names.
     """
-    stages = load_yaml(path).get("stages")
-    if stages is None:
+    recipe = load_yaml(path)
+    if "stages" not in list(recipe):  # `in` alone would say no to a missing value, ???
         return []
+    stages = recipe._get_node("stages")
     if not isinstance(stages, DictConfig) or not stages:
         raise UserError(f"{path}: stages maps names to what differs in them, e.g. {{main: {{}}}}")
     names = [str(name) for name in stages]
     for name in names:
         if not name.replace("_", "").isalnum():
             raise UserError(f"{path}: stage {name!r}: a name has letters, digits and _ only")
-    given = _as_config(overrides).get("stages")
-    for name in given or ():
+    given = _as_config(overrides).get("stages", OmegaConf.create({}))
+    if not isinstance(given, DictConfig):
+        raise UserError(f"{COMMAND_LINE}: stages is {given!r}: write stages.NAME.key=value")
+    for name in map(str, given):
         if name not in names:
             raise UserError(f"{COMMAND_LINE}: there is no stage {name!r}{nearest(name, names)}")
     return names
@@ -138,12 +141,13 @@ def compose(
     recipe = load_yaml(path)
     given = _as_config(overrides)
     try:
-        own = [(str(path), _without_stages(recipe))]
-        asked = [(COMMAND_LINE, _without_stages(given))]
+        above = ("stages",) if stage is None else ("stages", "rounds")
+        own = [(str(path), _without(recipe, above))]
+        asked = [(COMMAND_LINE, _without(given, above))]
         if stage is not None:
-            own.append((f"{path}, stage {stage}", _of_stage(recipe, stage, path)))
+            own.append((f"{path}, stage {stage}", _of_stage(recipe, stage, str(path))))
             own.append((f"{path}, stage {stage}", OmegaConf.create(dict(last or {}))))
-            asked.append((COMMAND_LINE, _of_stage(given, stage, path)))
+            asked.append((COMMAND_LINE, _of_stage(given, stage, COMMAND_LINE)))
         parts_asked = OmegaConf.select(
             OmegaConf.merge(*(part for _, part in own + asked)), "compose", default={}
         )
@@ -157,7 +161,7 @@ def compose(
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{path}: {error}") from error
     assert isinstance(values, dict)
-    for key in ("compose", "stages", *(("rounds",) if stage is not None else ())):
+    for key in ("compose", "stages"):
         values.pop(key, None)
     values.setdefault("name", path.stem)
     return Composition({str(key): value for key, value in values.items()}, parts)
@@ -173,16 +177,16 @@ def _as_config(overrides: Sequence[str]) -> DictConfig:
         raise UserError(f"{COMMAND_LINE}: {error}") from error
 
 
-def _without_stages(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "stages"])
+def _without(config: DictConfig, keys: Sequence[str]) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in keys])
 
 
-def _of_stage(config: DictConfig, stage: str, path: Path) -> DictConfig:
+def _of_stage(config: DictConfig, stage: str, origin: str) -> DictConfig:
     values = OmegaConf.select(config, f"stages.{stage}")
     if values is None:
         return OmegaConf.create({})
     if not isinstance(values, DictConfig):
-        raise UserError(f"{path}: stages.{stage} must be a mapping, got {values!r}")
+        raise UserError(f"{origin}: stages.{stage} must be a mapping, got {values!r}")
     return values
 
 

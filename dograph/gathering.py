@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
@@ -120,10 +118,11 @@ class SignalGatherer:
         """(S, S) of the whole optimiser step, with its last micro-batch."""
         if self.domain_gradients is None:
             return None
-        losses: Callable[[Tensor], Tensor] = lambda rows: (  # noqa: E731
-            self.model.token_losses(batch.tokens[rows]).mean(dim=1)
-        )
-        self.domain_gradients.add(batch.domain, losses)
+
+        def sequence_losses(rows: Tensor) -> Tensor:
+            return self.model.token_losses(batch.tokens[rows]).mean(dim=1)
+
+        self.domain_gradients.add(batch.domain, sequence_losses)
         return self.domain_gradients.take_kernel(self._total) if last else None
 
     def _domains_of_step(self, micro_batches: int, position: int) -> Tensor | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import torch
+
 from dograph.errors import UserError
 from dograph.model import LanguageModel
 
@@ -24,11 +26,13 @@ def load_reference(path: Path | str, model: LanguageModel, context: int) -> Lang
     if not Path(path).is_file():
         raise UserError(f"reference model {path}: no such file; name a checkpoint of a run")
     try:
-        reference = LanguageModel.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        with torch.random.fork_rng(devices=[]):  # it is built at random before it is filled
+            reference = LanguageModel.load_from_checkpoint(
+                path, map_location="cpu", weights_only=True
+            )
     except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"reference model {path}: no checkpoint of a language model: {error}"
-        ) from (error)
+        what = f"no checkpoint of a language model: {error}"
+        raise UserError(f"reference model {path}: {what}") from error
     if reference.vocab_size != model.vocab_size:
         raise UserError(
             f"reference model {path} has {reference.vocab_size} tokens, but the model in training "

@@ -77,7 +77,7 @@ def train(
     data = DataMixer(
         mixer=recipe.mixer, corpus=recipe.corpus, seed=recipe.seed, **recipe.arguments("data")
     )
-    check_model(recipe)
+    check_buildable(recipe)
     logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
     own_callbacks, report = build_callbacks(recipe, folder)
     trainer = build_trainer(recipe, logger, own_callbacks)
@@ -141,15 +141,12 @@ def build_trainer(recipe: Recipe, logger: TensorBoardLogger, callbacks: list[Cal
     """Lightning's Trainer with the recipe's arguments and ours.
 
     Raises:
-        UserError: if Lightning refuses an argument, or no length is given.
+        UserError: if Lightning refuses an argument.
     """
-    arguments = recipe.arguments("trainer")
     origin = recipe.composition.origin("trainer")
-    if not (arguments["max_steps"] or 0) > 0:
-        raise UserError(f"{origin}: trainer.max_steps is {arguments['max_steps']}: set it ≥ 1")
     try:
         return Trainer(
-            **arguments,
+            **recipe.arguments("trainer"),
             max_epochs=-1,
             logger=logger,
             callbacks=callbacks,
@@ -160,12 +157,16 @@ def build_trainer(recipe: Recipe, logger: TensorBoardLogger, callbacks: list[Cal
         raise UserError(f"{origin}: trainer: {error}") from error
 
 
-def check_model(recipe: Recipe) -> None:
+def check_buildable(recipe: Recipe) -> None:
     """Builds the network without memory, so that a mistake shows before a corpus is prepared.
 
     Raises:
-        UserError: naming the file.
+        UserError: naming the file, for a model's configuration or a run without a length.
     """
+    steps = recipe.arguments("trainer")["max_steps"]
+    if not (steps or 0) > 0:
+        origin = recipe.composition.origin("trainer.max_steps")
+        raise UserError(f"{origin}: trainer.max_steps is {steps}: set it ≥ 1")
     arguments = recipe.arguments("model")
     try:
         with torch.device("meta"):
@@ -220,10 +221,16 @@ def newest_checkpoint(folder: Path) -> Path:
     Raises:
         UserError: if there is none.
     """
-    found = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: file.stat().st_mtime)
+    found = newest_checkpoints(folder)
     if not found:
         raise UserError(f"{folder}: no checkpoint in its folder checkpoints, nothing to resume")
-    return found[-1]
+    return found[0]
+
+
+def newest_checkpoints(folder: Path) -> list[Path]:
+    """A run's checkpoints, newest first."""
+    found = (folder / "checkpoints").glob("*.ckpt")
+    return sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)
 
 
 def check_unfinished(checkpoint: Path, recipe: Recipe) -> None:

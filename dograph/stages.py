@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
-from dograph.composition import Composition, compose, stage_names
-from dograph.corpus.atomic import read_json, write_json
+from dograph.composition import Composition, compose, nearest, stage_names
+from dograph.corpus.atomic import write_json
+from dograph.corpus.lock import exclusive
 from dograph.corpus.prepare import prepare
 from dograph.errors import UserError
 from dograph.provenance import version_of
@@ -23,15 +23,15 @@ from dograph.report.summary import (
     RunSummary,
     print_costs,
     print_summary,
-    read_summary,
     total_cost,
 )
-from dograph.run import FINAL_CHECKPOINT, steps_done, train
+from dograph.run import check_buildable, newest_checkpoints, steps_done, train
+from dograph.stage_record import Artefacts, StageRecord, digest_of, find_run
 
-RECORD = "stage.json"
-"""In a stage's folder: its inputs, and whether it is finished."""
 WITHOUT_EFFECT = ("name", "runs", "report")
 """Sections of a recipe that change nothing a later stage could notice."""
+PROCESSES = ("devices", "num_nodes", "strategy")
+"""Arguments of the trainer that say which processes there are; Lightning keeps them to the end."""
 
 
 @dataclass(frozen=True)
@@ -54,34 +54,6 @@ class Rounds:
             raise UserError(f"rounds.at_most is {self.at_most}: it must be ≥ 1")
         if not self.tolerance >= 0:
             raise UserError(f"rounds.tolerance is {self.tolerance}: it must be ≥ 0")
-
-
-@dataclass
-class Artefacts:
-    """What a finished stage leaves to later ones.
-
-    Attributes:
-        folder: of its run.
-        inputs: digest of what it was made from.
-    """
-
-    folder: Path
-    inputs: str
-
-    @property
-    def summary(self) -> RunSummary:
-        """The run's numbers."""
-        return read_summary(self.folder)
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """The mixture that it found: its mixer's average weights, by domain."""
-        return {domain.name: domain.average_weight for domain in self.summary.domains}
-
-    def by_name(self, checkpoint: str | None = None) -> dict[str, Any]:
-        """What ``${stages.NAME.checkpoint}`` and ``${stages.NAME.weights}`` stand for."""
-        path = str(self.folder / FINAL_CHECKPOINT) if checkpoint is None else checkpoint
-        return {"checkpoint": path, "weights": self.weights}
 
 
 @dataclass
@@ -117,6 +89,7 @@ class Experiment:
         standing: dict[str, dict[str, Any]] = {}
         for name in self.names:
             recipes[name] = check(compose(self.path, self.overrides, name, standing))
+            check_buildable(recipes[name])
             standing[name] = {"checkpoint": f"<of stage {name}>", "weights": {"<domain>": 1.0}}
         if len({(recipe.name, recipe.runs, recipe.seed) for recipe in recipes.values()}) > 1:
             raise UserError(f"{self.path}: name, runs and seed are the same for all stages")
@@ -144,7 +117,7 @@ class Experiment:
         return rounds
 
     def run(self, only: str | None = None) -> dict[str, Artefacts]:
-        """Runs the stages that are missing, or one of them.
+        """Runs the stages that are missing, or one of them; one call at a time.
 
         Args:
             only: name of the one stage to run; those before it must be finished.
@@ -153,24 +126,64 @@ class Experiment:
             the finished stages' artefacts by name.
 
         Raises:
-            UserError: for mistakes, before any training.
+            UserError: for mistakes, before any training; what only the corpus tells (a domain's
+                name) before the training of its stage.
             Interrupted: on SIGINT or SIGTERM; running again goes on.
         """
-        if only is not None and only not in self.names:
-            raise UserError(f"{self.path}: there is no stage {only!r}, but {self.names}")
-        last = next(reversed(self.check().values()))
+        if only is not None and only.partition("_round")[0] not in self.names:
+            raise UserError(
+                f"{self.path}: there is no stage {only!r}{nearest(only, self.names)} (there are: "
+                f"{', '.join(self.names)})"
+            )
+        recipes = list(self.check().values())
+        if only is None:
+            self._check_processes(recipes)
+        folder = recipes[-1].runs / recipes[-1].name / f"seed_{recipes[-1].seed}"
+        if (folder / "recipe.yaml").exists():
+            raise UserError(
+                f"{folder} holds a run of a recipe without stages: choose another name or seed"
+            )
+        first = (
+            getattr(rank_zero_only, "rank", 0) == 0
+        )  # the other ranks only come to be while it has the lock
+        waiting = f"another call is running in {folder}; waiting for it"
+        lock = exclusive(folder / ".lock", lambda: self._say(waiting)) if first else nullcontext()
+        with lock:
+            ran = self._run(folder, only)
+            if first:
+                self._conclude(folder, ran, recipes[-1].runs, whole=only is None)
+        return self.done
+
+    def _run(self, folder: Path, only: str | None) -> dict[str, Artefacts]:
         ran: dict[str, Artefacts] = {}
         for label, name, above in self._schedule():
-            self.done[name] = ran[label] = self._stage(label, name, above, only)
-            if name == only:
-                break
-        folder = last.runs / last.name / f"seed_{last.seed}"
+            self.done[name] = ran[label] = self._stage(folder, label, name, above, only)
+            if label == only:
+                return ran
+        if only is not None:
+            raise UserError(f"{self.path}: the rounds end without a stage {only!r}")
+        return ran
+
+    def _conclude(
+        self, folder: Path, ran: Mapping[str, Artefacts], runs: Path, whole: bool
+    ) -> None:
+        """Prints the last stage's end and all costs; a whole experiment's go to a file."""
         summaries = {label: made.summary for label, made in ran.items()}
-        print_summary(summaries[label], ran[label].folder, last.runs, self.console)
+        last = list(ran)[-1]
+        print_summary(summaries[last], ran[last].folder, runs, self.console)
         print_costs(summaries, self.console)
-        if only is None:
+        if whole:
             write_json(folder / FILE_NAME, with_costs(summaries))
-        return self.done
+
+    def _check_processes(self, recipes: Sequence[Recipe]) -> None:
+        """Raises UserError for stages that would need other processes than the first has."""
+        for key in PROCESSES:
+            values = [recipe.arguments("trainer")[key] for recipe in recipes]
+            if any(value != values[0] for value in values):
+                raise UserError(
+                    f"{self.path}: trainer.{key} differs between stages "
+                    f"({', '.join(map(str, values))}): run them one by one, with --stage NAME"
+                )
 
     def _schedule(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """(name of the run, of the stage, values above the recipe's) of one stage after another."""
@@ -199,81 +212,45 @@ class Experiment:
             if moved <= rounds.tolerance:
                 return
 
-    def _stage(self, label: str, name: str, above: dict[str, Any], only: str | None) -> Artefacts:
+    def _stage(
+        self, experiment: Path, label: str, name: str, above: dict[str, Any], only: str | None
+    ) -> Artefacts:
         """Uses a finished run of a stage, goes on with an interrupted one, or makes a new one."""
         by_name = {stage: made.by_name() for stage, made in self.done.items()}
         recipe = check(compose(self.path, self.overrides, name, by_name, above))
         store = prepare(recipe.corpus)
         # Paths say nothing of what is in a checkpoint; what it was made from does.
         digests = {stage: made.by_name(made.inputs) for stage, made in self.done.items()}
-        values = relevant(compose(self.path, self.overrides, name, digests, above))
         inputs = {
-            "values": values,
+            "values": relevant(compose(self.path, self.overrides, name, digests, above)),
             "corpus": store.fingerprint,
             "dograph": version_of("dograph"),
         }
         digest = digest_of(inputs)
-        experiment = recipe.runs / recipe.name / f"seed_{recipe.seed}"
-        folder, record, changed = self._find(experiment, label, digest, inputs)
-        if record.get("finished"):
-            self._say(f"stage {label}: finished before, used again: {folder}")
-            return Artefacts(folder, digest)
-        if only not in (None, name):
+        found = find_run(experiment, label, digest, inputs)
+        because = f" (changed: {found.changed})" if found.changed else ""
+        if found.finished:
+            self._say(f"stage {label}: finished before, used again: {found.folder}")
+            return Artefacts(found.folder, digest)
+        if only not in (None, label):
             raise UserError(
-                f"stage {label} is not finished (changed since: {changed or 'nothing'}): run the "
-                "recipe without --stage, or that stage first"
+                f"stage {label} is not finished{because}: run it first, with --stage {label}, or "
+                "the recipe without --stage"
             )
-        checkpoint = newest_unfinished(folder, recipe) if record else None
+        checkpoint = newest_unfinished(found.folder, recipe) if found.begun else None
         if checkpoint is not None:
             self._say(f"stage {label}: goes on from {checkpoint}")
         else:
-            because = f" (changed: {changed})" if changed else ""
-            self._say(f"stage {label}: runs in {folder}{because}")
-        mark = StageRecord(folder / RECORD, {"stage": label, "digest": digest, **inputs})
-        summary = train(recipe, folder, checkpoint, [mark])
+            self._say(f"stage {label}: runs in {found.folder}{because}")
+        mark = StageRecord(found.folder, {"stage": label, "digest": digest, **inputs})
+        summary = train(recipe, found.folder, checkpoint, [mark])
         if summary is not None:
             mark.write(finished=True)
-        return Artefacts(folder, digest)
+        return Artefacts(found.folder, digest)
 
-    def _find(
-        self, experiment: Path, label: str, digest: str, inputs: dict[str, Any]
-    ) -> tuple[Path, dict[str, Any], str]:
-        """(folder, record, changed keys): the stage's run with these inputs, or a free folder."""
-        changed, count, folder = "", 0, experiment / label
-        while folder.exists():
-            record = read_json(folder / RECORD) or {}
-            if record.get("stage") == label and record["digest"] == digest:
-                if record["finished"] or newest_checkpoints(folder):
-                    return folder, record, ""
-            elif record.get("stage") == label:
-                changed = ", ".join(differences(record, inputs))
-            count += 1
-            folder = experiment / f"{label}_{count}"
-        return folder, {}, changed
-
+    @rank_zero_only
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-class StageRecord(Callback):
-    """Writes what a stage is made from as its training begins.
-
-    Args:
-        path: of the record.
-        content: stage, digest and inputs.
-    """
-
-    def __init__(self, path: Path, content: dict[str, Any]) -> None:
-        self.path, self.content = path, content
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the record on rank zero."""
-        if trainer.is_global_zero:
-            self.write(finished=False)
-
-    def write(self, finished: bool) -> None:
-        """Writes the record, whole or not at all."""
-        write_json(self.path, {**self.content, "finished": finished})
 
 
 def relevant(composition: Composition) -> dict[str, Any]:
@@ -281,43 +258,9 @@ def relevant(composition: Composition) -> dict[str, Any]:
     return {key: value for key, value in composition.values.items() if key not in WITHOUT_EFFECT}
 
 
-def digest_of(inputs: Mapping[str, Any]) -> str:
-    """A name for a stage's inputs: equal for equal ones."""
-    text = json.dumps(inputs, sort_keys=True).encode()
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
-
-
-def differences(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
-    """Dotted keys in which a record differs from a stage's inputs."""
-    before, now = flat(record), flat(inputs)
-    changed = [
-        key
-        for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key) and key not in ("stage", "digest", "finished")
-    ]
-    return [key.removeprefix("values.") for key in changed]
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def largest_move(before: Mapping[str, float], after: Mapping[str, float]) -> float:
     """Largest difference of a domain's weight."""
     return max(abs(after[name] - before[name]) for name in after)
-
-
-def newest_checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints, newest first."""
-    found = (folder / "checkpoints").glob("*.ckpt")
-    return sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)
 
 
 def newest_unfinished(folder: Path, recipe: Recipe) -> Path | None:

@@ -26,6 +26,7 @@ ORDER = [
     "interruption",
     "provenance",
     "run",
+    "stage_record",
     "stages",
     "cli",
     "__main__",

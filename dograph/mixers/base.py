@@ -143,9 +143,7 @@ class BaseMixer(nn.Module):
             raise UserError(f"update_every is {update_every}: it counts steps and must be ≥ 1")
         if warmup < 0:
             raise UserError(f"warmup is {warmup}: it counts steps and must be ≥ 0")
-        if not 0 <= floor < 1:
-            raise UserError(f"floor is {floor}: it must lie in [0, 1)")
-        self.update_every, self.warmup, self.floor = update_every, warmup, floor
+        self.update_every, self.warmup, self.floor = update_every, warmup, checked_floor(floor)
         self.prior = dict(prior) if prior else None
         self.domains: tuple[str, ...] = ()
         self.domain_tokens: tuple[int, ...] = ()
@@ -290,6 +288,17 @@ class BaseMixer(nn.Module):
         self.updates = int(state["updates"])
         pairs = zip(state["history_steps"].tolist(), state["history_weights"], strict=True)
         self.history = [(int(step), weights) for step, weights in pairs]
+
+
+def checked_floor(floor: float) -> float:
+    """The floor itself.
+
+    Raises:
+        UserError: unless it lies in [0, 1).
+    """
+    if not 0 <= floor < 1:
+        raise UserError(f"floor is {floor}: it must lie in [0, 1)")
+    return floor
 
 
 def rehearse(mixer: BaseMixer, batch_size: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError
-from dograph.mixers.base import BaseMixer, Seen, Signal, weights_by_name
+from dograph.mixers.base import BaseMixer, Seen, Signal, checked_floor, weights_by_name
 from dograph.mixers.domain_loss import domain_counts, weighted_domains
 
 LARGEST_SCORE = 5.0
@@ -98,17 +98,14 @@ class DoGE(BaseMixer):
         clip: float = 5.0,
         smoothing: float = 0.0,
         prior: dict[str, float] | None = None,
-        floor: float = 0.0,
     ) -> None:
-        super().__init__(prior=prior, floor=floor)
+        super().__init__(prior=prior)
         for key, value in (("mu", mu), ("clip", clip)):
             if not value > 0:
                 raise UserError(f"{key} is {value}: it must be > 0")
         if not 0 <= smoothing <= 1:
             raise UserError(f"smoothing is {smoothing}: it must lie in [0, 1]")
         self.mu, self.clip, self.smoothing, self.target = mu, clip, smoothing, target
-        if floor and isinstance(target, str):
-            raise UserError("a floor would train on the target: set floor to 0, or another target")
         exact = gradients == "exact"
         self.needs = frozenset({Signal.DOMAIN_GRADIENTS if exact else Signal.SKETCH})
         self._scores = torch.zeros(0)
@@ -139,6 +136,8 @@ class DoGE(BaseMixer):
         super().setup(domains, domain_tokens, batch_size, vocab_size)
         if not self.live:
             self.sampling_weights.copy_(super().initial_weights())
+        if not self.sampling_weights[~self.trained].all():
+            raise UserError(f"prior gives the target {self.target!r} no weight: it must be drawn")
         self.register_buffer("factors", self.weights.clone())
 
     def update(self, seen: Seen) -> Tensor:
@@ -216,7 +215,8 @@ class DoGEOnline(DoGE):
         prior: dict[str, float] | None = None,
         floor: float = 0.2,
     ) -> None:
-        super().__init__(gradients, target, mu, clip, smoothing, prior, floor)
+        super().__init__(gradients, target, mu, clip, smoothing, prior)
+        self.floor = checked_floor(floor)
 
 
 def sketched_kernel(sketch: Tensor, domain: Tensor, domains: int) -> Tensor:

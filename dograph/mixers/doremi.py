@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError
-from dograph.mixers.base import BaseMixer, Seen, Signal
+from dograph.mixers.base import BaseMixer, Seen, Signal, checked_floor
 from dograph.mixers.domain_loss import domain_means, weighted_domains, weighted_sequences
 
 
@@ -69,9 +69,8 @@ class DoReMi(BaseMixer):
         smoothing: float = 1e-3,
         normalise: Literal["paper", "repository"] = "paper",
         prior: dict[str, float] | None = None,
-        floor: float = 0.0,
     ) -> None:
-        super().__init__(prior=prior, floor=floor)
+        super().__init__(prior=prior)
         if not step_size >= 0:
             raise UserError(f"step_size is {step_size}: it must be ≥ 0")
         if not 0 <= smoothing <= 1:
@@ -131,6 +130,7 @@ class DoReMiOnline(DoReMi):
     """
 
     live = True
+    whole_batch = True
     sequence_weights = BaseMixer.sequence_weights
 
     def __init__(
@@ -141,8 +141,8 @@ class DoReMiOnline(DoReMi):
         prior: dict[str, float] | None = None,
         floor: float = 0.1,
     ) -> None:
-        super().__init__(reference or "", step_size, smoothing, prior=prior, floor=floor)
-        self.reference = reference
+        super().__init__(reference or "", step_size, smoothing, prior=prior)
+        self.reference, self.floor = reference, checked_floor(floor)
         if reference is None:
             self.needs = frozenset()
 

@@ -10,14 +10,13 @@ from typing import Any, Literal
 import yaml
 
 from dograph.errors import UserError
-from dograph.report.summary import FILE_NAME, read_summary
+from dograph.report.summary import read_summary
 
-Format = Literal["yaml", "json", "litdata", "megatron", "nemo", "streaming"]
 Which = Literal["average", "last"]
 Weights = dict[str, float]
 
 
-def export(run: Path, form: Format, prefix: str = "", which: Which = "average") -> str:
+def export(run: Path, form: str, prefix: str = "", which: Which = "average") -> str:
     """The domain weights of a finished run as text. They count tokens.
 
     Args:
@@ -33,8 +32,6 @@ def export(run: Path, form: Format, prefix: str = "", which: Which = "average") 
     Raises:
         UserError: if the folder has no finished run, or a path with blanks would break the format.
     """
-    if not (run / FILE_NAME).is_file():
-        raise UserError(f"{run}: no {FILE_NAME} in it; name the folder of a finished run")
     domains = read_summary(run).domains
     weights = {
         domain.name: domain.average_weight if which == "average" else domain.weight
@@ -98,7 +95,8 @@ def _zipped(weights: Weights, prefix: str) -> list[str]:
     if blanks:
         raise UserError(f"{prefix + blanks[0]!r} has a blank, which separates weights and paths")
     # A weight of 0 asks for no sample of a path, which the trainers refuse to build.
-    pairs = [(f"{weight:.8f}", prefix + name) for name, weight in weights.items() if weight > 0]
+    rounded = {name: f"{weight:.8f}" for name, weight in weights.items()}
+    pairs = [(text, prefix + name) for name, text in rounded.items() if float(text) > 0]
     return [word for pair in pairs for word in pair]
 
 

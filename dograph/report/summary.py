@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dograph.corpus.atomic import read_json, write_json
+from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
 
 if TYPE_CHECKING:
@@ -292,17 +293,26 @@ def total_cost(summaries: Iterable[RunSummary]) -> dict[str, float]:
 
 
 def read_summary(run_folder: Path) -> RunSummary:
-    """What ``write_summary`` wrote."""
-    content = read_json(run_folder / FILE_NAME)
-    return RunSummary(
-        mixer=content["mixer"],
-        steps=content["steps"],
-        seconds=content["seconds"],
-        flops=content["flops"],
-        domains=tuple(DomainSummary(**domain) for domain in content["domains"].values()),
-        scores={key: content[key] for key in SCORES if content[key] is not None},
-        worst_domain=content["worst_domain"],
-    )
+    """What ``write_summary`` wrote.
+
+    Raises:
+        UserError: if there is none, or it is damaged or of an earlier version.
+    """
+    path = run_folder / FILE_NAME
+    try:
+        content = read_json(path)
+        return RunSummary(
+            mixer=content["mixer"],
+            steps=content["steps"],
+            seconds=content["seconds"],
+            flops=content["flops"],
+            domains=tuple(DomainSummary(**domain) for domain in content["domains"].values()),
+            scores={key: content[key] for key in SCORES if content[key] is not None},
+            worst_domain=content["worst_domain"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        what = "is damaged or of an earlier version" if path.is_file() else "is missing"
+        raise UserError(f"{path} {what}; name the folder of a finished run") from error
 
 
 def write_summary(summary: RunSummary, run_folder: Path) -> Path:

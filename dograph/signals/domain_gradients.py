@@ -36,8 +36,10 @@ class DomainGradients:
         """
         if self._sums is None:
             size = sum(parameter.numel() for parameter in self.parameters)
-            self._sums = torch.zeros(self.domains, size, device=domain.device)
-            self._counts = torch.zeros(self.domains, device=domain.device)
+            # float32 also where Lightning has made bf16 the default type.
+            exact, device = torch.float32, domain.device
+            self._sums = torch.zeros(self.domains, size, device=device, dtype=exact)
+            self._counts = torch.zeros(self.domains, device=device, dtype=exact)
         for index in domain.unique().tolist():
             rows = (domain == index).nonzero().flatten()
             loss = sequence_losses(rows).sum()

@@ -100,8 +100,14 @@ def _trainable(
         for name, module in model.named_modules()
         if (name == prefix or name.startswith(f"{prefix}.") or not prefix)
         and isinstance(module, kinds)
-        and weight_of(module).requires_grad
+        and isinstance(module.weight, nn.Parameter)  # a layer norm may have none
+        and module.weight.requires_grad
     }
+
+
+def of_positions(ids: Tensor) -> bool:
+    """Whether an embedding's ids are positions, alike for all sequences: (1, T), consecutive."""
+    return len(ids) == 1 and torch.equal(ids[0], ids[0, 0] + torch.arange(ids.shape[-1]).to(ids))
 
 
 def transformer_blocks(model: nn.Module) -> str:

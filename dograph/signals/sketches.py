@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError
-from dograph.signals.layers import Factors, factors, observed_layers, unit_rows, weight_of
+from dograph.signals.layers import (
+    Factors,
+    factors,
+    observed_layers,
+    of_positions,
+    unit_rows,
+    weight_of,
+)
 
 
 @dataclass(frozen=True)
@@ -140,9 +147,9 @@ class SequenceSketcher:
                 "model's latest forward, without torch.compile around the observed matrices; "
                 "a matrix that the model leaves unused must not be in `blocks`"
             )
+        if isinstance(module, nn.Embedding) and of_positions(source):
+            return []
         if len(source) != batch:
-            if isinstance(module, nn.Embedding):  # of positions, alike for all sequences
-                return []
             raise UserError(
                 f"`{name}` saw an input of shape {tuple(source.shape)} in a batch of {batch} "
                 "sequences: only matrices with the batch as first dimension can be sketched"

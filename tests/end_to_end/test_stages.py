@@ -13,7 +13,8 @@ from test_run import DOMAINS, ROOT, small
 
 from dograph.cli import main
 from dograph.errors import UserError
-from dograph.stages import Experiment, differences, largest_move
+from dograph.stage_record import differences
+from dograph.stages import Experiment, largest_move
 
 
 def quick(settings, runs, *more):
@@ -47,7 +48,8 @@ def doremi(store, corpus_settings, tmp_path_factory):
 
 
 def test_every_stage_hands_over_what_the_next_one_needs(doremi):
-    assert {path.name for path in doremi.iterdir()} == {
+    visible = {path.name for path in doremi.iterdir() if not path.name.startswith(".")}
+    assert visible == {
         "reference",
         "proxy",
         "main",
@@ -115,7 +117,7 @@ def test_one_stage_alone(store, corpus_settings, tmp_path, capsys):
     assert "stage proxy is not finished" in capsys.readouterr().err
     assert call("doge_gpt2", corpus_settings, tmp_path, options=["--stage", "proxy"]) == 0
     folder = tmp_path / "doge_gpt2" / "seed_0"
-    assert [path.name for path in folder.iterdir()] == ["proxy"]
+    assert [path.name for path in folder.glob("[!.]*")] == ["proxy"]
     assert call("doge_gpt2", corpus_settings, tmp_path, options=["--stage", "main"]) == 0
     assert summary_of(folder / "main")["mixer"] == "Fixed"
     assert call("doge_gpt2", corpus_settings, tmp_path, options=["--stage", "mian"]) == 2
@@ -133,6 +135,12 @@ def test_rounds_start_from_the_mixture_that_was_found(store, corpus_settings, tm
     second = summary_of(folder / "proxy_round2")["weights"]["average"]
     assert summary_of(folder / "main")["weights"]["last"] == pytest.approx(second)
     assert stages_of(folder) == ["reference", "proxy", "reference_round2", "proxy_round2", "main"]
+    # Each round's runs have names of their own.
+    options = ["--stage", "proxy_round2"]
+    assert call("doremi_gpt2", corpus_settings, tmp_path, *short, options=options) == 0
+    assert "stage proxy_round2: finished before" in capfd.readouterr().out
+    options = ["--stage", "proxy_round3"]
+    assert call("doremi_gpt2", corpus_settings, tmp_path, *short, options=options) == 2
     # A tolerance that any move meets ends with the first round.
     assert call("doremi_gpt2", corpus_settings, tmp_path, *short, "rounds.tolerance=1.0") == 0
     assert stages_of(folder) == ["reference", "proxy", "main"]
@@ -144,6 +152,19 @@ def test_rounds_start_from_the_mixture_that_was_found(store, corpus_settings, tm
         ("stages: 3\n", "stages maps names"),
         ("stages: {a/b: {}}\n", "letters, digits and _ only"),
         ("stages: {a: 4}\n", "stages.a must be a mapping"),
+        ("stages: ${nope}\n", "stages maps names"),
+        ("stages: ???\n", "stages maps names"),
+        ("stages: {a: {rounds: {}}}\n", "unknown key 'rounds'"),
+        (
+            "mixer: {class_path: dograph.mixers.Stratified}\n"
+            "stages: {a: {}, b: {model: {config: {n_embdd: 8}}}}\n",
+            "n_embdd",
+        ),
+        (
+            "mixer: {class_path: dograph.mixers.Stratified}\n"
+            "stages: {a: {}, b: {trainer: {max_steps: 0}}}\n",
+            "trainer.max_steps is 0",
+        ),
         ("stages: {a: {mixr: 1}}\n", "did you mean 'mixer'"),
         ("stages: {a: {stages: {b: 1}}}\n", "mixer must name a class"),
         ("rounds: {repeat: [b], at_most: 2}\nstages: {a: {}}\n", "follow one another"),
@@ -172,6 +193,71 @@ def test_mistakes_show_before_any_training(tmp_path, text, expected):
         Experiment(recipe).check()
     assert expected in str(caught.value)
     assert "wrong.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["stages=5", "stages.main=5", "stages.mian.seed=5"])
+def test_mistakes_in_overrides_of_stages_are_the_command_lines(override, capsys):
+    assert main(["run", str(ROOT / "recipes" / "doge_gpt2.yaml"), override]) == 2
+    assert "command line" in capsys.readouterr().err
+
+
+def test_stages_with_other_processes_run_one_by_one(tmp_path, capsys):
+    recipe = str(ROOT / "recipes" / "doge_gpt2.yaml")
+    overrides = ["stages.proxy.trainer.devices=2", f"runs={tmp_path}"]
+    assert main(["run", recipe, *overrides]) == 2
+    assert "trainer.devices differs between stages (2, 1)" in capsys.readouterr().err
+
+
+def test_a_stage_whose_files_are_gone_runs_anew(store, corpus_settings, tmp_path, capfd):
+    proxy = ["--stage", "proxy"]
+    assert call("doge_gpt2", corpus_settings, tmp_path, options=proxy) == 0
+    folder = tmp_path / "doge_gpt2" / "seed_0"
+    (folder / "proxy" / "checkpoints" / "final.ckpt").unlink()
+    assert call("doge_gpt2", corpus_settings, tmp_path, options=proxy) == 0
+    assert "final.ckpt gone from" in capfd.readouterr().out
+    assert (folder / "proxy_1" / "checkpoints" / "final.ckpt").is_file()
+    (folder / "proxy_1" / "stage.json").write_text("{")
+    assert call("doge_gpt2", corpus_settings, tmp_path, options=proxy) == 0
+    assert (folder / "proxy_2" / "summary.json").is_file()
+
+
+def test_a_run_without_stages_is_not_written_over(store, corpus_settings, tmp_path, capsys):
+    assert call("uniform_gpt2", corpus_settings, tmp_path, "name=same") == 0
+    assert call("doge_gpt2", corpus_settings, tmp_path, "name=same") == 2
+    assert "holds a run of a recipe without stages" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_calls_at_once_take_turns(store, corpus_settings, tmp_path):
+    recipe = str(ROOT / "recipes" / "doge_gpt2.yaml")
+    command = [sys.executable, "-m", "dograph", "run", recipe]
+    command += quick(corpus_settings, tmp_path, "trainer.max_steps=30")
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    outs = [process.communicate(timeout=200)[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    assert sorted(out.count("finished before, used again") for out in outs) == [0, 2]
+    assert sum("waiting for it" in out for out in outs) == 1
+    assert not list((tmp_path / "doge_gpt2" / "seed_0").glob("*_1"))
+
+
+@pytest.mark.slow
+def test_stages_on_two_processes(store, corpus_settings, tmp_path):
+    """All stages by two ranks: one table, one run of each, used again by the next call."""
+    recipe = str(ROOT / "recipes" / "doremi_gpt2.yaml")
+    command = [sys.executable, "-m", "dograph", "run", recipe]
+    command += quick(corpus_settings, tmp_path, "trainer.devices=2", "trainer.strategy=ddp")
+    for expected in (0, 3):
+        done = subprocess.run(command, timeout=200, capture_output=True, check=False)
+        out = done.stdout.decode() + done.stderr.decode()
+        assert done.returncode == 0, out
+        assert out.count("finished before, used again") == expected
+        assert out.count("Open TensorBoard") == 1
+    folder = tmp_path / "doremi_gpt2" / "seed_0"
+    visible = sorted(path.name for path in folder.glob("[!.]*"))
+    assert visible == ["main", "proxy", "reference", "summary.json"]
 
 
 def test_resume_is_for_recipes_of_one_run(tmp_path, capsys):

@@ -148,10 +148,17 @@ def test_online_with_a_reference_scores_the_excess():
     assert mixer.weights.tolist() == pytest.approx([1 / 4, 1 / 2, 1 / 4])
 
 
-@pytest.mark.parametrize("options", [{"step_size": -1.0}, {"smoothing": 1.5}, {"floor": 1.0}])
-def test_settings_out_of_range_are_refused(options):
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: DoReMi("reference.ckpt", step_size=-1.0),
+        lambda: DoReMi("reference.ckpt", smoothing=1.5),
+        lambda: DoReMiOnline(floor=1.0),
+    ],
+)
+def test_settings_out_of_range_are_refused(build):
     with pytest.raises(UserError):
-        DoReMi("reference.ckpt", **options)
+        build()
 
 
 def test_state_keeps_the_scores():

@@ -88,5 +88,18 @@ def test_the_command_prints_or_writes_and_replaces_only_when_asked(run, capsys):
     assert main(["export", str(run), "--output", str(target)]) == 2
     assert "--force" in capsys.readouterr().err
     assert main(["export", str(run), "--output", str(target), "--force"]) == 0
-    assert main(["export", str(run / "nowhere")]) == 2
-    assert "finished run" in capsys.readouterr().err
+    assert main(["export", str(run), "--output", str(run / "none" / "x.yaml")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"mixer": "DoReMi"}'])
+def test_a_folder_without_a_finished_run_is_refused(tmp_path, content, capsys):
+    if content is not None:
+        (tmp_path / "summary.json").write_text(content)
+    assert main(["export", str(tmp_path)]) == 2
+    assert "name the folder of a finished run" in capsys.readouterr().err
+
+
+def test_a_weight_that_rounds_to_nothing_is_left_out_of_a_blend(tmp_path):
+    write_summary(summary_of({"a": 1e-10, "b": 1 - 1e-10}), tmp_path)
+    assert export(tmp_path, "megatron") == "1.00000000 b\n"
