@@ -57,7 +57,7 @@ class SignalGatherer:
             self.reference = load_reference(data.mixer.reference, model, data.context)
         if Signal.DOMAIN_GRADIENTS in self.needs:
             self.domain_gradients = DomainGradients(model.parameters(), len(data.domains))
-        if self.sketches_always or observed:
+        if self.needs & {Signal.SKETCH, Signal.PROBE} or observed:
             self.sketcher = SequenceSketcher(model.network, sketch)
             model.observed_modules = list(self.sketcher.modules)
 
@@ -67,15 +67,11 @@ class SignalGatherer:
             self.sketcher.detach()
             self.sketcher = None
 
-    @property
-    def sketches_always(self) -> bool:
-        """Whether the mixer itself needs sketches, at every step."""
-        return Signal.SKETCH in self.needs
-
-    def record(self, observing: bool) -> None:
+    def record(self, step: int, observing: bool) -> None:
         """Before a forward pass: lets the sketcher record it where somebody needs it."""
         if self.sketcher is not None:
-            self.sketcher.recording = observing or self.sketches_always
+            asked = Signal.SKETCH in self.data.mixer.needs_at(step)
+            self.sketcher.recording = observing or asked
 
     def see(
         self, batch: Batch, token_losses: Tensor, losses: Tensor, step: int, position: int
@@ -94,13 +90,17 @@ class SignalGatherer:
         if self.sketcher is not None and self.sketcher.recording:
             sketch = self._gather(self.sketcher.sketch(losses, step))
             self.sketcher.recording = False  # further forward passes are not the batch's
+        last = position == micro_batches - 1
+        probe_sketch, probe_domain = self._probe(step, losses.device) if last else (None, None)
         return Seen(
             step=step,
             domain=self._gather(batch.domain),
             sequence_loss=self._gather(losses.detach()),
             sketch=sketch,
             excess_loss=self._excess_loss(batch, token_losses),
-            domain_kernel=self._domain_kernel(batch, last=position == micro_batches - 1),
+            domain_kernel=self._domain_kernel(batch, last),
+            probe_sketch=probe_sketch,
+            probe_domain=probe_domain,
             step_domain=self._domains_of_step(micro_batches, position),
             learning_rate=float(self.trainer.optimizers[0].param_groups[0]["lr"]),
         )
@@ -124,6 +124,17 @@ class SignalGatherer:
 
         self.domain_gradients.add(batch.domain, sequence_losses)
         return self.domain_gradients.take_kernel(self._total) if last else None
+
+    def _probe(self, step: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """Sketches of held-out sequences and their domains, the same on every rank."""
+        if Signal.PROBE not in self.data.mixer.needs_at(step):
+            return None, None
+        assert self.sketcher is not None
+        batch = self.data.probe_batch(step)
+        self.sketcher.recording = True
+        losses = self.model.token_losses(batch.tokens.to(device)).mean(dim=1)
+        self.sketcher.recording = False
+        return self.sketcher.sketch(losses, step), batch.domain
 
     def _domains_of_step(self, micro_batches: int, position: int) -> Tensor | None:
         """(n,) domains of all ranks' sequences of the optimiser step."""

@@ -70,8 +70,9 @@ class MixingCallback(Callback):
         self._micro_batches = []
         if self.sketch_settings.fresh and getattr(data.mixer, "window", 1) > 1:
             raise UserError(
-                "sketch.fresh draws new projections every step, so that sketches of a window of "
-                f"{data.mixer.window} batches cannot be compared: set mixer.init_args.window to 1"
+                "sketch.fresh draws new projections every step, so that sketches of several steps "
+                f"cannot be compared, but mixer.init_args.window is {data.mixer.window}: set "
+                "sketch.fresh to false"
             )
         rehearse(data.mixer, data.batch_size * trainer.world_size)
         self.gatherer = SignalGatherer(
@@ -107,7 +108,7 @@ class MixingCallback(Callback):
         """Lets the sketcher record the coming forward pass where somebody needs it."""
         self._step = trainer.global_step
         if self.gatherer is not None:
-            self.gatherer.record(self.observing(self._step))
+            self.gatherer.record(self._step, self.observing(self._step))
 
     def weigh(self, batch: Batch, token_losses: Tensor, losses: Tensor) -> Tensor:
         """How this rank's losses count, before their backward; the global batch sums to 1.
@@ -188,5 +189,7 @@ def joined(parts: list[Seen]) -> Seen:
         sequence_weights=torch.cat(weights) / len(parts),
         excess_loss=torch.cat(excess) if len(excess) == len(parts) else None,
         domain_kernel=parts[-1].domain_kernel,
+        probe_sketch=parts[-1].probe_sketch,
+        probe_domain=parts[-1].probe_domain,
         learning_rate=parts[0].learning_rate,
     )

@@ -55,6 +55,20 @@ class EvenlySpaced(Sampler[list[tuple[int, int]]]):
         return len(self.batches)
 
 
+def shortened(chunk_lengths: list[int], reserved: int) -> list[int]:
+    """Lengths of chunks without their last ``reserved`` sequences.
+
+    >>> shortened([5, 4, 2], 3)
+    [5, 3, 0]
+    """
+    lengths = list(chunk_lengths)
+    for place in reversed(range(len(lengths))):
+        taken = min(lengths[place], reserved)
+        lengths[place] -= taken
+        reserved -= taken
+    return lengths
+
+
 class DataMixer(LightningDataModule):
     """Serves a prepared corpus by live domain weights; one validation loader per domain.
 
@@ -142,10 +156,14 @@ class DataMixer(LightningDataModule):
             DomainSequences(self.store, name, "validation", self.context) for name in names
         ]
         tokens = [entry.train_tokens for entry in self.store.domains]
+        self._reserve = [self._held_out(domain) for domain in train]
         self.mixer.setup(names, tokens, self.batch_size * world_size, self.store.vocab_size)
         self.train_domains = train
         self.sampler = MixtureSampler(
-            [domain.chunk_lengths.tolist() for domain in train],
+            [
+                shortened(domain.chunk_lengths.tolist(), reserved)
+                for domain, reserved in zip(train, self._reserve, strict=True)
+            ],
             self.mixer.sampling_weights.numpy(),
             self.batch_size * world_size,
             self.seed,
@@ -154,6 +172,27 @@ class DataMixer(LightningDataModule):
             rank,
             world_size,
         )
+
+    def _held_out(self, domain: DomainSequences) -> int:
+        """Sequences at a domain's end that are kept from training, for the mixer's probes."""
+        held_out = self.mixer.held_out
+        if held_out and len(domain) < 2 * held_out:
+            raise UserError(
+                f"domain {domain.domain!r} has {len(domain)} sequences, too few to hold out "
+                f"{held_out} of them: lower mixer.init_args.held_out or data.context"
+            )
+        return held_out
+
+    def probe_batch(self, step: int) -> Batch:
+        """Held-out sequences, ``mixer.probe`` of every domain, drawn by seed and step alone."""
+        picks = []
+        for index, (domain, reserved) in enumerate(
+            zip(self.train_domains, self._reserve, strict=True)
+        ):
+            draw = np.random.default_rng([self.seed, step, index])
+            chosen = draw.choice(reserved, min(self.mixer.probe, reserved), replace=False)
+            picks += [(index, len(domain) - 1 - int(place)) for place in chosen]
+        return MixtureDataset(self.train_domains).__getitems__(picks)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches without end, drawn by the live weights."""

@@ -22,6 +22,7 @@ class DomainGraph:
         counts: (m,) sequences in each cluster.
         labels: (n,) cluster of each sequence.
         weights: (m,) on the simplex.
+        numbers: of the nodes, where they keep their identity. None: 1 … m in their order.
     """
 
     kernel: Tensor
@@ -30,6 +31,7 @@ class DomainGraph:
     counts: Tensor
     labels: Tensor
     weights: Tensor
+    numbers: tuple[int, ...] | None = None
 
 
 def affinity(distances: Tensor, neighbours: int) -> Tensor:

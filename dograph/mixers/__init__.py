@@ -6,12 +6,14 @@ from dograph.mixers.dograph import DoGraph
 from dograph.mixers.doremi import DoReMi, DoReMiOnline
 from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
+from dograph.mixers.schedule import DoGraphSchedule
 
 __all__ = [
     "BaseMixer",
     "DoGE",
     "DoGEOnline",
     "DoGraph",
+    "DoGraphSchedule",
     "DoReMi",
     "DoReMiOnline",
     "DynamicLoss",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -24,6 +24,8 @@ class Signal(Enum):
     """A gradient sketch of every sequence."""
     EXCESS_LOSS = "excess loss"
     """Token losses above those of a frozen reference model; the mixer's ``reference`` names it."""
+    PROBE = "probe"
+    """Sketches of sequences that are held out of training."""
     DOMAIN_GRADIENTS = "domain gradients"
     """Inner products of the domains' exact gradients."""
 
@@ -45,6 +47,9 @@ class Seen:
             where it needs ``Signal.DOMAIN_GRADIENTS``; zero for a domain that is absent. With
             several micro-batches it is there only once all of them are done.
         sequence_weights: (B,) float32, how the losses were weighted; known once weighted.
+        probe_sketch: (p, k) float32 sketches of held-out sequences, where it needs
+            ``Signal.PROBE``.
+        probe_domain: (p,) int64, their domains.
         step_domain: (n,) int64, domains of all sequences of this optimiser step, micro-batches
             to come included. None: those of ``domain``.
         learning_rate: of this optimiser step.
@@ -57,6 +62,8 @@ class Seen:
     sequence_weights: Tensor | None = None
     excess_loss: Tensor | None = None
     domain_kernel: Tensor | None = None
+    probe_sketch: Tensor | None = None
+    probe_domain: Tensor | None = None
     step_domain: Tensor | None = None
     learning_rate: float = 0.0
 
@@ -117,6 +124,8 @@ class BaseMixer(nn.Module):
         whole_batch: whether sequence weights must sum to 1. A mixer whose published loss leaves a
             part of the batch out says False; its sums may then be anything in [0, 1].
         reference: checkpoint of the reference model, where ``needs`` has ``EXCESS_LOSS``.
+        held_out: sequences of every domain that are never trained on, where it has ``PROBE``.
+        probe: how many of these, of every domain, one probe takes.
         weights: (S,) float64 buffer on the simplex, the domain weights.
         sampling_weights: (S,) float64 buffer on the simplex, what is drawn.
         average_weights: (S,) float64 buffer, mean of the weights over the updates: the result.
@@ -127,6 +136,8 @@ class BaseMixer(nn.Module):
     live: bool = True
     whole_batch: bool = True
     reference: str | None = None
+    held_out: int = 0
+    probe: int = 0
     weights: Tensor
     sampling_weights: Tensor
     average_weights: Tensor
@@ -170,6 +181,10 @@ class BaseMixer(nn.Module):
         their mean is 1.
         """
         return torch.full((seen.batch_size,), 1 / seen.batch_size)
+
+    def needs_at(self, step: int) -> Set[Signal]:
+        """Which signals to gather for a step, after ``step`` are done. Default: all it needs."""
+        return self.needs
 
     def check(self, batch_size: int) -> None:
         """Raises UserError where the settings do not fit a global batch of ``batch_size``."""
@@ -323,6 +338,10 @@ def rehearse(mixer: BaseMixer, batch_size: int) -> None:
     )
     if Signal.SKETCH in mixer.needs:
         seen.sketch = torch.randn(batch_size, 64, generator=generator)
+    if Signal.PROBE in mixer.needs:
+        count = len(mixer.domains)
+        seen.probe_sketch = torch.randn(2 * count, 64, generator=generator)
+        seen.probe_domain = torch.arange(2 * count) % count
     if Signal.EXCESS_LOSS in mixer.needs:
         seen.excess_loss = torch.rand(batch_size, generator=generator)
     if Signal.DOMAIN_GRADIENTS in mixer.needs:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from dograph.gathering import SignalGatherer
+from dograph.mixers.base import Signal
 from dograph.model import LanguageModel
 from dograph.signals.layers import MATRICES, weight_of
 from dograph.signals.sketches import SequenceSketcher
@@ -69,8 +70,10 @@ def sketch_flops(network: Any, sketcher: SequenceSketcher, context: int) -> int:
     return flops
 
 
-def training_flops(model: LanguageModel, gatherer: SignalGatherer | None, context: int) -> int:
-    """FLOPs a token of training, with the signals that the mixer needs at every step.
+def training_flops(
+    model: LanguageModel, gatherer: SignalGatherer | None, context: int, steps: int = 1
+) -> float:
+    """FLOPs a trained token, with the signals that the mixer needs, at the steps that it does.
 
     An estimate of matrix products alone: norms, softmax, the optimiser, validation, K-means and
     the solver are left out.
@@ -79,17 +82,25 @@ def training_flops(model: LanguageModel, gatherer: SignalGatherer | None, contex
         model: in training.
         gatherer: of the mixer's signals. None: plain training.
         context: T.
+        steps: of the run.
     """
     forward = forward_flops(model.network, context)
-    flops = 3 * forward
+    flops: float = 3 * forward
     if gatherer is None:
         return flops
     if gatherer.reference is not None:
         flops += forward_flops(gatherer.reference.network, context)
     if gatherer.domain_gradients is not None:
         flops += 3 * forward
-    if gatherer.sketches_always and gatherer.sketcher is not None:
-        if gatherer.sketcher.settings.exact:  # a backward of the whole batch for every sequence
-            return flops + 2 * forward * gatherer.data.batch_size
-        flops += sketch_flops(model.network, gatherer.sketcher, context)
-    return flops
+    if gatherer.sketcher is None:
+        return flops
+    mixer, batch = gatherer.data.mixer, gatherer.data.sampler.batch_size
+    needed = [mixer.needs_at(step) for step in range(steps)]
+    sketched = sum(Signal.SKETCH in needs for needs in needed) / max(steps, 1)
+    probed = sum(Signal.PROBE in needs for needs in needed) / max(steps, 1)
+    if gatherer.sketcher.settings.exact:  # a backward of the whole batch for every sequence
+        sketch: float = 2 * forward * gatherer.data.batch_size
+    else:
+        sketch = sketch_flops(model.network, gatherer.sketcher, context)
+    probe = mixer.probe * len(mixer.domains) / batch
+    return flops + sketched * sketch + probed * probe * (forward + sketch)

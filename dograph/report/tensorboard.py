@@ -173,7 +173,7 @@ class MixtureReport(Callback):
             self.perplexity.losses,
             self._step,
             self.clock.seconds,
-            training_flops(self.mixing.model, self.mixing.gatherer, self._data.context),
+            training_flops(self.mixing.model, self.mixing.gatherer, self._data.context, self._step),
         )
         # A folder of their own: `validation/mean_loss` is a curve, this is where it ended.
         metrics = {f"final/{name}": value for name, value in self.summary.metrics.items()}

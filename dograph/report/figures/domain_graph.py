@@ -199,12 +199,13 @@ def _draw_nodes(
 
 def _draw_labels(axes: Axes, places: Floats, radii: Floats, graph: DomainGraph) -> None:
     """Writes number, weight and sequences below each node."""
-    numbers = zip(graph.weights.tolist(), graph.counts.tolist(), strict=True)
-    for node, (weight, count) in enumerate(numbers):
+    numbers = graph.numbers or range(1, len(graph.counts) + 1)
+    labels = zip(numbers, graph.weights.tolist(), graph.counts.tolist(), strict=True)
+    for node, (number, weight, count) in enumerate(labels):
         axes.text(
             places[node, 0],
             places[node, 1] - radii[node] - 0.02,
-            f"{node + 1}\n{percent(weight)} · n {count}",
+            f"{number}\n{percent(weight)} · n {count}",
             fontsize=8,
             linespacing=1.05,
             ha="center",
