@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from dograph.evaluation.perplexity import DomainPerplexity
     from dograph.graph.solver import GraphSolver
     from dograph.mixers.base import BaseMixer, Seen, Signal
+    from dograph.mixers.doge import DoGE, DoGEOnline
     from dograph.mixers.dograph import DoGraph
+    from dograph.mixers.doremi import DoReMi, DoReMiOnline
+    from dograph.mixers.dynamic_loss import DynamicLoss
     from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
+    from dograph.mixers.schedule import DoGraphSchedule
     from dograph.mixing import MixingCallback
     from dograph.model import LanguageModel
     from dograph.report.tensorboard import MixtureReport
@@ -29,8 +33,14 @@ _HOMES = {
     "Batch": "data.batch",
     "CorpusSettings": "corpus.settings",
     "DataMixer": "data.mixer",
+    "DoGE": "mixers.doge",
+    "DoGEOnline": "mixers.doge",
     "DoGraph": "mixers.dograph",
+    "DoGraphSchedule": "mixers.schedule",
+    "DoReMi": "mixers.doremi",
+    "DoReMiOnline": "mixers.doremi",
     "DomainPerplexity": "evaluation.perplexity",
+    "DynamicLoss": "mixers.dynamic_loss",
     "Fixed": "mixers.fixed",
     "GraphSolver": "graph.solver",
     "LanguageModel": "model",
@@ -54,8 +64,14 @@ __all__ = [
     "Batch",
     "CorpusSettings",
     "DataMixer",
+    "DoGE",
+    "DoGEOnline",
     "DoGraph",
+    "DoGraphSchedule",
+    "DoReMi",
+    "DoReMiOnline",
     "DomainPerplexity",
+    "DynamicLoss",
     "Fixed",
     "GraphSolver",
     "LanguageModel",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dograph.graph.domain_graph import DomainGraph
 from dograph.mixers.base import BaseMixer
+from dograph.mixers.schedule import DoGraphSchedule
 from dograph.report.board import Board
 from dograph.report.figures import (
     GradientDirections,
@@ -17,6 +18,7 @@ from dograph.report.figures import (
     early_late_figure,
     gradient_directions,
     gradient_directions_figure,
+    schedule_figure,
     weight_trajectories_figure,
 )
 from dograph.report.history import MixtureHistory
@@ -60,7 +62,9 @@ class Pictures:
         self.early, self.late = self.early or seen, seen
         board.picture("gradient_directions", gradient_directions_figure(seen, names), step)
         if own is not None:
-            domain = last_domains(observed.domain, len(own.labels))
+            domain = own_domain(mixer)
+            if domain is None:
+                domain = last_domains(observed.domain, len(own.labels))
             self._draw_graph(board, own, domain, names, step, "as the mixer sees it")
         else:
             title = "weighted by the loss"
@@ -73,10 +77,18 @@ class Pictures:
     def draw_own_graph(
         self, board: Board, mixer: BaseMixer, names: Sequence[str], step: int
     ) -> None:
-        """Draws the mixer's last graph, if it has one; its nodes' domains are not known."""
+        """Draws the mixer's last graph, if it has one; few know their nodes' domains."""
         own = own_graph(mixer)
         if own is not None:
-            self._draw_graph(board, own, None, names, step, "as the mixer sees it")
+            self._draw_graph(board, own, own_domain(mixer), names, step, "as the mixer sees it")
+
+    def draw_schedule(
+        self, board: Board, mixer: BaseMixer, names: Sequence[str], step: int
+    ) -> None:
+        """Draws how a schedule came to its weights, if the mixer is one and has updated."""
+        if isinstance(mixer, DoGraphSchedule) and mixer.record:
+            drawn = [name for name, kept in zip(names, mixer.drawn.tolist(), strict=True) if kept]
+            board.picture("schedule", schedule_figure(mixer.record, drawn), step, final=True)
 
     def draw_trajectories(
         self, board: Board, history: MixtureHistory, names: Sequence[str], step: int, live: bool
@@ -126,6 +138,11 @@ def own_graph(mixer: BaseMixer) -> DomainGraph | None:
     if not isinstance(graph, DomainGraph) or not torch.isfinite(graph.distances).all():
         return None
     return graph
+
+
+def own_domain(mixer: BaseMixer) -> Tensor | None:
+    """The domains of the sequences in a mixer's own graph, where it keeps them."""
+    return mixer.graph_domain if isinstance(mixer, DoGraphSchedule) else None
 
 
 def last_domains(domain: Tensor, count: int) -> Tensor | None:

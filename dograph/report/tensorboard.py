@@ -270,5 +270,6 @@ class MixtureReport(Callback):
             self.pictures.draw_trajectories(
                 board, history, self._data.domains, self._step, self._data.mixer.live
             )
+        self.pictures.draw_schedule(board, self._data.mixer, self._data.domains, self._step)
         if not self.mixing.observe_every:
             self.pictures.draw_own_graph(board, self._data.mixer, self._data.domains, self._step)

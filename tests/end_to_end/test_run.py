@@ -275,6 +275,7 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
         "doge_online_gpt2",
         "dograph_anchored_gpt2",
         "dograph_gpt2",
+        "dograph_schedule_gpt2",
         "doremi_gpt2",
         "doremi_online_gpt2",
         "dynamic_loss_gpt2",

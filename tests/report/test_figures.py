@@ -17,6 +17,7 @@ from dograph.report.figures import (
     early_late_figure,
     gradient_directions,
     gradient_directions_figure,
+    schedule_figure,
     weight_trajectories_figure,
 )
 from dograph.report.figures.appearance import percent, plain, style
@@ -259,3 +260,34 @@ def test_spaced_labels_keep_distance_order_and_middle(heights):
     assert (np.diff(np.sort(placed)) >= 0.1 - 1e-9).all()
     assert (np.diff(placed[np.argsort(heights, kind="stable")]) > 0).all()
     assert placed.mean() == pytest.approx(heights.mean())
+
+
+def updates(count, clusters=4, sources=3):
+    draw = np.random.default_rng(0)
+    return [
+        {
+            "step": 40 * (index + 1),
+            "numbers": list(range(index % 2, index % 2 + clusters)),
+            "clusters": draw.dirichlet(np.ones(clusters)).tolist(),
+            "contingency": draw.dirichlet(np.ones(clusters), size=sources).T.tolist(),
+            "terms": {"alignment": -1.0 - index, "curvature": 0.5, "graph": 0.0},
+            "scalars": {"kappa": 0.5, "laplacian": 0.0, "proximity": 4.0},
+        }
+        for index in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+@pytest.mark.parametrize("clusters", [1, 4, 40])
+def test_schedules_of_any_length_render(count, clusters):
+    figure = schedule_figure(updates(count, clusters), NAMES)
+    render(figure)
+    assert len(figure.axes) == 4
+    written = texts_of(figure)
+    assert "Cluster shares" in written and "Clusters in sources" in written
+    assert any(text.startswith("alignment  ") for text in written)
+
+
+def test_a_schedules_odd_names_are_shown_as_they_are():
+    figure = schedule_figure(updates(3, sources=len(ODD)), ODD)
+    render(figure)

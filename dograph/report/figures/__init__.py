@@ -7,6 +7,7 @@ from dograph.report.figures.gradient_directions import (
     gradient_directions,
     gradient_directions_figure,
 )
+from dograph.report.figures.schedule import schedule_figure
 from dograph.report.figures.trajectories import weight_trajectories_figure
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "early_late_figure",
     "gradient_directions",
     "gradient_directions_figure",
+    "schedule_figure",
     "weight_trajectories_figure",
 ]
