@@ -11,12 +11,13 @@ from test_mixing import TINY, train
 
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
-from dograph.mixers import DoGE, DoReMi, DoReMiOnline, Seen, Stratified
+from dograph.mixers import DoGE, DoGraphSchedule, DoReMi, DoReMiOnline, Seen, Stratified
 from dograph.mixers.doremi import exponentiated
 from dograph.mixing import MixingCallback
 from dograph.model import LanguageModel
 from dograph.reference import load_reference
 from dograph.signals.domain_gradients import DomainGradients
+from dograph.signals.sketches import SequenceSketcher, SketchSettings
 
 FROZEN = {"learning_rate": 1e-12, "final_learning_rate": 1e-12}
 
@@ -187,17 +188,78 @@ def test_domain_gradients_need_no_more_memory_than_they_say():
     assert sums._sums.shape == (5, 10)
 
 
+def schedule():
+    return DoGraphSchedule(clusters=4, interval=3, observed=2, window=64, held_out=8, probe=2)
+
+
+def test_held_out_sequences_are_never_trained_on_and_probes_hold_no_others(store, corpus_settings):
+    data = DataMixer(schedule(), corpus_settings, 32, 16, seed=1)
+    data.setup()
+    lengths = [len(domain) for domain in data.train_domains]
+    batches = sum(lengths) // 16 * 2  # every domain is passed through at least once
+    drawn = {pick for _ in range(batches) for pick in data.sampler.draw_batch()}
+    assert data.sampler.passes[0].epoch >= 1
+    for domain, length in enumerate(lengths):
+        indices = {index for other, index in drawn if other == domain}
+        assert max(indices) == length - 9
+    probes = [data.probe_batch(step) for step in range(40)]
+    assert all(probe.domain.tolist() == [0, 0, 1, 1, 2, 2] for probe in probes)
+    last = data.train_domains[0]
+    held_out = {tuple(last[lengths[0] - 1 - place].tolist()) for place in range(8)}
+    found = {tuple(row.tolist()) for probe in probes for row in probe.tokens[:2]}
+    assert found == held_out
+    assert torch.equal(data.probe_batch(5).tokens, data.probe_batch(5).tokens)
+
+
+def test_a_domain_too_small_to_hold_out_from_is_named(store, corpus_settings):
+    mixer = DoGraphSchedule(held_out=10**6)
+    with pytest.raises(UserError, match=r"domain .animals. has .*held_out"):
+        DataMixer(mixer, corpus_settings, 32, 16).setup()
+
+
+def test_a_probe_is_the_sketch_of_the_held_out_sequences(store, corpus_settings):
+    seen = []
+
+    class Looks(DoGraphSchedule):
+        def update(self, batch):
+            seen.append(batch)
+            return super().update(batch)
+
+    mixer = Looks(clusters=4, interval=1, observed=1, window=64, held_out=8, probe=2)
+    _, _, data = train(corpus_settings, mixer, steps=1)
+    _, model = first_batch_and_model(corpus_settings)
+    sketcher = SequenceSketcher(model.network, SketchSettings(rank=4))
+    losses = model.token_losses(data.probe_batch(0).tokens).mean(dim=1)
+    assert torch.allclose(seen[-1].probe_sketch, sketcher.sketch(losses), atol=1e-6)
+    assert torch.equal(seen[-1].probe_domain, data.probe_batch(0).domain)
+
+
+def test_probing_and_sketching_change_nothing_but_the_draws(store, corpus_settings, monkeypatch):
+    """A schedule whose weights stay trains as stratified sampling of the same sequences does."""
+    monkeypatch.setattr(DoGraphSchedule, "update", lambda self, seen: self.weights)
+
+    class HoldsOut(Stratified):
+        held_out = 8
+
+    scheduled = train(corpus_settings, schedule(), steps=7)
+    plain = train(corpus_settings, HoldsOut(), steps=7)
+    assert torch.equal(scheduled[0], plain[0])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["doremi", "exact", "sketch"])
+@pytest.mark.parametrize("name", ["doremi", "exact", "sketch", "schedule"])
 def test_two_processes_update_as_one(store, corpus_settings, reference, tmp_path, name):
     """Two real processes with half the batch each: the same scores, weights and model."""
-    build = f"DoReMi({reference!r})" if name == "doremi" else f"DoGE({name!r})"
+    build = {"doremi": f"DoReMi({reference!r})", "schedule": "schedule()"}.get(
+        name, f"DoGE({name!r})"
+    )
     script = tmp_path / "two_ranks.py"
     script.write_text(
         "import sys, torch\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from dograph.corpus.settings import CorpusSettings\n"
         "from dograph.mixers import DoGE, DoReMi\n"
+        "from test_gathering import schedule\n"
         "from test_mixing import train\n"
         f"settings = CorpusSettings(source={corpus_settings.source!r}, vocab_size=300, "
         f"store={corpus_settings.store!r}, validation_fraction=0.2)\n"
@@ -206,7 +268,8 @@ def test_two_processes_update_as_one(store, corpus_settings, reference, tmp_path
     )
     subprocess.run([sys.executable, str(script)], check=True, timeout=120)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
-    mixer = DoReMi(reference) if name == "doremi" else DoGE(name)
+    made = {"doremi": lambda: DoReMi(reference), "schedule": schedule}
+    mixer = made.get(name, lambda: DoGE(name))()
     alone = train(corpus_settings, mixer, steps=5, batch_size=16)
     for (_, one), (_, other), (_, weights) in zip(first[1], second[1], alone[1], strict=True):
         assert torch.equal(one, other)

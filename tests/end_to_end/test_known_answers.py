@@ -15,7 +15,15 @@ from lightning.pytorch import Trainer, seed_everything
 from dograph.corpus.prepare import prepare
 from dograph.corpus.settings import CorpusSettings
 from dograph.data.mixer import DataMixer
-from dograph.mixers import DoGE, DoGEOnline, DoReMi, DoReMiOnline, DynamicLoss, Stratified
+from dograph.mixers import (
+    DoGE,
+    DoGEOnline,
+    DoGraphSchedule,
+    DoReMi,
+    DoReMiOnline,
+    DynamicLoss,
+    Stratified,
+)
 from dograph.mixing import MixingCallback
 from dograph.model import LanguageModel
 from dograph.signals.sketches import SketchSettings
@@ -64,7 +72,7 @@ def corpus(tmp_path_factory):
     )
 
 
-def train(corpus, mixer, checkpoint=None):
+def train(corpus, mixer, checkpoint=None, fresh=True):
     """150 real steps; (average weights, shares of the loss, shares of what was drawn) by name."""
     store = prepare(corpus, progress=False)
     seed_everything(0, verbose=False)
@@ -72,7 +80,7 @@ def train(corpus, mixer, checkpoint=None):
     size = {"n_layer": 2, "n_embd": 48, "n_head": 4, "n_positions": 32}
     ids = {"vocab_size": store.vocab_size, "bos_token_id": 0, "eos_token_id": 0}
     model = LanguageModel("gpt2", {**size, **ids}, None, 2e-3, 2e-4, warmup=10)
-    mixing = MixingCallback(SketchSettings(blocks="model", fresh=True))
+    mixing = MixingCallback(SketchSettings(blocks="model", fresh=fresh))
     trainer = Trainer(
         accelerator="cpu",
         max_steps=150,
@@ -158,3 +166,24 @@ def test_online_doremi_without_a_reference_draws_what_it_cannot_learn(corpus, re
 def test_online_doge_draws_less_noise(corpus):
     _, _, realised = train(corpus, DoGEOnline(mu=0.02))
     assert min(realised, key=realised.get) == "noise"
+
+
+def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
+    """The target is never drawn; the source that is its copy gains most."""
+    options = {"interval": 10, "observed": 3, "clusters": 6, "held_out": 16, "window": 256}
+    steps = {"proximity": 1.0, "prior_pull": 0.05, "kappa": 0.2, "laplacian": 0.02}
+    mixer = DoGraphSchedule(target="target", **options, **steps)
+    weights, _, realised = train(corpus, mixer, fresh=False)
+    assert weights["target"] == realised["target"] == 0
+    assert max(weights, key=weights.get) == "helper"
+    assert weights["helper"] > 0.4
+    assert realised["helper"] > 0.35
+
+
+def test_the_schedule_lets_copies_share_and_keeps_the_floor(corpus):
+    options = {"interval": 10, "observed": 3, "clusters": 6, "held_out": 16, "window": 256}
+    mixer = DoGraphSchedule(**options, proximity=1.0, prior_pull=0.05, floor=0.25)
+    weights, effective, realised = train(corpus, mixer, fresh=False)
+    assert weights["helper"] == pytest.approx(weights["target"], abs=0.08)
+    assert min(mixer.weights.tolist()) >= 0.25 * EVEN - 1e-9
+    assert effective == pytest.approx(realised, abs=0.01)  # losses count alike

@@ -251,6 +251,29 @@ def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(store, corpus_settings, tm
     assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path, tmp_path))
 
 
+def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_path):
+    settings = "{clusters: 4, interval: 4, observed: 2, held_out: 8, adapt: true}"
+    folder = run("dograph_schedule_gpt2", corpus_settings, tmp_path, f"mixer.init_args={settings}")
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+    assert {"figures/schedule", "figures/domain_graph"} <= set(events.Tags()["images"])
+    tags = set(events.Tags()["scalars"])
+    for tag in ("term/alignment", "scalar/proximity", "mutual_information", "movement"):
+        assert f"mixer/{tag}" in tags
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["weights"]["average"] != summary["weights"]["last"]
+
+
+@pytest.mark.slow
+def test_a_schedule_resumes_bitwise(store, corpus_settings, tmp_path):
+    """Window, clusters, target, scalars and record go on as if nothing had been."""
+    settings = "{clusters: 4, interval: 4, observed: 2, held_out: 8, adapt: true}"
+    steps = ["trainer.max_steps=120", "trainer.val_check_interval=120"]
+    more = [f"mixer.init_args={settings}", "data.workers=2"]
+    overrides = small(corpus_settings, tmp_path, *steps, *more)
+    recipe = ROOT / "recipes" / "dograph_schedule_gpt2.yaml"
+    assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path, tmp_path))
+
+
 @pytest.mark.slow
 def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
     store, corpus_settings, tmp_path
