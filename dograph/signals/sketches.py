@@ -29,7 +29,8 @@ class SketchSettings:
         blocks: ``last`` (the last Transformer block's matrices), ``all`` (every block's), names
             of modules whose matrices are observed, e.g. ``["transformer.h.3.mlp"]``, or
             ``model``: matrices, biases, layer norms, embeddings and output layer of the whole
-            model, which leaves out positional embeddings and what has another kind of layer.
+            model, which leaves out other kinds of layers. Positional embeddings are taken to be
+            added to token embeddings, as in GPT-2.
         rank: r ≥ 1; each matrix gives r·r numbers, a vector at most as many. A side of the
             matrix with at most r features is kept as it is (the identity in place of a
             projection, hence without error), and so is a vector of at most r·r.
@@ -124,7 +125,14 @@ class SequenceSketcher:
         gradients = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
         parts: dict[str, Tensor] = {}
         with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
+            tokens: Tensor | None = None  # gradient by the token embedding's output
             for (name, source, _), gradient in zip(records, gradients, strict=True):
+                if isinstance(self.modules[name], nn.Embedding):
+                    if not of_positions(source):
+                        tokens = gradient
+                    elif tokens is not None and gradient is not None:
+                        # Positions are added to tokens: what arrives there is each sequence's own.
+                        source, gradient = source.expand(len(losses), -1), tokens  # noqa: PLW2901
                 for key, part in self._project(name, source, gradient, len(losses), step):
                     # A parameter used several times in a forward has the sum of its gradients.
                     parts[key] = parts[key] + part if key in parts else part
@@ -147,9 +155,9 @@ class SequenceSketcher:
                 "model's latest forward, without torch.compile around the observed matrices; "
                 "a matrix that the model leaves unused must not be in `blocks`"
             )
-        if isinstance(module, nn.Embedding) and of_positions(source):
-            return []
         if len(source) != batch:
+            if isinstance(module, nn.Embedding):  # of positions that are added to no token
+                return []
             raise UserError(
                 f"`{name}` saw an input of shape {tuple(source.shape)} in a batch of {batch} "
                 "sequences: only matrices with the batch as first dimension can be sketched"
