@@ -158,7 +158,7 @@ class BaseMixer(nn.Module):
         self.prior = dict(prior) if prior else None
         self.domains: tuple[str, ...] = ()
         self.domain_tokens: tuple[int, ...] = ()
-        self.vocab_size = 0
+        self.batch_size = self.vocab_size = 0
         self.history: list[tuple[int, Tensor]] = []
         self.updates = 0
 
@@ -169,6 +169,9 @@ class BaseMixer(nn.Module):
         if self.prior is None:
             return torch.full((len(self.domains),), 1 / len(self.domains), dtype=torch.float64)
         return weights_by_name(self.prior, self.domains, "prior")
+
+    def start(self) -> None:
+        """Makes the mixer's own state anew, its domains and weights being known."""
 
     def update(self, seen: Seen) -> Tensor:
         """(S,) what to draw from now on, on the simplex. Default: as before."""
@@ -214,7 +217,7 @@ class BaseMixer(nn.Module):
             UserError: if the settings do not fit them.
         """
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
-        self.vocab_size = vocab_size
+        self.batch_size, self.vocab_size = batch_size, vocab_size
         self.check(batch_size)
         weights = self._floored(on_simplex(self.initial_weights(), f"{self._name}'s start"))
         self.register_buffer("weights", weights)
@@ -222,6 +225,7 @@ class BaseMixer(nn.Module):
         self.register_buffer("average_weights", weights.clone())
         self.history = [(0, weights.clone())]
         self.updates = 0
+        self.start()
 
     def step(self, seen: Seen) -> bool:
         """Updates ``weights`` from a finished batch where one is due; says whether it did.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -111,29 +110,21 @@ class DoGE(BaseMixer):
         self._scores = torch.zeros(0)
 
     def initial_weights(self) -> Tensor:
-        """(S,) the prior without an out-of-domain target."""
+        """(S,) the prior without an out-of-domain target, which is drawn but not trained on."""
+        if isinstance(self.target, str) and self.target not in self.domains:
+            raise UserError(
+                f"target {self.target!r} is no domain: the corpus has {list(self.domains)} (for a "
+                "mixture give weights by name)"
+            )
+        self.trained = torch.tensor([name != self.target for name in self.domains])
         weights = super().initial_weights() * self.trained
         if not weights.sum() > 0:
             raise UserError("prior gives no weight to any domain but the target")
         return weights / weights.sum()
 
-    def setup(
-        self,
-        domains: Sequence[str],
-        domain_tokens: Sequence[int],
-        batch_size: int,
-        vocab_size: int = 0,
-    ) -> None:
-        """Resolves the target, which is drawn even where it is not trained on."""
-        self.domains = tuple(domains)
-        if isinstance(self.target, str) and self.target not in domains:
-            raise UserError(
-                f"target {self.target!r} is no domain: the corpus has {list(domains)} (for a "
-                "mixture give weights by name)"
-            )
-        self.trained = torch.tensor([name != self.target for name in domains])
+    def start(self) -> None:
+        """Resolves the target."""
         self.target_mixture = self._target_mixture()
-        super().setup(domains, domain_tokens, batch_size, vocab_size)
         if not self.live:
             self.sampling_weights.copy_(super().initial_weights())
         if not self.sampling_weights[~self.trained].all():

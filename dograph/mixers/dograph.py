@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -130,15 +129,8 @@ class DoGraph(BaseMixer):
                 "clusters, or raise data.batch_size or mixer.init_args.window"
             )
 
-    def setup(
-        self,
-        domains: Sequence[str],
-        domain_tokens: Sequence[int],
-        batch_size: int,
-        vocab_size: int = 0,
-    ) -> None:
+    def start(self) -> None:
         """Starts with an empty window."""
-        super().setup(domains, domain_tokens, batch_size, vocab_size)
         self.recent.clear()
         self.graph = self.solution = self._assigned = None
 

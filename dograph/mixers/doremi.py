@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -78,17 +77,11 @@ class DoReMi(BaseMixer):
         self.reference = reference
         self.step_size, self.smoothing, self.normalise = step_size, smoothing, normalise
 
-    def setup(
-        self,
-        domains: Sequence[str],
-        domain_tokens: Sequence[int],
-        batch_size: int,
-        vocab_size: int = 0,
-    ) -> None:
+    def start(self) -> None:
         """Starts with the score of a model that knows nothing."""
-        super().setup(domains, domain_tokens, batch_size, vocab_size)
-        first = math.log(max(vocab_size, 1))
-        self.register_buffer("scores", torch.full((len(domains),), first, dtype=torch.float64))
+        first = math.log(max(self.vocab_size, 1))
+        scores = torch.full((len(self.domains),), first, dtype=torch.float64)
+        self.register_buffer("scores", scores)
 
     def update(self, seen: Seen) -> Tensor:
         """(S,) the next α; remembers the scores."""

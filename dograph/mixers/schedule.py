@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from typing import Any
 
 import torch
@@ -148,36 +148,27 @@ class DoGraphSchedule(BaseMixer):
         if self.published is not None:
             self.published.check(batch_size)
 
-    def setup(
-        self,
-        domains: Sequence[str],
-        domain_tokens: Sequence[int],
-        batch_size: int,
-        vocab_size: int = 0,
-    ) -> None:
-        """Starts with an empty window, and resolves the target."""
-        self.domains = tuple(domains)
-        if isinstance(self.target, str) and self.target not in domains:
-            raise UserError(f"target {self.target!r} is no domain: there are {list(domains)}")
-        self.drawn = torch.tensor([name != self.target for name in domains])
-        self.target_mixture = self._target_mixture()
-        super().setup(domains, domain_tokens, batch_size, vocab_size)
-        self.prior_weights = self.weights.clone()
-        if not (self.prior_weights[self.drawn] > 0).all():
+    def initial_weights(self) -> Tensor:
+        """(S,) the prior; nothing for a target that is not drawn."""
+        if isinstance(self.target, str) and self.target not in self.domains:
+            raise UserError(f"target {self.target!r} is no domain: there are {list(self.domains)}")
+        self.drawn = torch.tensor([name != self.target for name in self.domains])
+        weights = super().initial_weights() * self.drawn
+        if not (weights[self.drawn] > 0).all():
             raise UserError("prior gives a source no weight: leave it out of the corpus instead")
+        return weights / weights.sum()
+
+    def start(self) -> None:
+        """Starts with an empty window, and resolves the target."""
+        self.target_mixture = self._target_mixture()
+        self.prior_weights = self.weights.clone()
         self.recent.clear()
         self.tracked = TrackedClusters(self.clusters, self.seed)
         self.targets = self.graph = self.solution = None
         self.record = []
+        self.look_ahead.reset()
         if self.published is not None:
-            self.published.setup(domains, domain_tokens, batch_size, vocab_size)
-
-    def initial_weights(self) -> Tensor:
-        """(S,) the prior; nothing for a target that is not drawn."""
-        weights = super().initial_weights() * self.drawn
-        if not weights.sum() > 0:
-            raise UserError("prior gives no weight to any source but the target")
-        return weights / weights.sum()
+            self.published.setup(self.domains, self.domain_tokens, self.batch_size, self.vocab_size)
 
     def needs_at(self, step: int) -> Set[Signal]:
         """Sketches of the last ``observed`` steps before an update, and a probe with the last."""
