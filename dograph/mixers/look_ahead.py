@@ -37,7 +37,11 @@ class LookAhead:
 
     def __init__(self, start: Mapping[str, float], curvature: float, active: bool) -> None:
         self.start, self.curvature, self.active = dict(start), curvature, active
-        self.moved = dict.fromkeys(start, 0.0)
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the start."""
+        self.moved = dict.fromkeys(self.start, 0.0)
 
     def values(self) -> dict[str, float]:
         """The scalars now, by name."""
