@@ -9,24 +9,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from pathlib import Path
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
-from overhead import StepTimes
 from rich.console import Console
 from rich.table import Table
+from timed_run import timed_run
 
-from dograph.composition import compose
-from dograph.corpus.prepare import prepare
-from dograph.data.mixer import DataMixer
 from dograph.mixers import BaseMixer, DoGE, Stratified
-from dograph.mixing import MixingCallback
-from dograph.recipe import check
-from dograph.run import build_model, quieten
+from dograph.run import quieten
 from dograph.signals.sketches import SketchSettings
 
-RECIPE = Path(__file__).parent.parent / "recipes" / "uniform_gpt2.yaml"
 SOURCES = {
     "exact": SketchSettings(),
     "sketch, model": SketchSettings(blocks="model", rank=32, fresh=True),
@@ -35,32 +27,15 @@ SOURCES = {
 }
 
 
+WARM_UP = 3
+
+
 def proxy(
     mixer: BaseMixer, sketch: SketchSettings, seed: int, arguments: argparse.Namespace
 ) -> float:
     """Trains a proxy; median seconds a step."""
-    overrides = [f"compose.model={arguments.model}", f"trainer.max_steps={arguments.steps}"]
-    recipe = check(compose(RECIPE, [*overrides, f"seed={seed}"]))
-    data = DataMixer(mixer, recipe.corpus, seed=seed, **recipe.arguments("data"))
-    seed_everything(seed, verbose=False)
-    model = build_model(recipe, prepare(recipe.corpus, progress=False), data.context)
-    times = StepTimes()
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=arguments.steps,
-        max_epochs=-1,
-        gradient_clip_val=1.0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-        callbacks=[MixingCallback(sketch), times],
-    )
-    trainer.fit(model, datamodule=data)
-    return times.median()
+    seconds = timed_run(arguments.model, mixer, arguments.steps, sketch, seed)
+    return statistics.median(seconds[WARM_UP:])
 
 
 def main() -> None:

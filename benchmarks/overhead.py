@@ -10,40 +10,19 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
 from rich.console import Console
 from rich.table import Table
+from timed_run import timed_run
 
 import dograph.mixers.dograph as published
-from dograph.composition import compose
-from dograph.corpus.prepare import prepare
-from dograph.data.mixer import DataMixer
 from dograph.mixers import BaseMixer, DoGraph, Stratified
-from dograph.mixing import MixingCallback
-from dograph.recipe import check
-from dograph.run import build_model, quieten
+from dograph.run import quieten
 from dograph.signals.sketches import SequenceSketcher
 
-RECIPES = Path(__file__).parent.parent / "recipes"
 WARM_UP = 3
-
-
-class StepTimes(Callback):
-    """Seconds of every training step, without what comes before the first."""
-
-    def __init__(self) -> None:
-        self.marks: list[float] = []
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.marks.append(time.perf_counter())
-
-    def median(self) -> float:
-        steps = [after - before for before, after in zip(self.marks, self.marks[1:], strict=False)]
-        return statistics.median(steps[WARM_UP:])
 
 
 class Stopwatch:
@@ -65,27 +44,7 @@ class Stopwatch:
 
 def train(model_name: str, mixer: BaseMixer, steps: int) -> float:
     """Median seconds a step of a fresh run."""
-    recipe = check(compose(RECIPES / "uniform_gpt2.yaml", [f"compose.model={model_name}"]))
-    data = DataMixer(mixer=mixer, corpus=recipe.corpus, **recipe.arguments("data"))
-    seed_everything(0, verbose=False)
-    model = build_model(recipe, prepare(recipe.corpus, progress=False), data.context)
-    times = StepTimes()
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=steps + WARM_UP + 1,
-        max_epochs=-1,
-        gradient_clip_val=1.0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-        callbacks=[MixingCallback(), times],
-    )
-    trainer.fit(model, datamodule=data)
-    return times.median()
+    return statistics.median(timed_run(model_name, mixer, steps + WARM_UP + 1)[WARM_UP:])
 
 
 def main() -> None:

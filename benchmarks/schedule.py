@@ -11,67 +11,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
 from rich.console import Console
 from rich.table import Table
 from solver import milliseconds
+from timed_run import timed_run
 
-from dograph.composition import compose
-from dograph.corpus.prepare import prepare
-from dograph.data.mixer import DataMixer
 from dograph.graph.domain_graph import affinity
 from dograph.graph.schedule_solver import ScheduleSolver, edge_rows
 from dograph.mixers import BaseMixer, DoGraphSchedule, Stratified
-from dograph.mixing import MixingCallback
-from dograph.recipe import check
-from dograph.run import build_model, quieten
+from dograph.run import quieten
 from dograph.signals.kernel import gradient_kernel, squared_distances
 
-RECIPE = Path(__file__).parent.parent / "recipes" / "dograph_schedule_gpt2.yaml"
 WARM_UP = 5
-
-
-class Seconds(Callback):
-    """The time from one step's end to the next one's."""
-
-    def __init__(self) -> None:
-        self.marks: list[float] = []
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.marks.append(time.perf_counter())
-
-    def steps(self) -> list[float]:
-        return [after - before for before, after in zip(self.marks, self.marks[1:], strict=False)]
-
-
-def train(model_name: str, mixer: BaseMixer, steps: int) -> list[float]:
-    """Seconds of every step of a fresh run but the first, which is number 0."""
-    recipe = check(compose(RECIPE, [f"compose.model={model_name}"]))
-    data = DataMixer(mixer=mixer, corpus=recipe.corpus, **recipe.arguments("data"))
-    seed_everything(0, verbose=False)
-    model = build_model(recipe, prepare(recipe.corpus, progress=False), data.context)
-    seconds = Seconds()
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=steps,
-        max_epochs=-1,
-        gradient_clip_val=1.0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-        callbacks=[MixingCallback(), seconds],
-    )
-    trainer.fit(model, datamodule=data)
-    return seconds.steps()
 
 
 def overhead(seconds: list[float], mixer: DoGraphSchedule) -> list[float]:
@@ -123,7 +76,7 @@ def main() -> None:
     table.add_column("value", justify="right")
     mixer = DoGraphSchedule()
     steps = mixer.update_every * (arguments.intervals + 1)
-    ratios = overhead(train(arguments.model, mixer, steps), mixer)
+    ratios = overhead(timed_run(arguments.model, mixer, steps), mixer)
     name = f"schedule over its plain steps, interval {mixer.update_every}"
     table.add_row(f"{name}, median of {len(ratios)}", f"{statistics.median(ratios):.3f}")
     table.add_row(f"{name}, range", f"{min(ratios):.3f} … {max(ratios):.3f}")
@@ -133,7 +86,7 @@ def main() -> None:
         totals = {}
         for each in runs if pair % 2 else reversed(runs):
             length = mixer.update_every + WARM_UP
-            totals[type(each)] = sum(train(arguments.model, each, length)[WARM_UP - 1 :])
+            totals[type(each)] = sum(timed_run(arguments.model, each, length)[WARM_UP - 1 :])
         found.append(totals[DoGraphSchedule] / totals[Stratified])
     if found:
         table.add_row(

@@ -1,0 +1,65 @@
+"""Short training runs whose steps are timed: what several benchmarks compare."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+from dograph.composition import compose
+from dograph.corpus.prepare import prepare
+from dograph.data.mixer import DataMixer
+from dograph.mixers import BaseMixer
+from dograph.mixing import MixingCallback
+from dograph.recipe import check
+from dograph.run import build_model
+from dograph.signals.sketches import SketchSettings
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "uniform_gpt2.yaml"
+
+
+class StepTimes(Callback):
+    """Marks the end of every training step."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.marks.append(time.perf_counter())
+
+
+def timed_run(
+    model: str, mixer: BaseMixer, steps: int, sketch: SketchSettings | None = None, seed: int = 0
+) -> list[float]:
+    """Seconds of every step but the first of a fresh run on the environment corpus.
+
+    Args:
+        model: a file of configs/model.
+        mixer: trained with; it keeps what it found.
+        steps: of the run, and of its learning-rate schedule.
+        sketch: how gradients are sketched.
+        seed: of the run.
+    """
+    recipe = check(compose(RECIPE, [f"compose.model={model}"]))
+    data = DataMixer(mixer, recipe.corpus, seed=seed, **recipe.arguments("data"))
+    seed_everything(seed, verbose=False)
+    built = build_model(recipe, prepare(recipe.corpus, progress=False), data.context)
+    times = StepTimes()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=steps,
+        max_epochs=-1,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        callbacks=[MixingCallback(sketch), times],
+    )
+    trainer.fit(built, datamodule=data)
+    return [after - before for before, after in zip(times.marks, times.marks[1:], strict=False)]
