@@ -131,10 +131,13 @@ class SignalGatherer:
             return None, None
         assert self.sketcher is not None
         batch = self.data.probe_batch(step)
-        self.sketcher.recording = True
-        losses = self.model.token_losses(batch.tokens.to(device)).mean(dim=1)
-        self.sketcher.recording = False
-        return self.sketcher.sketch(losses, step), batch.domain
+        parts = []
+        for tokens in batch.tokens.to(device).split(self.data.batch_size):
+            self.sketcher.recording = True
+            losses = self.model.token_losses(tokens).mean(dim=1)
+            self.sketcher.recording = False
+            parts.append(self.sketcher.sketch(losses, step))
+        return torch.cat(parts), batch.domain
 
     def _domains_of_step(self, micro_batches: int, position: int) -> Tensor | None:
         """(n,) domains of all ranks' sequences of the optimiser step."""

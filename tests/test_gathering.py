@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -11,7 +12,7 @@ from test_mixing import TINY, train
 
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
-from dograph.mixers import DoGE, DoGraphSchedule, DoReMi, DoReMiOnline, Seen, Stratified
+from dograph.mixers import DoGE, DoGraphSchedule, DoReMi, DoReMiOnline, Seen, Signal, Stratified
 from dograph.mixers.doremi import exponentiated
 from dograph.mixing import MixingCallback
 from dograph.model import LanguageModel
@@ -196,16 +197,19 @@ def test_held_out_sequences_are_never_trained_on_and_probes_hold_no_others(store
     data = DataMixer(schedule(), corpus_settings, 32, 16, seed=1)
     data.setup()
     lengths = [len(domain) for domain in data.train_domains]
-    batches = sum(lengths) // 16 * 2  # every domain is passed through at least once
+    batches = sum(lengths) // 16 * 3  # every domain is passed through at least once
     drawn = {pick for _ in range(batches) for pick in data.sampler.draw_batch()}
     assert data.sampler.passes[0].epoch >= 1
     for domain, length in enumerate(lengths):
         indices = {index for other, index in drawn if other == domain}
-        assert max(indices) == length - 9
+        assert len(indices) == length - 8
+        assert not indices & set(data._reserved[domain])
+        documents = data.train_domains[domain].documents(np.array(data._reserved[domain]))
+        assert len({first for first, _ in documents.tolist()}) >= 6  # not all of one document
     probes = [data.probe_batch(step) for step in range(40)]
     assert all(probe.domain.tolist() == [0, 0, 1, 1, 2, 2] for probe in probes)
     last = data.train_domains[0]
-    held_out = {tuple(last[lengths[0] - 1 - place].tolist()) for place in range(8)}
+    held_out = {tuple(last[place].tolist()) for place in data._reserved[0]}
     found = {tuple(row.tolist()) for probe in probes for row in probe.tokens[:2]}
     assert found == held_out
     assert torch.equal(data.probe_batch(5).tokens, data.probe_batch(5).tokens)
@@ -214,6 +218,26 @@ def test_held_out_sequences_are_never_trained_on_and_probes_hold_no_others(store
 def test_a_domain_too_small_to_hold_out_from_is_named(store, corpus_settings):
     mixer = DoGraphSchedule(held_out=10**6)
     with pytest.raises(UserError, match=r"domain .animals. has .*held_out"):
+        DataMixer(mixer, corpus_settings, 32, 16).setup()
+
+
+def test_only_what_the_target_is_made_of_is_probed_and_held_out(store, corpus_settings):
+    mixer = DoGraphSchedule(target="code", clusters=4, held_out=8, probe=2)
+    data = DataMixer(mixer, corpus_settings, 32, 16, seed=1)
+    data.setup()
+    assert [len(reserved) for reserved in data._reserved] == [0, 8, 0]
+    assert data.probe_batch(0).domain.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("probe", [0, 9])
+def test_probes_that_make_no_sense_are_refused(store, corpus_settings, probe):
+    class Probes(Stratified):
+        needs = frozenset({Signal.PROBE})
+        held_out = 8
+
+    mixer = Probes()
+    mixer.probe = probe
+    with pytest.raises(UserError, match=f"probes {probe} of 8 held-out"):
         DataMixer(mixer, corpus_settings, 32, 16).setup()
 
 
@@ -239,7 +263,12 @@ def test_probing_and_sketching_change_nothing_but_the_draws(store, corpus_settin
     monkeypatch.setattr(DoGraphSchedule, "update", lambda self, seen: self.weights)
 
     class HoldsOut(Stratified):
+        needs = frozenset({Signal.PROBE})
         held_out = 8
+        probe = 1
+
+        def needs_at(self, step):
+            return frozenset()
 
     scheduled = train(corpus_settings, schedule(), steps=7)
     plain = train(corpus_settings, HoldsOut(), steps=7)

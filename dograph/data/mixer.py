@@ -16,7 +16,7 @@ from dograph.data.batch import Batch
 from dograph.data.domains import DomainSequences, MixtureDataset, as_read
 from dograph.data.sampler import Draw, MixtureSampler
 from dograph.errors import UserError
-from dograph.mixers.base import BaseMixer
+from dograph.mixers.base import BaseMixer, Signal
 from dograph.mixers.fixed import Stratified
 
 
@@ -53,20 +53,6 @@ class EvenlySpaced(Sampler[list[tuple[int, int]]]):
 
     def __len__(self) -> int:
         return len(self.batches)
-
-
-def shortened(chunk_lengths: list[int], reserved: int) -> list[int]:
-    """Lengths of chunks without their last ``reserved`` sequences.
-
-    >>> shortened([5, 4, 2], 3)
-    [5, 3, 0]
-    """
-    lengths = list(chunk_lengths)
-    for place in reversed(range(len(lengths))):
-        taken = min(lengths[place], reserved)
-        lengths[place] -= taken
-        reserved -= taken
-    return lengths
 
 
 class DataMixer(LightningDataModule):
@@ -156,14 +142,11 @@ class DataMixer(LightningDataModule):
             DomainSequences(self.store, name, "validation", self.context) for name in names
         ]
         tokens = [entry.train_tokens for entry in self.store.domains]
-        self._reserve = [self._held_out(domain) for domain in train]
         self.mixer.setup(names, tokens, self.batch_size * world_size, self.store.vocab_size)
         self.train_domains = train
+        self._reserved = [self._held_out(index, domain) for index, domain in enumerate(train)]
         self.sampler = MixtureSampler(
-            [
-                shortened(domain.chunk_lengths.tolist(), reserved)
-                for domain, reserved in zip(train, self._reserve, strict=True)
-            ],
+            [domain.chunk_lengths.tolist() for domain in train],
             self.mixer.sampling_weights.numpy(),
             self.batch_size * world_size,
             self.seed,
@@ -171,27 +154,39 @@ class DataMixer(LightningDataModule):
             self.lookahead,
             rank,
             world_size,
+            self._reserved,
         )
 
-    def _held_out(self, domain: DomainSequences) -> int:
-        """Sequences at a domain's end that are kept from training, for the mixer's probes."""
-        held_out = self.mixer.held_out
-        if held_out and len(domain) < 2 * held_out:
+    def _held_out(self, index: int, domain: DomainSequences) -> list[int]:
+        """Sequences, evenly spaced over a domain, that are kept from training for probes.
+
+        Raises:
+            UserError: if the mixer's probes make no sense, or the domain is too small for them.
+        """
+        mixer = self.mixer
+        if Signal.PROBE not in mixer.needs or not mixer.probes(index):
+            return []
+        if not 1 <= mixer.probe <= mixer.held_out:
+            raise UserError(
+                f"{type(mixer).__name__} probes {mixer.probe} of {mixer.held_out} held-out "
+                "sequences: set probe ≥ 1 and held_out ≥ probe"
+            )
+        if len(domain) < 2 * mixer.held_out:
             raise UserError(
                 f"domain {domain.domain!r} has {len(domain)} sequences, too few to hold out "
-                f"{held_out} of them: lower mixer.init_args.held_out or data.context"
+                f"{mixer.held_out} of them: lower mixer.init_args.held_out or data.context"
             )
-        return held_out
+        places = np.linspace(0, len(domain) - 1, mixer.held_out)
+        return [int(place) for place in places.round()]
 
     def probe_batch(self, step: int) -> Batch:
-        """Held-out sequences, ``mixer.probe`` of every domain, drawn by seed and step alone."""
+        """Held-out sequences, ``mixer.probe`` of each probed domain, by seed and step alone."""
         picks = []
-        for index, (domain, reserved) in enumerate(
-            zip(self.train_domains, self._reserve, strict=True)
-        ):
-            draw = np.random.default_rng([self.seed, step, index])
-            chosen = draw.choice(reserved, min(self.mixer.probe, reserved), replace=False)
-            picks += [(index, len(domain) - 1 - int(place)) for place in chosen]
+        for index, reserved in enumerate(self._reserved):
+            if reserved:
+                draw = np.random.default_rng([self.seed, step, index])
+                chosen = draw.choice(reserved, self.mixer.probe, replace=False)
+                picks += [(index, int(place)) for place in chosen]
         return MixtureDataset(self.train_domains).__getitems__(picks)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -241,6 +236,7 @@ class DataMixer(LightningDataModule):
             "draw": self.draw,
             "lookahead": self.lookahead,
             "seed": self.seed,
+            "held out": self.mixer.held_out,
             "mixer": type(self.mixer).__name__,
         }
 

@@ -20,17 +20,27 @@ class DomainPass:
         chunk_lengths: sequences in each of the domain's chunks.
         seed: of the experiment.
         domain: the domain's index, so that domains differ in order.
+        reserved: indices of sequences that are never drawn.
 
     Raises:
         UserError: if there is no sequence at all.
     """
 
-    def __init__(self, chunk_lengths: Sequence[int], seed: int, domain: int) -> None:
-        self.chunk_lengths = np.asarray(chunk_lengths, dtype=np.int64)
+    def __init__(
+        self,
+        chunk_lengths: Sequence[int],
+        seed: int,
+        domain: int,
+        reserved: Sequence[int] = (),
+    ) -> None:
+        whole = np.asarray(chunk_lengths, dtype=np.int64)
+        self._bounds = np.concatenate([[0], np.cumsum(whole)])
+        self._reserved = np.sort(np.asarray(reserved, dtype=np.int64))
+        inside = np.searchsorted(self._reserved, self._bounds)
+        self.chunk_lengths = whole - np.diff(inside)
         self.length = int(self.chunk_lengths.sum())
         if self.length == 0:
             raise UserError(f"domain {domain} holds no whole sequence: nothing can be drawn")
-        self.starts = np.concatenate([[0], np.cumsum(self.chunk_lengths)[:-1]])
         self.seed, self.domain = seed, domain
         self.seek(0, 0)
 
@@ -58,7 +68,10 @@ class DomainPass:
         length = int(self.chunk_lengths[chunk])
         self._end = int(self._ends[place])
         self._first = self._end - length
-        self._order: list[int] = (self.starts[chunk] + self._permutation(length, chunk)).tolist()
+        free = np.arange(self._bounds[chunk], self._bounds[chunk + 1])
+        if len(self._reserved):
+            free = np.setdiff1d(free, self._reserved, assume_unique=True)
+        self._order: list[int] = free[self._permutation(length, chunk)].tolist()
 
     def _permutation(self, length: int, *chunk: int) -> npt.NDArray[np.int64]:
         key = [self.seed, self.domain, self.epoch, *(number + 1 for number in chunk)]

@@ -73,6 +73,7 @@ class MixtureSampler(Sampler[list[Pick]]):
         lookahead: batches between ``set_weights`` and the first batch drawn by it, ≥ 0.
         rank: of this process.
         world_size: number of processes; must divide ``batch_size``.
+        reserved: for each domain the indices of sequences that are never drawn. None: none.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class MixtureSampler(Sampler[list[Pick]]):
         lookahead: int = 4,
         rank: int = 0,
         world_size: int = 1,
+        reserved: Sequence[Sequence[int]] | None = None,
     ) -> None:
         if batch_size % world_size:
             raise UserError(
@@ -92,7 +94,10 @@ class MixtureSampler(Sampler[list[Pick]]):
             )
         self.batch_size, self.draw, self.lookahead = batch_size, draw, lookahead
         self.rank, self.world_size = rank, world_size
-        self.passes = [DomainPass(lengths, seed, s) for s, lengths in enumerate(chunk_lengths)]
+        kept = reserved if reserved is not None else [()] * len(chunk_lengths)
+        self.passes = [
+            DomainPass(lengths, seed, s, kept[s]) for s, lengths in enumerate(chunk_lengths)
+        ]
         self.generator = np.random.Generator(np.random.PCG64([seed, 0x5A]))
         self.weights = np.array(weights, dtype=np.float64)
         self.credit = np.zeros(len(self.passes))

@@ -16,6 +16,8 @@ from torch import Tensor
 TIGHT = 1e-5
 EXACT = 1e-9
 ROUNDING = 1e-15
+SMALLEST = 1e-12
+NEWTON_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,15 @@ class Programme:
         Without limits this is Frank and Wolfe's bound. With limits it is a necessary condition
         only: no descent may lead towards the weights that keep all constraints.
         """
+        slope = self.slope(weights)
+        return float(slope @ weights - self.least(slope))
+
+    def slope(self, weights: Tensor) -> Tensor:
+        """(m,) the objective's gradient."""
         slope = 2 * self.root.T @ (self.root @ weights) + self.linear
         if self.entropy:
-            slope = slope + self.entropy * (weights.clamp(min=1e-300).log() + 1)
-        return float(slope @ weights - self.least(slope))
+            slope = slope + self.entropy * (weights.clamp(min=SMALLEST).log() + 1)
+        return slope
 
     def least(self, slope: Tensor) -> Tensor:
         """The least ``slope · w`` over all feasible weights; with limits, that of ``inside``."""
@@ -84,11 +91,10 @@ def refine(programme: Programme, found: Tensor) -> Tensor:
 
     Returns:
         (m,) the exact minimum; ``found`` itself where its binding constraints prove not to be
-        those of the minimum (a constraint broken, or a multiplier of the wrong sign and no gain),
-        or where entropy makes the system one that is not linear.
+        those of the minimum (a constraint broken, or a multiplier of the wrong sign and no gain).
     """
     if programme.entropy:
-        return found
+        return found if programme.rows is not None else _entropic_minimum(programme, found)
     m = len(found)
     low = found - programme.lowest < TIGHT
     rows = [torch.ones(1, m, dtype=found.dtype), torch.eye(m, dtype=found.dtype)[low]]
@@ -109,6 +115,27 @@ def refine(programme: Programme, found: Tensor) -> Tensor:
     # Constraints that depend on each other have multipliers of any sign; the objective then tells.
     right = signs_right or programme.objective(weights) < programme.objective(found) - ROUNDING
     return weights if right and programme.violation(weights) <= EXACT else found
+
+
+def _entropic_minimum(programme: Programme, found: Tensor) -> Tensor:
+    """Newton's method in ratios, so that small weights become as exact as large ones."""
+    weights = found.clamp(min=SMALLEST).maximum(programme.lowest)
+    for _ in range(NEWTON_STEPS):
+        slope = programme.slope(weights)
+        free = weights > programme.lowest + EXACT
+        curvature = 2 * programme.root.T @ programme.root + torch.diag(programme.entropy / weights)
+        inside = curvature[free][:, free]
+        one = torch.ones(int(free.sum()), 1, dtype=weights.dtype)
+        system = torch.cat(
+            [torch.cat([inside, one], dim=1), torch.cat([one.T, one.new_zeros(1, 1)], dim=1)]
+        )
+        right = torch.cat([-slope[free], one.new_zeros(1)])
+        step = torch.linalg.solve(system, right)[:-1]
+        ratio = (step / weights[free]).clamp(-1, 1).exp()
+        weights = weights.clone()
+        weights[free] = (weights[free] * ratio).maximum(programme.lowest[free])
+        weights[free] *= (1 - weights[~free].sum()) / weights[free].sum()
+    return weights
 
 
 def _equality_minimum(

@@ -17,6 +17,8 @@ from dograph.graph.minimum import NO_EDGE, RIDGE, Solution, exact, minimum
 Geometry = Literal["euclidean", "entropic"]
 SMALLEST = 1e-12
 """What an entropic step may start from; weights of 0 could never grow."""
+LEAST = 1e-8
+"""What it may end at: the solver tells no smaller weight from 0, where the slope is infinite."""
 
 
 class ScheduleSolver(nn.Module):
@@ -54,6 +56,10 @@ class ScheduleSolver(nn.Module):
         if not 0 <= floor < 1:
             raise UserError(f"floor is {floor}: it must lie in [0, 1)")
         self.edges, self.geometry, self.floor = edges, geometry, floor
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets its counts and terms."""
         self.solves = self.failures = 0
         self.terms: dict[str, float] = {}
 
@@ -93,6 +99,7 @@ class ScheduleSolver(nn.Module):
         """
         start = time.perf_counter()
         self.solves += 1
+        self.terms = {}
         try:
             weights = self._solve(
                 *(exact(x) for x in (b, R, laplacian_root, P, prior, previous)),
@@ -137,6 +144,8 @@ class ScheduleSolver(nn.Module):
             rows = edge_differences(laplacian_root) @ relative
             limits = delta.expand(len(rows)).clamp(max=NO_EDGE / prior.min().item())
         lowest = self.floor * prior
+        if entropic:
+            lowest = lowest.clamp(min=LEAST)
         more = (lowest,) if rows is None or limits is None else (lowest, rows, limits)
         weights = minimum(
             schedule_layer(size, 0 if rows is None else len(rows), entropic),

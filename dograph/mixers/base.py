@@ -189,6 +189,10 @@ class BaseMixer(nn.Module):
         """Which signals to gather for a step, after ``step`` are done. Default: all it needs."""
         return self.needs
 
+    def probes(self, domain: int) -> bool:
+        """Whether a domain is probed, and a part of it held out for that. Default: all are."""
+        return True
+
     def check(self, batch_size: int) -> None:
         """Raises UserError where the settings do not fit a global batch of ``batch_size``."""
 

@@ -84,8 +84,9 @@ class LookAhead:
         gradients = torch.autograd.grad(
             bound, [logs[name] for name in learnt], allow_unused=True, materialize_grads=True
         )
+        scale = max(alignment.abs().max().item(), 1e-12)
         for name, gradient in zip(learnt, gradients, strict=True):
-            step = -RATE * gradient.item() / max(abs(bound.item()), 1e-12)
+            step = -RATE * gradient.item() / scale
             if math.isfinite(step):
                 moved = self.moved[name] + max(-LARGEST_STEP, min(LARGEST_STEP, step))
                 self.moved[name] = max(-FURTHEST, min(FURTHEST, moved))

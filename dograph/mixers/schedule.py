@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Set
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -40,14 +42,15 @@ class DoGraphSchedule(BaseMixer):
         − ⟨b, w⟩ + (κ/2)‖R w‖² + (λ/2) w̃ᵀLw̃ + (ν/2) χ²(α, α_0) + (μ/2)‖α − α_prev‖²
 
     over ``α ≥ ε α_0``, ``|w̃_i − w̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``), where
-    ``b = Mᵀt/s``, ``RᵀR = MᵀM/s``, s the clusters' mean squared norm. Losses count alike, unless
-    ``reweigh``. The average of α serves as a proxy's result.
+    ``b = Mᵀt/s``, ``RᵀR = MᵀM/s``, s the sequences' mean of their cluster's ``‖m‖²``. Losses
+    count alike, unless ``reweigh``. The average of α serves as a proxy's result.
 
     Args:
         clusters: K ≥ 1.
         interval: optimiser steps between two updates, ≥ 1.
         observed: steps before an update whose sequences are sketched, 1 … ``interval``.
-        window: sequences whose sketches are clustered, the newest of all that were sketched.
+        window: sequences whose sketches are clustered, the newest of all that were sketched. Many
+            smooth P; few keep to the model's gradients of today.
         target: whose loss is to fall. None: all sources alike; weights by name: any mixture; a
             name: that source alone, which is then never drawn.
         held_out: sequences of each source kept from training, for probes.
@@ -69,6 +72,7 @@ class DoGraphSchedule(BaseMixer):
 
     Attributes:
         graph: the last domain graph; its labels are the window's sequences, oldest first.
+        graph_domain: (n,) human domains of these sequences.
         record: of every update, for the pictures.
     """
 
@@ -79,7 +83,7 @@ class DoGraphSchedule(BaseMixer):
         clusters: int = 11,
         interval: int = 40,
         observed: int = 4,
-        window: int = 2048,
+        window: int = 512,
         target: str | dict[str, float] | None = None,
         held_out: int = 32,
         probe: int = 4,
@@ -98,8 +102,8 @@ class DoGraphSchedule(BaseMixer):
         seed: int = 0,
         prior: dict[str, float] | None = None,
     ) -> None:
-        super().__init__(update_every=interval, prior=prior)
         for key, value, least in (
+            ("interval", interval, 1),
             ("clusters", clusters, 1),
             ("observed", observed, 1),
             ("held_out", held_out, 1),
@@ -109,9 +113,13 @@ class DoGraphSchedule(BaseMixer):
             ("max_difference", 0 if max_difference is None else max_difference, 0),
             ("prior_pull", prior_pull, 0),
             ("neighbours", neighbours, 1),
+            ("beta", beta, 0),
         ):
-            if not value >= least:
+            if not least <= value < math.inf:
                 raise UserError(f"mixer.init_args.{key} is {value}: it must be ≥ {least}")
+        super().__init__(update_every=interval, prior=prior)
+        if geometry not in ("euclidean", "entropic"):
+            raise UserError(f"geometry is {geometry!r}: it is 'euclidean' or 'entropic'")
         if observed > interval:
             raise UserError(
                 f"mixer.init_args.observed is {observed}: it must be ≤ interval ({interval})"
@@ -140,6 +148,7 @@ class DoGraphSchedule(BaseMixer):
         self.tracked = TrackedClusters(clusters, seed)
         self.targets: Tensor | None = None
         self.graph: DomainGraph | None = None
+        self.graph_domain = torch.zeros(0, dtype=torch.int64)
         self.solution: Solution | None = None
         self.record: list[dict[str, Any]] = []
 
@@ -154,6 +163,8 @@ class DoGraphSchedule(BaseMixer):
             raise UserError(f"target {self.target!r} is no domain: there are {list(self.domains)}")
         self.drawn = torch.tensor([name != self.target for name in self.domains])
         weights = super().initial_weights() * self.drawn
+        if not self.drawn.any():
+            raise UserError(f"the target {self.target!r} is the only source: nothing can be drawn")
         if not (weights[self.drawn] > 0).all():
             raise UserError("prior gives a source no weight: leave it out of the corpus instead")
         return weights / weights.sum()
@@ -167,8 +178,13 @@ class DoGraphSchedule(BaseMixer):
         self.targets = self.graph = self.solution = None
         self.record = []
         self.look_ahead.reset()
+        self.solver.reset()
         if self.published is not None:
             self.published.setup(self.domains, self.domain_tokens, self.batch_size, self.vocab_size)
+
+    def probes(self, domain: int) -> bool:
+        """Only what the target is made of."""
+        return bool(self.target_mixture[domain] > 0)
 
     def needs_at(self, step: int) -> Set[Signal]:
         """Sketches of the last ``observed`` steps before an update, and a probe with the last."""
@@ -183,8 +199,11 @@ class DoGraphSchedule(BaseMixer):
     def step(self, seen: Seen) -> bool:
         """Keeps what is sketched, then updates where an update is due."""
         observed = seen.step % self.update_every >= self.update_every - self.observed
-        if observed and seen.sketch is not None and bool(torch.isfinite(seen.sketch).all()):
-            self.recent.add(seen.sketch, seen.domain)
+        if observed and seen.sketch is not None:
+            if bool(torch.isfinite(seen.sketch).all()):
+                self.recent.add(seen.sketch, seen.domain)
+            else:
+                logger.warning("step %d: sketches are not finite and left out", seen.step + 1)
         return super().step(seen)
 
     @property
@@ -204,6 +223,7 @@ class DoGraphSchedule(BaseMixer):
             return self.weights
         probe = mean_by_domain(seen.probe_sketch.cpu(), seen.probe_domain.cpu(), len(self.domains))
         if not torch.isfinite(probe).all():
+            logger.warning("step %d: the probe is not finite; weights stay", seen.step + 1)
             return self.weights
         before = self.targets
         self.targets = probe if before is None else self.memory * before + (1 - self.memory) * probe
@@ -212,7 +232,7 @@ class DoGraphSchedule(BaseMixer):
             logger.info("step %d: cluster %s", seen.step + 1, change)
         graph = self._domain_graph(labels)
         problem = self._problem(graph, labels, self.targets)
-        if before is not None:
+        if before is not None and self.look_ahead.active:
             earlier = self._problem(graph, labels, before)
             now = self._problem(graph, labels, probe)[0]
             self.look_ahead.learn(self.solver, earlier, now, self._fixed)
@@ -224,30 +244,25 @@ class DoGraphSchedule(BaseMixer):
         shares = problem[3] @ self.solution.weights.detach()
         graph.weights = shares / shares.sum()
         self.graph = graph
-        self._note(seen.step + 1, graph, labels, problem[3], weights, len(changes))
+        self.graph_domain = self.recent.domain.clone()
+        self._note(seen.step + 1, graph, problem[3], weights, len(changes))
         return weights
 
     def diagnostics(self) -> dict[str, float]:
-        """Clusters, alignment with human labels, the terms' values, scalars, solver's health."""
-        if self.graph is None or self.solution is None:
+        """Clusters, agreement with human labels, the terms' values, scalars, solver's health."""
+        if not self.record:
             return {}
         last = self.record[-1]
         return {
-            "effective_clusters": effective_number(self.graph.weights),
-            "mutual_information": last["mutual_information"],
-            "cluster_changes": float(sum(update["changes"] for update in self.record)),
-            "movement": last["movement"],
-            "solver_milliseconds": 1000 * self.solution.seconds,
-            "solver_optimal": float(self.solution.ok),
-            "solver_failures": float(self.solver.failures),
-            **{f"term/{name}": value for name, value in self.solver.terms.items()},
-            **{f"scalar/{name}": value for name, value in self.look_ahead.values().items()},
+            **last["diagnostics"],
+            **{f"term/{name}": value for name, value in last["terms"].items()},
+            **{f"scalar/{name}": value for name, value in last["scalars"].items()},
+            **({} if self.published is None else self._of_published()),
         }
 
-    @property
-    def graph_domain(self) -> Tensor:
-        """(n,) human domains of the graph's sequences."""
-        return self.recent.domain
+    def _of_published(self) -> dict[str, float]:
+        found = self.published.diagnostics() if self.published is not None else {}
+        return {f"reweigh/{name}": value for name, value in found.items()}
 
     @property
     def _fixed(self) -> dict[str, float]:
@@ -277,7 +292,9 @@ class DoGraphSchedule(BaseMixer):
     def _problem(self, graph: DomainGraph, labels: Tensor, targets: Tensor) -> list[Tensor]:
         """b, R, the Laplacian's root, P, α_0 and α_prev of the drawn sources."""
         means = cluster_means(self.recent.sketches, labels)
-        scale = graph.kernel.diagonal().mean().clamp(min=1e-30)
+        # By sequences: clusters of one or two are mostly noise, and their norms the largest.
+        share = graph.counts.double() / graph.counts.sum()
+        scale = (share @ graph.kernel.diagonal()).clamp(min=1e-30)
         shares = contingency(labels, self.recent.domain, len(self.domains))[:, self.drawn]
         edges = edge_rows(
             affinity(graph.distances, self.neighbours), len(means) * self.neighbours // 2
@@ -294,14 +311,12 @@ class DoGraphSchedule(BaseMixer):
         ]
 
     def _note(
-        self,
-        step: int,
-        graph: DomainGraph,
-        labels: Tensor,
-        shares: Tensor,
-        weights: Tensor,
-        changes: int,
+        self, step: int, graph: DomainGraph, shares: Tensor, weights: Tensor, changes: int
     ) -> None:
+        assert self.solution is not None
+        before = self.record[-1]["diagnostics"]["cluster_changes"] if self.record else 0.0
+        if self.record:
+            self.record[-1]["contingency"] = []  # only the last is drawn
         self.record.append(
             {
                 "step": step,
@@ -310,9 +325,15 @@ class DoGraphSchedule(BaseMixer):
                 "contingency": shares.tolist(),
                 "terms": dict(self.solver.terms),
                 "scalars": self.look_ahead.values(),
-                "mutual_information": mutual_information(labels, self.recent.domain),
-                "movement": 0.5 * (weights - self.weights).abs().sum().item(),
-                "changes": changes,
+                "diagnostics": {
+                    "effective_clusters": effective_number(graph.weights),
+                    "mutual_information": mutual_information(graph.labels, self.graph_domain),
+                    "cluster_changes": before + changes,
+                    "movement": 0.5 * (weights - self.weights).abs().sum().item(),
+                    "solver_milliseconds": 1000 * self.solution.seconds,
+                    "solver_optimal": float(self.solution.ok),
+                    "solver_failures": float(self.solver.failures),
+                },
             }
         )
 
@@ -325,7 +346,9 @@ class DoGraphSchedule(BaseMixer):
             "targets": self.targets,
             "look_ahead": self.look_ahead.state_dict(),
             "record": list(self.record),
-            "terms": dict(self.solver.terms),
+            "failures": self.solver.failures,
+            "graph": None if self.graph is None else asdict(self.graph),
+            "graph_domain": self.graph_domain,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -336,4 +359,6 @@ class DoGraphSchedule(BaseMixer):
         self.targets = state["targets"]
         self.look_ahead.load_state_dict(state["look_ahead"])
         self.record = list(state["record"])
-        self.solver.terms = dict(state["terms"])
+        self.solver.failures = int(state["failures"])
+        self.graph = None if state["graph"] is None else DomainGraph(**state["graph"])
+        self.graph_domain = state["graph_domain"]

@@ -94,7 +94,8 @@ def training_flops(
         flops += 3 * forward
     if gatherer.sketcher is None:
         return flops
-    mixer, batch = gatherer.data.mixer, gatherer.data.sampler.batch_size
+    data, trainer = gatherer.data, gatherer.trainer
+    mixer = data.mixer
     needed = [mixer.needs_at(step) for step in range(steps)]
     sketched = sum(Signal.SKETCH in needs for needs in needed) / max(steps, 1)
     probed = sum(Signal.PROBE in needs for needs in needed) / max(steps, 1)
@@ -102,5 +103,8 @@ def training_flops(
         sketch: float = 2 * forward * gatherer.data.batch_size
     else:
         sketch = sketch_flops(model.network, gatherer.sketcher, context)
-    probe = mixer.probe * len(mixer.domains) / batch
+    # Every rank makes the whole probe, once an optimiser step.
+    probed_domains = sum(mixer.probes(index) for index in range(len(mixer.domains)))
+    batch = data.sampler.batch_size * int(trainer.accumulate_grad_batches)
+    probe = mixer.probe * probed_domains * trainer.world_size / batch
     return flops + sketched * sketch + probed * probe * (forward + sketch)

@@ -36,7 +36,7 @@ class Change:
 
 
 class TrackedClusters:
-    """K-means, warm-started from the last centres and matched to them.
+    """K-means, warm-started from the last centres (if there are K) and matched to them.
 
     New centres are matched to the last ones by optimal assignment of their squared distances. A
     pair is one cluster, with one number, if at least half of the sequences nearest to the old
@@ -56,7 +56,7 @@ class TrackedClusters:
         self.clusters, self.seed = clusters, seed
         self.numbers: list[int] = []
         self.centres: Tensor | None = None
-        self._born = 0
+        self._born = 1
 
     def update(self, sketches: Tensor) -> tuple[Tensor, list[Change]]:
         """Clusters a window anew.

@@ -51,7 +51,8 @@ class SketchWindow:
 
     def state_dict(self) -> dict[str, Any]:
         """What it holds."""
-        return {"sketches": self._sketches, "domain": self._domain}
+        # Clones: a view would take all that it is a view of into the checkpoint.
+        return {"sketches": self._sketches.clone(), "domain": self._domain.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what ``state_dict`` gave."""

@@ -176,6 +176,20 @@ def test_it_is_doges_update_under_the_named_settings():
     torch.testing.assert_close(found.weights, expected, atol=1e-5, rtol=0)
 
 
+def test_entropic_steps_do_not_freeze_without_a_floor():
+    """DoGE's setting, 80 times over: a weight may fall to nothing, the others go on."""
+    _, R, root, _, prior, weights = instance(4, 4, seed=2)
+    scores = torch.tensor([0.3, 0.0, 0.1, 0.2], dtype=torch.float64)
+    solver = ScheduleSolver(geometry="entropic", floor=0.0)
+    for _ in range(80):
+        expected = mirrored(weights, scores, mu=0.5, smoothing=0.0)
+        solution = solver(scores, R, root, torch.eye(4), prior, weights, kappa=0.0, mu=0.5)
+        assert solution.ok, solution.status
+        torch.testing.assert_close(solution.weights, expected, atol=1e-4, rtol=0)
+        weights = solution.weights
+    assert weights[0] > 0.99
+
+
 def test_no_difference_along_a_connected_graph_is_the_priors_cluster_shares():
     b, R, _, P, prior, previous = instance(5, 4, seed=4)
     connected = torch.ones(5, 5, dtype=torch.float64).fill_diagonal_(0)
@@ -228,6 +242,7 @@ def broken(change):
         (lambda parts: parts.__setitem__(1, torch.zeros(2, 5)), True),  # a kernel of rank 0
         (lambda parts: parts.__setitem__(2, torch.zeros(0, 5)), True),  # no edge
         (lambda parts: parts.__setitem__(2, torch.zeros(4, 5)), True),  # edges that bind nothing
+        (lambda parts: parts[4].mul_(20), False),  # a prior whose floor is above 1
         (lambda parts: parts[0].fill_(torch.nan), False),
         (lambda parts: parts[3].fill_(torch.inf), False),
         (lambda parts: parts[3][2].zero_(), False),  # a cluster that no source has

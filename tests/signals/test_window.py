@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
-from dograph.signals.tracking import Change, TrackedClusters
+from dograph.signals.tracking import TrackedClusters
 from dograph.signals.window import SketchWindow, contingency, mean_by_domain
 
 
@@ -72,7 +72,7 @@ def test_clusters_keep_their_numbers_while_they_drift():
     for step in range(40):
         labels, changes = tracked.update(cloud(centres + step * drift, seed=step))
         assert not changes
-        assert tracked.numbers == [0, 1, 2, 3]
+        assert tracked.numbers == [1, 2, 3, 4]
         of_cloud = [labels[30 * index : 30 * index + 30].unique().tolist() for index in range(4)]
         first = of_cloud if first is None else first
         assert of_cloud == first and all(len(found) == 1 for found in of_cloud)
@@ -88,13 +88,27 @@ def test_births_deaths_and_merges_are_told():
     }
     # The third group is gone and another has come beyond the second: a death and a birth.
     _, changes = tracked.update(cloud(torch.tensor([[0.0, 0.0], [8.0, 0.0], [60.0, 0.0]])))
-    assert sorted(map(str, changes)) == ["birth of 3", f"death of {numbers[2]}"]
-    assert sorted(tracked.numbers) == sorted({numbers[0], numbers[1], 3})
-    # All in one place: what is left of the others goes there.
-    _, changes = tracked.update(torch.zeros(90, 2))
+    assert sorted(map(str, changes)) == ["birth of 4", f"death of {numbers[2]}"]
+    assert sorted(tracked.numbers) == sorted({numbers[0], numbers[1], 4})
+    # All in one place, between the first two: one cluster is left, and takes another over.
+    _, changes = tracked.update(torch.tensor([[3.0, 0.0]]).expand(90, 2))
     assert len(tracked.numbers) == 1
-    assert all(change.kind in ("merge", "death", "birth") for change in changes)
-    assert str(Change("merge", 2, into=0)) == "merge of 2 into 0"
+    (left,) = tracked.numbers
+    assert left == numbers[0]  # all sequences are nearest to the first
+    assert sorted(map(str, changes)) == sorted(f"death of {number}" for number in (numbers[1], 4))
+
+
+def test_a_merge_names_where_it_went():
+    tracked = TrackedClusters(2, seed=0)
+    tracked.update(cloud(torch.tensor([[0.0, 0.0], [4.0, 0.0]])))
+    # Both groups stay where they are, but a third, far away, takes one of the two centres.
+    near = cloud(torch.tensor([[0.0, 0.0], [4.0, 0.0]]), each=60)
+    far = cloud(torch.tensor([[900.0, 0.0]]), each=30)
+    _, changes = tracked.update(torch.cat([near, far]))
+    kinds = {change.kind: change for change in changes}
+    assert kinds["birth"].number == 3
+    assert kinds["merge"].into in tracked.numbers
+    assert kinds["merge"].number not in tracked.numbers
 
 
 def test_tracking_continues_over_its_state():

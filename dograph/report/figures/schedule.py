@@ -132,7 +132,7 @@ def _draw_contingency(axes: Axes, last: Update, names: Sequence[str]) -> None:
 def _draw_terms(axes: Axes, record: Sequence[Update]) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    names = list(record[-1]["terms"])
+    names = list(dict.fromkeys(name for update in record for name in update["terms"]))
     sizes = np.array([[abs(update["terms"].get(name, 0.0)) for name in names] for update in record])
     shares = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1e-30)
     steps = [update["step"] for update in record]
