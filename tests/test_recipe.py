@@ -45,6 +45,7 @@ def test_recipes_of_the_comparison_differ_in_the_mixer_alone():
     compared = [
         compose(path, stage="main" if stage_names(path) else None, artefacts=STANDING)
         for path in RECIPES
+        if path.stem != "dograph_proxy_gpt2"  # its main run is of another size
     ]
     for composition in compared:
         for key in ("mixer", "name", "sketch"):
