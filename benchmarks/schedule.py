@@ -19,7 +19,7 @@ from solver import milliseconds
 from timed_run import timed_run
 
 from dograph.graph.domain_graph import affinity
-from dograph.graph.schedule_solver import ScheduleSolver, edge_rows
+from dograph.graph.schedule_solver import Problem, ScheduleSolver, edge_rows
 from dograph.mixers import BaseMixer, DoGraphSchedule, Stratified
 from dograph.run import quieten
 from dograph.signals.kernel import gradient_kernel, squared_distances
@@ -51,7 +51,7 @@ def solve_times(clusters: int, sources: int, repeats: int) -> tuple[float, float
     solver = ScheduleSolver()
 
     def solve(alignment: torch.Tensor) -> torch.Tensor:
-        solution = solver(alignment, root, edges, shares, prior, prior, lam=0.1)
+        solution = solver(Problem(alignment, root, edges, shares, prior, prior), lam=0.1)
         assert solution.ok, solution.status
         return solution.weights
 

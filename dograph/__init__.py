@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from dograph.errors import UserError
     from dograph.evaluation.perplexity import DomainPerplexity
     from dograph.graph.solver import GraphSolver
-    from dograph.mixers.base import BaseMixer, Seen, Signal
+    from dograph.mixers.base import BaseMixer
     from dograph.mixers.doge import DoGE, DoGEOnline
     from dograph.mixers.dograph import DoGraph
     from dograph.mixers.doremi import DoReMi, DoReMiOnline
     from dograph.mixers.dynamic_loss import DynamicLoss
     from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
     from dograph.mixers.schedule import DoGraphSchedule
+    from dograph.mixers.seen import Seen, Signal
     from dograph.mixing import MixingCallback
     from dograph.model import LanguageModel
     from dograph.report.tensorboard import MixtureReport
@@ -48,9 +49,9 @@ _HOMES = {
     "MixtureReport": "report.tensorboard",
     "MixtureSampler": "data.sampler",
     "Proportional": "mixers.fixed",
-    "Seen": "mixers.base",
+    "Seen": "mixers.seen",
     "SequenceSketcher": "signals.sketches",
-    "Signal": "mixers.base",
+    "Signal": "mixers.seen",
     "SketchSettings": "signals.sketches",
     "Store": "corpus.store",
     "Stratified": "mixers.fixed",

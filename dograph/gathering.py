@@ -9,7 +9,7 @@ from torch import Tensor
 from dograph.data.batch import Batch
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
-from dograph.mixers.base import Seen, Signal
+from dograph.mixers.seen import Seen, Signal
 from dograph.model import LanguageModel
 from dograph.reference import load_reference
 from dograph.signals.domain_gradients import DomainGradients

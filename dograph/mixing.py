@@ -12,7 +12,8 @@ from dograph.data.batch import Batch
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
 from dograph.gathering import SignalGatherer
-from dograph.mixers.base import Seen, on_simplex, rehearse
+from dograph.mixers.base import on_simplex, rehearse
+from dograph.mixers.seen import Seen
 from dograph.model import LanguageModel
 from dograph.signals.sketches import SketchSettings
 

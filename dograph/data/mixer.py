@@ -16,8 +16,9 @@ from dograph.data.batch import Batch
 from dograph.data.domains import DomainSequences, MixtureDataset, as_read
 from dograph.data.sampler import Draw, MixtureSampler
 from dograph.errors import UserError
-from dograph.mixers.base import BaseMixer, Signal
+from dograph.mixers.base import BaseMixer
 from dograph.mixers.fixed import Stratified
+from dograph.mixers.seen import Signal
 
 
 class EvenlySpaced(Sampler[list[tuple[int, int]]]):

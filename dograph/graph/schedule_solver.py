@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cvxpy as cp
 import torch
@@ -12,13 +12,34 @@ from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor, nn
 
 from dograph.errors import UserError
-from dograph.graph.minimum import NO_EDGE, RIDGE, Solution, exact, minimum
+from dograph.graph.minimum import NO_EDGE, Solution, exact, minimum
 
 Geometry = Literal["euclidean", "entropic"]
 SMALLEST = 1e-12
 """What an entropic step may start from; weights of 0 could never grow."""
 LEAST = 1e-8
 """What it may end at: the solver tells no smaller weight from 0, where the slope is infinite."""
+
+
+class Problem(NamedTuple):
+    """What a schedule is made from.
+
+    Attributes:
+        b: (K,) alignment of each cluster's mean gradient with the target's.
+        R: (r, K) root of the clusters' kernel, ``RᵀR = MᵀM``, in b's units.
+        laplacian_root: (E, K), a row ``√A_ij (e_i − e_j)`` for each edge (``edge_rows``):
+            ``SᵀS = L``; its rows also say where the edges are.
+        P: (K, S) share of each cluster in each source; columns sum to 1.
+        prior: (S,) α_0 > 0 on the simplex.
+        previous: (S,) α_prev on the simplex.
+    """
+
+    b: Tensor
+    R: Tensor
+    laplacian_root: Tensor
+    P: Tensor
+    prior: Tensor
+    previous: Tensor
 
 
 class ScheduleSolver(nn.Module):
@@ -65,12 +86,7 @@ class ScheduleSolver(nn.Module):
 
     def forward(
         self,
-        b: Tensor,
-        R: Tensor,
-        laplacian_root: Tensor,
-        P: Tensor,
-        prior: Tensor,
-        previous: Tensor,
+        problem: Problem,
         *,
         kappa: float | Tensor = 1.0,
         lam: float | Tensor = 0.0,
@@ -81,13 +97,7 @@ class ScheduleSolver(nn.Module):
         """Solves the problem.
 
         Args:
-            b: (K,) alignment of each cluster's mean gradient with the target's.
-            R: (r, K) root of the clusters' kernel, ``RᵀR = MᵀM``, in b's units.
-            laplacian_root: (E, K), a row ``√A_ij (e_i − e_j)`` for each edge (``edge_rows``):
-                ``SᵀS = L``; its rows also say where the edges are.
-            P: (K, S) share of each cluster in each source; columns sum to 1.
-            prior: (S,) α_0 > 0 on the simplex.
-            previous: (S,) α_prev on the simplex.
+            problem: what the weights are judged by.
             kappa: κ ≥ 0.
             lam: λ ≥ 0.
             mu: μ ≥ 0, > 0 for the entropic geometry.
@@ -102,95 +112,70 @@ class ScheduleSolver(nn.Module):
         self.terms = {}
         try:
             weights = self._solve(
-                *(exact(x) for x in (b, R, laplacian_root, P, prior, previous)),
-                *(exact(x) for x in (kappa, lam, mu, nu, delta)),
+                Problem(*map(exact, problem)),
+                **{"kappa": exact(kappa), "lam": exact(lam), "mu": exact(mu)},
+                **{"nu": exact(nu), "delta": exact(delta)},
             )
             status = "optimal"
         except Exception as error:  # no batch is worth a training run: the caller sees `ok`
             self.failures += 1
-            weights, status = exact(previous).detach().clone(), f"failed: {error}"
+            weights, status = exact(problem.previous).detach().clone(), f"failed: {error}"
         return Solution(weights, status, time.perf_counter() - start)
 
     def _solve(
         self,
-        b: Tensor,
-        R: Tensor,
-        laplacian_root: Tensor,
-        P: Tensor,
-        prior: Tensor,
-        previous: Tensor,
+        problem: Problem,
         kappa: Tensor,
         lam: Tensor,
         mu: Tensor,
         nu: Tensor,
         delta: Tensor,
     ) -> Tensor:
-        size = len(prior)
+        P, prior, previous = problem.P, problem.prior, problem.previous
         relative = P / (P @ prior)[:, None]  # w̃ = relative @ α
-        curvature, smoothness = R @ P, laplacian_root @ relative
+        curvature, smoothness = problem.R @ P, problem.laplacian_root @ relative
         quadratic = (kappa * curvature.T @ curvature + lam * smoothness.T @ smoothness) / 2
         quadratic = quadratic + nu / 2 * torch.diag(1 / prior)
-        linear = -P.T @ b - nu
+        linear = -P.T @ problem.b - nu
         entropic = self.geometry == "entropic"
-        if entropic:
-            linear = linear - mu * previous.clamp(min=SMALLEST).log()
-        else:
-            quadratic = quadratic + mu / 2 * torch.eye(size, dtype=torch.float64)
-            linear = linear - mu * previous
-        ridge = RIDGE * quadratic.detach().diagonal().mean().clamp(min=SMALLEST)
-        quadratic = quadratic + ridge * torch.eye(size, dtype=torch.float64)
-        rows = limits = None
-        if self.edges and len(laplacian_root):
-            rows = edge_differences(laplacian_root) @ relative
-            limits = delta.expand(len(rows)).clamp(max=NO_EDGE / prior.min().item())
         lowest = self.floor * prior
         if entropic:
+            linear = linear - mu * previous.clamp(min=SMALLEST).log()
             lowest = lowest.clamp(min=LEAST)
-        more = (lowest,) if rows is None or limits is None else (lowest, rows, limits)
+        else:
+            quadratic = quadratic + mu / 2 * torch.eye(len(prior), dtype=torch.float64)
+            linear = linear - mu * previous
+        rows = limits = None
+        if self.edges and len(problem.laplacian_root):
+            rows = edge_differences(problem.laplacian_root) @ relative
+            limits = delta.expand(len(rows)).clamp(max=NO_EDGE / prior.min().item())
         weights = minimum(
-            schedule_layer(size, 0 if rows is None else len(rows), entropic),
+            schedule_layer(len(prior), 0 if rows is None else len(rows), entropic),
             quadratic,
             linear,
             lowest,
-            more,
+            (lowest,) if rows is None or limits is None else (lowest, rows, limits),
             rows=rows,
             limits=limits,
             inside=prior.detach(),
             entropy=mu if entropic else None,
         )
-        self._note_terms(
-            weights, P @ weights, b, curvature, smoothness, prior, previous, kappa, lam, mu, nu
-        )
+        with torch.no_grad():
+            values = {
+                "alignment": -problem.b @ P @ weights,
+                "curvature": kappa / 2 * (curvature @ weights).square().sum(),
+                "graph": lam / 2 * (smoothness @ weights).square().sum(),
+                "prior": nu / 2 * ((weights - prior).square() / prior).sum(),
+                "proximity": mu * self._distance(weights, previous),
+            }
+            self.terms = {name: float(value) for name, value in values.items()}
         return weights
 
-    @torch.no_grad()
-    def _note_terms(
-        self,
-        weights: Tensor,
-        shares: Tensor,
-        b: Tensor,
-        curvature: Tensor,
-        smoothness: Tensor,
-        prior: Tensor,
-        previous: Tensor,
-        kappa: Tensor,
-        lam: Tensor,
-        mu: Tensor,
-        nu: Tensor,
-    ) -> None:
+    def _distance(self, weights: Tensor, previous: Tensor) -> Tensor:
+        """Half the squared distance, or the KL divergence."""
         if self.geometry == "entropic":
-            ratio = weights / previous.clamp(min=SMALLEST)
-            moved = mu * torch.special.xlogy(weights, ratio).sum()
-        else:
-            moved = mu / 2 * (weights - previous).square().sum()
-        terms = {
-            "alignment": -b @ shares,
-            "curvature": kappa / 2 * (curvature @ weights).square().sum(),
-            "graph": lam / 2 * (smoothness @ weights).square().sum(),
-            "prior": nu / 2 * ((weights - prior).square() / prior).sum(),
-            "proximity": moved,
-        }
-        self.terms = {name: float(value) for name, value in terms.items()}
+            return torch.special.xlogy(weights, weights / previous.clamp(min=SMALLEST)).sum()
+        return (weights - previous).square().sum() / 2
 
 
 @functools.cache

@@ -1,12 +1,13 @@
 """Mixers: what is drawn, and how it counts."""
 
-from dograph.mixers.base import BaseMixer, Seen, Signal
+from dograph.mixers.base import BaseMixer
 from dograph.mixers.doge import DoGE, DoGEOnline
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.doremi import DoReMi, DoReMiOnline
 from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
 from dograph.mixers.schedule import DoGraphSchedule
+from dograph.mixers.seen import Seen, Signal
 
 __all__ = [
     "BaseMixer",

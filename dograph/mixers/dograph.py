@@ -14,7 +14,8 @@ from dograph.graph.domain_graph import DomainGraph
 from dograph.graph.minimum import Solution
 from dograph.graph.objectives import alignment, robust
 from dograph.graph.solver import GraphSolver
-from dograph.mixers.base import BaseMixer, Seen, Signal
+from dograph.mixers.base import BaseMixer
+from dograph.mixers.seen import Seen, Signal
 from dograph.signals.clusters import (
     cluster_counts,
     cluster_means,

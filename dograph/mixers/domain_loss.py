@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dograph.mixers.base import Seen
+from dograph.mixers.seen import Seen
 
 
 def domain_counts(domain: Tensor, domains: int) -> Tensor:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError
-from dograph.mixers.base import BaseMixer, Seen, Signal, checked_floor
+from dograph.mixers.base import BaseMixer, checked_floor
 from dograph.mixers.domain_loss import domain_means, weighted_domains, weighted_sequences
+from dograph.mixers.seen import Seen, Signal
 
 
 def exponentiated(weights: Tensor, scores: Tensor, step_size: float, smoothing: float) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError
-from dograph.mixers.base import BaseMixer, Seen
+from dograph.mixers.base import BaseMixer
+from dograph.mixers.seen import Seen
 
 Strategy = Literal["linupper", "extremes"]
 

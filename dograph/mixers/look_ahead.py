@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dograph.graph.schedule_solver import ScheduleSolver
+from dograph.graph.schedule_solver import Problem, ScheduleSolver
 
 RATE = 0.2
 LARGEST_STEP = 0.5
@@ -54,7 +54,7 @@ class LookAhead:
     def learn(
         self,
         solver: ScheduleSolver,
-        earlier: list[Tensor],
+        earlier: Problem,
         alignment: Tensor,
         fixed: Mapping[str, float],
     ) -> None:
@@ -73,11 +73,11 @@ class LookAhead:
             for name, moved in self.moved.items()
         }
         scalars = {ARGUMENTS[name]: self.start[name] * log.exp() for name, log in logs.items()}
-        solution = solver(*earlier, **scalars, **fixed)
+        solution = solver(earlier, **scalars, **fixed)
         if not solution.ok:
             return
-        shares = earlier[3] @ solution.weights
-        bound = self.curvature / 2 * (earlier[1] @ shares).square().sum() - alignment @ shares
+        shares = earlier.P @ solution.weights
+        bound = self.curvature / 2 * (earlier.R @ shares).square().sum() - alignment @ shares
         learnt = [name for name, log in logs.items() if log.requires_grad]
         if not learnt or not bound.requires_grad:
             return

@@ -14,10 +14,11 @@ from torch import Tensor
 from dograph.errors import UserError
 from dograph.graph.domain_graph import DomainGraph, affinity
 from dograph.graph.minimum import Solution
-from dograph.graph.schedule_solver import Geometry, ScheduleSolver, edge_rows
-from dograph.mixers.base import BaseMixer, Seen, Signal, weights_by_name
+from dograph.graph.schedule_solver import Geometry, Problem, ScheduleSolver, edge_rows
+from dograph.mixers.base import BaseMixer, weights_by_name
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.look_ahead import LookAhead
+from dograph.mixers.seen import Seen, Signal
 from dograph.signals.clusters import (
     cluster_counts,
     cluster_means,
@@ -234,18 +235,18 @@ class DoGraphSchedule(BaseMixer):
         problem = self._problem(graph, labels, self.targets)
         if before is not None and self.look_ahead.active:
             earlier = self._problem(graph, labels, before)
-            now = self._problem(graph, labels, probe)[0]
+            now = self._problem(graph, labels, probe).b
             self.look_ahead.learn(self.solver, earlier, now, self._fixed)
-        self.solution = self.solver(*problem, **self.look_ahead.scalars(), **self._fixed)
+        self.solution = self.solver(problem, **self.look_ahead.scalars(), **self._fixed)
         if not self.solution.ok:
             logger.warning("step %d: %s; weights stay", seen.step + 1, self.solution.status)
         weights = torch.zeros(len(self.domains), dtype=torch.float64)
         weights[self.drawn] = self.solution.weights.detach()
-        shares = problem[3] @ self.solution.weights.detach()
+        shares = problem.P @ self.solution.weights.detach()
         graph.weights = shares / shares.sum()
         self.graph = graph
         self.graph_domain = self.recent.domain.clone()
-        self._note(seen.step + 1, graph, problem[3], weights, len(changes))
+        self._note(seen.step + 1, graph, problem.P, weights, len(changes))
         return weights
 
     def diagnostics(self) -> dict[str, float]:
@@ -289,8 +290,8 @@ class DoGraphSchedule(BaseMixer):
             numbers=tuple(self.tracked.numbers),
         )
 
-    def _problem(self, graph: DomainGraph, labels: Tensor, targets: Tensor) -> list[Tensor]:
-        """b, R, the Laplacian's root, P, α_0 and α_prev of the drawn sources."""
+    def _problem(self, graph: DomainGraph, labels: Tensor, targets: Tensor) -> Problem:
+        """The problem of the sources that are drawn."""
         means = cluster_means(self.recent.sketches, labels)
         # By sequences: clusters of one or two are mostly noise, and their norms the largest.
         share = graph.counts.double() / graph.counts.sum()
@@ -301,14 +302,14 @@ class DoGraphSchedule(BaseMixer):
         )
         values, vectors = torch.linalg.eigh(graph.kernel / scale)
         root = values.clamp(min=0).sqrt()[:, None] * vectors.T
-        return [
-            means @ (self.target_mixture @ targets) / scale,
-            root,
-            edges,
-            shares,
-            self.prior_weights[self.drawn],
-            self.weights[self.drawn],
-        ]
+        return Problem(
+            b=means @ (self.target_mixture @ targets) / scale,
+            R=root,
+            laplacian_root=edges,
+            P=shares,
+            prior=self.prior_weights[self.drawn],
+            previous=self.weights[self.drawn],
+        )
 
     def _note(
         self, step: int, graph: DomainGraph, shares: Tensor, weights: Tensor, changes: int

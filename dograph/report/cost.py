@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from dograph.gathering import SignalGatherer
-from dograph.mixers.base import Signal
+from dograph.mixers.seen import Signal
 from dograph.model import LanguageModel
 from dograph.signals.layers import MATRICES, weight_of
 from dograph.signals.sketches import SequenceSketcher

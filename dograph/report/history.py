@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dograph.mixers.base import Seen
+from dograph.mixers.seen import Seen
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dograph.graph.domain_graph import DomainGraph
-from dograph.mixers.base import Seen
+from dograph.mixers.seen import Seen
 from dograph.signals.clusters import (
     cluster_counts,
     cluster_means,

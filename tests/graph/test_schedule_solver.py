@@ -4,11 +4,11 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dograph.graph.domain_graph import affinity, laplacian
-from dograph.graph.schedule_solver import ScheduleSolver, edge_differences, edge_rows
+from dograph.graph.schedule_solver import Problem, ScheduleSolver, edge_differences, edge_rows
 from dograph.mixers.doge import mirrored
 from dograph.signals.kernel import gradient_kernel, squared_distances
 
@@ -29,7 +29,7 @@ def instance(K, S, seed, neighbours=3):
     P = torch.softmax(normal(K, S), dim=0)
     prior = torch.softmax(normal(S) / 2, dim=0)
     previous = torch.softmax(normal(S) / 2, dim=0)
-    return b, R, root, P, prior, previous
+    return Problem(b, R, root, P, prior, previous)
 
 
 def independent(problem, geometry, edges, floor, kappa, lam, mu, nu, delta):
@@ -59,6 +59,7 @@ def independent(problem, geometry, edges, floor, kappa, lam, mu, nu, delta):
 
 
 @settings(max_examples=200, deadline=None)
+@example(4, 5, False, 0.0, 0.0, 2.0, 0.125, 0.0, 1.0, 3)  # proximity far below the graph's term
 @given(
     K=st.integers(2, 64),
     S=st.integers(2, 9),
@@ -74,7 +75,7 @@ def independent(problem, geometry, edges, floor, kappa, lam, mu, nu, delta):
 def test_agrees_with_an_independent_solver(K, S, edges, floor, kappa, lam, mu, nu, delta, seed):
     problem = instance(K, S, seed)
     scalars = {"kappa": kappa, "lam": lam, "mu": mu, "nu": nu, "delta": delta}
-    solution = ScheduleSolver(edges=edges, floor=floor)(*problem, **scalars)
+    solution = ScheduleSolver(edges=edges, floor=floor)(problem, **scalars)
     assert solution.ok, solution.status
     expected = independent(problem, "euclidean", edges, floor, **scalars)
     torch.testing.assert_close(solution.weights, expected, rtol=0, atol=1e-5)
@@ -92,7 +93,7 @@ def test_agrees_with_an_independent_solver(K, S, edges, floor, kappa, lam, mu, n
 def test_entropic_steps_agree_with_an_independent_solver(K, S, edges, mu, seed):
     problem = instance(K, S, seed)
     scalars = {"kappa": 0.5, "lam": 0.5, "mu": mu, "nu": 0.2, "delta": 0.3}
-    solution = ScheduleSolver(edges=edges, geometry="entropic", floor=0.05)(*problem, **scalars)
+    solution = ScheduleSolver(edges=edges, geometry="entropic", floor=0.05)(problem, **scalars)
     assert solution.ok, solution.status
     expected = independent(problem, "entropic", edges, 0.05, **scalars)
     torch.testing.assert_close(solution.weights, expected, rtol=0, atol=2e-4)
@@ -109,7 +110,7 @@ def test_derivatives_agree_with_finite_differences(geometry):
 
     def value(given):
         squares = {name: given[f"√{name}"] ** 2 for name in scalars}
-        solution = solver(*(given[name] for name in names), **squares)
+        solution = solver(Problem(*(given[name] for name in names)), **squares)
         assert solution.ok, solution.status
         return solution.weights @ direction
 
@@ -135,7 +136,7 @@ def test_the_laplacians_root_is_differentiable_too():
     direction = torch.tensor([0.3, -1.0, 0.5, 0.8], dtype=torch.float64)
 
     def value(root):
-        return solver(*inputs[:2], root, *inputs[3:], lam=2.0).weights @ direction
+        return solver(Problem(*inputs[:2], root, *inputs[3:]), lam=2.0).weights @ direction
 
     root = inputs[2].clone().requires_grad_(True)
     value(root).backward()
@@ -157,11 +158,13 @@ def test_edge_rows_are_a_root_of_the_laplacian():
 def test_without_alignment_the_prior_stays_and_returns():
     b, R, root, P, prior, _previous = instance(6, 4, seed=1)
     still = {"kappa": 0.0, "lam": 2.0, "mu": 1.0}
-    kept = ScheduleSolver(edges=True)(0 * b, R, root, P, prior, prior, **still, delta=0.1)
+    kept = ScheduleSolver(edges=True)(Problem(0 * b, R, root, P, prior, prior), **still, delta=0.1)
     torch.testing.assert_close(kept.weights, prior, atol=1e-6, rtol=0)
     weights = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
     for _ in range(60):
-        weights = ScheduleSolver()(0 * b, R, root, P, prior, weights, kappa=0.0, nu=1.0).weights
+        weights = ScheduleSolver()(
+            Problem(0 * b, R, root, P, prior, weights), kappa=0.0, nu=1.0
+        ).weights
     torch.testing.assert_close(weights, prior, atol=1e-4, rtol=0)
 
 
@@ -170,7 +173,7 @@ def test_it_is_doges_update_under_the_named_settings():
     _, R, root, _, prior, previous = instance(4, 4, seed=2)
     scores = torch.tensor([0.3, 0.0, 0.1, 0.2], dtype=torch.float64)
     solver = ScheduleSolver(geometry="entropic", floor=0.0)
-    found = solver(scores, R, root, torch.eye(4), prior, previous, kappa=0.0, mu=0.25)
+    found = solver(Problem(scores, R, root, torch.eye(4), prior, previous), kappa=0.0, mu=0.25)
     assert found.ok, found.status
     expected = mirrored(previous, scores, mu=0.25, smoothing=0.0)
     torch.testing.assert_close(found.weights, expected, atol=1e-5, rtol=0)
@@ -183,7 +186,7 @@ def test_entropic_steps_do_not_freeze_without_a_floor():
     solver = ScheduleSolver(geometry="entropic", floor=0.0)
     for _ in range(80):
         expected = mirrored(weights, scores, mu=0.5, smoothing=0.0)
-        solution = solver(scores, R, root, torch.eye(4), prior, weights, kappa=0.0, mu=0.5)
+        solution = solver(Problem(scores, R, root, torch.eye(4), prior, weights), kappa=0.0, mu=0.5)
         assert solution.ok, solution.status
         torch.testing.assert_close(solution.weights, expected, atol=1e-4, rtol=0)
         weights = solution.weights
@@ -194,7 +197,7 @@ def test_no_difference_along_a_connected_graph_is_the_priors_cluster_shares():
     b, R, _, P, prior, previous = instance(5, 4, seed=4)
     connected = torch.ones(5, 5, dtype=torch.float64).fill_diagonal_(0)
     solver = ScheduleSolver(edges=True)
-    found = solver(b, R, edge_rows(connected), P, prior, previous, delta=0.0)
+    found = solver(Problem(b, R, edge_rows(connected), P, prior, previous), delta=0.0)
     assert found.ok, found.status
     torch.testing.assert_close(P @ found.weights, P @ prior, atol=1e-6, rtol=0)
 
@@ -203,13 +206,14 @@ def test_permuting_sources_or_clusters_permutes_the_answer():
     b, R, root, P, prior, previous = instance(6, 5, seed=5)
     solver = ScheduleSolver(edges=True)
     options = {"lam": 0.5, "delta": 0.3}
-    plain = solver(b, R, root, P, prior, previous, **options).weights
+    plain = solver(Problem(b, R, root, P, prior, previous), **options).weights
     sources = torch.tensor([3, 1, 4, 0, 2])
-    found = solver(b, R, root, P[:, sources], prior[sources], previous[sources], **options)
+    found = solver(Problem(b, R, root, P[:, sources], prior[sources], previous[sources]), **options)
     torch.testing.assert_close(found.weights, plain[sources], atol=1e-7, rtol=0)
     clusters = torch.tensor([5, 0, 3, 1, 4, 2])
     found = solver(
-        b[clusters], R[:, clusters], root[:, clusters], P[clusters], prior, previous, **options
+        Problem(b[clusters], R[:, clusters], root[:, clusters], P[clusters], prior, previous),
+        **options,
     )
     torch.testing.assert_close(found.weights, plain, atol=1e-7, rtol=0)
 
@@ -218,7 +222,7 @@ def test_terms_add_up_to_the_objective():
     problem = instance(6, 4, seed=6)
     solver = ScheduleSolver()
     scalars = {"kappa": 0.6, "lam": 0.9, "mu": 1.1, "nu": 0.4}
-    alpha = solver(*problem, **scalars).weights
+    alpha = solver(problem, **scalars).weights
     b, R, root, P, prior, previous = problem
     w = P @ alpha
     assert solver.terms["alignment"] == pytest.approx(-(b @ w).item())
@@ -253,7 +257,7 @@ def broken(change):
 def test_degenerate_inputs_give_weights_and_no_exception(change, ok, edges):
     solver = ScheduleSolver(edges=edges)
     parts = broken(change)
-    solution = solver(*parts, lam=0.5)
+    solution = solver(Problem(*parts), lam=0.5)
     assert solution.ok == ok, solution.status
     assert solution.weights.sum().item() == pytest.approx(1)
     assert solver.failures == (not ok)
@@ -263,6 +267,8 @@ def test_degenerate_inputs_give_weights_and_no_exception(change, ok, edges):
 
 def test_one_source_and_one_cluster():
     one = torch.ones(1, dtype=torch.float64)
-    solution = ScheduleSolver(edges=True)(one, one[None], torch.zeros(0, 1), one[None], one, one)
+    solution = ScheduleSolver(edges=True)(
+        Problem(one, one[None], torch.zeros(0, 1), one[None], one, one)
+    )
     assert solution.ok, solution.status
     assert solution.weights.tolist() == [1.0]

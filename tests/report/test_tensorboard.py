@@ -17,8 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
-from dograph.mixers.base import Seen
 from dograph.mixers.dograph import DoGraph
+from dograph.mixers.seen import Seen
 from dograph.mixing import MixingCallback
 from dograph.report.board import Board, chart_layout
 from dograph.report.clock import TrainingClock
