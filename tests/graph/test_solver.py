@@ -47,8 +47,10 @@ def independent(K, spread, counts, terms, floor, beta, gamma, delta, nu):
     if terms["edges"]:
         constraints += [w[i] - w[j] <= delta for i, j in (A > 0).nonzero().tolist()]
     problem = cp.Problem(cp.Minimize(objective), constraints)
+    # A fixed interval: by default OSQP adapts its steps by the clock, and may then fall short.
     accuracy = {"eps_abs": 1e-10, "eps_rel": 1e-10, "max_iter": 200_000}
-    problem.solve(solver=cp.OSQP, polishing=True, **accuracy)
+    problem.solve(solver=cp.OSQP, polishing=True, adaptive_rho_interval=50, **accuracy)
+    assert problem.status == cp.OPTIMAL, problem.status
     return torch.from_numpy(w.value)
 
 
