@@ -1,19 +1,32 @@
-"""Where a run came from: its recipe, versions, corpus and commit."""
+"""Where a run came from: its recipe, versions, corpus, commit and host."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from dograph.corpus.atomic import read_json, write_json
 from dograph.corpus.store import Store
+from dograph.errors import UserError
 from dograph.recipe import Recipe
 
-VERSIONS_OF = ("dograph", "lightning", "torch", "transformers", "litdata", "cvxpylayers")
+FACTS = "provenance.json"
+"""In a run's folder."""
+RECIPE = "recipe.yaml"
+"""In a run's folder: everything resolved."""
+VERSIONS_OF = ("dograph", "lightning", "torch", "transformers", "litdata", "cvxpylayers", "numpy")
+WITHOUT_EFFECT = ("name", "runs", "report")
+"""Sections of a recipe that change nothing a later stage or a comparison could notice."""
 
 
 class Provenance(Callback):
@@ -32,23 +45,85 @@ class Provenance(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes ``recipe.yaml`` and ``provenance.json``, unless they are there."""
-        if not trainer.is_global_zero or (self.folder / "provenance.json").exists():
+        if not trainer.is_global_zero or (self.folder / FACTS).exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "recipe.yaml").write_text(self.recipe.as_yaml())
-        facts = json.dumps(self.facts(), indent=1)
-        (self.folder / "provenance.json").write_text(facts + "\n")
+        (self.folder / RECIPE).write_text(self.recipe.as_yaml())
+        write_json(self.folder / FACTS, self.facts(trainer))
 
-    def facts(self) -> dict[str, Any]:
-        """Seed, corpus, tokenizer, commit and versions."""
+    def facts(self, trainer: Trainer) -> dict[str, Any]:
+        """Seed, corpus, tokenizer, commit, versions, host, and a digest of what decides the run."""
+        inputs = run_inputs(self.recipe.composition.values, self.store)
         return {
             "seed": self.recipe.seed,
             "corpus": str(self.store.path),
             "fingerprint": self.store.fingerprint,
             "tokenizer": self.store.tokenizer_hash,
+            "digest": digest_of(inputs),
             "commit": own_commit(),
             "versions": {name: version_of(name) for name in VERSIONS_OF},
+            "host": {**host_facts(), "processes": trainer.world_size},
         }
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What ``Provenance`` wrote in a run's folder.
+
+    Raises:
+        UserError: if there is nothing, or it is damaged.
+    """
+    try:
+        facts = read_json(folder / FACTS)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{folder / FACTS} is damaged: {error}") from error
+    if not isinstance(facts, dict):
+        raise UserError(f"{folder / FACTS} is missing: {folder} is no folder of a run")
+    return facts
+
+
+def run_inputs(values: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    """What decides a run's numbers: equal inputs, equal losses (on one host).
+
+    Args:
+        values: of the recipe, resolved.
+        store: the prepared corpus.
+    """
+    return {
+        "values": {key: value for key, value in values.items() if key not in WITHOUT_EFFECT},
+        "corpus": store.fingerprint,
+        "dograph": version_of("dograph"),
+    }
+
+
+def digest_of(inputs: Mapping[str, Any]) -> str:
+    """A name for inputs: equal for equal ones."""
+    text = json.dumps(inputs, sort_keys=True).encode()
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def host_facts() -> dict[str, Any]:
+    """The machine, as far as it decides speed and rounding."""
+    cuda = torch.cuda.is_available()
+    return {
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if cuda
+        else [],
+    }
+
+
+def processor() -> str:
+    """The processor's model, as the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def version_of(distribution: str) -> str | None:
@@ -60,14 +135,22 @@ def version_of(distribution: str) -> str | None:
 
 
 def own_commit() -> str | None:
-    """The commit of this package's own checkout; None where it is installed, or without git."""
+    """The commit of this package's own checkout; None where it is installed, or without git.
+
+    Ends in "+changes" where files differ from it.
+    """
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return None
+    commit, changed = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "-uno")
+    return f"{commit}+changes" if commit and changed else commit or None
+
+
+def _git(root: Path, *words: str) -> str:
     try:
         answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+            ["git", *words], cwd=root, capture_output=True, text=True, check=False
         )
     except OSError:
-        return None
-    return answer.stdout.strip() or None
+        return ""
+    return answer.stdout.strip()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,12 +118,6 @@ class StageRecord(Callback):
     def write(self, finished: bool) -> None:
         """Writes the record, whole or not at all."""
         write_json(self.path, {**self.content, "finished": finished})
-
-
-def digest_of(inputs: Mapping[str, Any]) -> str:
-    """A name for a stage's inputs: equal for equal ones."""
-    text = json.dumps(inputs, sort_keys=True).encode()
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def differences(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
-from dograph.composition import Composition, compose, nearest, stage_names
+from dograph.composition import compose, nearest, stage_names
 from dograph.corpus.atomic import write_json
 from dograph.corpus.lock import exclusive
 from dograph.corpus.prepare import prepare
 from dograph.errors import UserError
-from dograph.provenance import version_of
+from dograph.provenance import RECIPE, digest_of, run_inputs
 from dograph.recipe import Recipe, check, check_section, located
 from dograph.report.summary import (
     FILE_NAME,
-    RunSummary,
     print_costs,
     print_summary,
     total_cost,
 )
 from dograph.run import check_buildable, newest_checkpoints, steps_done, train
-from dograph.stage_record import Artefacts, StageRecord, digest_of, find_run
+from dograph.stage_record import Artefacts, StageRecord, find_run
 
-WITHOUT_EFFECT = ("name", "runs", "report")
-"""Sections of a recipe that change nothing a later stage could notice."""
 PROCESSES = ("devices", "num_nodes", "strategy")
 """Arguments of the trainer that say which processes there are; Lightning keeps them to the end."""
 
@@ -116,6 +113,15 @@ class Experiment:
             )
         return rounds
 
+    def digest(self) -> str:
+        """A name for what decides the experiment's numbers; prepares the corpus if need be."""
+        recipes, rounds = self.check(), self.rounds()
+        inputs = {
+            name: run_inputs(recipe.composition.values, prepare(recipe.corpus))
+            for name, recipe in recipes.items()
+        }
+        return digest_of({"stages": inputs, "rounds": asdict(rounds) if rounds else None})
+
     def run(self, only: str | None = None) -> dict[str, Artefacts]:
         """Runs the stages that are missing, or one of them; one call at a time.
 
@@ -139,7 +145,7 @@ class Experiment:
         if only is None:
             self._check_processes(recipes)
         folder = recipes[-1].runs / recipes[-1].name / f"seed_{recipes[-1].seed}"
-        if (folder / "recipe.yaml").exists():
+        if (folder / RECIPE).exists():
             raise UserError(
                 f"{folder} holds a run of a recipe without stages: choose another name or seed"
             )
@@ -173,7 +179,8 @@ class Experiment:
         print_summary(summaries[last], ran[last].folder, runs, self.console)
         print_costs(summaries, self.console)
         if whole:
-            write_json(folder / FILE_NAME, with_costs(summaries))
+            record = {**with_costs(ran), "folder": ran[last].folder.name, "digest": self.digest()}
+            write_json(folder / FILE_NAME, record)
 
     def _check_processes(self, recipes: Sequence[Recipe]) -> None:
         """Raises UserError for stages that would need other processes than the first has."""
@@ -221,11 +228,8 @@ class Experiment:
         store = prepare(recipe.corpus)
         # Paths say nothing of what is in a checkpoint; what it was made from does.
         digests = {stage: made.by_name(made.inputs) for stage, made in self.done.items()}
-        inputs = {
-            "values": relevant(compose(self.path, self.overrides, name, digests, above)),
-            "corpus": store.fingerprint,
-            "dograph": version_of("dograph"),
-        }
+        composed = compose(self.path, self.overrides, name, digests, above)
+        inputs = run_inputs(composed.values, store)
         digest = digest_of(inputs)
         found = find_run(experiment, label, digest, inputs)
         because = f" (changed: {found.changed})" if found.changed else ""
@@ -253,11 +257,6 @@ class Experiment:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def relevant(composition: Composition) -> dict[str, Any]:
-    """A stage's values without those that later stages cannot notice."""
-    return {key: value for key, value in composition.values.items() if key not in WITHOUT_EFFECT}
-
-
 def largest_move(before: Mapping[str, float], after: Mapping[str, float]) -> float:
     """Largest difference of a domain's weight."""
     return max(abs(after[name] - before[name]) for name in after)
@@ -269,8 +268,12 @@ def newest_unfinished(folder: Path, recipe: Recipe) -> Path | None:
     return next((file for file in newest_checkpoints(folder) if steps_done(file) < steps), None)
 
 
-def with_costs(stages: Mapping[str, RunSummary]) -> dict[str, Any]:
+def with_costs(stages: Mapping[str, Artefacts]) -> dict[str, Any]:
     """The last stage's summary in JSON's types, with what every stage cost and all together."""
-    by_stage = [{"stage": label, **summary.cost} for label, summary in stages.items()]
-    last = list(stages.values())[-1]
-    return {**last.as_json(), "cost": {"stages": by_stage, "total": total_cost(stages.values())}}
+    summaries = {label: made.summary for label, made in stages.items()}
+    by_stage = [
+        {"stage": label, "folder": stages[label].folder.name, **summary.cost}
+        for label, summary in summaries.items()
+    ]
+    last = list(summaries.values())[-1]
+    return {**last.as_json(), "cost": {"stages": by_stage, "total": total_cost(summaries.values())}}

@@ -28,6 +28,7 @@ ORDER = [
     "run",
     "stage_record",
     "stages",
+    "sweep",
     "cli",
     "__main__",
 ]

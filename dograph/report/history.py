@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,30 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dograph.corpus.atomic import read_json, write_json
+from dograph.errors import UserError
 from dograph.mixers.seen import Seen
 
 Floats = npt.NDArray[np.float64]
+HISTORY = "history.json"
+"""In a finished run's folder."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One validation of a run.
+
+    Attributes:
+        step: optimiser steps done.
+        tokens: trained on so far.
+        seconds: of training so far.
+        losses: mean token loss in nats, by domain.
+    """
+
+    step: int
+    tokens: int
+    seconds: float
+    losses: dict[str, float]
 
 
 def shares_since(totals: Floats, before: Floats | None) -> Floats:
@@ -27,16 +49,20 @@ class MixtureHistory:
     """Points of the mixture's trajectory; realised and effective shares hold between points.
 
     Attributes:
+        domains: S names, in the order of the weights.
         steps: t optimiser steps.
         weights: t times (S,) weights of the sampler; a proxy's domain weights, which it finds.
         realised: t times (S,) shares of the sequences trained on since the point before.
         effective: t times (S,) shares of the loss weight since the point before.
+        validations: in the order of their steps.
     """
 
+    domains: tuple[str, ...] = ()
     steps: list[int] = field(default_factory=list)
     weights: list[Floats] = field(default_factory=list)
     realised: list[Floats] = field(default_factory=list)
     effective: list[Floats] = field(default_factory=list)
+    validations: list[Validation] = field(default_factory=list)
     _realised_total: Floats | None = None
     _effective_total: Floats | None = None
 
@@ -58,23 +84,60 @@ class MixtureHistory:
         self.effective.append(shares_since(counted, self._effective_total))
         self._realised_total, self._effective_total = drawn, counted
 
-    def state_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers."""
+    def add_validation(self, validation: Validation) -> None:
+        """Adds a validation; one at the same step replaces the one before."""
+        if self.validations and self.validations[-1].step == validation.step:
+            self.validations.pop()
+        self.validations.append(validation)
+
+    def write(self, run_folder: Path) -> None:
+        """Writes ``history.json``, whole or not at all."""
+        write_json(run_folder / HISTORY, self._points())
+
+    @classmethod
+    def read(cls, run_folder: Path) -> MixtureHistory:
+        """What ``write`` wrote.
+
+        Raises:
+            UserError: if there is nothing, or it is damaged.
+        """
+        path, history = run_folder / HISTORY, cls()
+        try:
+            history._set_points(read_json(path))
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            what = "is damaged" if path.is_file() else "is missing"
+            raise UserError(f"{path} {what}; name the folder of a finished run") from error
+        return history
+
+    def _points(self) -> dict[str, Any]:
         return {
+            "domains": list(self.domains),
             "steps": list(self.steps),
             "weights": [row.tolist() for row in self.weights],
             "realised": [row.tolist() for row in self.realised],
             "effective": [row.tolist() for row in self.effective],
+            "validations": [asdict(validation) for validation in self.validations],
+        }
+
+    def _set_points(self, points: dict[str, Any]) -> None:
+        self.domains = tuple(map(str, points["domains"]))
+        self.steps = [int(step) for step in points["steps"]]
+        self.weights = [np.array(row, float) for row in points["weights"]]
+        self.realised = [np.array(row, float) for row in points["realised"]]
+        self.effective = [np.array(row, float) for row in points["effective"]]
+        self.validations = [Validation(**validation) for validation in points["validations"]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers."""
+        return {
+            **self._points(),
             "realised_total": _as_list(self._realised_total),
             "effective_total": _as_list(self._effective_total),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues what ``state_dict`` gave."""
-        self.steps = [int(step) for step in state["steps"]]
-        self.weights = [np.array(row, float) for row in state["weights"]]
-        self.realised = [np.array(row, float) for row in state["realised"]]
-        self.effective = [np.array(row, float) for row in state["effective"]]
+        self._set_points(state)
         self._realised_total = _as_array(state["realised_total"])
         self._effective_total = _as_array(state["effective_total"])
 

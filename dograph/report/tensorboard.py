@@ -17,7 +17,7 @@ from dograph.mixing import MixingCallback
 from dograph.report.board import Board
 from dograph.report.clock import TrainingClock
 from dograph.report.cost import training_flops
-from dograph.report.history import LossMeans, MixtureHistory
+from dograph.report.history import LossMeans, MixtureHistory, Validation
 from dograph.report.observation import ObservationWindow
 from dograph.report.pictures import Pictures
 from dograph.report.summary import RunSummary, print_summary, summarise_run, write_summary
@@ -118,6 +118,7 @@ class MixtureReport(Callback):
         writer: SummaryWriter = self._logger.experiment
         self._board = Board(writer, self._run_folder / "figures")
         self._step = trainer.global_step
+        self.history.domains = self._data.domains
         self._board.begin(self._step)
         self.clock.start()
 
@@ -153,9 +154,16 @@ class MixtureReport(Callback):
         self.clock.stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock again, if training has begun."""
-        if self._board is not None:
-            self.clock.start()
+        """Keeps the losses and starts the clock again, if training has begun."""
+        if self._board is None:
+            return
+        tokens = int(self._data.sampler.realised.sum()) * self._data.context
+        self.history.add_validation(
+            Validation(
+                trainer.global_step, tokens, self.clock.seconds, dict(self.perplexity.losses)
+            )
+        )
+        self.clock.start()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Last point and figures, hyper-parameters with final metrics, and the summary."""
@@ -179,6 +187,7 @@ class MixtureReport(Callback):
         metrics = {f"final/{name}": value for name, value in self.summary.metrics.items()}
         hyperparameters = {"mixer": self.summary.mixer, **self.hyperparameters}
         self._logger.log_hyperparams(hyperparameters, metrics, step=self._step)
+        self.history.write(self._run_folder)
         write_summary(self.summary, self._run_folder)
         self._board.flush()
 
