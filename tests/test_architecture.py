@@ -29,6 +29,7 @@ ORDER = [
     "stage_record",
     "stages",
     "sweep",
+    "comparison",
     "cli",
     "__main__",
 ]

@@ -90,6 +90,13 @@ class MixtureHistory:
             self.validations.pop()
         self.validations.append(validation)
 
+    def outcome(self) -> dict[str, Any]:
+        """All points in JSON's types, without what the clock measured."""
+        points = self._points()
+        for validation in points["validations"]:
+            del validation["seconds"]
+        return points
+
     def write(self, run_folder: Path) -> None:
         """Writes ``history.json``, whole or not at all."""
         write_json(run_folder / HISTORY, self._points())

@@ -1,0 +1,1 @@
+"""Finished runs to one table, one page and one TensorBoard: which mixture is better, how sure."""

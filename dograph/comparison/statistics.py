@@ -1,0 +1,100 @@
+"""Means over seeds, how sure they are, and verdicts on paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import t as student
+from scipy.stats import ttest_1samp
+
+Verdict = Literal["win", "loss", "tie"]
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95 % interval.
+
+    Attributes:
+        mean: of the values.
+        half: half of the interval's width (Student's t); None for one value.
+        values: one a seed.
+    """
+
+    mean: float
+    half: float | None
+    values: tuple[float, ...]
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The interval's ends."""
+        return None if self.half is None else (self.mean - self.half, self.mean + self.half)
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean ± ``t(0.975, n − 1) · s / √n`` of n ≥ 1 values."""
+    numbers = np.asarray(values, dtype=np.float64)
+    count = len(numbers)
+    if count < 2:
+        return Estimate(float(numbers.mean()), None, tuple(map(float, values)))
+    spread = float(numbers.std(ddof=1)) / math.sqrt(count)
+    half = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread
+    return Estimate(float(numbers.mean()), half, tuple(map(float, values)))
+
+
+def verdict(difference: Estimate) -> Verdict:
+    """Whether a method's loss, less the baseline's, is surely below or above zero.
+
+    A tie is an interval that holds zero; one pair of runs is always a tie.
+    """
+    if difference.bounds is None:
+        return "tie"
+    low, high = difference.bounds
+    if high < 0:
+        return "win"
+    return "loss" if low > 0 else "tie"
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """Two-sided p of a paired t-test; 1 for one pair, and where nothing differs."""
+    numbers = np.asarray(differences, dtype=np.float64)
+    if len(numbers) < 2 or not numbers.any():
+        return 1.0
+    if not numbers.std():  # the same difference with every seed
+        return 0.0
+    return float(ttest_1samp(numbers, 0.0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for being looked at together (Holm 1979), in their own order."""
+    order = np.argsort(p_values)
+    adjusted, highest = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def first_reach(places: Sequence[float], losses: Sequence[float], target: float) -> float | None:
+    """Where a loss curve first comes down to a target; None if it never does.
+
+    Args:
+        places: n positions of the points, rising (tokens or seconds).
+        losses: n losses.
+        target: what to reach.
+
+    Returns:
+        the position, linear between two points; the first point's if that is low enough.
+    """
+    for index, (place, loss) in enumerate(zip(places, losses, strict=True)):
+        if not loss <= target:  # NaN, too
+            continue
+        if index == 0 or not losses[index - 1] > target:
+            return float(place)
+        before, above = places[index - 1], losses[index - 1]
+        return float(before + (place - before) * (above - target) / (above - loss))
+    return None
