@@ -1,49 +1,32 @@
-"""The front door: `lightning run RECIPE` and `dograph run|prepare|export`."""
+"""The front door: `lightning run RECIPE` and `dograph COMMAND`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from dograph.commands.compare import add_compare, command_compare
+from dograph.commands.exit_codes import EXIT_INTERRUPTED, EXIT_USER_ERROR
+from dograph.commands.export import add_export, command_export
+from dograph.commands.prepare import add_prepare, command_prepare
+from dograph.commands.reproduce import add_reproduce, command_reproduce
+from dograph.commands.run import add_run, command_run
+from dograph.commands.sweep import add_sweep, command_sweep
 from dograph.errors import UserError
 
-EXIT_FAILED = 1
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
-
-RUN_HELP = """\
-Trains what RECIPE describes and reports it in TensorBoard.
-
-examples:
-  lightning run recipes/dograph_gpt2.yaml
-  lightning run recipes/dograph_gpt2.yaml trainer.max_steps=20 mixer.init_args.clusters=4
-  lightning run recipes/dograph_gpt2.yaml --resume runs/dograph_gpt2/seed_0
-  lightning run recipes/doremi_gpt2.yaml stages.proxy.trainer.max_steps=100 --stage proxy
-
-A recipe with stages runs what is missing: finished stages are used again while their inputs
-stay the same, an interrupted one goes on from its checkpoint.
-"""
-EXPORT_FORMATS = ("yaml", "json", "litdata", "megatron", "nemo", "streaming")
-EXPORT_HELP = """\
-Prints the domain weights of RUN (they count tokens) in one of these formats:
-
-  yaml, json   domain: weight
-  litdata      folders of StreamingDatasets, and the keyword arguments of the
-               CombinedStreamingDataset over them (litgpt's data, too): JSON
-  megatron     `weight path weight path …`, for Megatron-LM's --data-path or --data-args-path
-  nemo         the same as a YAML list, for the `paths` of NeMo 2's PreTrainingDataModule
-  streaming    `streams` with `proportion`, for mosaicml-streaming and llm-foundry: YAML
-
-examples:
-  dograph export runs/doremi_gpt2/seed_0/proxy --format megatron --prefix data/
-  dograph export runs/doge_gpt2/seed_0 --format json --output weights.json
-"""
+COMMANDS = {
+    "run": (add_run, command_run),
+    "prepare": (add_prepare, command_prepare),
+    "sweep": (add_sweep, command_sweep),
+    "compare": (add_compare, command_compare),
+    "export": (add_export, command_export),
+    "reproduce": (add_reproduce, command_reproduce),
+}
+"""How each is read, and what it does."""
 
 
 def build_parser(program: str) -> argparse.ArgumentParser:
@@ -52,187 +35,9 @@ def build_parser(program: str) -> argparse.ArgumentParser:
         program, description="Data mixing for language-model pretraining."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    running = commands.add_parser(
-        "run",
-        help="train what a recipe describes",
-        description=RUN_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    running.add_argument("recipe", type=Path, help="a YAML file, e.g. recipes/dograph_gpt2.yaml")
-    running.add_argument("overrides", nargs="*", metavar="key=value", help="the last word on a key")
-    running.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with")
-    running.add_argument("--stage", metavar="NAME", help="run only this stage of the recipe")
-    running.add_argument("--check", action="store_true", help="check the recipe and stop")
-    preparing = commands.add_parser(
-        "prepare",
-        help="turn a corpus into tokens on disk",
-        description="Prepares the corpus of a recipe or of a file in configs/data.",
-    )
-    preparing.add_argument("recipe", type=Path, help="a YAML file with a section `corpus`")
-    preparing.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="e.g. corpus.store=DIR"
-    )
-    exporting = commands.add_parser(
-        "export",
-        help="write a run's domain weights as other trainers read them",
-        description=EXPORT_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    exporting.add_argument("run", type=Path, help="folder of a finished run, or of its stages")
-    exporting.add_argument("--format", choices=EXPORT_FORMATS, default="yaml")
-    exporting.add_argument(
-        "--prefix", default="", metavar="PATH", help="put before each domain's name, e.g. data/"
-    )
-    exporting.add_argument(
-        "--weights",
-        choices=("average", "last"),
-        default="average",
-        help="mean over the mixer's updates (the result of a proxy), or the last",
-    )
-    exporting.add_argument("--output", type=Path, metavar="FILE", help="instead of the screen")
-    exporting.add_argument("--force", action="store_true", help="replace FILE")
-    add_sweep(commands)
+    for add, _ in COMMANDS.values():
+        add(commands)
     return parser
-
-
-SWEEP_HELP = """\
-Runs every recipe with every seed, each in a process of its own, and skips what is finished.
-Stopped (Ctrl-C) or failed, run it again: interrupted runs go on from their checkpoints.
-
-examples:
-  dograph sweep recipes/uniform_gpt2.yaml recipes/dograph_gpt2.yaml --seeds 0,1,2,3,4
-  dograph sweep recipes/*_gpt2.yaml --seeds 0,1,2 --processes 2 compose.trainer=cpu_study \\
-      runs=runs/study
-"""
-
-
-def add_sweep(commands: Any) -> None:
-    """The parser of `sweep`."""
-    sweeping = commands.add_parser(
-        "sweep",
-        help="run recipes over seeds",
-        description=SWEEP_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    sweeping.add_argument(
-        "recipes", nargs="+", metavar="RECIPE|key=value", help="recipes, and overrides for all"
-    )
-    sweeping.add_argument(
-        "--seeds", type=numbers, default=[0, 1, 2, 3, 4], metavar="S,S…", help="0,1,2,3,4"
-    )
-    sweeping.set_defaults(overrides=[])
-    sweeping.add_argument("--processes", type=int, default=1, metavar="N", help="runs at once")
-    sweeping.add_argument(
-        "--threads", type=int, metavar="N", help="of each run; else the cores are shared out"
-    )
-
-
-def numbers(text: str) -> list[int]:
-    """Whole numbers between commas."""
-    return [int(word) for word in text.split(",")]
-
-
-def command_sweep(arguments: argparse.Namespace) -> int:
-    """`sweep`: what is missing; 1 if a run failed."""
-    from rich.console import Console
-
-    from dograph.sweep import Sweep
-
-    recipes = [Path(word) for word in arguments.recipes if "=" not in word]
-    overrides = [word for word in arguments.recipes if "=" in word] + arguments.overrides
-    if not recipes:
-        raise UserError("sweep: name a recipe, e.g. recipes/uniform_gpt2.yaml")
-    sweep = Sweep(recipes, arguments.seeds, overrides, arguments.processes, arguments.threads)
-    finished = sweep.run()
-    console = Console()
-    for failure in sweep.failures:
-        console.rule(f"{failure.job.name}: exit code {failure.code}, {failure.log}", align="left")
-        console.print(failure.last_lines(), markup=False, highlight=False)
-    total = len(finished) + len(sweep.failures)
-    console.print(f"{len(finished)} of {total} runs are finished", highlight=False)
-    return EXIT_FAILED if sweep.failures else 0
-
-
-def command_run(arguments: argparse.Namespace) -> int:
-    """`run`: check, train, print the end of the run."""
-    from dograph.composition import compose, stage_names
-    from dograph.interruption import Interrupted
-    from dograph.recipe import check
-
-    staged = stage_names(arguments.recipe, arguments.overrides)
-    words = [str(arguments.recipe), *arguments.overrides]
-    words += ["--stage", arguments.stage] if arguments.stage else []
-    try:
-        if staged:
-            return run_stages(arguments)
-        if arguments.stage:
-            raise UserError(f"{arguments.recipe} has no stages: leave --stage out")
-        recipe = check(compose(arguments.recipe, arguments.overrides))
-        if arguments.check:
-            print(recipe.as_yaml(), end="")
-            return 0
-        from dograph.run import run
-
-        run(recipe, arguments.resume)
-    except Interrupted as interruption:
-        if not staged:  # stages go on by themselves
-            words += ["--resume", str(interruption.checkpoint.parent.parent)]
-        print(
-            f"\nInterrupted; nothing lost. Checkpoint: {interruption.checkpoint}\n"
-            f"Go on with: lightning run {shlex.join(words)}"
-        )
-        return EXIT_INTERRUPTED
-    return 0
-
-
-def run_stages(arguments: argparse.Namespace) -> int:
-    """`run` of a recipe with stages."""
-    from dograph.stages import Experiment
-
-    if arguments.resume:
-        raise UserError(
-            f"{arguments.recipe} has stages, which go on by themselves: run it again, without "
-            "--resume"
-        )
-    experiment = Experiment(arguments.recipe, arguments.overrides)
-    if arguments.check:
-        print("---\n".join(recipe.as_yaml() for recipe in experiment.check().values()), end="")
-        return 0
-    experiment.run(only=arguments.stage)
-    return 0
-
-
-def command_export(arguments: argparse.Namespace) -> int:
-    """`export`: a run's weights, as another program reads them."""
-    from dograph.report.export import export
-
-    text = export(arguments.run, arguments.format, arguments.prefix, arguments.weights)
-    if arguments.output is None:
-        print(text, end="")
-        return 0
-    if arguments.output.exists() and not arguments.force:
-        raise UserError(f"{arguments.output} exists: name another file, or add --force")
-    try:
-        arguments.output.write_text(text)
-    except OSError as error:
-        raise UserError(f"{arguments.output}: cannot be written: {error.strerror}") from error
-    print(f"Wrote {arguments.output}")
-    return 0
-
-
-def command_prepare(arguments: argparse.Namespace) -> int:
-    """`prepare`: tokens on disk, and where."""
-    from dograph.composition import compose
-    from dograph.corpus.prepare import prepare
-    from dograph.corpus.settings import CorpusSettings
-    from dograph.recipe import check_section
-
-    composition = compose(arguments.recipe, arguments.overrides)
-    given = composition.values.get("corpus") or {}
-    section = check_section(composition, "corpus", CorpusSettings, given, set())
-    store = prepare(CorpusSettings(**section.as_dict()))
-    print(f"Prepared: {store.path}")
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> int:
@@ -252,13 +57,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> in
             *rest,
         ]  # argparse takes those behind an option for unknown
     try:
-        command = {
-            "run": command_run,
-            "prepare": command_prepare,
-            "export": command_export,
-            "sweep": command_sweep,
-        }
-        return command[parsed.command](parsed)
+        return COMMANDS[parsed.command][1](parsed)
     except UserError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

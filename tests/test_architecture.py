@@ -29,7 +29,9 @@ ORDER = [
     "stage_record",
     "stages",
     "sweep",
+    "reproduction",
     "comparison",
+    "commands",
     "cli",
     "__main__",
 ]

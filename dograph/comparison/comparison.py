@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dograph.comparison.conditions import check_comparable
@@ -97,7 +97,7 @@ class Comparison:
     """Methods in one table.
 
     Attributes:
-        methods: the baseline first, then in the order in which they were found.
+        methods: the baseline first, then by mean loss, lowest first.
         notes: what a reader must know beside the numbers, a sentence each.
     """
 
@@ -149,6 +149,7 @@ def compare(
         _method(name, labels[name], grouped[name], None if name == first else base)
         for name in names
     ]
+    methods[1:] = sorted(methods[1:], key=lambda method: method.mean.mean)
     return Comparison(
         tuple(_adjusted(methods)), (*notes, *_notes(methods), *_left_out(unfinished(paths)))
     )
@@ -214,8 +215,6 @@ def _paired(pairs: Sequence[tuple[ComparedRun, ComparedRun]]) -> Paired:
 
 def _adjusted(methods: Sequence[Method]) -> list[Method]:
     """The methods with p-values for looking at all of them."""
-    from dataclasses import replace
-
     found = [method.paired.p for method in methods if method.paired is not None]
     adjusted = iter(holm(found))
     return [

@@ -15,6 +15,7 @@ from dograph.errors import UserError
 from dograph.provenance import FACTS, RECIPE, read_facts
 from dograph.report.history import HISTORY, MixtureHistory
 from dograph.report.summary import FILE_NAME, RunSummary, read_summary
+from dograph.stage_record import RECORD
 
 DEEPEST = 3
 """Folders below a given one in which runs are looked for: all runs, a recipe's, a seed's."""
@@ -152,7 +153,9 @@ def _below(folder: Path, deepest: int) -> Iterator[ComparedRun]:
         return
     if deepest and folder.is_dir():
         for inner in sorted(folder.iterdir(), key=_in_numbers_order):
-            if inner.is_dir() and not inner.name.startswith("."):
+            hidden = inner.name.startswith(".")
+            # A stage of an experiment that is not finished is no run of its own.
+            if inner.is_dir() and not hidden and not (inner / RECORD).exists():
                 yield from _below(inner, deepest - 1)
 
 

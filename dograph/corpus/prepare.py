@@ -52,7 +52,7 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
 
     The work happens in ``<store>.partial``, which becomes ``<store>`` in one step at the end. An
     interrupted run is taken up by the next one at the domain it had reached. A second run of the
-    same store waits for the first.
+    same store waits for the first. A source that is a prepared store is opened as it is.
 
     Args:
         settings: what to prepare and where to.
@@ -62,6 +62,8 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
         UserError: if an input is missing or damaged, a domain is empty, the store was made from
             other inputs, or the disk is full.
     """
+    if (Path(settings.source).expanduser() / MANIFEST).is_file():
+        return Store.open(Path(settings.source).expanduser().absolute())
     source = open_source(settings)
     if settings.tokenizer not in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
         load(Path(settings.tokenizer).expanduser())  # a wrong path should not show after minutes

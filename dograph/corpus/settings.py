@@ -22,7 +22,8 @@ class CorpusSettings:
     """
 
     source: str = ENVIRONMENT
-    """``environment``, or the path of a folder with one folder or file per domain."""
+    """``environment``, the path of a folder with one folder or file per domain, or of a prepared
+    store, which is then used as it is."""
 
     tokenizer: str = TRAIN_TOKENIZER
     """``train`` (byte-level BPE on this corpus), the path of a ``tokenizer.json``, or ``gpt2``."""

@@ -1,0 +1,43 @@
+"""`reproduce`: a finished run once more."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dograph.commands.exit_codes import EXIT_FAILED
+
+
+def add_reproduce(commands: Any) -> None:
+    """The parser of `reproduce`."""
+    reproducing = commands.add_parser(
+        "reproduce",
+        help="run a finished run again, and say whether its losses are the same to the bit",
+        description="Runs a finished run again by its resolved recipe, into RUN/reproduced, and "
+        "says whether every loss and weight is the same to the bit; of an experiment, stage by "
+        "stage. Exit code 1 where they are not.",
+    )
+    reproducing.add_argument("run", type=Path, help="folder of a finished run, or of its stages")
+
+
+def command_reproduce(arguments: argparse.Namespace) -> int:
+    """`reproduce`: the verdict; 1 where losses differ."""
+    from rich.console import Console
+
+    from dograph.reproduction import reproduce, runs_of
+
+    console, agrees = Console(), True
+    for folder in runs_of(arguments.run):
+        result = reproduce(folder)
+        agrees = agrees and result.agrees
+        if result.agrees:
+            verdict = "the same to the bit: every validation loss, weight and share"
+        else:
+            more = len(result.differing) - 5
+            names = ", ".join(result.differing[:5]) + (f" and {more} more" if more > 0 else "")
+            verdict = f"NOT the same: losses differ by up to {result.largest:.3g} nats ({names})"
+        lines = [f"{result.folder}: {verdict}", f"  again in {result.again}"]
+        lines += [f"  {change}" for change in result.changed]
+        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    return 0 if agrees else EXIT_FAILED

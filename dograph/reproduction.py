@@ -1,0 +1,156 @@
+"""A finished run once more: are its losses the same, to the bit?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dograph.composition import compose
+from dograph.corpus.atomic import read_json
+from dograph.corpus.prepare import prepare
+from dograph.corpus.store import MANIFEST
+from dograph.errors import UserError
+from dograph.provenance import RECIPE, VERSIONS_OF, host_facts, own_commit, read_facts, version_of
+from dograph.recipe import Recipe, check
+from dograph.report.history import MixtureHistory
+from dograph.report.summary import FILE_NAME, read_summary
+from dograph.run import check_buildable, free_folder, train
+
+FOLDER = "reproduced"
+"""In the run's folder; a second reproduction goes to ``reproduced_1``."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How a run compares with itself.
+
+    Attributes:
+        folder: of the run.
+        again: of the reproduction.
+        largest: difference of a validation loss in nats; 0 where the run agrees to the bit.
+        differing: what is not the same to the bit: names of losses, weights and shares.
+        changed: facts in which the hosts and versions differ, "name: before → now".
+    """
+
+    folder: Path
+    again: Path
+    largest: float
+    differing: tuple[str, ...]
+    changed: tuple[str, ...] = field(default=())
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every loss of every validation, and every weight, is the same to the bit."""
+        return not self.differing
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The run in a folder; of an experiment, the runs of all its stages.
+
+    Raises:
+        UserError: if there is no finished run.
+    """
+    if (folder / RECIPE).is_file():
+        read_summary(folder)
+        return [folder]
+    content = read_json(folder / FILE_NAME) if folder.is_dir() else None
+    if not isinstance(content, Mapping) or "folder" not in content:
+        raise UserError(f"{folder}: no finished run; name a folder such as runs/NAME/seed_0")
+    return [folder / stage["folder"] for stage in content["cost"]["stages"]]
+
+
+def reproduce(folder: Path) -> Reproduction:
+    """Runs a finished run again by its resolved recipe, in a folder inside its own.
+
+    The number of threads is the run's own. A stage reads the recorded artefacts of the stages
+    before it, so that stages that all agree make an experiment that agrees.
+
+    Raises:
+        UserError: if the run is not finished, or its corpus is no longer what it was.
+    """
+    facts, summary = read_facts(folder), read_summary(folder)
+    history = MixtureHistory.read(folder)
+    recipe = check(compose(folder / RECIPE, _recorded_store(facts)))
+    check_buildable(recipe)
+    _check_corpus(recipe, facts, folder)
+    again = free_folder(folder, FOLDER)
+    with on_threads(int(facts["host"]["threads"])):
+        train(recipe, again)
+    before = {**history.outcome(), "final": _final(summary.as_json())}
+    after = {**MixtureHistory.read(again).outcome(), "final": _final(read_summary(again).as_json())}
+    return Reproduction(
+        folder,
+        again,
+        _largest(history, MixtureHistory.read(again)),
+        tuple(_differences(before, after)),
+        tuple(_changed(facts)),
+    )
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Inside the block torch computes on so many threads: sums are rounded by their order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _recorded_store(facts: Mapping[str, Any]) -> list[str]:
+    """An override that reads the run's own store, if it is still there.
+
+    A source such as the installed packages may have changed since; the tokens have not.
+    """
+    path = Path(facts["corpus"])
+    return [f"corpus.source={path}"] if (path / MANIFEST).is_file() else []
+
+
+def _check_corpus(recipe: Recipe, facts: Mapping[str, Any], folder: Path) -> None:
+    store = prepare(recipe.corpus)
+    if store.fingerprint != facts["fingerprint"]:
+        raise UserError(
+            f"{store.path}: the corpus is no longer what {folder} was trained on (fingerprint "
+            f"{store.fingerprint}, it was {facts['fingerprint']}); its store was {facts['corpus']}"
+        )
+
+
+def _final(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {"losses": content["losses"], "weights": content["weights"]}
+
+
+def _largest(before: MixtureHistory, after: MixtureHistory) -> float:
+    pairs = zip(before.validations, after.validations, strict=False)
+    gaps = [abs(a.losses[n] - b.losses.get(n, float("inf"))) for a, b in pairs for n in a.losses]
+    return max(gaps, default=0.0)
+
+
+def _differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
+    """Dotted names in which two values of JSON's types differ."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in dict.fromkeys([*before, *after]):
+            yield from _differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, pair in enumerate(zip(before, after, strict=True)):
+            yield from _differences(*pair, f"{name}[{index}]")
+    elif repr(before) != repr(after):  # so that NaN is like NaN, and −0 unlike 0
+        yield name
+
+
+def _changed(facts: Mapping[str, Any]) -> Iterator[str]:
+    now: dict[str, Any] = {
+        "commit": own_commit(),
+        **{f"version of {name}": version_of(name) for name in VERSIONS_OF},
+        **host_facts(),
+    }
+    versions = {f"version of {name}": value for name, value in facts["versions"].items()}
+    before = {"commit": facts["commit"], **versions, **facts["host"]}
+    for name, value in now.items():
+        if before.get(name) != value:
+            yield f"{name}: {before.get(name)} → {value}"
