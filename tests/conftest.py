@@ -52,3 +52,35 @@ def corpus_settings(corpus_folder, tmp_path_factory):
 def store(corpus_settings):
     """The small corpus, prepared once."""
     return prepare(corpus_settings, progress=False)
+
+
+SMALL_RECIPE = """\
+name: {name}
+mixer:
+  class_path: {mixer}
+model:
+  config: {{n_layer: 1, n_embd: 16, n_head: 2}}
+  warmup: 2
+data: {{context: 16, batch_size: 8, validation_sequences: 4}}
+trainer: {{accelerator: cpu, max_steps: {steps}, val_check_interval: 4, log_every_n_steps: 4}}
+report: {{every: 4, figures_every: 0, checkpoint_every: 4}}
+corpus:
+  source: {source}
+  store: {store}
+  vocab_size: 300
+  validation_fraction: 0.2
+"""
+
+
+@pytest.fixture
+def small_recipe(tmp_path, corpus_settings, store):
+    """Writes a small recipe by name and mixer."""
+
+    def write(name, mixer="dograph.mixers.Stratified", steps=8, more=""):
+        path = tmp_path / f"{name}.yaml"
+        source, place = corpus_settings.source, corpus_settings.store
+        text = SMALL_RECIPE.format(name=name, mixer=mixer, steps=steps, source=source, store=place)
+        path.write_text(text + f"runs: {tmp_path / 'runs'}\n" + more)
+        return path
+
+    return write

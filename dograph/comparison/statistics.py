@@ -64,7 +64,7 @@ def p_value(differences: Sequence[float]) -> float:
     numbers = np.asarray(differences, dtype=np.float64)
     if len(numbers) < 2 or not numbers.any():
         return 1.0
-    if not numbers.std():  # the same difference with every seed
+    if np.ptp(numbers) <= 1e-12 * abs(numbers[0]):  # the same difference with every seed
         return 0.0
     return float(ttest_1samp(numbers, 0.0).pvalue)
 

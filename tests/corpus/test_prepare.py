@@ -231,3 +231,8 @@ def test_the_environment_is_prepared_by_default(tmp_path, monkeypatch):
     assert store.path.parent == Path(tmp_path)
     assert store.path.name.startswith("environment-")
     assert len(store.domains) >= 6
+
+
+def test_a_prepared_store_is_a_corpus_as_it_is(small_store):
+    as_source = CorpusSettings(source=str(small_store.path), vocab_size=999)
+    assert prepare(as_source, progress=False) == small_store

@@ -1,0 +1,151 @@
+"""From run folders to a comparison: pairing, costs, refusals."""
+
+import json
+import re
+
+import pytest
+from written_runs import RECIPE, write_experiment, write_run, write_study
+
+from dograph.comparison.comparison import compare
+from dograph.comparison.runs import find_runs
+from dograph.errors import UserError
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    # Seeds differ by 0.8 nats, the methods by 0.1 with every seed: only pairing sees it.
+    result = compare([write_study(tmp_path, spread=0.01)])
+    uniform, other = result.methods
+    assert (uniform.label, other.label) == ("uniform", "other")
+    assert uniform.mean.half > 0.3
+    assert other.paired.mean.mean == pytest.approx(-0.1 + 0.01 / 5)
+    assert other.paired.mean.half < 0.02
+    assert other.paired.verdict == "win"
+    assert other.paired.worst.mean == pytest.approx(other.paired.mean.mean)
+    assert other.paired.domains.keys() == {"code", "prose"}
+    assert not result.notes
+
+
+def test_the_baseline_is_the_stratified_method_or_the_one_named(tmp_path):
+    study = write_study(tmp_path)
+    assert compare([study]).baseline.name == "uniform_gpt2"
+    assert compare([study], "other").baseline.name == "other_gpt2"
+    assert compare([study], "other_gpt2").methods[1].paired.verdict == "loss"
+    with pytest.raises(UserError, match=r"no such method.*uniform_gpt2"):
+        compare([study], "unifrom_gpt2")
+    with pytest.raises(UserError, match="name the baseline"):
+        compare([study / "other_gpt2"])
+
+
+def test_tokens_and_seconds_to_the_baselines_end_count_every_stage(tmp_path):
+    start, end = (5.0, 5.0), (3.0, 3.0)
+    write_run(tmp_path / "uniform" / "seed_0", 0, [start, end])
+    write_experiment(tmp_path / "staged" / "seed_0", 0, [start, (1.0, 1.0)])
+    write_run(tmp_path / "slow" / "seed_0", 0, [start, (4.0, 4.0)], "Proportional")
+    result = compare([tmp_path])
+    methods = {method.label: method for method in result.methods}
+    # Half of the way from 5 to 1 is half of that from 2,000 to 4,000 tokens; the proxy cost 1,000.
+    assert methods["staged"].reach.tokens.mean == pytest.approx(1000 + 3000)
+    assert methods["staged"].reach.seconds.mean == pytest.approx(5 + 7.5)
+    assert methods["staged"].cost["tokens"].mean == 5000
+    assert methods["staged"].cost["seconds"].mean == 15
+    assert methods["uniform"].reach.tokens.mean == 4000
+    assert methods["slow"].reach.tokens is None
+    assert methods["slow"].reach.reached == 0
+    assert result.notes == ("Fewer than 5 seeds (1) show a direction and are no claim.",)
+
+
+@pytest.mark.parametrize(
+    ("condition", "changed", "said"),
+    [
+        ("tokens", {"tokens": 8000}, ("8,000", "4,000")),
+        ("corpus", {"fingerprint": "0ther"}, ("0ther", "f00d")),
+        (
+            "tokenizer",
+            {"tokenizer": "0ther"},
+            ("0ther", "beef"),
+        ),
+        (
+            "validation",
+            {"recipe": {**RECIPE, "data": {**RECIPE["data"], "validation_sequences": 32}}},
+            ("validation_sequences 32", "validation_sequences 16"),
+        ),
+        (
+            "model",
+            {"recipe": {**RECIPE, "model": {"architecture": "gpt2", "config": {"n_layer": 9}}}},
+            ("config.n_layer 9, config.n_embd not set", "config.n_layer 1, config.n_embd 16"),
+        ),
+    ],
+)
+def test_what_does_not_compare_is_refused_unless_allowed(tmp_path, condition, changed, said):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    write_run(tmp_path / "other" / "seed_0", 0, curve, "Proportional", **changed)
+    with pytest.raises(UserError, match="not comparable") as refusal:
+        compare([tmp_path])
+    other, own = said
+    assert re.search(f"{other} in .*/other/seed_0; {own} in .*/uniform", str(refusal.value))
+    assert f"--allow {condition}" in str(refusal.value)
+    assert "other/seed_0" in str(refusal.value)
+    result = compare([tmp_path], allowed=[condition])
+    assert len(result.methods) == 2
+    assert any("other/seed_0" in note for note in result.notes)
+
+
+def test_an_unknown_condition_and_other_domains_are_refused(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    with pytest.raises(UserError, match="did you mean 'tokens'"):
+        compare([tmp_path], allowed=["token"])
+    write_run(tmp_path / "other" / "seed_0", 0, curve, domains=("code", "law"))
+    with pytest.raises(UserError, match="their means do not compare"):
+        compare([tmp_path], baseline="uniform")
+
+
+def test_seeds_that_only_one_method_has_are_said_and_not_paired(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    for seed in range(6):
+        write_run(tmp_path / "uniform" / f"seed_{seed}", seed, curve)
+    for seed in range(1, 7):
+        write_run(tmp_path / "other" / f"seed_{seed}", seed, curve, "Proportional")
+    result = compare([tmp_path])
+    assert len(result.methods[1].paired.mean.values) == 5
+    assert result.notes == ("other is paired with uniform by seeds 1, 2, 3, 4, 5 only.",)
+
+
+def test_runs_are_found_from_any_folder_above_and_only_whole_ones(tmp_path):
+    study = write_study(tmp_path / "runs" / "study", seeds=(0, 1))
+    write_experiment(study / "staged_gpt2" / "seed_0", 0, [(3.0, 3.0)])
+    # A stage of an experiment that is under way, and a run that was killed.
+    write_run(study / "staged_gpt2" / "seed_1" / "proxy", 1, [(3.0, 3.0)])
+    (study / "staged_gpt2" / "seed_1" / "proxy" / "stage.json").write_text("{}")
+    killed = write_run(study / "uniform_gpt2" / "seed_7", 7, [(3.0, 3.0)])
+    (killed / "summary.json").unlink()
+    for given in ([study], [tmp_path / "runs"], [study, study / "uniform_gpt2"]):
+        runs = find_runs(given)
+        assert [(run.method, run.seed) for run in runs] == [
+            ("other_gpt2", 0),
+            ("other_gpt2", 1),
+            ("staged_gpt2", 0),
+            ("uniform_gpt2", 0),
+            ("uniform_gpt2", 1),
+        ]
+    notes = compare([study]).notes
+    assert any("did not come to their end" in note and "seed_7" in note for note in notes)
+
+
+def test_what_is_no_run_or_runs_twice_is_said(tmp_path):
+    with pytest.raises(UserError, match="no finished run"):
+        find_runs([tmp_path])
+    with pytest.raises(UserError, match="no finished run"):
+        find_runs([tmp_path / "nowhere"])
+    write_run(tmp_path / "uniform" / "seed_0", 0, [(3.0, 3.0)])
+    write_run(tmp_path / "uniform" / "seed_0_1", 0, [(3.0, 3.0)])
+    with pytest.raises(UserError, match="both uniform with seed 0"):
+        find_runs([tmp_path])
+
+
+def test_a_run_without_a_finite_end_is_named(tmp_path):
+    folder = write_run(tmp_path / "uniform" / "seed_0", 0, [(3.0, float("nan"))])
+    assert json.loads((folder / "summary.json").read_text())["losses"]["prose"] is None
+    with pytest.raises(UserError, match=r"uniform/seed_0.*without a finite validation loss"):
+        compare([tmp_path])

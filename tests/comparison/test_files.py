@@ -1,0 +1,142 @@
+"""What a comparison leaves: tables, a page that needs nothing else, and the command."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from written_runs import DOMAINS, write_experiment, write_run, write_study
+
+from dograph.cli import main
+from dograph.comparison.comparison import compare
+from dograph.comparison.figures import comparison_figures
+from dograph.comparison.files import FILES
+from dograph.comparison.looks import COLOURS, method_styles
+from dograph.comparison.page import as_page, headline
+from dograph.comparison.tables import as_markdown
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    runs = write_study(tmp_path_factory.mktemp("study"), spread=0.01)
+    for seed in range(5):
+        write_experiment(runs / "staged_gpt2" / f"seed_{seed}", seed, [(5.0, 5.0), (9.0, 9.5)])
+    return runs
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and the page's text."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.text = [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_all_formats_say_the_same(study, tmp_path, capsys):
+    assert main(["compare", str(study), "--output", str(tmp_path / "out")]) == 0
+    assert "other" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    other = content["methods"]["other_gpt2"]
+    assert content["baseline"] == "uniform_gpt2"
+    assert other["paired"]["verdict"] == "win"
+    assert content["methods"]["staged_gpt2"]["paired"]["verdict"] == "loss"
+    mean = other["paired"]["mean_loss"]
+    shown = f"−{abs(mean['mean']):.3f} ± {mean['half_width']:.3f}"
+    markdown = (tmp_path / "out" / "comparison.md").read_text()
+    assert re.search(rf"\| other \|.*\| {re.escape(shown)} \| win \|", markdown)
+    assert shown in (tmp_path / "out" / "report.html").read_text()
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 15
+    losses = [float(line["mean_loss"]) for line in lines if line["method"] == "other_gpt2"]
+    assert sum(losses) / 5 == pytest.approx(other["mean_loss"]["mean"])
+
+
+def test_nothing_is_overwritten_unasked(study, tmp_path, capsys):
+    (tmp_path / "comparison.md").write_text("mine")
+    assert main(["compare", str(study), "--output", str(tmp_path)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (tmp_path / "comparison.md").read_text() == "mine"
+    assert main(["compare", str(study), "--output", str(tmp_path), "--force"]) == 0
+    assert (tmp_path / "comparison.md").read_text() != "mine"
+
+
+def test_a_format_alone_goes_to_the_screen(study, capsys):
+    for name, start in (("markdown", "| method"), ("csv", "method,seed"), ("json", "{")):
+        assert main(["compare", str(study), "--format", name]) == 0
+        assert capsys.readouterr().out.startswith(start)
+
+
+def test_the_page_needs_nothing_from_elsewhere(study):
+    comparison = compare([study])
+    page = as_page(comparison, comparison_figures(comparison))
+    parsed = Tags()
+    parsed.feed(page)
+    assert [tag for tag, _ in parsed.tags].count("svg") == 4
+    for tag, attributes in parsed.tags:
+        assert tag not in ("script", "link", "iframe", "img")
+        for key in ("src", "href", "xlink:href"):
+            assert attributes.get(key, "#").startswith("#")
+    assert "url(http" not in page
+    assert "staged" in parsed.text
+    assert "var(--ink)" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_names_are_shown_whatever_is_in_them(tmp_path):
+    domains = (SCRIPT, "a|b $x$ & _c")
+    for seed in (0, 1):
+        curve = [(3.0, 3.0), (2.0, 2.0 + seed)]
+        write_run(tmp_path / "uniform" / f"seed_{seed}", seed, curve, domains=domains)
+        odd = tmp_path / "<b>bold</b>".replace("/", "") / f"seed_{seed}"
+        write_run(odd, seed, curve, "Proportional", domains=domains)
+    comparison = compare([tmp_path])
+    page = as_page(comparison, comparison_figures(comparison))
+    parsed = Tags()
+    parsed.feed(page)
+    assert "script" not in {tag for tag, _ in parsed.tags}
+    assert "b" not in {tag for tag, _ in parsed.tags}
+    assert SCRIPT in parsed.text
+    markdown = as_markdown(comparison)
+    assert "<script>" not in markdown
+    rows = [line for line in markdown.splitlines() if line.startswith("| uniform")]
+    assert len(re.findall(r"(?<!\\)\|", rows[1])) == len(domains) + 2
+
+
+def test_the_headline_names_every_method_once(study):
+    text = headline(compare([study]))
+    assert text == "Better than uniform: other; worse than uniform: staged."
+
+
+def test_a_method_looks_alike_in_every_comparison():
+    few, many = method_styles(["uniform", "doge"]), method_styles([*COLOURS, "mine", "yours"])
+    assert few["doge"] == many["doge"]
+    looks = [(look.colour, look.line) for look in many.values()]
+    assert len(set(looks)) == len(looks)
+    assert len({look.colour for label, look in many.items() if label in COLOURS}) == len(COLOURS)
+
+
+def test_figures_show_what_was_measured(study):
+    comparison = compare([study])
+    figures = comparison_figures(comparison)
+    means, differences, _ = figures["loss"].axes
+    # Drawn last: the baseline, above the others; its own difference is zero.
+    assert means.lines[-1].get_ydata().tolist()[-1] == pytest.approx(comparison.baseline.mean.mean)
+    assert not differences.lines[-1].get_ydata().any()
+    cells = [text.get_text() for text in figures["domains"].axes[0].texts]
+    assert f"{comparison.baseline.domains['code'].mean:.3f}" in cells
+    assert len(cells) == 3 * (len(DOMAINS) + 2)
+    titles = [axes.get_title(loc="left") for axes in figures["mixtures"].axes]
+    assert titles[:3] == ["uniform", "other", "staged"]
+    meanings = [axes.texts[0].get_text() for axes in figures["mixtures"].axes[:3]]
+    assert meanings[2] == "weights that stage proxy found"
