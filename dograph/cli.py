@@ -1,4 +1,4 @@
-"""The front door: `lightning run RECIPE` and `dograph run|prepare|export`."""
+"""The front door: `lightning run RECIPE` and `dograph run|prepare|evaluate|export`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,19 @@ Prints the domain weights of RUN (they count tokens) in one of these formats:
 examples:
   dograph export runs/doremi_gpt2/seed_0/proxy --format megatron --prefix data/
   dograph export runs/doge_gpt2/seed_0 --format json --output weights.json
+"""
+EVALUATE_HELP = """\
+Prints loss, perplexity and bits per byte of every domain's validation text, with 95 % intervals.
+
+tasks, by lm-evaluation-harness (pip install 'dograph[eval]'):
+  local        made of the store's validation text, without a network
+  paper        piqa, hellaswag, lambada_openai, copa, openbookqa, winogrande, sciq, logiqa, arc_easy
+  piqa,sciq    any task of the harness by its name
+
+examples:
+  dograph evaluate runs/dograph_gpt2/seed_0
+  dograph evaluate runs/dograph_gpt2/seed_0 --tasks local --output evaluation.json
+  dograph evaluate runs/doremi_gpt2/seed_0/main/checkpoints/final.ckpt --corpus other_store
 """
 
 
@@ -89,6 +102,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     )
     exporting.add_argument("--output", type=Path, metavar="FILE", help="instead of the screen")
     exporting.add_argument("--force", action="store_true", help="replace FILE")
+    add_evaluate(commands)
     return parser
 
 
@@ -159,6 +173,38 @@ def command_export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The options of `evaluate`."""
+    evaluating = commands.add_parser(
+        "evaluate",
+        help="score a checkpoint on held-out text and downstream tasks",
+        description=EVALUATE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = evaluating.add_argument
+    add("checkpoint", type=Path, help="a .ckpt file, or the folder of a run: its final one")
+    add("--corpus", type=Path, metavar="STORE", help="a prepared store instead of the run's own")
+    add("--sequences", type=int, metavar="N", help="of each domain (default: the run's)")
+    add("--context", type=int, metavar="N", help="tokens a sequence (default: the run's)")
+    add("--batch-size", type=int, metavar="N", help="sequences at once (default: the run's)")
+    add("--device", default="auto", help="torch's name, e.g. cuda:1 (default: CUDA if there)")
+    add("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (1000)")
+    add("--seed", type=int, default=0, help="of the bootstrap and of the local tasks (0)")
+    add("--tasks", metavar="NAMES", help="local, paper, or the harness's names, with commas")
+    add("--examples", type=int, default=100, metavar="N", help="of each local task (100)")
+    add("--task-folder", type=Path, metavar="DIR", help="for local tasks (default: RUN/tasks)")
+    add("--output", type=Path, metavar="FILE", help="write all of it as JSON")
+    add("--force", action="store_true", help="replace FILE, or results in RUN/tasks.json")
+
+
+def command_evaluate(arguments: argparse.Namespace) -> int:
+    """`evaluate`: a checkpoint's losses by domain, and downstream tasks."""
+    from dograph.evaluation.command import evaluate_checkpoint
+
+    evaluate_checkpoint(**{k: value for k, value in vars(arguments).items() if k != "command"})
+    return 0
+
+
 def command_prepare(arguments: argparse.Namespace) -> int:
     """`prepare`: tokens on disk, and where."""
     from dograph.composition import compose
@@ -189,6 +235,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> in
         parsed.overrides += rest  # argparse takes those behind an option for unknown
     try:
         command = {"run": command_run, "prepare": command_prepare, "export": command_export}
+        command["evaluate"] = command_evaluate
         return command[parsed.command](parsed)
     except UserError as error:
         print(f"{program}: error: {error}", file=sys.stderr)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -86,21 +85,25 @@ def run_tasks(
     if not words:
         raise UserError("--tasks is empty: say local, paper, or names of tasks")
     named = [word for word in words if word not in (SUITE, "paper")]
-    with _local_caches() as scratch:
-        suites = {}
-        place = folder or Path(scratch, "tasks")
+    with tempfile.TemporaryDirectory(prefix="dograph_tasks_") as scratch:
+        suites: dict[str, str] = {}
+        tasks: list[Any] = []
         if SUITE in words:
-            context = subject.context
+            place, context = folder or Path(scratch, "tasks"), subject.context
             local = write_local_tasks(subject.store, place, context, examples, seed, note)
             suites = {name: CLOZE if name.startswith(CLOZE) else CONTINUATION for name in local}
-        suites.update(dict.fromkeys(PAPER, "paper") if "paper" in words else {})
-        suites.update({name: NAMED for name in named if name not in suites})
-        hub = set(suites) - {name for name, suite in suites.items() if suite.startswith(SUITE)}
-        tasks = load_tasks(list(suites), place if SUITE in words else None, defaults=bool(hub))
-        return _evaluate(subject, tasks, suites, batch_size)
+            with _nothing_kept(scratch):
+                tasks = load_tasks(local, place, defaults=False)
+        others = dict.fromkeys(named, NAMED)
+        others.update(dict.fromkeys(PAPER, "paper") if "paper" in words else {})
+        if others:
+            tasks += load_tasks(list(others))
+        return _evaluate(subject, tasks, {**suites, **others}, batch_size)
 
 
-def load_tasks(names: Sequence[str], folder: Path | None, defaults: bool = True) -> list[Any]:
+def load_tasks(
+    names: Sequence[str], folder: Path | None = None, defaults: bool = True
+) -> list[Any]:
     """The harness's task objects, with their data.
 
     Args:
@@ -140,7 +143,7 @@ def _evaluate(
 
     from dograph.evaluation.harness import CheckpointLM, quiet
 
-    with quiet():
+    with quiet(), redirect_stdout(None):  # it prints a line for every bootstrap
         answered: Any = lm_eval.simple_evaluate(
             model=CheckpointLM(subject, batch_size=batch_size),
             tasks=tasks,
@@ -166,22 +169,21 @@ def _metrics(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 @contextmanager
-def _local_caches() -> Iterator[str]:
-    """A temporary folder for what the harness's libraries cache of local files.
+def _nothing_kept(cache: str) -> Iterator[None]:
+    """Lets datasets read local files quietly, without a hub, into ``cache`` while the block runs.
 
-    While the block runs, datasets neither counts its uses at the hub nor keeps local files in the
-    user's cache, and the harness starts no processes for a thousand resamples.
+    Else it tells the hub, and keeps them in the user's cache.
     """
     import datasets
 
-    config, single = datasets.config, "DISABLE_MULTIPROC"
-    before = (config.HF_UPDATE_DOWNLOAD_COUNTS, os.environ.get(single))
-    with tempfile.TemporaryDirectory(prefix="dograph_tasks_") as scratch:
-        config.HF_UPDATE_DOWNLOAD_COUNTS = False
-        os.environ[single] = "1"
-        try:
-            yield scratch
-        finally:
-            config.HF_UPDATE_DOWNLOAD_COUNTS = before[0]
-            os.environ.pop(single)
-            os.environ.update({single: before[1]} if before[1] is not None else {})
+    config = datasets.config
+    before = (config.HF_UPDATE_DOWNLOAD_COUNTS, config.HF_DATASETS_CACHE)
+    hidden = datasets.are_progress_bars_disabled()
+    config.HF_UPDATE_DOWNLOAD_COUNTS, config.HF_DATASETS_CACHE = False, Path(cache)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        config.HF_UPDATE_DOWNLOAD_COUNTS, config.HF_DATASETS_CACHE = before
+        if not hidden:
+            datasets.enable_progress_bars()

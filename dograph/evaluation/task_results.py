@@ -120,7 +120,7 @@ def results_table(results: Results) -> Table:
     for heading in ("examples", "accuracy", "normalised", "perplexity"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, result in results.items():
-        cells = [_percent(result, metric) for metric in ("acc", "acc_norm")]
+        cells = [_percent(result, "acc"), _percent(result, "acc_norm", error=False)]
         perplexity = result.metrics.get("perplexity")
         last = "" if perplexity is None else f"{perplexity:,.1f}"
         table.add_row(Text(name), f"{result.examples:,}", *cells, last)
@@ -130,8 +130,8 @@ def results_table(results: Results) -> Table:
     return table
 
 
-def _percent(result: TaskResult, metric: str) -> str:
-    value, error = result.metrics.get(metric), result.metrics.get(f"{metric}_stderr")
+def _percent(result: TaskResult, metric: str, error: bool = True) -> str:
+    value, deviation = result.metrics.get(metric), result.metrics.get(f"{metric}_stderr")
     if value is None:
         return ""
-    return f"{value:.1%}" if error is None else f"{value:.1%} ± {error:.1%}"
+    return f"{value:.1%}" + (f" ± {deviation:.1%}" if error and deviation is not None else "")
