@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -143,7 +144,8 @@ def _evaluate(
 
     from dograph.evaluation.harness import CheckpointLM, quiet
 
-    with quiet(), redirect_stdout(None):  # it prints a line for every bootstrap
+    # The harness prints a line for every bootstrap.
+    with quiet(), _one_process(), redirect_stdout(None):
         answered: Any = lm_eval.simple_evaluate(
             model=CheckpointLM(subject, batch_size=batch_size),
             tasks=tasks,
@@ -166,6 +168,24 @@ def _metrics(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
         name, comma, filtered = key.partition(",")
         if comma and isinstance(value, (int, float)):
             yield (name if filtered == "none" else key), float(value)
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """Keeps the harness from forking for its bootstrap while the block runs.
+
+    A fork of a process with torch's and tokenizers' threads can hang, and a thousand resamples
+    need none.
+    """
+    name = "DISABLE_MULTIPROC"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """lm-evaluation-harness answers as the plain network does, without a network of the other kind."""
 
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def test_the_local_suite_needs_no_network_and_agrees_with_the_plain_network(
         answers = [answer(subject, e["context"], e["target"]) for e in examples]
         assert cloze.accuracy == pytest.approx(sum(greedy for _, greedy in answers) / 6)
         mean = sum(value for value, _ in answers) / 6
-        assert cloze.metrics["perplexity"] == pytest.approx(torch.tensor(-mean).exp(), rel=1e-3)
+        assert cloze.metrics["perplexity"] == pytest.approx(math.exp(-mean), rel=1e-3)
         right = 0
         for example in read(tmp_path, f"local_continuation_{domain}"):
             values = [answer(subject, example["context"], c)[0] for c in example["choices"]]
