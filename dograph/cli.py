@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dograph.commands.compare import add_compare, command_compare
+from dograph.commands.evaluate import add_evaluate, command_evaluate
 from dograph.commands.exit_codes import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from dograph.commands.export import add_export, command_export
 from dograph.commands.prepare import add_prepare, command_prepare
@@ -22,6 +23,7 @@ COMMANDS = {
     "run": (add_run, command_run),
     "prepare": (add_prepare, command_prepare),
     "sweep": (add_sweep, command_sweep),
+    "evaluate": (add_evaluate, command_evaluate),
     "compare": (add_compare, command_compare),
     "export": (add_export, command_export),
     "reproduce": (add_reproduce, command_reproduce),

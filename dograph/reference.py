@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
-import torch
-
+from dograph.checkpoint import load_model
 from dograph.errors import UserError
 from dograph.model import LanguageModel
 
@@ -23,16 +21,7 @@ def load_reference(path: Path | str, model: LanguageModel, context: int) -> Lang
         UserError: if the file is missing, is no such checkpoint, or the model has another
             vocabulary or too short a context.
     """
-    if not Path(path).is_file():
-        raise UserError(f"reference model {path}: no such file; name a checkpoint of a run")
-    try:
-        with torch.random.fork_rng(devices=[]):  # it is built at random before it is filled
-            reference = LanguageModel.load_from_checkpoint(
-                path, map_location="cpu", weights_only=True
-            )
-    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        what = f"no checkpoint of a language model: {error}"
-        raise UserError(f"reference model {path}: {what}") from error
+    reference = load_model(path, "reference model")
     if reference.vocab_size != model.vocab_size:
         raise UserError(
             f"reference model {path} has {reference.vocab_size} tokens, but the model in training "
@@ -43,5 +32,4 @@ def load_reference(path: Path | str, model: LanguageModel, context: int) -> Lang
             f"reference model {path} takes {reference.context} tokens, but data.context is "
             f"{context}"
         )
-    reference.requires_grad_(False).eval()
     return reference

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from dograph.checkpoint import FINAL_CHECKPOINT
 from dograph.corpus.prepare import prepare
 from dograph.corpus.store import Store
 from dograph.data.mixer import DataMixer
@@ -26,9 +27,6 @@ from dograph.recipe import Recipe
 from dograph.report.progress import StepProgressBar
 from dograph.report.summary import RunSummary, print_summary
 from dograph.report.tensorboard import MixtureReport
-
-FINAL_CHECKPOINT = Path("checkpoints", "final.ckpt")
-"""In a run's folder."""
 
 
 def run(recipe: Recipe, resume: Path | None = None) -> Path:

@@ -9,9 +9,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from dograph.checkpoint import FINAL_CHECKPOINT
 from dograph.corpus.atomic import read_json, write_json
 from dograph.report.summary import FILE_NAME, RunSummary, read_summary
-from dograph.run import FINAL_CHECKPOINT, newest_checkpoints
+from dograph.run import newest_checkpoints
 
 RECORD = "stage.json"
 """In a stage's folder: its inputs, and whether it is finished."""

@@ -16,6 +16,7 @@ ORDER = [
     "mixers",
     "data",
     "model",
+    "checkpoint",
     "reference",
     "gathering",
     "mixing",

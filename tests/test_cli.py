@@ -19,11 +19,11 @@ def failing(capsys, *arguments):
     return captured.err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["prepare", "--help"]])
-def test_help_needs_no_heavy_import(arguments):
+@pytest.mark.parametrize("command", [[], ["run"], ["prepare"], ["evaluate"]])
+def test_help_needs_no_heavy_import(command):
     code = (
         "import sys; from dograph.cli import main\n"
-        f"try: main({arguments})\n"
+        f"try: main({[*command, '--help']})\n"
         "except SystemExit as end: assert end.code == 0\n"
         "assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
     )

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from litdata import CombinedStreamingDataset, StreamingDataset, TokensLoader
 
-from dograph.cli import EXPORT_FORMATS, main
+from dograph.cli import main
+from dograph.commands.export import EXPORT_FORMATS
 from dograph.report.export import FORMATS, export
 from dograph.report.summary import DomainSummary, RunSummary, write_summary
 

@@ -1,0 +1,137 @@
+"""Examples of language tasks, drawn from the validation documents of a domain."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dograph.corpus.documents import Documents
+from dograph.corpus.store import Store
+
+Example = dict[str, Any]
+CHOICES = 4
+"""Of a continuation, the true one among them: an accuracy of 0.25 by chance."""
+LONGEST_CONTINUATION = 32
+"""Tokens, at most a quarter of the context."""
+LEAST_CONTEXT = 16
+"""Tokens before what is to be predicted, at most a quarter of the context."""
+TRIES = 20
+"""Draws for each example that is asked for."""
+BLANK = re.compile(r"[ \t\r\n]")
+NEXT_WORD = re.compile(r"(?<=\S) \w+")
+WORD_BEGINS = re.compile(r"(?<=\S)(?= \S)")
+
+
+class DomainExamples:
+    """Draws examples from one domain; the same seed draws the same.
+
+    Every document is used once before one is used again, at another place.
+
+    Args:
+        store: the prepared corpus; only its validation documents are used.
+        domain: its name.
+        context: tokens that an example may have in all, ≥ 16.
+        seed: of the draws.
+    """
+
+    def __init__(self, store: Store, domain: str, context: int, seed: int) -> None:
+        self.documents = Documents(store, domain, "validation")
+        self.context, self.name = context, f"{seed} {domain}"
+        self.continuation = min(LONGEST_CONTINUATION, context // 4)
+        self.least = min(LEAST_CONTEXT, context // 4)
+        self.tokenizer = store.tokenizer()
+        self.tokenizer.encode_special_tokens = True  # as the store was tokenised
+        shortest = self.least + 2 * self.continuation
+        lengths = [len(self.documents[index]) for index in range(len(self.documents))]
+        self.eligible = [index for index, length in enumerate(lengths) if length >= shortest]
+
+    def cloze(self, count: int) -> list[Example]:
+        """Up to ``count`` next words (``target``, with the blank before it) after ``context``."""
+
+        def one(draw: random.Random, document: int) -> Example | None:
+            tokens = self.documents[document]
+            end = draw.randint(self.least, len(tokens))
+            text = self._text(tokens, max(0, end - self.context), end)
+            words = list(NEXT_WORD.finditer(text))
+            if not words:
+                return None
+            context, target = text[: words[-1].start()], words[-1].group()
+            return {"context": context, "target": target} if self._tokens(context, target) else None
+
+        return self._draw("cloze", count, one)
+
+    def continuations(self, count: int) -> list[Example]:
+        """Up to ``count`` examples: ``context``, ``choices``, and the true one's index, ``label``.
+
+        The other choices begin at other documents' words. All are equally many tokens long.
+        """
+
+        def one(draw: random.Random, document: int) -> Example | None:
+            context, true = self._split(draw, document)
+            others = [index for index in self.eligible if index != document]
+            false = [self._split(draw, other)[1] for other in draw.sample(others, CHOICES - 1)]
+            choices = [true, *false]
+            lengths = {self._tokens(context, choice) for choice in choices}
+            if len(set(choices)) < CHOICES or lengths != {self.continuation}:
+                return None
+            draw.shuffle(choices)
+            return {"context": context, "choices": choices, "label": choices.index(true)}
+
+        return self._draw("continuation", count, one)
+
+    def _draw(
+        self, kind: str, count: int, one: Callable[[random.Random, int], Example | None]
+    ) -> list[Example]:
+        draw = random.Random(f"{self.name} {kind}")  # noqa: S311  (examples, no secrets)
+        found: dict[tuple[str, str], Example] = {}
+        if len(self.eligible) < CHOICES:
+            return []
+        for document in self._rounds(draw, TRIES * count):
+            example = one(draw, document)
+            if example is not None:
+                answer = example.get("target") or example["choices"][example["label"]]
+                found.setdefault((example["context"], answer), {"document": document, **example})
+            if len(found) == count:
+                break
+        return list(found.values())
+
+    def _rounds(self, draw: random.Random, tries: int) -> Iterator[int]:
+        """Eligible documents in a drawn order, again and again."""
+        order = draw.sample(self.eligible, len(self.eligible))
+        return (order[number % len(order)] for number in range(tries))
+
+    def _split(self, draw: random.Random, document: int) -> tuple[str, str]:
+        """A text before a drawn place, and the tokens that follow, from where a word begins.
+
+        Both are empty where no word begins.
+        """
+        tokens, length = self.documents[document], self.continuation
+        place = draw.randint(self.least, len(tokens) - 2 * length)
+        first = max(0, place + 2 * length - self.context)
+        text = self._text(tokens, first, place + 2 * length)
+        near = len(self._text(tokens, first, place))
+        begins = [match.start() for match in WORD_BEGINS.finditer(text)]
+        if not begins:
+            return "", ""
+        cut = min(begins, key=lambda begin: abs(begin - near))
+        following = self.tokenizer.encode(text[cut:], add_special_tokens=False).ids[:length]
+        return text[:cut], self.tokenizer.decode(following, skip_special_tokens=False)
+
+    def _text(self, tokens: Any, first: int, end: int) -> str:
+        """Tokens decoded, without the words that ``first`` and ``end`` cut within a document."""
+        text = self.tokenizer.decode(tokens[first:end].tolist(), skip_special_tokens=False)
+        blanks = [match.start() for match in BLANK.finditer(text)]
+        begin = (blanks[0] if blanks else len(text)) if first > 0 else 0
+        stop = (blanks[-1] if blanks else 0) if end < len(tokens) else len(text)
+        return text[begin:stop].strip()
+
+    def _tokens(self, context: str, continuation: str) -> int:
+        """Tokens that go on from a context; 0 if they are too many, or not parted from it."""
+        if not context or not continuation or "\ufffd" in context + continuation:
+            return 0
+        before = self.tokenizer.encode(context, add_special_tokens=False).ids
+        whole = self.tokenizer.encode(context + continuation, add_special_tokens=False).ids
+        fits = whole[: len(before)] == before and len(whole) <= self.context
+        return len(whole) - len(before) if fits else 0

@@ -1,0 +1,195 @@
+"""lm-evaluation-harness answers as the plain network does, without a network of the other kind."""
+
+import json
+import math
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dograph.cli import main
+from dograph.errors import UserError
+from dograph.evaluation.downstream import PAPER, load_tasks, run_tasks
+from dograph.evaluation.subject import open_subject
+from dograph.evaluation.task_results import read_accuracies, read_results
+
+pytest.importorskip("lm_eval")
+pytest.importorskip("accelerate")
+
+
+@pytest.fixture(scope="module")
+def subject(run_folder):
+    return open_subject(run_folder, device="cpu")
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No socket connects."""
+
+    def refuse(self, address):
+        raise AssertionError(f"a connection to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: refuse(None, address))
+
+
+def read(folder, name):
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+@torch.inference_mode()
+def answer(subject, context, continuation):
+    """(log-likelihood, whether greedy) by transformers' network alone, token by token."""
+    tokenizer = subject.store.tokenizer()
+    before = tokenizer.encode(context).ids or [subject.store.end_of_text]
+    after = tokenizer.encode(context + continuation).ids[len(tokenizer.encode(context).ids) :]
+    total, greedy = 0.0, True
+    for index, token in enumerate(after):
+        seen = torch.tensor([(before + after[:index])[-subject.context :]])
+        logits = subject.model.network(input_ids=seen).logits[0, -1].double()
+        total += logits.log_softmax(0)[token].item()
+        greedy = greedy and int(logits.argmax()) == token
+    return total, greedy
+
+
+def greedy_words(subject, context, count):
+    """What the network itself finds likeliest."""
+    tokenizer = subject.store.tokenizer()
+    ids = tokenizer.encode(context).ids
+    for _ in range(count):
+        with torch.inference_mode():
+            logits = subject.model.network(input_ids=torch.tensor([ids])).logits
+        ids.append(int(logits[0, -1].argmax()))
+    return tokenizer.decode(ids)[len(context) :]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_loglikelihoods_are_those_of_the_plain_network(subject, batch_size):
+    from lm_eval.api.instance import Instance
+
+    from dograph.evaluation.harness import CheckpointLM
+
+    pairs = [
+        ("the cat sleeps", " under the tree"),
+        ("the cat sleeps", " hides"),
+        ("one", " two three four plus"),
+        ("def return import class", " self"),
+        ("", "the dog jumps"),
+        ("yield ( ) [ ]", " : = +"),
+        ("the lion eats", greedy_words(subject, "the lion eats", 4)),
+    ]
+    model = CheckpointLM(subject, batch_size=batch_size)
+    requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
+    answers = model.loglikelihood(requests, disable_tqdm=True)
+    for pair, (value, greedy) in zip(pairs, answers, strict=True):
+        expected, likeliest = answer(subject, *pair)
+        assert value == pytest.approx(expected, abs=1e-4), pair
+        assert greedy == likeliest, pair
+    assert [bool(greedy) for _, greedy in answers].count(True) >= 1  # the last is greedy
+    assert [bool(greedy) for _, greedy in answers].count(False) >= 1
+
+
+def test_the_tokenizer_gives_the_stores_tokens(subject):
+    from dograph.corpus.documents import Documents
+    from dograph.evaluation.harness import CheckpointLM
+
+    model = CheckpointLM(subject)
+    documents = Documents(subject.store, "code", "validation")
+    text = subject.store.tokenizer().decode(documents[0].tolist())
+    assert model.tok_encode(text) == documents[0].tolist()
+    assert model.tok_decode(documents[0].tolist()) == text
+    assert subject.store.end_of_text not in model.tok_encode("as <|endoftext|> text")
+    assert model.max_length == 32
+
+
+def test_the_local_suite_needs_no_network_and_agrees_with_the_plain_network(
+    subject, run_folder, offline, tmp_path
+):
+    before = set(tmp_path.parent.rglob("*.arrow"))
+    results = run_tasks(subject, "local", tmp_path, examples=6, batch_size=4)
+    assert len(results) == 6
+    assert set(tmp_path.parent.rglob("*.arrow")) == before  # caches are gone
+    for domain in ("animals", "code", "numbers"):
+        cloze = results[f"local_cloze_{domain}"]
+        examples = read(tmp_path, f"local_cloze_{domain}")
+        answers = [answer(subject, e["context"], e["target"]) for e in examples]
+        assert cloze.accuracy == pytest.approx(sum(greedy for _, greedy in answers) / 6)
+        mean = sum(value for value, _ in answers) / 6
+        assert cloze.metrics["perplexity"] == pytest.approx(math.exp(-mean), rel=1e-3)
+        right = 0
+        for example in read(tmp_path, f"local_continuation_{domain}"):
+            values = [answer(subject, example["context"], c)[0] for c in example["choices"]]
+            right += values.index(max(values)) == example["label"]
+        continued = results[f"local_continuation_{domain}"]
+        assert continued.accuracy == pytest.approx(right / 6)
+        assert continued.suite == "local_continuation"
+        assert continued.examples == 6
+        assert {"acc_norm", "acc_stderr"} <= set(continued.metrics)
+
+
+def test_the_command_files_the_tasks_in_the_run(run_folder, capsys, offline, tmp_path):
+    words = ["evaluate", str(run_folder), "--tasks", "local", "--examples", "4", "--resamples", "9"]
+    assert main([*words, "--device", "cpu"]) == 0
+    assert "mean of local_cloze" in capsys.readouterr().out
+    assert len(read_accuracies(run_folder)) == 6
+    assert (run_folder / "tasks" / "local_cloze_code.yaml").is_file()
+    assert main(words) == 2
+    assert "has results of local: add --force" in capsys.readouterr().err
+    output = tmp_path / "all.json"
+    before = read_results(run_folder)
+    assert main([*words, "--seed", "1", "--output", str(output)]) == 0
+    content = json.loads(output.read_text())
+    assert set(content["downstream"]["means"]) == {"local_cloze", "local_continuation"}
+    assert "mean" in content
+    assert read_results(run_folder) == before
+
+
+def test_the_harness_own_command_line_finds_the_model_and_the_tasks(run_folder, tmp_path, store):
+    from dograph.evaluation.local_tasks import write_local_tasks
+
+    write_local_tasks(store, tmp_path / "tasks", 32, 3)
+    words = ["--model", "dograph", "--model_args", f"checkpoint={run_folder}", "--device", "cpu"]
+    words += ["--tasks", "local_cloze_code", "--include_path", str(tmp_path / "tasks")]
+    words += ["--output_path", str(tmp_path / "out")]
+    out = subprocess.run(
+        [sys.executable, "-m", "dograph.evaluation.harness", *words],
+        env={"PATH": "", "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert out.returncode == 0, out.stderr
+    (file,) = (tmp_path / "out").rglob("results_*.json")
+    assert "acc,none" in json.loads(file.read_text())["results"]["local_cloze_code"]
+
+
+def test_the_papers_tasks_are_the_harness_own():
+    from lm_eval.tasks import TaskManager
+
+    assert set(PAPER) <= set(TaskManager().all_tasks)
+
+
+def test_without_a_hub_the_papers_tasks_are_refused_clearly(subject, monkeypatch, tmp_path):
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"task piqa: its data cannot be had .* --tasks local"):
+        run_tasks(subject, "paper")
+
+
+def test_an_unknown_task_is_named_with_the_nearest():
+    with pytest.raises(UserError, match=r"no task 'arc_eazy'; did you mean 'arc_easy'"):
+        load_tasks(["arc_eazy"])
+
+
+def test_without_the_extra_the_remedy_is_named(run_folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)  # what an import finds when it is missing
+    assert main(["evaluate", str(run_folder), "--tasks", "local", "--force"]) == 2
+    assert "pip install 'dograph[eval]'" in capsys.readouterr().err

@@ -1,0 +1,133 @@
+"""The local suite: right answers are the corpus' own, wrong ones are not; the seed decides."""
+
+import json
+
+import pytest
+import yaml
+
+from dograph.corpus.documents import Documents
+from dograph.corpus.prepare import prepare
+from dograph.corpus.settings import CorpusSettings
+from dograph.errors import UserError
+from dograph.evaluation.local_tasks import write_local_tasks
+
+CONTEXT = 64
+
+
+def texts(store, domain, split="validation"):
+    documents = Documents(store, domain, split)
+    return [store.tokenizer().decode(documents[i].tolist()) for i in range(len(documents))]
+
+
+def read(folder, name):
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def suite(store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("suite")
+    notes = []
+    names = write_local_tasks(store, folder, CONTEXT, 20, 0, notes.append)
+    return folder, names, notes
+
+
+def test_every_domain_has_both_tasks(suite):
+    _, names, notes = suite
+    kinds = ("local_cloze", "local_continuation")
+    assert set(names) == {f"{kind}_{d}" for kind in kinds for d in ("animals", "code", "numbers")}
+    assert notes == []
+
+
+def test_a_cloze_is_the_next_word_of_a_validation_document(store, suite):
+    folder, _, _ = suite
+    documents = texts(store, "numbers")
+    for example in read(folder, "local_cloze_numbers"):
+        whole = example["context"] + example["target"]
+        assert whole in documents[example["document"]]
+        assert example["target"][0] == " "
+        assert example["target"][1:].isalnum()
+        assert not example["context"][-1].isspace()
+        assert len(store.tokenizer().encode(whole).ids) <= CONTEXT
+
+
+def test_one_choice_is_the_true_continuation_and_the_others_are_other_documents(store, suite):
+    folder, _, _ = suite
+    documents = texts(store, "code")
+    encode = store.tokenizer().encode
+    labels = set()
+    for example in read(folder, "local_continuation_code"):
+        context, label = example["context"], example["label"]
+        own = documents[example["document"]]
+        lengths = set()
+        for index, choice in enumerate(example["choices"]):
+            assert (context + choice in own) is (index == label)
+            assert any(choice in text for text in documents)
+            whole = len(encode(context + choice).ids)
+            assert whole <= CONTEXT
+            lengths.add(whole - len(encode(context).ids))
+        assert lengths == {CONTEXT // 4}
+        assert len(set(example["choices"])) == 4
+        labels.add(label)
+    assert len(labels) > 1
+
+
+def test_nothing_comes_from_training_documents(store, suite):
+    folder, _, _ = suite
+    trained = texts(store, "animals", "train")
+    for example in read(folder, "local_cloze_animals"):
+        if len(example["context"]) > 100:
+            assert not any(example["context"] in text for text in trained)
+
+
+def test_the_seed_decides_the_examples(store, suite, tmp_path):
+    folder, _, _ = suite
+
+    def written(seed):
+        write_local_tasks(store, tmp_path / str(seed), CONTEXT, 20, seed)
+        return read(tmp_path / str(seed), "local_continuation_code")
+
+    first = read(folder, "local_continuation_code")
+    assert written(0) == first
+    assert written(1) != first
+
+
+def test_an_earlier_suite_is_replaced_whole(store, tmp_path):
+    (tmp_path / "local_cloze_gone.yaml").write_text("task: local_cloze_gone")
+    (tmp_path / "mine.yaml").write_text("task: mine")
+    names = write_local_tasks(store, tmp_path, CONTEXT, 2)
+    assert {path.stem for path in tmp_path.glob("*.yaml")} == {*names, "mine"}
+    task = yaml.safe_load((tmp_path / f"{names[0]}.yaml").read_text())
+    assert task["metadata"]["corpus"] == store.fingerprint
+
+
+def prepared(folder, documents):
+    (folder / "text").mkdir(parents=True)
+    for domain, count in documents.items():
+        words = [f"word{i} and some more of them {i * i} times over" * 8 for i in range(count)]
+        lines = [json.dumps({"text": text}) for text in words]
+        (folder / "text" / f"{domain}.jsonl").write_text("\n".join(lines))
+    settings = CorpusSettings(
+        source=str(folder / "text"),
+        store=str(folder / "store"),
+        vocab_size=300,
+        validation_fraction=0.3,
+    )
+    return prepare(settings, progress=False)
+
+
+def test_domains_with_too_little_text_are_left_out_with_a_note(tmp_path):
+    store = prepared(tmp_path / "both", {"few": 4, "many": 40})
+    notes = []
+    names = write_local_tasks(store, tmp_path / "tasks", 32, 400, 0, notes.append)
+    assert names == ["local_cloze_many", "local_continuation_many"]
+    assert any(note.startswith("local_cloze_few: ") for note in notes)
+    assert any("give no more" in note for note in notes)
+    store = prepared(tmp_path / "one", {"few": 4})
+    with pytest.raises(UserError, match="no domain has enough text"):
+        write_local_tasks(store, tmp_path / "tasks", 32, 5, 0, notes.append)
+
+
+@pytest.mark.parametrize(("context", "examples"), [(8, 5), (32, 0)])
+def test_numbers_out_of_range_are_refused(store, tmp_path, context, examples):
+    with pytest.raises(UserError):
+        write_local_tasks(store, tmp_path, context, examples)
