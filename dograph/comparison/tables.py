@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ def as_markdown(comparison: Comparison) -> str:
         LEGEND,
         "Final loss by domain:",
         _markdown_table(["method", *comparison.domains], domain_rows(comparison)),
-        *comparison.notes,
+        *map(_cell, comparison.notes),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -126,8 +127,12 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 
 def _cell(text: str) -> str:
-    """Text that neither ends the cell nor becomes HTML."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    """Text that reads as it is: no HTML, no Markdown, and not the end of the cell.
+
+    An underscore within a word is left alone, as Markdown does.
+    """
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"[\\`*{}\[\]|#~!]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)
 
 
 def as_csv(comparison: Comparison) -> str:
