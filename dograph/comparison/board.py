@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal
 from torch.utils.tensorboard import SummaryWriter
 
 from dograph.comparison.comparison import Comparison, Method
-from dograph.comparison.curves import Curve, score_curves, share_curves
 from dograph.comparison.hyperparameters import hyperparameters, write_columns, write_row
 from dograph.comparison.runs import ComparedRun
-from dograph.comparison.tables import as_markdown
+from dograph.comparison.step_curves import StepCurve, score_curves, share_curves
+from dograph.comparison.tables import as_narrow_markdown
 from dograph.errors import UserError
 from dograph.report.board import show_figure
 
@@ -57,10 +57,12 @@ def write_board(comparison: Comparison, figures: Mapping[str, Figure], folder: P
     """
     names = _run_names(comparison)
     with _replacing(folder) as beside:
-        _write_overall(comparison, figures, beside / OVERALL)
+        # In this order TensorBoard lists them and gives out its seven colours.
         for method in comparison.methods:
             with SummaryWriter(str(beside / names[method.name])) as writer:
                 _write_curves(writer, method)
+        _write_overall(comparison, figures, beside / OVERALL)
+        for method in comparison.methods:
             for run in method.runs:
                 of_seed = beside / names[method.name] / f"seed_{run.seed}"
                 with SummaryWriter(str(of_seed)) as writer:
@@ -111,7 +113,8 @@ def _write_overall(comparison: Comparison, figures: Mapping[str, Figure], folder
     runs = [(method, run) for method in comparison.methods for run in method.runs]
     last = max(run.summary.steps for _, run in runs)
     with SummaryWriter(str(folder)) as writer:
-        writer.add_text("table", as_markdown(comparison), last)
+        for name, text in as_narrow_markdown(comparison).items():
+            writer.add_text(f"tables/{name}", text, last)
         for name, figure in figures.items():
             show_figure(writer, name, figure, last)
         writer.add_custom_scalars(chart_layout(comparison))
@@ -127,7 +130,7 @@ def chart_layout(comparison: Comparison) -> Layout:
     """
     several = any(len(method.runs) > 1 for method in comparison.methods)
     layout: Layout = {
-        "Validation, mean over seeds": {
+        "Validation, mean over seeds (with Smoothing at 0)": {
             title: ["Multiline", [f"comparison/{score}$"]] for score, title in SCORES.items()
         }
     }
@@ -155,7 +158,7 @@ def _write_curves(writer: SummaryWriter, method: Method) -> None:
             _write_curve(writer, f"{kind}/{domain}", curve)
 
 
-def _write_curve(writer: SummaryWriter, tag: str, curve: Curve) -> None:
+def _write_curve(writer: SummaryWriter, tag: str, curve: StepCurve) -> None:
     for step, point in curve.items():
         writer.add_scalar(tag, point.mean, step)
 

@@ -27,7 +27,8 @@ def hyperparameters(label: str, run: ComparedRun) -> dict[str, Hyperparameter]:
         run: of an experiment with stages, what its last stage was told.
 
     Returns:
-        flat names to values. Not in it: a setting that the recipe leaves to its default, and
+        flat names to values; a mixer's settings bear its name (``DoGraph/beta``), for another's
+        of the same name means something else. Not in it: a setting that the recipe leaves to its default, and
         one that is a list or a mapping (such as ``Fixed``'s weights).
     """
     recipe = load_yaml(run.final / RECIPE)
@@ -42,7 +43,7 @@ def hyperparameters(label: str, run: ComparedRun) -> dict[str, Hyperparameter]:
         **{key: model.get(key) for key in OF_MODEL},
         "model/architecture": model.get("architecture"),
         **dict(_under("model", model.get("config") or {})),
-        **dict(_under("mixer", mixer.get("init_args") or {})),
+        **dict(_under(run.summary.mixer, mixer.get("init_args") or {})),
     }
     return {key: _plain(value) for key, value in values.items() if _is_one_value(value)}
 
@@ -64,7 +65,7 @@ def _plain(value: Hyperparameter) -> Hyperparameter:
 def write_columns(
     writer: SummaryWriter, runs: Sequence[Mapping[str, Hyperparameter]], metrics: Sequence[str]
 ) -> None:
-    """Says which columns the table of all runs has; those that differ come first.
+    """Says which columns the table of all runs has; at first it shows those that differ.
 
     TensorBoard believes the first such list that it finds. So there is one of all runs'
     hyper-parameters, for no run alone has those of every mixer.
@@ -124,7 +125,7 @@ def _column(name: str, values: Sequence[Hyperparameter | None]) -> api_pb2.HPara
         name=name,
         display_name=name,
         type=api_pb2.DATA_TYPE_STRING if words else api_pb2.DATA_TYPE_FLOAT64,
-        differs=len(set(values)) > 1,
+        differs=len(set(given)) > 1,
     )
     if words:
         column.domain_discrete.extend(sorted({str(value) for value in given}))

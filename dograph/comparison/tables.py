@@ -121,6 +121,27 @@ def as_markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def as_narrow_markdown(comparison: Comparison) -> dict[str, str]:
+    """The tables cut into pieces that a narrow place can show without breaking words.
+
+    Returns:
+        Markdown by the pieces' names: ``final_loss`` with the legend and the notes,
+        ``loss_of_each_domain`` and ``tokens_and_time``.
+    """
+    columns, rows = headings(comparison), summary_rows(comparison)
+
+    def piece(first: int, end: int) -> str:
+        cut = [[row[0], *row[first:end]] for row in [columns, *rows]]
+        return _markdown_table(cut[0], cut[1:])
+
+    domains = _markdown_table(["method", *comparison.domains], domain_rows(comparison))
+    return {
+        "final_loss": "\n\n".join([piece(1, 8), LEGEND, *map(_cell, comparison.notes)]),
+        "loss_of_each_domain": domains,
+        "tokens_and_time": piece(8, len(columns)),
+    }
+
+
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)

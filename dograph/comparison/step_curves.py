@@ -1,4 +1,4 @@
-"""Curves of a method over optimiser steps: means over its seeds, and how sure they are."""
+"""Curves over optimiser steps, as TensorBoard shows them: means over seeds with bounds."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class CurvePoint:
     bounds: tuple[float, float] | None
 
 
-Curve = dict[int, CurvePoint]
+StepCurve = dict[int, CurvePoint]
 """Points by optimiser step, rising."""
 
 
-def score_curves(method: Method) -> dict[str, Curve]:
+def score_curves(method: Method) -> dict[str, StepCurve]:
     """``mean_loss``, ``worst_loss`` in nats and both as perplexity, at every validation.
 
     The worst domain is looked for anew in each validation of each seed. A perplexity is ``exp``
@@ -57,7 +57,7 @@ def score_curves(method: Method) -> dict[str, Curve]:
     return {**losses, **perplexities}
 
 
-def share_curves(method: Method, kind: Literal["weights", "effective"]) -> dict[str, Curve]:
+def share_curves(method: Method, kind: Literal["weights", "effective"]) -> dict[str, StepCurve]:
     """Each domain's weight in the sampler, or its share of the loss weight, by domain.
 
     Of an experiment with stages, these are the last stage's.
@@ -78,7 +78,7 @@ def share_curves(method: Method, kind: Literal["weights", "effective"]) -> dict[
     }
 
 
-def _over_seeds(values: Sequence[Mapping[int, float]]) -> Curve:
+def _over_seeds(values: Sequence[Mapping[int, float]]) -> StepCurve:
     """Means at the steps that all seeds have."""
     curve = {}
     for step in sorted(set(values[0]).intersection(*values[1:])):
