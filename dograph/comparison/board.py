@@ -36,7 +36,7 @@ SHARES: dict[Literal["weights", "effective"], str] = {
     "weights": "Weight",
     "effective": "Effective share",
 }
-ENDS = ("lower", "upper")
+ENDS = ("lower_bound", "upper_bound")
 Layout = dict[str, dict[str, list[object]]]
 
 
@@ -130,7 +130,7 @@ def chart_layout(comparison: Comparison) -> Layout:
     """
     several = any(len(method.runs) > 1 for method in comparison.methods)
     layout: Layout = {
-        "Validation, mean over seeds (with Smoothing at 0)": {
+        "Validation, mean over seeds (set Smoothing to 0)": {
             title: ["Multiline", [f"comparison/{score}$"]] for score, title in SCORES.items()
         }
     }

@@ -27,9 +27,9 @@ def hyperparameters(label: str, run: ComparedRun) -> dict[str, Hyperparameter]:
         run: of an experiment with stages, what its last stage was told.
 
     Returns:
-        flat names to values; a mixer's settings bear its name (``DoGraph/beta``), for another's
-        of the same name means something else. Not in it: a setting that the recipe leaves to its default, and
-        one that is a list or a mapping (such as ``Fixed``'s weights).
+        flat names to values; a mixer's settings bear its name (``mixer/DoGraph/beta``), for
+        another's of the same name means something else. Not in it: a setting that the recipe
+        leaves to its default, and a list or a mapping (such as ``Fixed``'s weights).
     """
     recipe = load_yaml(run.final / RECIPE)
     data, model, mixer = (recipe.get(part) or {} for part in ("data", "model", "mixer"))
@@ -43,7 +43,7 @@ def hyperparameters(label: str, run: ComparedRun) -> dict[str, Hyperparameter]:
         **{key: model.get(key) for key in OF_MODEL},
         "model/architecture": model.get("architecture"),
         **dict(_under("model", model.get("config") or {})),
-        **dict(_under(run.summary.mixer, mixer.get("init_args") or {})),
+        **dict(_under(f"mixer/{run.summary.mixer}", mixer.get("init_args") or {})),
     }
     return {key: _plain(value) for key, value in values.items() if _is_one_value(value)}
 

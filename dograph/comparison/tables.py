@@ -125,21 +125,20 @@ def as_narrow_markdown(comparison: Comparison) -> dict[str, str]:
     """The tables cut into pieces that a narrow place can show without breaking words.
 
     Returns:
-        Markdown by the pieces' names: ``final_loss`` with the legend and the notes,
-        ``loss_of_each_domain`` and ``tokens_and_time``.
+        Markdown by the pieces' names, in the order of the alphabet too. The first has the legend
+        and the notes.
     """
-    columns, rows = headings(comparison), summary_rows(comparison)
-
-    def piece(first: int, end: int) -> str:
-        cut = [[row[0], *row[first:end]] for row in [columns, *rows]]
-        return _markdown_table(cut[0], cut[1:])
-
-    domains = _markdown_table(["method", *comparison.domains], domain_rows(comparison))
-    return {
-        "final_loss": "\n\n".join([piece(1, 8), LEGEND, *map(_cell, comparison.notes)]),
-        "loss_of_each_domain": domains,
-        "tokens_and_time": piece(8, len(columns)),
+    table = [headings(comparison), *summary_rows(comparison)]
+    whole = [["method", *comparison.domains], *domain_rows(comparison)]
+    pieces = {
+        "final_loss": [row[:4] for row in table],
+        "less_the_baseline": [[row[0], *row[4:8]] for row in table],
+        "loss_of_each_domain": whole,
+        "tokens_and_time": [[row[0], *row[8:]] for row in table],
     }
+    texts = {name: _markdown_table(rows[0], rows[1:]) for name, rows in pieces.items()}
+    below = "\n\n".join([LEGEND, *map(_cell, comparison.notes)])
+    return {**texts, "final_loss": f"{texts['final_loss']}\n\n{below}"}
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
