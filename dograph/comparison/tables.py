@@ -40,6 +40,9 @@ LEGEND = (
     "seed, over the seeds that did."
 )
 
+NARROW = 5
+"""Domains beside each other where there is little room."""
+
 
 def summary_rows(comparison: Comparison) -> list[list[str]]:
     """One row a method, under ``HEADINGS``."""
@@ -129,16 +132,22 @@ def as_narrow_markdown(comparison: Comparison) -> dict[str, str]:
         and the notes.
     """
     table = [headings(comparison), *summary_rows(comparison)]
-    whole = [["method", *comparison.domains], *domain_rows(comparison)]
-    pieces = {
-        "final_loss": [row[:4] for row in table],
-        "less_the_baseline": [[row[0], *row[4:8]] for row in table],
-        "loss_of_each_domain": whole,
-        "tokens_and_time": [[row[0], *row[8:]] for row in table],
+    by_domain = [["method", *comparison.domains], *domain_rows(comparison)]
+    columns = len(by_domain[0])
+    some = [_columns(by_domain, at, at + NARROW) for at in range(1, columns, NARROW)]
+    final = [_columns(table, 1, 4), LEGEND, *map(_cell, comparison.notes)]
+    return {
+        "final_loss": "\n\n".join(final),
+        "less_the_baseline": _columns(table, 4, 8),
+        "loss_of_each_domain": "\n\n".join(some),
+        "tokens_and_time": _columns(table, 8, len(table[0])),
     }
-    texts = {name: _markdown_table(rows[0], rows[1:]) for name, rows in pieces.items()}
-    below = "\n\n".join([LEGEND, *map(_cell, comparison.notes)])
-    return {**texts, "final_loss": f"{texts['final_loss']}\n\n{below}"}
+
+
+def _columns(table: Sequence[Sequence[str]], first: int, end: int) -> str:
+    """Columns ``first`` to ``end`` of a table with its headings, after the methods' names."""
+    rows = [[row[0], *row[first:end]] for row in table]
+    return _markdown_table(rows[0], rows[1:])
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
