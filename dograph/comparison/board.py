@@ -53,7 +53,7 @@ def write_board(comparison: Comparison, figures: Mapping[str, Figure], folder: P
         folder: new, empty, or an earlier comparison's, which is replaced.
 
     Raises:
-        UserError: if the folder holds anything else.
+        UserError: if the folder holds anything else, or cannot be written.
     """
     names = _run_names(comparison)
     with _replacing(folder) as beside:
@@ -89,7 +89,10 @@ def _replacing(folder: Path) -> Iterator[Path]:
             "empty folder"
         )
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    try:
+        beside.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
     try:
         (beside / MARK).touch()
         yield beside

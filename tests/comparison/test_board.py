@@ -215,6 +215,12 @@ def test_a_folder_of_something_else_is_left_alone(finished, finished_runs, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
+def test_a_place_that_cannot_be_written_is_named(finished, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/board: cannot be written"):
+        write_board(finished, {}, tmp_path / "file" / "board")
+
+
 def test_a_failure_leaves_the_earlier_board(finished, tmp_path):
     folder = tmp_path / "board"
     write_board(finished, {}, folder)

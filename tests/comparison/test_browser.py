@@ -15,7 +15,7 @@ from dograph.comparison.comparison import compare
 from dograph.comparison.tables import plus_minus
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+BROWSER = shutil.which("chromium")
 DRIVER = shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.slow,
