@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,4 +83,14 @@ def command_compare(arguments: argparse.Namespace) -> int:
         figures = comparison_figures(comparison)
         files = write_files(comparison, figures, folder)
         print("Wrote " + ", ".join(map(str, files)), file=sys.stderr)
+        if arguments.tensorboard:
+            from dograph.comparison.board import write_board
+
+            write_board(comparison, figures, folder / "tensorboard")
+            board = shlex.quote(str(folder / "tensorboard"))
+            print(
+                f"Open TensorBoard:  tensorboard --logdir {board}\n"
+                "(its curves are smoothed until Smoothing is set to 0)",
+                file=sys.stderr,
+            )
     return 0

@@ -72,6 +72,7 @@ class Method:
         worst: highest loss of a domain.
         domains: loss of each domain.
         cost: tokens, flops and seconds of all stages.
+        accuracies: mean accuracy of each suite of downstream tasks that all runs have.
         paired: differences to the baseline; None for the baseline, or without a common seed.
         reach: None without a common seed.
     """
@@ -83,6 +84,7 @@ class Method:
     worst: Estimate
     domains: dict[str, Estimate]
     cost: dict[str, Estimate]
+    accuracies: dict[str, Estimate]
     paired: Paired | None
     reach: Reach | None
 
@@ -108,6 +110,11 @@ class Comparison:
     def baseline(self) -> Method:
         """What the others are compared with."""
         return self.methods[0]
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """Suites of downstream tasks that some method has been evaluated on."""
+        return tuple(dict.fromkeys(s for method in self.methods for s in method.accuracies))
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -194,6 +201,11 @@ def _method(
         estimate([run.worst_loss for run in runs]),
         {domain: estimate([end[domain] for end in ends]) for domain in ends[0]},
         {key: estimate([run.cost[key] for run in runs]) for key in runs[0].cost},
+        {
+            suite: estimate([run.accuracies[suite] for run in runs])
+            for suite in runs[0].accuracies
+            if all(suite in run.accuracies for run in runs)
+        },
         _paired(common) if common and base is not None else None,
         _reach(common) if common else None,
     )

@@ -12,6 +12,7 @@ from typing import Any
 from dograph.composition import load_yaml
 from dograph.corpus.atomic import read_json
 from dograph.errors import UserError
+from dograph.evaluation.task_results import read_results, suite_means
 from dograph.provenance import FACTS, RECIPE, read_facts
 from dograph.report.history import HISTORY, MixtureHistory
 from dograph.report.summary import FILE_NAME, RunSummary, read_summary
@@ -98,6 +99,11 @@ class ComparedRun:
     def cost(self) -> dict[str, float]:
         """Tokens, FLOPs and seconds of all stages."""
         return {key: self.earlier_cost[key] + value for key, value in self.summary.cost.items()}
+
+    @cached_property
+    def accuracies(self) -> dict[str, float]:
+        """Mean accuracy of each suite of downstream tasks that was evaluated."""
+        return suite_means(read_results(self.final))
 
     @cached_property
     def setting(self) -> dict[str, Any]:

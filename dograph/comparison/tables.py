@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,18 @@ LEGEND = (
     "seed, over the seeds that did."
 )
 
+NARROW = 5
+"""Domains beside each other where there is little room."""
+
 
 def summary_rows(comparison: Comparison) -> list[list[str]]:
-    """One row a method, under ``HEADINGS``."""
-    return [_row(method) for method in comparison.methods]
+    """One row a method, under ``headings``."""
+    return [[*_row(m), *_accuracies(m, comparison.suites)] for m in comparison.methods]
+
+
+def _accuracies(method: Method, suites: Sequence[str]) -> list[str]:
+    known = [method.accuracies.get(suite) for suite in suites]
+    return ["" if found is None else plus_minus(found) for found in known]
 
 
 def domain_rows(comparison: Comparison) -> list[list[str]]:
@@ -54,8 +63,9 @@ def domain_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def headings(comparison: Comparison) -> list[str]:
-    """``HEADINGS`` with the baseline's name."""
-    return [heading.format(baseline=comparison.baseline.label) for heading in HEADINGS]
+    """``HEADINGS`` with the baseline's name, then a column for each suite of tasks."""
+    fixed = [heading.format(baseline=comparison.baseline.label) for heading in HEADINGS]
+    return [*fixed, *(f"accuracy, {suite.replace('_', ' ')}" for suite in comparison.suites)]
 
 
 def _row(method: Method) -> list[str]:
@@ -115,9 +125,35 @@ def as_markdown(comparison: Comparison) -> str:
         LEGEND,
         "Final loss by domain:",
         _markdown_table(["method", *comparison.domains], domain_rows(comparison)),
-        *comparison.notes,
+        *map(_cell, comparison.notes),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def as_narrow_markdown(comparison: Comparison) -> dict[str, str]:
+    """The tables cut into pieces that a narrow place can show without breaking words.
+
+    Returns:
+        Markdown by the pieces' names, in the order of the alphabet too. The first has the legend
+        and the notes.
+    """
+    table = [headings(comparison), *summary_rows(comparison)]
+    by_domain = [["method", *comparison.domains], *domain_rows(comparison)]
+    columns = len(by_domain[0])
+    some = [_columns(by_domain, at, at + NARROW) for at in range(1, columns, NARROW)]
+    final = [_columns(table, 1, 4), LEGEND, *map(_cell, comparison.notes)]
+    return {
+        "final_loss": "\n\n".join(final),
+        "less_the_baseline": _columns(table, 4, 8),
+        "loss_of_each_domain": "\n\n".join(some),
+        "tokens_and_time": _columns(table, 8, len(table[0])),
+    }
+
+
+def _columns(table: Sequence[Sequence[str]], first: int, end: int) -> str:
+    """Columns ``first`` to ``end`` of a table with its headings, after the methods' names."""
+    rows = [[row[0], *row[first:end]] for row in table]
+    return _markdown_table(rows[0], rows[1:])
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -126,8 +162,12 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 
 def _cell(text: str) -> str:
-    """Text that neither ends the cell nor becomes HTML."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    """Text that reads as it is: no HTML, no Markdown, and not the end of the cell.
+
+    An underscore within a word is left alone, as Markdown does.
+    """
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"[\\`*{}\[\]|#~!]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -136,13 +176,16 @@ def as_csv(comparison: Comparison) -> str:
     costs = ("tokens", "flops", "seconds")
     writer = csv.writer(file, lineterminator="\n")
     domains = [f"loss/{domain}" for domain in comparison.domains]
-    writer.writerow(["method", "seed", "mean_loss", "worst_loss", *domains, *costs, "folder"])
+    tasks = [f"accuracy/{suite}" for suite in comparison.suites]
+    start = ["method", "seed", "mean_loss", "worst_loss"]
+    writer.writerow([*start, *domains, *costs, *tasks, "folder"])
     for method in comparison.methods:
         for run in method.runs:
             losses = [run.losses[domain] for domain in comparison.domains]
             spent = [run.cost[key] for key in costs]
-            start = [method.name, run.seed, run.mean_loss, run.worst_loss]
-            writer.writerow([*start, *losses, *spent, run.folder])
+            right = [run.accuracies.get(suite, "") for suite in comparison.suites]
+            ends = [method.name, run.seed, run.mean_loss, run.worst_loss]
+            writer.writerow([*ends, *losses, *spent, *right, run.folder])
     return file.getvalue()
 
 
@@ -167,6 +210,7 @@ def _method_as_json(method: Method) -> dict[str, Any]:
         "worst_loss": _estimate(method.worst),
         "losses": {name: _estimate(value) for name, value in method.domains.items()},
         "cost": {name: _estimate(value) for name, value in method.cost.items()},
+        "accuracy": {suite: _estimate(value) for suite, value in method.accuracies.items()},
         "paired": paired
         and {
             "mean_loss": _estimate(paired.mean),

@@ -40,6 +40,29 @@ def chart_layout() -> dict[str, dict[str, list[object]]]:
     }
 
 
+def show_figure(
+    writer: SummaryWriter, name: str, figure: Figure, step: int
+) -> npt.NDArray[np.uint8]:
+    """Draws a figure once and shows it as ``figures/name``.
+
+    Args:
+        writer: of an event file.
+        name: of the tag.
+        figure: drawn at its own size and resolution, without a window.
+        step: optimiser steps done.
+
+    Returns:
+        (H, W, 3) red, green and blue, as shown.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    writer.add_image(f"figures/{name}", pixels, step, dataformats="HWC")
+    return pixels
+
+
 class Board:
     """Writes scalars and pictures of one run.
 
@@ -87,16 +110,12 @@ class Board:
         Returns:
             The PNG's path.
         """
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from PIL import Image
 
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-        self.writer.add_image(f"figures/{name}", pixels, step, dataformats="HWC")
+        pixels = show_figure(self.writer, name, figure, step)
         self.figures.mkdir(parents=True, exist_ok=True)
         path = self.figures / (f"{name}.png" if final else f"{name}_{step:07d}.png")
-        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+        Image.fromarray(pixels).save(path)
         return path
 
     def flush(self) -> None:

@@ -62,6 +62,30 @@ def test_all_formats_say_the_same(study, tmp_path, capsys):
     assert sum(losses) / 5 == pytest.approx(other["mean_loss"]["mean"])
 
 
+def test_accuracies_are_shown_where_tasks_were_evaluated(tmp_path, capsys):
+    study = write_study(tmp_path, seeds=(0, 1))
+    for seed, accuracy in ((0, 0.25), (1, 0.35)):
+        entry = {"suite": "local_cloze", "examples": 10, "acc": accuracy}
+        path = study / "other_gpt2" / f"seed_{seed}" / "tasks.json"
+        path.write_text(json.dumps({"tasks": {"local_cloze_code": entry}}))
+    markdown = as_markdown(compare([study])).splitlines()
+    assert markdown[0].endswith("| accuracy, local cloze |")
+    assert markdown[2].endswith("|  |")
+    assert "| 0.300 ± 0.635 |" in markdown[3]
+    assert main(["compare", str(study), "--format", "json"]) == 0
+    other = json.loads(capsys.readouterr().out)["methods"]["other_gpt2"]
+    assert other["accuracy"]["local_cloze"]["values"] == [0.25, 0.35]
+
+
+def test_tensorboard_is_written_where_it_is_asked_for(study, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["compare", str(study), "--output", str(out), "--tensorboard"]) == 0
+    assert "tensorboard --logdir" in capsys.readouterr().err
+    assert list((out / "tensorboard" / "uniform").glob("events*"))
+    assert main(["compare", str(study), "--tensorboard"]) == 2
+    assert "--output FOLDER" in capsys.readouterr().err
+
+
 def test_nothing_is_overwritten_unasked(study, tmp_path, capsys):
     (tmp_path / "comparison.md").write_text("mine")
     assert main(["compare", str(study), "--output", str(tmp_path)]) == 2
