@@ -256,14 +256,16 @@ def _reach(pairs: Sequence[tuple[ComparedRun, ComparedRun]]) -> Reach:
 
 
 def _notes(methods: Sequence[Method]) -> list[str]:
-    base, notes = methods[0], []
-    for method in methods:
+    base = methods[0]
+    notes, partly = [], dict[str, list[str]]()
+    for method in methods[1:]:
         common = set(method.seeds) & set(base.seeds)
         if not common:
             notes.append(f"{method.label} shares no seed with {base.label}: not paired.")
         elif len(common) < len(set(method.seeds) | set(base.seeds)):
-            shared = ", ".join(map(str, sorted(common)))
-            notes.append(f"{method.label} is paired with {base.label} by seeds {shared} only.")
+            partly.setdefault(", ".join(map(str, sorted(common))), []).append(method.label)
+    for seeds, labels in partly.items():
+        notes.append(f"Paired with {base.label} by seeds {seeds} only: {', '.join(labels)}.")
     fewest = min(len(method.runs) for method in methods)
     if fewest < FEWEST_SEEDS:
         notes.append(

@@ -109,7 +109,7 @@ def test_seeds_that_only_one_method_has_are_said_and_not_paired(tmp_path):
         write_run(tmp_path / "other" / f"seed_{seed}", seed, curve, "Proportional")
     result = compare([tmp_path])
     assert len(result.methods[1].paired.mean.values) == 5
-    assert result.notes == ("other is paired with uniform by seeds 1, 2, 3, 4, 5 only.",)
+    assert result.notes == ("Paired with uniform by seeds 1, 2, 3, 4, 5 only: other.",)
 
 
 def test_runs_are_found_from_any_folder_above_and_only_whole_ones(tmp_path):
