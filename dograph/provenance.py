@@ -24,6 +24,8 @@ FACTS = "provenance.json"
 """In a run's folder."""
 RECIPE = "recipe.yaml"
 """In a run's folder: everything resolved."""
+NEEDED = {"seed": int, "fingerprint": str, "tokenizer": str, "corpus": str}
+"""What every run's facts say."""
 VERSIONS_OF = ("dograph", "lightning", "torch", "transformers", "litdata", "cvxpylayers", "numpy")
 WITHOUT_EFFECT = ("name", "runs", "report")
 """Sections of a recipe that change nothing a later stage or a comparison could notice."""
@@ -58,6 +60,7 @@ class Provenance(Callback):
             "seed": self.recipe.seed,
             "corpus": str(self.store.path),
             "fingerprint": self.store.fingerprint,
+            "validation_fingerprint": self.store.fingerprint_of("validation"),
             "tokenizer": self.store.tokenizer_hash,
             "digest": digest_of(inputs),
             "commit": own_commit(),
@@ -76,9 +79,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
         facts = read_json(folder / FACTS)
     except (ValueError, OSError) as error:
         raise UserError(f"{folder / FACTS} is damaged: {error}") from error
-    if not isinstance(facts, dict):
+    if facts is None:
         raise UserError(f"{folder / FACTS} is missing: {folder} is no folder of a run")
-    return facts
+    for key, kind in NEEDED.items():
+        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
+            raise UserError(f"{folder / FACTS} is damaged: it says no {key}")
+    return dict(facts)
 
 
 def run_inputs(values: Mapping[str, Any], store: Store) -> dict[str, Any]:

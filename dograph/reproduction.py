@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,14 +12,13 @@ from typing import Any
 import torch
 
 from dograph.composition import compose
-from dograph.corpus.atomic import read_json
 from dograph.corpus.prepare import prepare
 from dograph.corpus.store import MANIFEST
 from dograph.errors import UserError
 from dograph.provenance import RECIPE, VERSIONS_OF, host_facts, own_commit, read_facts, version_of
 from dograph.recipe import Recipe, check
 from dograph.report.history import MixtureHistory
-from dograph.report.summary import FILE_NAME, read_summary
+from dograph.report.summary import read_stages, read_summary
 from dograph.run import check_buildable, free_folder, train
 
 FOLDER = "reproduced"
@@ -32,7 +32,8 @@ class Reproduction:
     Attributes:
         folder: of the run.
         again: of the reproduction.
-        largest: difference of a validation loss in nats; 0 where the run agrees to the bit.
+        largest: difference of a validation loss in nats; 0 where all agree to the bit, infinite
+            where there are not as many validations.
         differing: what is not the same to the bit: names of losses, weights and shares.
         changed: facts in which the hosts and versions differ, "name: before → now".
     """
@@ -58,10 +59,10 @@ def runs_of(folder: Path) -> list[Path]:
     if (folder / RECIPE).is_file():
         read_summary(folder)
         return [folder]
-    content = read_json(folder / FILE_NAME) if folder.is_dir() else None
-    if not isinstance(content, Mapping) or "folder" not in content:
+    stages = read_stages(folder) if folder.is_dir() else []
+    if not stages:
         raise UserError(f"{folder}: no finished run; name a folder such as runs/NAME/seed_0")
-    return [folder / stage["folder"] for stage in content["cost"]["stages"]]
+    return [inner for _, inner in stages]
 
 
 def reproduce(folder: Path) -> Reproduction:
@@ -79,8 +80,9 @@ def reproduce(folder: Path) -> Reproduction:
     check_buildable(recipe)
     _check_corpus(recipe, facts, folder)
     again = free_folder(folder, FOLDER)
-    with on_threads(int(facts["host"]["threads"])):
+    with on_threads(_threads(facts)):
         train(recipe, again)
+        changed = tuple(_changed(facts))
     before = {**history.outcome(), "final": _final(summary.as_json())}
     after = {**MixtureHistory.read(again).outcome(), "final": _final(read_summary(again).as_json())}
     return Reproduction(
@@ -88,8 +90,14 @@ def reproduce(folder: Path) -> Reproduction:
         again,
         _largest(history, MixtureHistory.read(again)),
         tuple(_differences(before, after)),
-        tuple(_changed(facts)),
+        changed,
     )
+
+
+def _threads(facts: Mapping[str, Any]) -> int:
+    """The run's; this process's own for a run of before they were recorded."""
+    recorded = (facts.get("host") or {}).get("threads")
+    return recorded if isinstance(recorded, int) and recorded > 0 else torch.get_num_threads()
 
 
 @contextmanager
@@ -126,7 +134,9 @@ def _final(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _largest(before: MixtureHistory, after: MixtureHistory) -> float:
-    pairs = zip(before.validations, after.validations, strict=False)
+    if len(before.validations) != len(after.validations):
+        return math.inf
+    pairs = zip(before.validations, after.validations, strict=True)
     gaps = [abs(a.losses[n] - b.losses.get(n, float("inf"))) for a, b in pairs for n in a.losses]
     return max(gaps, default=0.0)
 
@@ -149,8 +159,9 @@ def _changed(facts: Mapping[str, Any]) -> Iterator[str]:
         **{f"version of {name}": version_of(name) for name in VERSIONS_OF},
         **host_facts(),
     }
-    versions = {f"version of {name}": value for name, value in facts["versions"].items()}
-    before = {"commit": facts["commit"], **versions, **facts["host"]}
+    recorded = facts.get("versions") or {}
+    versions = {f"version of {name}": value for name, value in recorded.items()}
+    before = {"commit": facts.get("commit"), **versions, **(facts.get("host") or {})}
     for name, value in now.items():
         if before.get(name) != value:
             yield f"{name}: {before.get(name)} → {value}"

@@ -13,12 +13,12 @@ from dograph.errors import UserError
 COMPARE_HELP = """\
 Compares the finished runs in and below RUNS: mean and 95 % interval over seeds, differences to a
 baseline paired by seed, and what everything cost. Refuses runs that differ in more than mixture
-and seed.
+and seed (tokens, corpus, tokenizer, validation set, model, training).
 
 examples:
   dograph compare runs/study --output runs/study/comparison --tensorboard
   dograph compare runs/uniform_gpt2 runs/dograph_gpt2 --baseline uniform --format markdown
-  dograph compare runs/short runs/long --allow tokens
+  dograph compare runs/short runs/long --allow tokens --baseline short/uniform_gpt2
 """
 
 
@@ -41,7 +41,7 @@ def add_compare(commands: Any) -> None:
         type=lambda text: text.split(","),
         default=[],
         metavar="WHAT,…",
-        help="may differ: tokens, corpus, tokenizer, validation, model",
+        help="may differ: tokens, corpus, tokenizer, validation, model, training",
     )
     comparing.add_argument(
         "--format", choices=("markdown", "csv", "json"), help="print this instead of the table"

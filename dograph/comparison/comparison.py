@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dograph.comparison.conditions import check_comparable
+from dograph.comparison.conditions import check_comparable, check_methods
 from dograph.comparison.runs import ComparedRun, find_runs, unfinished
 from dograph.comparison.statistics import (
     Estimate,
@@ -32,15 +32,18 @@ class Paired:
         mean: of the mean loss over domains, in nats.
         worst: of the worst domain's loss, in nats.
         domains: of each domain's loss, in nats.
-        verdict: on ``mean``, by its own 95 % interval.
         p: of a paired t-test on ``mean``, adjusted for all methods at once (Holm).
     """
 
     mean: Estimate
     worst: Estimate
     domains: dict[str, Estimate]
-    verdict: Verdict
     p: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """On the mean, by ``p``."""
+        return verdict(self.mean, self.p)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ def compare(
         UserError: if there is nothing to compare, or it is not comparable.
     """
     runs = find_runs(paths)
+    check_methods(runs)
     notes = check_comparable(runs, allowed)
     domains = runs[0].losses.keys()
     for run in runs:
@@ -171,8 +175,8 @@ def _baseline(by_name: dict[str, list[ComparedRun]], asked: str | None) -> str:
     if asked in by_name:
         return asked
     short = dict(zip(_labels(list(by_name)), by_name, strict=True))
-    if asked in short:
-        return short[asked]
+    if asked.replace("_", " ") in short:
+        return short[asked.replace("_", " ")]
     raise UserError(
         f"--baseline {asked}: there is no such method{nearest(asked, list(by_name))} (there are: "
         f"{', '.join(by_name)})"
@@ -220,7 +224,6 @@ def _paired(pairs: Sequence[tuple[ComparedRun, ComparedRun]]) -> Paired:
             domain: estimate([run.losses[domain] - other.losses[domain] for run, other in pairs])
             for domain in pairs[0][0].losses
         },
-        verdict(mean),
         p_value(mean.values),
     )
 
@@ -266,7 +269,8 @@ def _notes(methods: Sequence[Method]) -> list[str]:
             partly.setdefault(", ".join(map(str, sorted(common))), []).append(method.label)
     for seeds, labels in partly.items():
         notes.append(f"Paired with {base.label} by seeds {seeds} only: {', '.join(labels)}.")
-    fewest = min(len(method.runs) for method in methods)
+    pairs = [len(method.paired.mean.values) for method in methods if method.paired is not None]
+    fewest = min([len(base.runs), *pairs])
     if fewest < FEWEST_SEEDS:
         notes.append(
             f"Fewer than {FEWEST_SEEDS} seeds ({fewest}) show a direction and are no claim."

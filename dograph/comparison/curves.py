@@ -85,8 +85,8 @@ def trajectory(method: Method) -> Trajectory:
     """A method's shares of the loss; of a method with stages, the weights that its proxy found."""
     histories, meaning = [], "share of the loss"
     for run in method.runs:
-        if run.stages:
-            name, folder = run.stages[-1]
+        if len(run.stages) > 1:
+            name, folder = run.stages[-2]
             history, meaning = MixtureHistory.read(folder), f"weights that stage {name} found"
             histories.append((history.steps, history.weights))
         else:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from dograph.comparison.comparison import Comparison
 from dograph.comparison.looks import method_styles
+from dograph.comparison.settings import setting_of
 from dograph.comparison.tables import LEGEND, domain_rows, headings, summary_rows
 from dograph.report.figures.appearance import QUIET_COLOUR, TEXT_COLOUR
 
@@ -102,14 +103,14 @@ def origin(comparison: Comparison) -> list[tuple[str, str]]:
     """What all runs share, and what differs among hosts and versions, as (name, value)."""
     runs = [run for method in comparison.methods for run in method.runs]
     facts = [run.facts for run in runs]
-    setting = comparison.baseline.runs[0].setting
+    setting = setting_of(comparison.baseline.runs[0])
     model = setting["model"]
-    config = ", ".join(f"{key} {value}" for key, value in (model["config"] or {}).items())
-    validation = ", ".join(f"{key} {value}" for key, value in setting["validation"].items())
+    config = _listed(model["model.config"])
+    validation = _listed(setting["validation"])
     shown = [
-        ("model", f"{model['architecture'] or 'gpt2'}: {config}"),
+        ("model", f"{model['model.architecture']}: {config}"),
         ("tokens of the last stage", f"{setting['tokens']:,}"),
-        ("validation", f"{validation} (a domain)"),
+        ("validation", validation),
         ("corpus fingerprint", setting["corpus"]),
         ("tokenizer", setting["tokenizer"]),
     ]

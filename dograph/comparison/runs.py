@@ -1,27 +1,24 @@
-"""Finished runs on disk: what was scored, under which conditions, at which cost."""
+"""Finished runs on disk: what was scored, at which cost."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dograph.composition import load_yaml
-from dograph.corpus.atomic import read_json
 from dograph.errors import UserError
 from dograph.evaluation.task_results import read_results, suite_means
-from dograph.provenance import FACTS, RECIPE, read_facts
+from dograph.provenance import FACTS, read_facts
 from dograph.report.history import HISTORY, MixtureHistory
-from dograph.report.summary import FILE_NAME, RunSummary, read_summary
+from dograph.report.summary import FILE_NAME, RunSummary, read_stages, read_summary
+from dograph.reproduction import FOLDER as REPRODUCED
 from dograph.stage_record import RECORD
 
 DEEPEST = 3
 """Folders below a given one in which runs are looked for: all runs, a recipe's, a seed's."""
-OF_VALIDATION = ("context", "validation_sequences")
-"""Keys of a recipe's data that decide, with the corpus, what is validated on."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +26,19 @@ class ComparedRun:
     """A finished run, or a finished experiment by its last stage.
 
     Attributes:
+        method: the recipe's name, with the folder above it where one name stands for two.
         folder: of the run, or of the experiment.
-        final: of the run, or of the experiment's last stage.
-        stages: (name, folder) of what came before ``final``, in order.
+        stages: (name, folder) of every stage, in order; the run itself without a name.
     """
 
+    method: str
     folder: Path
-    final: Path
-    stages: tuple[tuple[str, Path], ...] = ()
+    stages: tuple[tuple[str, Path], ...]
 
     @property
-    def method(self) -> str:
-        """The recipe's name."""
-        return self.folder.resolve().parent.name
+    def final(self) -> Path:
+        """Folder of the run, or of the experiment's last stage."""
+        return self.stages[-1][1]
 
     @cached_property
     def seed(self) -> int:
@@ -92,7 +89,7 @@ class ComparedRun:
     @cached_property
     def earlier_cost(self) -> dict[str, float]:
         """Tokens, FLOPs and seconds of the stages before the last; zeros without any."""
-        costs = [read_summary(folder).cost for _, folder in self.stages]
+        costs = [read_summary(folder).cost for _, folder in self.stages[:-1]]
         return {key: sum(cost[key] for cost in costs) for key in self.summary.cost}
 
     @property
@@ -104,19 +101,6 @@ class ComparedRun:
     def accuracies(self) -> dict[str, float]:
         """Mean accuracy of each suite of downstream tasks that was evaluated."""
         return suite_means(read_results(self.final))
-
-    @cached_property
-    def setting(self) -> dict[str, Any]:
-        """What must be alike for losses to compare, by the names that ``compare`` knows."""
-        recipe = load_yaml(self.final / RECIPE)
-        model, data = recipe.get("model") or {}, recipe.get("data") or {}
-        return {
-            "tokens": self.summary.tokens,
-            "corpus": self.facts["fingerprint"],
-            "tokenizer": self.facts["tokenizer"],
-            "validation": {key: data.get(key) for key in OF_VALIDATION},
-            "model": {key: model.get(key) for key in ("architecture", "config", "pretrained")},
-        }
 
 
 def find_runs(paths: Sequence[Path]) -> list[ComparedRun]:
@@ -134,21 +118,45 @@ def find_runs(paths: Sequence[Path]) -> list[ComparedRun]:
                 "folders such as runs/uniform_gpt2 or runs/uniform_gpt2/seed_0"
             )
         found.update({run.folder.resolve(): run for run in runs})
+    return _apart(list(found.values()))
+
+
+def _apart(runs: list[ComparedRun]) -> list[ComparedRun]:
+    """The runs, named by the folder above, too, where one name stands for several methods."""
+    places: dict[str, set[Path]] = {}
+    for run in runs:
+        places.setdefault(run.method, set()).add(run.folder.resolve().parent)
+    named = [
+        replace(run, method=f"{run.folder.resolve().parent.parent.name}/{run.method}")
+        if len(places[run.method]) > 1
+        else run
+        for run in runs
+    ]
     by_place: dict[tuple[str, int], ComparedRun] = {}
-    for run in found.values():
+    for run in named:
         twin = by_place.setdefault((run.method, run.seed), run)
         if twin is not run:
             raise UserError(
                 f"{twin.folder} and {run.folder} are both {run.method} with seed {run.seed}: name "
                 "the runs to compare one by one"
             )
-    return list(found.values())
+    return named
 
 
 def unfinished(paths: Sequence[Path]) -> list[Path]:
-    """Folders of runs that began and did not come to their end."""
-    begun = {file.parent for path in paths for file in path.glob("**/" + FACTS)}
-    return sorted(folder for folder in begun if not (folder / FILE_NAME).is_file())
+    """Folders of runs and experiments that began and did not come to their end."""
+    begun = set()
+    for path in paths:
+        for name in (FACTS, RECORD):
+            begun |= {file.parent for file in path.glob(f"**/{name}")}
+    # A stage stands for its experiment.
+    whole = {folder.parent if (folder / RECORD).exists() else folder for folder in begun}
+    return sorted(
+        folder
+        for folder in whole
+        if not any(part.startswith(REPRODUCED) for part in folder.parts)
+        and not ((folder / FILE_NAME).is_file() and _run_in(folder))
+    )
 
 
 def _below(folder: Path, deepest: int) -> Iterator[ComparedRun]:
@@ -167,13 +175,11 @@ def _below(folder: Path, deepest: int) -> Iterator[ComparedRun]:
 
 def _run_in(folder: Path) -> ComparedRun | None:
     """The run or the experiment in a folder; None for a summary of neither."""
+    name = folder.resolve().parent.name
     if (folder / HISTORY).is_file():
-        return ComparedRun(folder, folder)
-    content = read_json(folder / FILE_NAME)
-    if not isinstance(content, Mapping) or "folder" not in content:
-        return None
-    stages = [(stage["stage"], folder / stage["folder"]) for stage in content["cost"]["stages"]]
-    return ComparedRun(folder, folder / content["folder"], tuple(stages[:-1]))
+        return ComparedRun(name, folder, (("", folder),))
+    stages = read_stages(folder)
+    return ComparedRun(name, folder, tuple(stages)) if stages else None
 
 
 def _in_numbers_order(path: Path) -> list[tuple[int, str]]:

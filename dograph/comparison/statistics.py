@@ -46,17 +46,16 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(float(numbers.mean()), half, tuple(map(float, values)))
 
 
-def verdict(difference: Estimate) -> Verdict:
+def verdict(difference: Estimate, p: float) -> Verdict:
     """Whether a method's loss, less the baseline's, is surely below or above zero.
 
-    A tie is an interval that holds zero; one pair of runs is always a tie.
+    Args:
+        difference: paired by seed.
+        p: two-sided, adjusted for all methods that are looked at together.
     """
-    if difference.bounds is None:
+    if not p < 1 - CONFIDENCE:
         return "tie"
-    low, high = difference.bounds
-    if high < 0:
-        return "win"
-    return "loss" if low > 0 else "tie"
+    return "win" if difference.mean < 0 else "loss"
 
 
 def p_value(differences: Sequence[float]) -> float:

@@ -33,11 +33,11 @@ HEADINGS = (
 )
 LEGEND = (
     "Losses in nats a token on the validation set; mean ± half of the 95 % interval over seeds "
-    "(Student's t). Differences are paired by seed, below zero is better. win, loss: the interval "
-    "of the mean's difference lies below, above zero; tie: it holds zero. p: paired t-test, "
-    "adjusted for all methods together (Holm). Tokens and seconds to the baseline's end: what it "
-    "took, with all earlier stages, to come down to the baseline's final mean loss of the same "
-    "seed, over the seeds that did."
+    "(Student's t), each by itself. Differences are paired by seed, below zero is better. p: "
+    "paired t-test of the mean's difference, adjusted for all methods together (Holm); win, loss: "
+    "p < 0.05; else tie. Tokens and seconds to the baseline's end: what it took, with all earlier "
+    "stages, to come down to the baseline's final mean loss of the same seed, over the seeds that "
+    "did."
 )
 
 NARROW = 5

@@ -150,6 +150,11 @@ class Store:
                 f"{self.tokenizer_hash}; use {self.path / TOKENIZER} or prepare the corpus anew."
             )
 
+    def fingerprint_of(self, split: Split) -> str:
+        """Digest of the tokenizer and of every document of one split in its place."""
+        names = [entry.name for entry in self.domains]
+        return fingerprint(self.path, self.tokenizer_hash, names, (split,))
+
     def document_ends(self, domain: str, split: Split) -> np.ndarray:
         """Memory-mapped int64: number of tokens up to and including each document's end of text.
 
@@ -177,11 +182,16 @@ class Store:
                     _check_split(self.path / "domains" / entry.name / split, documents, tokens)
 
 
-def fingerprint(folder: Path, hash_of_tokenizer: str, domains: list[str]) -> str:
+def fingerprint(
+    folder: Path,
+    hash_of_tokenizer: str,
+    domains: list[str],
+    splits: tuple[Split, ...] = ("train", "validation"),
+) -> str:
     """Digest of the tokenizer and of each domain's document hashes in their order."""
     digest = hashlib.blake2b(hash_of_tokenizer.encode(), digest_size=16)
     for domain in domains:
-        for split in ("train", "validation"):
+        for split in splits:
             path = folder / "domains" / domain / f"{split}.hashes"
             digest.update(f"\0{domain}\0{split}\0".encode())
             if path.exists():

@@ -315,6 +315,22 @@ def read_summary(run_folder: Path) -> RunSummary:
         raise UserError(f"{path} {what}; name the folder of a finished run") from error
 
 
+def read_stages(folder: Path) -> list[tuple[str, Path]]:
+    """(name, folder) of each stage of a finished experiment; empty for any other folder.
+
+    Raises:
+        UserError: if the experiment's summary is damaged.
+    """
+    path = folder / FILE_NAME
+    try:
+        content = read_json(path)
+        if content is None or "folder" not in content:
+            return []
+        return [(str(s["stage"]), folder / str(s["folder"])) for s in content["cost"]["stages"]]
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged: run the recipe again, to write it anew") from error
+
+
 def write_summary(summary: RunSummary, run_folder: Path) -> Path:
     """Writes ``summary.json`` whole or not at all; gives its path."""
     path = run_folder / FILE_NAME

@@ -54,26 +54,42 @@ def test_tokens_and_seconds_to_the_baselines_end_count_every_stage(tmp_path):
     assert result.notes == ("Fewer than 5 seeds (1) show a direction and are no claim.",)
 
 
+def recipe(**sections):
+    """The recipe with other values in some sections."""
+    return {name: {**values, **sections.get(name, {})} for name, values in RECIPE.items()}
+
+
 @pytest.mark.parametrize(
     ("condition", "changed", "said"),
     [
         ("tokens", {"tokens": 8000}, ("8,000", "4,000")),
-        ("corpus", {"fingerprint": "0ther"}, ("0ther", "f00d")),
+        ("tokenizer", {"tokenizer": "0ther"}, ("0ther", "beef")),
         (
-            "tokenizer",
-            {"tokenizer": "0ther"},
-            ("0ther", "beef"),
+            "validation",
+            {"recipe": recipe(data={"validation_sequences": 32})},
+            ("data.validation_sequences 32", "data.validation_sequences 16"),
         ),
         (
             "validation",
-            {"recipe": {**RECIPE, "data": {**RECIPE["data"], "validation_sequences": 32}}},
-            ("validation_sequences 32", "validation_sequences 16"),
+            {"recipe": recipe(data={"context": 32})},
+            ("data.context 32", "data.context 64"),
         ),
+        ("validation", {"more_facts": {"validation_fingerprint": "v"}}, ("text v", "text f00d")),
         (
             "model",
-            {"recipe": {**RECIPE, "model": {"architecture": "gpt2", "config": {"n_layer": 9}}}},
-            ("config.n_layer 9, config.n_embd not set", "config.n_layer 1, config.n_embd 16"),
+            {"recipe": recipe(model={"config": {"n_layer": 9}})},
+            (
+                "model.config.n_layer 9, model.config.n_embd not set",
+                "model.config.n_layer 1, model.config.n_embd 16",
+            ),
         ),
+        (
+            "training",
+            {"recipe": recipe(model={"learning_rate": 0.1})},
+            ("model.learning_rate 0.1", "model.learning_rate 0.001"),
+        ),
+        ("training", {"recipe": recipe(data={"batch_size": 4})}, ("batch_size 4", "batch_size 8")),
+        ("training", {"more_facts": {"host": {"processes": 4}}}, ("processes 4", "processes 1")),
     ],
 )
 def test_what_does_not_compare_is_refused_unless_allowed(tmp_path, condition, changed, said):
@@ -83,12 +99,86 @@ def test_what_does_not_compare_is_refused_unless_allowed(tmp_path, condition, ch
     with pytest.raises(UserError, match="not comparable") as refusal:
         compare([tmp_path])
     other, own = said
-    assert re.search(f"{other} in .*/other/seed_0; {own} in .*/uniform", str(refusal.value))
+    assert re.search(f"{other} in .*/other/seed_0; .*{own} in .*/uniform", str(refusal.value))
     assert f"--allow {condition}" in str(refusal.value)
     assert "other/seed_0" in str(refusal.value)
     result = compare([tmp_path], allowed=[condition])
     assert len(result.methods) == 2
     assert any("other/seed_0" in note for note in result.notes)
+
+
+def test_another_corpus_is_another_validation_set_too(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    write_run(tmp_path / "other" / "seed_0", 0, curve, "Proportional", fingerprint="0ther")
+    with pytest.raises(UserError, match="--allow validation"):
+        compare([tmp_path], allowed=["corpus"])
+    assert compare([tmp_path], allowed=["corpus", "validation"])
+
+
+def test_what_is_written_otherwise_is_the_same(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    config = {"n_embd": 16, "n_layer": 1}  # another order, and defaults written out
+    same = recipe(model={"config": config, "learning_rate": 1.0e-3}, data={"draw": "stratified"})
+    del same["model"]["architecture"]
+    write_run(tmp_path / "other" / "seed_0", 0, curve, "Proportional", recipe=same)
+    assert len(compare([tmp_path]).methods) == 2
+
+
+def test_another_host_is_told(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    more = {"commit": "bad", "host": {"cores": 64}}
+    write_run(tmp_path / "other" / "seed_0", 0, curve, "Proportional", more_facts=more)
+    notes = compare([tmp_path]).notes
+    assert any("cores 64" in note for note in notes)
+    assert any("Runs differ in their commit: bad in" in note for note in notes)
+
+
+def test_a_method_is_one_method(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    for seed, weights in ((0, {"a": 1}), (1, {"a": 2})):
+        values = {"mixer": {"class_path": "mine.M", "init_args": weights}, **RECIPE}
+        write_run(tmp_path / "mine" / f"seed_{seed}", seed, curve, "M", recipe=values)
+    with pytest.raises(
+        UserError, match=r"runs of mine are not of one method: run.*a 1 in .*seed_0"
+    ):
+        compare([tmp_path])
+
+
+def test_one_name_in_two_folders_is_two_methods(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    for place, tokens in (("short", 4000), ("long", 8000)):
+        write_run(tmp_path / place / "uniform_gpt2" / "seed_0", 0, curve, tokens=tokens)
+    result = compare([tmp_path], "short/uniform_gpt2", allowed=["tokens"])
+    assert [method.name for method in result.methods] == ["short/uniform_gpt2", "long/uniform_gpt2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("provenance.json", "{}", "says no seed"),
+        ("provenance.json", "{", "is damaged"),
+        ("history.json", "{", "is damaged"),
+        ("recipe.yaml", "data: 3\nmodel: {}", "data must be a mapping"),
+        ("recipe.yaml", "data: [", "cannot be read as YAML"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, content, said):
+    folder = write_run(tmp_path / "uniform" / "seed_0", 0, [(5.0, 5.0), (3.0, 3.0)])
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name}.*{said}|{said}.*{name}"):
+        compare([tmp_path])
+
+
+def test_a_damaged_experiment_is_named(tmp_path):
+    folder = write_experiment(tmp_path / "staged" / "seed_0", 0, [(3.0, 3.0)])
+    for content in ("{", '{"folder": "main"}', '{"folder": "main", "cost": {"stages": [3]}}'):
+        (folder / "summary.json").write_text(content)
+        with pytest.raises(UserError, match=r"summary\.json is damaged"):
+            find_runs([tmp_path])
 
 
 def test_an_unknown_condition_and_other_domains_are_refused(tmp_path):
@@ -118,6 +208,9 @@ def test_runs_are_found_from_any_folder_above_and_only_whole_ones(tmp_path):
     # A stage of an experiment that is under way, and a run that was killed.
     write_run(study / "staged_gpt2" / "seed_1" / "proxy", 1, [(3.0, 3.0)])
     (study / "staged_gpt2" / "seed_1" / "proxy" / "stage.json").write_text("{}")
+    # Another whose proxy ended before the main run began.
+    done = write_run(study / "staged_gpt2" / "seed_2" / "proxy", 2, [(3.0, 3.0)])
+    (done / "stage.json").write_text('{"finished": true}')
     killed = write_run(study / "uniform_gpt2" / "seed_7", 7, [(3.0, 3.0)])
     (killed / "summary.json").unlink()
     for given in ([study], [tmp_path / "runs"], [study, study / "uniform_gpt2"]):
@@ -130,7 +223,10 @@ def test_runs_are_found_from_any_folder_above_and_only_whole_ones(tmp_path):
             ("uniform_gpt2", 1),
         ]
     notes = compare([study]).notes
-    assert any("did not come to their end" in note and "seed_7" in note for note in notes)
+    (left,) = (note for note in notes if "did not come to their end" in note)
+    for place in ("uniform_gpt2/seed_7", "staged_gpt2/seed_1", "staged_gpt2/seed_2"):
+        assert place in left
+    assert "proxy" not in left
 
 
 def test_what_is_no_run_or_runs_twice_is_said(tmp_path):

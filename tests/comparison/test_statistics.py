@@ -44,15 +44,35 @@ def test_an_interval_covers_the_truth_as_often_as_it_says():
     ],
 )
 def test_verdicts(differences, expected):
-    assert verdict(estimate(differences)) == expected
+    assert verdict(estimate(differences), p_value(differences)) == expected
+
+
+def test_a_verdict_follows_the_adjusted_p():
+    assert verdict(estimate([-0.1, -0.12, -0.09]), 0.051) == "tie"
 
 
 @given(st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=9))
-def test_a_verdict_and_its_p_value_never_contradict_each_other(differences):
+def test_an_interval_and_its_p_value_never_contradict_each_other(differences):
     # The interval excludes zero just where the paired t-test's p is below 5 %.
     p = p_value(differences)
+    low, high = estimate(differences).bounds
     if abs(p - 0.05) > 1e-6:
-        assert (verdict(estimate(differences)) != "tie") == (p < 0.05)
+        assert (low > 0 or high < 0) == (p < 0.05)
+
+
+def test_methods_that_differ_in_nothing_are_rarely_told_apart():
+    # Eight methods and a common baseline, five seeds, no difference: 5 % of studies at most.
+    draw = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(400):
+        base = draw.normal(size=5)
+        differences = [draw.normal(size=5) - base for _ in range(8)]
+        adjusted = holm([p_value(values) for values in differences])
+        verdicts = [
+            verdict(estimate(values), p) for values, p in zip(differences, adjusted, strict=True)
+        ]
+        wrong += any(found != "tie" for found in verdicts)
+    assert wrong / 400 <= 0.06
 
 
 def test_holms_published_example():

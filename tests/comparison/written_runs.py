@@ -28,6 +28,7 @@ def write_run(
     fingerprint="f00d",
     tokenizer="beef",
     recipe=None,
+    more_facts=None,
 ):
     """A finished run; ``curve`` has the losses of each validation, a tuple with one a domain."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +68,10 @@ def write_run(
     history.write(folder)
     facts = {"seed": seed, "fingerprint": fingerprint, "tokenizer": tokenizer, "digest": "d"}
     facts |= {"commit": "c0ffee", "versions": {"torch": "2"}, "host": {"cores": 2}, "corpus": "x"}
+    facts |= more_facts or {}
     write_json(folder / "provenance.json", facts)
-    (folder / "recipe.yaml").write_text(OmegaConf.to_yaml(recipe or RECIPE))
+    values = {"mixer": {"class_path": f"dograph.mixers.{mixer}"}, **(recipe or RECIPE)}
+    (folder / "recipe.yaml").write_text(OmegaConf.to_yaml(values))
     return folder
 
 
