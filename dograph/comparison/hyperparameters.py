@@ -37,7 +37,7 @@ def hyperparameters(label: str, run: ComparedRun) -> dict[str, Hyperparameter]:
         "method": label,
         "mixer": run.summary.mixer,
         "seed": str(run.seed),  # a name rather than a quantity
-        "stages": len(run.stages) + 1,
+        "stages": len(run.stages),
         "steps": run.summary.steps,
         **{key: data.get(key) for key in OF_DATA},
         **{key: model.get(key) for key in OF_MODEL},
