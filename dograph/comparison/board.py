@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 
 from dograph.comparison.comparison import Comparison, Method
+from dograph.comparison.curves import Floats, Kind, Steps, score_curves, share_trajectory
 from dograph.comparison.hyperparameters import hyperparameters, write_columns, write_row
 from dograph.comparison.runs import ComparedRun
-from dograph.comparison.step_curves import StepCurve, score_curves, share_curves
 from dograph.comparison.tables import as_narrow_markdown
 from dograph.errors import UserError
 from dograph.report.board import show_figure
@@ -32,7 +32,7 @@ SCORES = {
     "mean_loss": "Mean loss",
     "worst_loss": "Worst domain's loss",
 }
-SHARES: dict[Literal["weights", "effective"], str] = {
+SHARES: dict[Kind, str] = {
     "weights": "Weight",
     "effective": "Effective share",
 }
@@ -60,7 +60,7 @@ def write_board(comparison: Comparison, figures: Mapping[str, Figure], folder: P
         # In this order TensorBoard lists them and gives out its seven colours.
         for method in comparison.methods:
             with SummaryWriter(str(beside / names[method.name])) as writer:
-                _write_curves(writer, method)
+                _write_curves(writer, method, comparison.domains)
         _write_overall(comparison, figures, beside / OVERALL)
         for method in comparison.methods:
             for run in method.runs:
@@ -149,21 +149,20 @@ def chart_layout(comparison: Comparison) -> Layout:
     return layout
 
 
-def _write_curves(writer: SummaryWriter, method: Method) -> None:
+def _write_curves(writer: SummaryWriter, method: Method, domains: Sequence[str]) -> None:
     for name, curve in score_curves(method).items():
-        _write_curve(writer, f"comparison/{name}", curve)
-        for index, end in enumerate(ENDS):
-            for step, point in curve.items():
-                if point.bounds is not None:
-                    writer.add_scalar(f"{end}/{name}", point.bounds[index], step)
+        _write_curve(writer, f"comparison/{name}", curve.steps, curve.mean)
+        for end, bound in zip(ENDS, curve.bounds or (), strict=False):
+            _write_curve(writer, f"{end}/{name}", curve.steps, bound)
     for kind in SHARES:
-        for domain, curve in share_curves(method, kind).items():
-            _write_curve(writer, f"{kind}/{domain}", curve)
+        moved = share_trajectory(method, kind, domains)
+        for domain, shares in zip(domains, moved.shares.T, strict=True):
+            _write_curve(writer, f"{kind}/{domain}", moved.steps, shares)
 
 
-def _write_curve(writer: SummaryWriter, tag: str, curve: StepCurve) -> None:
-    for step, point in curve.items():
-        writer.add_scalar(tag, point.mean, step)
+def _write_curve(writer: SummaryWriter, tag: str, steps: Steps, values: Floats) -> None:
+    for step, value in zip(steps.tolist(), values.tolist(), strict=True):
+        writer.add_scalar(tag, value, step)
 
 
 def _write_final(writer: SummaryWriter, method: Method, run: ComparedRun) -> None:

@@ -1,14 +1,14 @@
-"""A comparison's figures: losses over tokens, domains, mixtures, cost against quality."""
+"""A comparison's figures: losses over tokens, domains, cost against quality, mixtures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from dograph.comparison.comparison import Comparison, Method
+from dograph.comparison.comparison import Comparison
 from dograph.comparison.curves import Curve, difference_curve, loss_curve, trajectory
+from dograph.comparison.domain_differences import domains_figure
+from dograph.comparison.legends import entry, legend_below, legend_beside
 from dograph.comparison.looks import method_styles
 from dograph.report.figures.appearance import (
     QUIET_COLOUR,
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDE = 12.8
+"""Inches, of every figure."""
 PANELS_A_ROW = 3
 TITLE_SIZE, TEXT_SIZE = 10, 8
 
@@ -39,137 +41,114 @@ def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
 
 
 def loss_figure(comparison: Comparison) -> Figure:
-    """Mean loss over tokens, then mean and worst less the baseline's; bands are 95 % intervals."""
+    """Mean loss over tokens, then mean and worst less the baseline's, each with its end beside it.
+
+    Intervals are drawn for the end only, next to each other; bands over the whole length would
+    lie upon each other.
+    """
     from matplotlib.figure import Figure
 
-    base, looks = comparison.baseline, _looks(comparison)
-    figure = Figure(figsize=(12.8, 4.6), dpi=110, facecolor="white")
+    base, looks = comparison.baseline, method_styles(method.name for method in comparison.methods)
+    figure = Figure(dpi=110, facecolor="white")
+    figure.set_size_inches(WIDE, 4)
+    legend = legend_below(
+        figure, [entry(looks[method.name], method.label) for method in comparison.methods]
+    )
+    tall = 4.1 + legend
+    figure.set_size_inches(WIDE, tall)
     panels = figure.subplots(1, 3)
-    figure.subplots_adjust(left=0.05, right=0.99, top=0.87, bottom=0.24, wspace=0.2)
-    name = plain(base.label)
-    for axes, title, meaning, curve in (
-        (panels[0], "Mean loss", "over the domains, nats a token", loss_curve),
-        (panels[1], "Mean loss, difference", f"less {name}'s with the same seed", _less(base)),
-        (panels[2], "Worst loss, difference", f"less {name}'s with the same seed", _less(base, 1)),
+    strip = min(0.14 + 0.018 * len(comparison.methods), 0.45)
+    figure.subplots_adjust(
+        left=0.045,
+        right=0.99 - 0.28 * strip / (1 + strip),
+        top=1 - 0.6 / tall,
+        bottom=(legend + 0.6) / tall,
+        wspace=strip + 0.2,
+    )
+    less = f"less {plain(base.label)}'s with the same seed"
+    ends = [loss_curve(method) for method in comparison.methods]
+    means = [difference_curve(method, base) for method in comparison.methods]
+    worst = [difference_curve(method, base, "worst") for method in comparison.methods]
+    own = [looks[method.name] for method in comparison.methods]
+    for axes, title, meaning, curves in (
+        (panels[0], "Mean loss", "over the domains, nats a token", ends),
+        (panels[1], "Mean loss, difference", less, means),
+        (panels[2], "Worst loss, difference", less, worst),
     ):
         _dress(axes, title, meaning, "tokens")
-        for method in reversed(comparison.methods):
-            _band(axes, curve(method), looks[method.label], method is base)
+        _draw_lines(axes, curves, own)
         _in_thousands(axes)
-    entries = [_entry(looks[method.label], method.label) for method in comparison.methods]
-    columns = min(len(entries), 6)
-    figure.legend(
-        handles=entries,
-        loc="lower center",
-        ncols=columns,
-        frameon=False,
-        labelcolor=TEXT_COLOUR,
-        fontsize=TEXT_SIZE + 1,
-    )
+        _draw_ends(axes.inset_axes((1.02, 0, strip, 1), sharey=axes), curves, own)
     return figure
 
 
-def _less(base: Method, worst: bool | int = False) -> Callable[[Method], Curve]:
-    return lambda method: difference_curve(method, base, bool(worst))
-
-
-def _band(axes: Axes, curve: Curve, look: Style, thick: bool) -> None:
-    low, high = curve.mean - curve.half, curve.mean + curve.half
-    if curve.half.any():
-        axes.fill_between(curve.tokens, low, high, color=look.colour, alpha=0.12, linewidth=0)
-    axes.plot(
-        curve.tokens,
-        curve.mean,
-        color=look.colour,
-        linestyle=look.line,
-        marker=look.marker,
-        markersize=4.5,
-        linewidth=2.4 if thick else 1.6,
-    )
-
-
-def domains_figure(comparison: Comparison) -> Figure:
-    """Final loss of each domain less the baseline's, the baseline's own in the first row."""
-    from matplotlib.colors import TwoSlopeNorm
-    from matplotlib.figure import Figure
-
-    columns = [*comparison.domains, "mean", "worst"]
-    own = [_row(comparison.baseline, False)]
-    rows = [_row(method, True) for method in comparison.methods[1:]]
-    cells = np.array([[0.0] * len(columns), *rows])
-    height, width = cells.shape
-    figure = Figure(figsize=(12.8, 1.5 + 0.36 * height), dpi=110, facecolor="white")
-    axes = figure.subplots()
-    figure.subplots_adjust(
-        left=0.13,
-        right=0.99,
-        top=1 - 0.5 / (1.5 + 0.36 * height),
-        bottom=0.65 / (1.5 + 0.36 * height),
-    )
-    # The root lets small differences be seen beside one large one; the numbers are in the cells.
-    shade = np.sign(cells) * np.sqrt(np.abs(np.nan_to_num(cells)))
-    most = float(np.abs(shade).max()) or 1.0
-    axes.pcolormesh(
-        shade, cmap="PuOr_r", norm=TwoSlopeNorm(0, -most, most), edgecolors="white", linewidth=2
-    )
-    for (row, column), value in np.ndenumerate(cells):
-        text = f"{own[0][column]:.3f}" if row == 0 else _signed(float(value))
-        strong = abs(shade[row, column]) > 0.72 * most
-        colour = "#FFFFFE" if strong else "#111111"  # fixed: the cells keep their colours
-        axes.text(
-            column + 0.5,
-            row + 0.5,
-            text,
-            ha="center",
-            va="center",
-            fontsize=9,
-            color=colour,
-            weight="bold" if row == 0 else "normal",
+def _draw_lines(axes: Axes, curves: Sequence[Curve], looks: Sequence[Style]) -> None:
+    """Draws the first, the baseline's, last and strongest."""
+    for index in reversed(range(len(curves))):
+        axes.plot(
+            curves[index].tokens,
+            curves[index].mean,
+            color=looks[index].colour,
+            linestyle=looks[index].line,
+            marker=looks[index].marker,
+            markersize=4.5,
+            linewidth=1.6 if index else 2.4,
         )
-    axes.invert_yaxis()
-    axes.axvline(width - 2, color=QUIET_COLOUR, linewidth=1.2)
-    axes.set_xticks(np.arange(width) + 0.5, [plain(name, 18) for name in columns])
-    axes.set_yticks(
-        np.arange(height) + 0.5, [plain(method.label, 22) for method in comparison.methods]
-    )
-    axes.tick_params(length=0, labelsize=9, colors=TEXT_COLOUR, top=False)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    title = f"Final loss less {plain(comparison.baseline.label)}'s (first row: its own), in nats"
-    axes.set_title(title, fontsize=TITLE_SIZE, loc="left", color=TEXT_COLOUR, weight="bold")
-    axes.set_xlabel("violet: lower, better · orange: higher", fontsize=9, color=QUIET_COLOUR)
-    return figure
 
 
-def _row(method: Method, paired: bool) -> list[float]:
-    if not paired:
-        ends = [*method.domains.values(), method.mean, method.worst]
-        return [end.mean for end in ends]
-    if method.paired is None:
-        return [float("nan")] * (len(method.domains) + 2)
-    differences = [*method.paired.domains.values(), method.paired.mean, method.paired.worst]
-    return [difference.mean for difference in differences]
-
-
-def _signed(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:+.3f}".replace("-", "−")
+def _draw_ends(axes: Axes, curves: Sequence[Curve], looks: Sequence[Style]) -> None:
+    """Draws each curve's last point with its interval, beside each other in the legend's order."""
+    quiet_axes(axes)
+    axes.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
+    axes.spines["left"].set_visible(False)
+    axes.grid(visible=False, axis="x")
+    axes.set_xlim(-0.8, len(curves) - 0.2)
+    axes.set_xlabel("end ± 95 %", fontsize=TEXT_SIZE, color=QUIET_COLOUR)
+    for place, (curve, look) in enumerate(zip(curves, looks, strict=True)):
+        if not len(curve.mean):
+            continue
+        half = 0.0 if curve.bounds is None else curve.bounds[1][-1] - curve.mean[-1]
+        axes.errorbar(
+            place,
+            curve.mean[-1],
+            yerr=half or None,
+            fmt=look.marker,
+            color=look.colour,
+            markersize=5,
+            elinewidth=1.4,
+        )
 
 
 def cost_figure(comparison: Comparison) -> Figure:
     """Final mean loss against what all stages cost, in FLOPs and in seconds of training."""
     from matplotlib.figure import Figure
 
-    looks = _looks(comparison)
-    figure = Figure(figsize=(12.8, 4.4), dpi=110, facecolor="white")
+    looks = method_styles(method.name for method in comparison.methods)
+    best_first = sorted(comparison.methods, key=lambda method: method.mean.mean)
+    tall = max(4.4, 0.6 + 0.21 * len(best_first))
+    figure = Figure(figsize=(WIDE, tall), dpi=110, facecolor="white")
+    legend = legend_beside(
+        figure,
+        [
+            entry(looks[method.name], f"{method.label}  {method.mean.mean:.3f}", line=False)
+            for method in best_first
+        ],
+    )
     panels = figure.subplots(1, 2, sharey=True)
-    figure.subplots_adjust(left=0.06, right=0.8, top=0.87, bottom=0.13, wspace=0.08)
+    figure.subplots_adjust(
+        left=0.06,
+        right=1 - (legend + 0.3) / WIDE,
+        top=1 - 0.6 / tall,
+        bottom=0.55 / tall,
+        wspace=0.08,
+    )
     for axes, key, name in (
         (panels[0], "flops", "FLOPs, estimated, all stages"),
         (panels[1], "seconds", "seconds of training, all stages"),
     ):
         _dress(axes, "Mean loss", "nats a token; bars: 95 % intervals over seeds", name)
         for method in comparison.methods:
-            look, cost = looks[method.label], method.cost[key]
+            look, cost = looks[method.name], method.cost[key]
             axes.errorbar(
                 cost.mean,
                 method.mean.mean,
@@ -179,25 +158,13 @@ def cost_figure(comparison: Comparison) -> Figure:
                 color=look.colour,
                 markersize=8,
                 elinewidth=1.2,
+                ecolor=(look.colour, 0.55),
             )
         axes.set_xlim(left=0)
         _in_thousands(axes)
         axes.axhline(
             comparison.baseline.mean.mean, color=QUIET_COLOUR, linewidth=0.8, dashes=(4, 4)
         )
-    best_first = sorted(comparison.methods, key=lambda method: method.mean.mean)
-    entries = [
-        _entry(looks[method.label], f"{method.label}  {method.mean.mean:.3f}", line=False)
-        for method in best_first
-    ]
-    figure.legend(
-        handles=entries,
-        loc="center left",
-        bbox_to_anchor=(0.81, 0.5),
-        frameon=False,
-        labelcolor=TEXT_COLOUR,
-        fontsize=9,
-    )
     return figure
 
 
@@ -206,57 +173,34 @@ def mixtures_figure(comparison: Comparison) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    methods = comparison.methods
+    methods, domains = comparison.methods, comparison.domains
     rows = -(-len(methods) // PANELS_A_ROW)
-    tall = 2.5 * rows + 0.7
-    figure = Figure(figsize=(12.8, tall), dpi=110, facecolor="white")
+    figure = Figure(dpi=110, facecolor="white")
+    figure.set_size_inches(WIDE, 4)
+    legend = legend_below(
+        figure, [entry(style(index), name, marker=False) for index, name in enumerate(domains)]
+    )
+    tall = 2.5 * rows + 0.4 + legend
+    figure.set_size_inches(WIDE, tall)
     grid = figure.subplots(rows, PANELS_A_ROW, sharey=True, squeeze=False).ravel()
-    bottom = 0.9 / tall
-    figure.subplots_adjust(0.05, bottom, 0.99, 1 - 0.4 / tall, wspace=0.06, hspace=0.5)
+    figure.subplots_adjust(
+        0.05, (legend + 0.6) / tall, 0.99, 1 - 0.6 / tall, wspace=0.06, hspace=0.6
+    )
     for axes, method in zip(grid, methods, strict=False):
-        moved = trajectory(method)
+        moved = trajectory(method, domains)
         wide = max(1, len(moved.shares) // 12)
         _dress(axes, plain(method.label), moved.meaning, "optimiser step")
         for index, line in enumerate(smoothed(moved.shares, wide).T):
             look = style(index)
             axes.plot(moved.steps, line, color=look.colour, linestyle=look.line, linewidth=1.6)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     grid[0].set_ylim(bottom=0)  # shared, now that all lines are there
+    # Below a quarter the marks stand at 2.5 % and the like.
+    decimals = 0 if grid[0].get_ylim()[1] > 0.24 else None
+    grid[0].yaxis.set_major_formatter(PercentFormatter(1, decimals, symbol=" %"))
     for axes in grid[len(methods) :]:
         axes.set_visible(False)
-    entries = [
-        _entry(style(index), name, marker=False) for index, name in enumerate(comparison.domains)
-    ]
-    figure.legend(
-        handles=entries,
-        loc="lower center",
-        ncols=min(len(entries), 7),
-        frameon=False,
-        labelcolor=TEXT_COLOUR,
-        fontsize=TEXT_SIZE + 1,
-    )
     return figure
-
-
-def _looks(comparison: Comparison) -> dict[str, Style]:
-    return method_styles([method.label for method in comparison.methods])
-
-
-def _entry(look: Style, label: str, line: bool = True, marker: bool = True) -> object:
-    """A legend entry."""
-    from matplotlib.lines import Line2D
-
-    return Line2D(
-        [],
-        [],
-        color=look.colour,
-        linestyle=look.line if line else "",
-        marker=look.marker if marker else "",
-        markersize=6,
-        linewidth=1.8,
-        label=plain(label, 34),
-    )
 
 
 def _dress(axes: Axes, title: str, meaning: str, below: str) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dograph.comparison.comparison import Comparison
+from dograph.comparison.comparison import FEWEST_SEEDS, Comparison
 from dograph.comparison.looks import method_styles
 from dograph.comparison.settings import setting_of
+from dograph.comparison.statistics import Verdict
 from dograph.comparison.tables import LEGEND, domain_rows, headings, summary_rows
 from dograph.report.figures.appearance import QUIET_COLOUR, TEXT_COLOUR
 
@@ -20,14 +21,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CAPTIONS = {
-    "loss": "Validation loss over the tokens of the last stage; bands are 95 % intervals over "
-    "seeds. Differences are paired by seed: below zero is better than the baseline.",
+    "loss": "Validation loss over the tokens of the last stage, in the mean over seeds; beside it "
+    "the end of each curve with its 95 % interval, in the legend's order. Differences are paired "
+    "by seed: below zero is better than the baseline.",
     "domains": "Where the difference comes from. Columns are domains of the validation set.",
     "cost": "What all stages cost against the final mean loss; down and to the left is better.",
     "mixtures": "What counted, in the mean over seeds: a domain's share of the loss weight; for "
     "a method with stages, the domain weights that its proxy found.",
 }
-VERBS = (("win", "better than"), ("tie", "not told apart from"), ("loss", "worse than"))
+VERBS: dict[Verdict, str] = {
+    "win": "better than",
+    "tie": "not told apart from",
+    "loss": "worse than",
+}
+SO_FAR: dict[Verdict, str] = {
+    "win": "lower so far than",
+    "tie": "not told apart so far from",
+    "loss": "higher so far than",
+}
+"""Of fewer pairs than a claim takes."""
 # Colours that the page's style sheet gives another shade on a dark screen.
 VARIABLES = {
     TEXT_COLOUR: "ink",
@@ -53,13 +65,13 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    looks = method_styles([method.label for method in comparison.methods])
+    looks = method_styles(method.name for method in comparison.methods)
     names = ("black-line", "wine-line", "blue-line")
     known = {colour: f"var(--{name})" for colour, name in VARIABLES.items() if name in names}
     rows = [
         {
             "cells": cells,
-            "colour": known.get(looks[method.label].colour, looks[method.label].colour),
+            "colour": known.get(looks[method.name].colour, looks[method.name].colour),
             "verdict": method.paired.verdict if method.paired else "",
         }
         for method, cells in zip(comparison.methods, summary_rows(comparison), strict=True)
@@ -72,7 +84,8 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
         domain_rows=domain_rows(comparison),
         legend=LEGEND,
         figures=[
-            (name, inline_svg(figure), CAPTIONS.get(name, "")) for name, figure in figures.items()
+            (name, inline_svg(figure, name), CAPTIONS.get(name, ""))
+            for name, figure in figures.items()
         ],
         origin=origin(comparison),
         runs=[run for method in comparison.methods for run in method.runs],
@@ -80,48 +93,47 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """The answer in one sentence."""
+    """The answer in one sentence; no claim on a method with fewer than ``FEWEST_SEEDS`` pairs."""
     base = comparison.baseline.label
-    groups: dict[str, list[str]] = {"win": [], "tie": [], "loss": []}
+    groups: dict[str, list[str]] = {verb: [] for verb in (*VERBS.values(), *SO_FAR.values())}
     for method in comparison.methods[1:]:
-        if method.paired is not None:
-            groups[method.paired.verdict].append(method.label)
-    parts = [
-        f"{verb} {base}: {', '.join(groups[verdict])}"
-        for verdict, verb in (
-            ("win", "better than"),
-            ("tie", "not told apart from"),
-            ("loss", "worse than"),
-        )
-        if groups[verdict]
-    ]
-    text = "; ".join(parts)
+        if method.paired is None:
+            groups.setdefault("not paired with", []).append(method.label)
+            continue
+        enough = len(method.paired.mean.values) >= FEWEST_SEEDS
+        groups[(VERBS if enough else SO_FAR)[method.paired.verdict]].append(method.label)
+    text = "; ".join(
+        f"{verb} {base}: {', '.join(found)}" for verb, found in groups.items() if found
+    )
     return f"{text[0].upper()}{text[1:]}." if text else f"{base} alone: nothing to compare with."
 
 
 def origin(comparison: Comparison) -> list[tuple[str, str]]:
-    """What all runs share, and what differs among hosts and versions, as (name, value)."""
+    """Where the numbers come from, as (name, value); all values where runs differ."""
     runs = [run for method in comparison.methods for run in method.runs]
-    facts = [run.facts for run in runs]
-    setting = setting_of(comparison.baseline.runs[0])
-    model = setting["model"]
-    config = _listed(model["model.config"])
-    validation = _listed(setting["validation"])
-    shown = [
-        ("model", f"{model['model.architecture']}: {config}"),
-        ("tokens of the last stage", f"{setting['tokens']:,}"),
-        ("validation", validation),
-        ("corpus fingerprint", setting["corpus"]),
-        ("tokenizer", setting["tokenizer"]),
-    ]
-    for name, values in (
-        ("commit", [fact.get("commit") for fact in facts]),
-        ("versions", [_listed(fact.get("versions")) for fact in facts]),
-        ("host", [_listed(fact.get("host")) for fact in facts]),
-    ):
-        distinct = dict.fromkeys(str(value) for value in values if value)
-        shown.append((name, " · ".join(distinct) or "not known"))
-    return shown
+    settings, facts = [setting_of(run) for run in runs], [run.facts for run in runs]
+    values = {
+        "model": [_model(setting["model"]) for setting in settings],
+        "tokens of the last stage": [f"{setting['tokens']:,}" for setting in settings],
+        "validation": [_listed(setting["validation"]) for setting in settings],
+        "training": [_listed(setting["training"]) for setting in settings],
+        "corpus fingerprint": [setting["corpus"] for setting in settings],
+        "tokenizer": [setting["tokenizer"] for setting in settings],
+        "commit": [fact.get("commit") for fact in facts],
+        "versions": [_listed(fact.get("versions")) for fact in facts],
+        "host": [_listed(fact.get("host")) for fact in facts],
+    }
+    return [(name, _distinct(found)) for name, found in values.items()]
+
+
+def _distinct(values: Sequence[Any]) -> str:
+    return " · ".join(dict.fromkeys(str(value) for value in values if value)) or "not known"
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    pretrained = model["model.pretrained"]
+    named = f"{model['model.architecture']}{f' from {pretrained}' if pretrained else ''}"
+    return f"{named}: {_listed(model['model.config'])}"
 
 
 def _listed(values: Any) -> str:
@@ -130,8 +142,13 @@ def _listed(values: Any) -> str:
     )
 
 
-def inline_svg(figure: Figure) -> Markup:
-    """A figure as SVG for a page of either theme: no background, ink by the page's variables."""
+def inline_svg(figure: Figure, name: str) -> Markup:
+    """A figure as SVG for a page of either theme: no background, ink by the page's variables.
+
+    Args:
+        figure: what to show.
+        name: what its ids begin with, for they would be another figure's too.
+    """
     import matplotlib
 
     file = io.StringIO()
@@ -142,7 +159,13 @@ def inline_svg(figure: Figure) -> Markup:
         )
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    for colour, variable in VARIABLES.items():
-        text = re.sub(re.escape(colour), f"var(--{variable})", text, flags=re.IGNORECASE)
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text, count=1)
+    text = re.sub(r"<[a-z][^>]*>", lambda tag: _for_page(tag[0], name), text)
     return Markup(text)  # noqa: S704  (matplotlib has escaped the names)
+
+
+def _for_page(tag: str, name: str) -> str:
+    """A tag with the page's colours and the figure's ids; never what is written between tags."""
+    for colour, variable in VARIABLES.items():
+        tag = re.sub(re.escape(colour), f"var(--{variable})", tag, flags=re.IGNORECASE)
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
