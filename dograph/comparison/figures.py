@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dograph.comparison.comparison import Comparison
@@ -48,16 +48,17 @@ def loss_figure(comparison: Comparison) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    base, looks = comparison.baseline, method_styles(method.name for method in comparison.methods)
+    base, methods = comparison.baseline, comparison.methods
+    looks = method_styles(method.name for method in methods)
+    own = [looks[method.name] for method in methods]
     figure = Figure(dpi=110, facecolor="white")
     figure.set_size_inches(WIDE, 4)
-    legend = legend_below(
-        figure, [entry(looks[method.name], method.label) for method in comparison.methods]
-    )
+    entries = [entry(looks[method.name], method.label) for method in methods]
+    legend = legend_below(figure, entries)
     tall = 4.1 + legend
     figure.set_size_inches(WIDE, tall)
     panels = figure.subplots(1, 3)
-    strip = min(0.14 + 0.018 * len(comparison.methods), 0.45)
+    strip = min(max(0.24, 0.14 + 0.018 * len(methods)), 0.45)
     figure.subplots_adjust(
         left=0.045,
         right=0.99 - 0.28 * strip / (1 + strip),
@@ -66,10 +67,9 @@ def loss_figure(comparison: Comparison) -> Figure:
         wspace=strip + 0.2,
     )
     less = f"less {plain(base.label)}'s with the same seed"
-    ends = [loss_curve(method) for method in comparison.methods]
-    means = [difference_curve(method, base) for method in comparison.methods]
-    worst = [difference_curve(method, base, "worst") for method in comparison.methods]
-    own = [looks[method.name] for method in comparison.methods]
+    ends = [loss_curve(method) for method in methods]
+    means = [difference_curve(method, base) for method in methods]
+    worst = [difference_curve(method, base, "worst") for method in methods]
     for axes, title, meaning, curves in (
         (panels[0], "Mean loss", "over the domains, nats a token", ends),
         (panels[1], "Mean loss, difference", less, means),
@@ -147,25 +147,29 @@ def cost_figure(comparison: Comparison) -> Figure:
         (panels[1], "seconds", "seconds of training, all stages"),
     ):
         _dress(axes, "Mean loss", "nats a token; bars: 95 % intervals over seeds", name)
-        for method in comparison.methods:
-            look, cost = looks[method.name], method.cost[key]
-            axes.errorbar(
-                cost.mean,
-                method.mean.mean,
-                xerr=cost.half or 0,
-                yerr=method.mean.half or 0,
-                fmt=look.marker,
-                color=look.colour,
-                markersize=8,
-                elinewidth=1.2,
-                ecolor=(look.colour, 0.55),
-            )
+        _draw_costs(axes, comparison, looks, key)
         axes.set_xlim(left=0)
         _in_thousands(axes)
         axes.axhline(
             comparison.baseline.mean.mean, color=QUIET_COLOUR, linewidth=0.8, dashes=(4, 4)
         )
     return figure
+
+
+def _draw_costs(axes: Axes, comparison: Comparison, looks: Mapping[str, Style], key: str) -> None:
+    for method in comparison.methods:
+        look, cost = looks[method.name], method.cost[key]
+        axes.errorbar(
+            cost.mean,
+            method.mean.mean,
+            xerr=cost.half or 0,
+            yerr=method.mean.half or 0,
+            fmt=look.marker,
+            color=look.colour,
+            ecolor=(look.colour, 0.55),
+            markersize=8,
+            elinewidth=1.2,
+        )
 
 
 def mixtures_figure(comparison: Comparison) -> Figure:

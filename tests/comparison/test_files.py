@@ -6,14 +6,13 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from written_runs import DOMAINS, write_experiment, write_run, write_study
+from written_runs import write_experiment, write_run, write_study
 
 from dograph.cli import main
 from dograph.comparison.comparison import compare
 from dograph.comparison.figures import comparison_figures
 from dograph.comparison.files import FILES
-from dograph.comparison.looks import COLOURS, method_styles
-from dograph.comparison.page import as_page, headline
+from dograph.comparison.page import VARIABLES, as_page, headline, origin
 from dograph.comparison.tables import as_markdown
 
 SCRIPT = "<script>alert(1)</script>"
@@ -142,25 +141,55 @@ def test_the_headline_names_every_method_once(study):
     assert text == "Better than uniform: other; worse than uniform: staged."
 
 
-def test_a_method_looks_alike_in_every_comparison():
-    few, many = method_styles(["uniform", "doge"]), method_styles([*COLOURS, "mine", "yours"])
-    assert few["doge"] == many["doge"]
-    looks = [(look.colour, look.line) for look in many.values()]
-    assert len(set(looks)) == len(looks)
-    assert len({look.colour for label, look in many.items() if label in COLOURS}) == len(COLOURS)
+def test_fewer_than_five_pairs_are_no_claim(study, tmp_path):
+    few = write_study(tmp_path / "few", seeds=(0, 1, 2), spread=0.001)
+    assert headline(compare([few])) == "Lower so far than uniform: other."
+    for seed in (0, 1, 2):
+        curve = [(5.0, 5.0), (9.0 + 0.01 * seed, 9.0)]
+        write_run(tmp_path / "late_gpt2" / f"seed_{seed}", seed, curve, "Fixed")
+    write_run(tmp_path / "apart_gpt2" / "seed_9", 9, [(5.0, 5.0)], "Fixed")
+    paths = [study, tmp_path / "late_gpt2", tmp_path / "apart_gpt2"]
+    assert headline(compare(paths)) == (
+        "Better than uniform: other; worse than uniform: staged; higher so far than uniform: late; "
+        "not paired with uniform: apart."
+    )
+    assert headline(compare([study / "uniform_gpt2"])) == (
+        "uniform alone: nothing to compare with."
+    )
 
 
-def test_figures_show_what_was_measured(study):
+def test_ids_of_figures_are_their_own(study):
     comparison = compare([study])
-    figures = comparison_figures(comparison)
-    means, differences, _ = figures["loss"].axes
-    # Drawn last: the baseline, above the others; its own difference is zero.
-    assert means.lines[-1].get_ydata().tolist()[-1] == pytest.approx(comparison.baseline.mean.mean)
-    assert not differences.lines[-1].get_ydata().any()
-    cells = [text.get_text() for text in figures["domains"].axes[0].texts]
-    assert f"{comparison.baseline.domains['code'].mean:.3f}" in cells
-    assert len(cells) == 3 * (len(DOMAINS) + 2)
-    titles = [axes.get_title(loc="left") for axes in figures["mixtures"].axes]
-    assert titles[:3] == ["uniform", "other", "staged"]
-    meanings = [axes.texts[0].get_text() for axes in figures["mixtures"].axes[:3]]
-    assert meanings[2] == "weights that stage proxy found"
+    parsed = Tags()
+    page = as_page(comparison, comparison_figures(comparison))
+    parsed.feed(page)
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(ids) == len(set(ids)) > 100
+    used = re.findall(r'(?:href="#|url\(#)([^")]+)', page)
+    assert used and set(used) <= set(ids)
+
+
+def test_colours_are_replaced_in_drawings_only(tmp_path):
+    domains = ("#222222", 'style="fill: #e6e6e6"')
+    for name, mixer in (("uniform", "Stratified"), ("#333333", "Fixed")):
+        write_run(tmp_path / name / "seed_0", 0, [(3.0, 2.0)], mixer, domains=domains)
+    comparison = compare([tmp_path])
+    page = as_page(comparison, comparison_figures(comparison))
+    parsed = Tags()
+    parsed.feed(page)
+    for name in (*domains, "#333333"):
+        assert parsed.text.count(name) >= 3
+    styles = [attributes.get("style", "") for _, attributes in parsed.tags]
+    assert not [text for text in styles for colour in VARIABLES if colour.lower() in text.lower()]
+
+
+def test_everything_that_differs_is_said(tmp_path):
+    for name, mixer, tokens in (("uniform", "Stratified", 4000), ("other", "Fixed", 6000)):
+        facts = {"commit": f"of_{name}"}
+        folder = tmp_path / name / "seed_0"
+        write_run(folder, 0, [(3.0, 2.0)], mixer, tokens=tokens, more_facts=facts)
+    shown = dict(origin(compare([tmp_path], allowed=["tokens"])))
+    assert shown["tokens of the last stage"] == "4,000 · 6,000"
+    assert shown["commit"] == "of_uniform · of_other"
+    assert shown["tokenizer"] == "beef"
+    assert shown["model"].startswith("gpt2: n_embd 16")
