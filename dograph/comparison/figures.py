@@ -51,8 +51,7 @@ def loss_figure(comparison: Comparison) -> Figure:
     base, methods = comparison.baseline, comparison.methods
     looks = method_styles(method.name for method in methods)
     own = [looks[method.name] for method in methods]
-    figure = Figure(dpi=110, facecolor="white")
-    figure.set_size_inches(WIDE, 4)
+    figure = Figure(figsize=(WIDE, 4), dpi=110, facecolor="white")
     entries = [entry(looks[method.name], method.label) for method in methods]
     legend = legend_below(figure, entries)
     tall = 4.1 + legend
@@ -179,8 +178,7 @@ def mixtures_figure(comparison: Comparison) -> Figure:
 
     methods, domains = comparison.methods, comparison.domains
     rows = -(-len(methods) // PANELS_A_ROW)
-    figure = Figure(dpi=110, facecolor="white")
-    figure.set_size_inches(WIDE, 4)
+    figure = Figure(figsize=(WIDE, 4), dpi=110, facecolor="white")
     legend = legend_below(
         figure, [entry(style(index), name, marker=False) for index, name in enumerate(domains)]
     )
