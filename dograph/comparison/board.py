@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from torch.utils.tensorboard import SummaryWriter
 
 from dograph.comparison.comparison import Comparison, Method
+from dograph.comparison.curves import Curve, score_curves, share_curves
 from dograph.comparison.hyperparameters import hyperparameters, write_columns, write_row
 from dograph.comparison.runs import ComparedRun
-from dograph.comparison.step_curves import StepCurve, score_curves, share_curves
 from dograph.comparison.tables import as_narrow_markdown
 from dograph.errors import UserError
 from dograph.report.board import show_figure
@@ -161,7 +161,7 @@ def _write_curves(writer: SummaryWriter, method: Method) -> None:
             _write_curve(writer, f"{kind}/{domain}", curve)
 
 
-def _write_curve(writer: SummaryWriter, tag: str, curve: StepCurve) -> None:
+def _write_curve(writer: SummaryWriter, tag: str, curve: Curve) -> None:
     for step, point in curve.items():
         writer.add_scalar(tag, point.mean, step)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from dograph.comparison.comparison import Comparison, Method
-from dograph.comparison.curves import Curve, difference_curve, loss_curve, trajectory
+from dograph.comparison.curves import Curve, Score, difference_curve, loss_curve, trajectory
 from dograph.comparison.looks import method_styles
 from dograph.report.figures.appearance import (
     QUIET_COLOUR,
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS_A_ROW = 3
+LEGEND_COLUMNS = 6
+FULL_COLUMNS = 10
+"""Columns of the heat map whose names stand side by side."""
+NUMBERED_COLUMNS = 17
+"""Columns of the heat map whose cells have room for numbers."""
 TITLE_SIZE, TEXT_SIZE = 10, 8
 
 
@@ -43,25 +49,31 @@ def loss_figure(comparison: Comparison) -> Figure:
     from matplotlib.figure import Figure
 
     base, looks = comparison.baseline, _looks(comparison)
-    figure = Figure(figsize=(12.8, 4.6), dpi=110, facecolor="white")
+    rows = -(-len(comparison.methods) // LEGEND_COLUMNS)
+    tall = 4.1 + 0.22 * rows
+    figure = Figure(figsize=(12.8, tall), dpi=110, facecolor="white")
     panels = figure.subplots(1, 3)
-    figure.subplots_adjust(left=0.05, right=0.99, top=0.87, bottom=0.24, wspace=0.2)
+    bottom = (0.75 + 0.22 * rows) / tall
+    figure.subplots_adjust(left=0.05, right=0.99, top=1 - 0.6 / tall, bottom=bottom, wspace=0.2)
     name = plain(base.label)
-    for axes, title, meaning, curve in (
-        (panels[0], "Mean loss", "over the domains, nats a token", loss_curve),
-        (panels[1], "Mean loss, difference", f"less {name}'s with the same seed", _less(base)),
-        (panels[2], "Worst loss, difference", f"less {name}'s with the same seed", _less(base, 1)),
-    ):
-        _dress(axes, title, meaning, "tokens")
+    _dress(panels[0], "Mean loss", "over the domains, nats a token", "tokens")
+    for method in reversed(comparison.methods):
+        _draw_curve(panels[0], loss_curve(method, "mean"), looks[method.name], method is base)
+    scores: tuple[tuple[Axes, Score], ...] = ((panels[1], "mean"), (panels[2], "worst"))
+    for axes, score in scores:
+        title = f"{score.capitalize()} loss, difference"
+        _dress(axes, title, f"less {name}'s with the same seed; bands: 95 %", "tokens")
         for method in reversed(comparison.methods):
-            _band(axes, curve(method), looks[method.label], method is base)
+            curve = difference_curve(method, base, score)
+            _band(axes, curve, looks[method.name])
+            _draw_curve(axes, curve, looks[method.name], method is base)
+    for axes in panels:
         _in_thousands(axes)
-    entries = [_entry(looks[method.label], method.label) for method in comparison.methods]
-    columns = min(len(entries), 6)
+    entries = [_entry(looks[method.name], method.label) for method in comparison.methods]
     figure.legend(
         handles=entries,
         loc="lower center",
-        ncols=columns,
+        ncols=min(len(entries), LEGEND_COLUMNS),
         frameon=False,
         labelcolor=TEXT_COLOUR,
         fontsize=TEXT_SIZE + 1,
@@ -69,17 +81,10 @@ def loss_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def _less(base: Method, worst: bool | int = False) -> Callable[[Method], Curve]:
-    return lambda method: difference_curve(method, base, bool(worst))
-
-
-def _band(axes: Axes, curve: Curve, look: Style, thick: bool) -> None:
-    low, high = curve.mean - curve.half, curve.mean + curve.half
-    if curve.half.any():
-        axes.fill_between(curve.tokens, low, high, color=look.colour, alpha=0.12, linewidth=0)
+def _draw_curve(axes: Axes, curve: Curve, look: Style, thick: bool) -> None:
     axes.plot(
-        curve.tokens,
-        curve.mean,
+        list(curve),
+        [point.mean for point in curve.values()],
         color=look.colour,
         linestyle=look.line,
         marker=look.marker,
@@ -88,57 +93,82 @@ def _band(axes: Axes, curve: Curve, look: Style, thick: bool) -> None:
     )
 
 
+def _band(axes: Axes, curve: Curve, look: Style) -> None:
+    bounds = [point.bounds for point in curve.values()]
+    if not bounds or None in bounds:
+        return
+    low, high = np.array(bounds, float).T
+    axes.fill_between(list(curve), low, high, color=look.colour, alpha=0.1, linewidth=0)
+
+
 def domains_figure(comparison: Comparison) -> Figure:
     """Final loss of each domain less the baseline's, the baseline's own in the first row."""
     from matplotlib.colors import TwoSlopeNorm
     from matplotlib.figure import Figure
 
     columns = [*comparison.domains, "mean", "worst"]
-    own = [_row(comparison.baseline, False)]
+    own = _row(comparison.baseline, False)
     rows = [_row(method, True) for method in comparison.methods[1:]]
     cells = np.array([[0.0] * len(columns), *rows])
     height, width = cells.shape
-    figure = Figure(figsize=(12.8, 1.5 + 0.36 * height), dpi=110, facecolor="white")
+    crowded = width > FULL_COLUMNS
+    below = 1.7 if crowded else 0.65
+    tall = 0.85 + below + 0.36 * height
+    figure = Figure(figsize=(12.8, tall), dpi=110, facecolor="white")
     axes = figure.subplots()
-    figure.subplots_adjust(
-        left=0.13,
-        right=0.99,
-        top=1 - 0.5 / (1.5 + 0.36 * height),
-        bottom=0.65 / (1.5 + 0.36 * height),
-    )
+    figure.subplots_adjust(left=0.15, right=0.99, top=1 - 0.5 / tall, bottom=below / tall)
     # The root lets small differences be seen beside one large one; the numbers are in the cells.
-    shade = np.sign(cells) * np.sqrt(np.abs(np.nan_to_num(cells)))
+    known = np.nan_to_num(cells)
+    shade = np.sign(known) * np.sqrt(np.abs(known))
     most = float(np.abs(shade).max()) or 1.0
     axes.pcolormesh(
         shade, cmap="PuOr_r", norm=TwoSlopeNorm(0, -most, most), edgecolors="white", linewidth=2
     )
-    for (row, column), value in np.ndenumerate(cells):
-        text = f"{own[0][column]:.3f}" if row == 0 else _signed(float(value))
-        strong = abs(shade[row, column]) > 0.72 * most
-        colour = "#FFFFFE" if strong else "#111111"  # fixed: the cells keep their colours
-        axes.text(
-            column + 0.5,
-            row + 0.5,
-            text,
-            ha="center",
-            va="center",
-            fontsize=9,
-            color=colour,
-            weight="bold" if row == 0 else "normal",
-        )
+    if width <= NUMBERED_COLUMNS:
+        _write_cells(axes, cells, own, np.abs(shade) > 0.72 * most, 9 if not crowded else 7)
     axes.invert_yaxis()
     axes.axvline(width - 2, color=QUIET_COLOUR, linewidth=1.2)
     axes.set_xticks(np.arange(width) + 0.5, [plain(name, 18) for name in columns])
+    if crowded:
+        axes.tick_params(axis="x", labelrotation=60)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+            label.set_rotation_mode("anchor")
     axes.set_yticks(
         np.arange(height) + 0.5, [plain(method.label, 22) for method in comparison.methods]
     )
-    axes.tick_params(length=0, labelsize=9, colors=TEXT_COLOUR, top=False)
+    axes.tick_params(length=0, labelsize=9 if width <= 24 else 7, colors=TEXT_COLOUR, top=False)
     for side in axes.spines.values():
         side.set_visible(False)
-    title = f"Final loss less {plain(comparison.baseline.label)}'s (first row: its own), in nats"
-    axes.set_title(title, fontsize=TITLE_SIZE, loc="left", color=TEXT_COLOUR, weight="bold")
-    axes.set_xlabel("violet: lower, better · orange: higher", fontsize=9, color=QUIET_COLOUR)
+    title = f"Final loss less {plain(comparison.baseline.label)}'s, paired, in nats"
+    first = " (first row: its own)" if width <= NUMBERED_COLUMNS else ""
+    axes.set_title(title + first, fontsize=TITLE_SIZE, loc="left", color=TEXT_COLOUR, weight="bold")
+    axes.set_title(
+        "violet: lower, better · orange: higher", fontsize=9, loc="right", color=QUIET_COLOUR
+    )
     return figure
+
+
+def _write_cells(
+    axes: Axes,
+    cells: npt.NDArray[np.float64],
+    own: Sequence[float],
+    strong: npt.NDArray[np.bool_],
+    size: int,
+) -> None:
+    """The baseline's losses in the first row, differences below."""
+    for (row, column), value in np.ndenumerate(cells):
+        axes.text(
+            column + 0.5,
+            row + 0.5,
+            f"{own[column]:.3f}" if row == 0 else _signed(float(value)),
+            ha="center",
+            va="center",
+            fontsize=size,
+            # Fixed: the cells keep their colours on a dark page.
+            color="#FFFFFE" if strong[row, column] else "#111111",
+            weight="bold" if row == 0 else "normal",
+        )
 
 
 def _row(method: Method, paired: bool) -> list[float]:
@@ -160,16 +190,18 @@ def cost_figure(comparison: Comparison) -> Figure:
     from matplotlib.figure import Figure
 
     looks = _looks(comparison)
-    figure = Figure(figsize=(12.8, 4.4), dpi=110, facecolor="white")
+    tall = max(4.4, 0.6 + 0.22 * len(comparison.methods))
+    figure = Figure(figsize=(12.8, tall), dpi=110, facecolor="white")
     panels = figure.subplots(1, 2, sharey=True)
-    figure.subplots_adjust(left=0.06, right=0.8, top=0.87, bottom=0.13, wspace=0.08)
+    top, bottom = 1 - 0.57 / tall, 0.57 / tall
+    figure.subplots_adjust(left=0.06, right=0.78, top=top, bottom=bottom, wspace=0.08)
     for axes, key, name in (
         (panels[0], "flops", "FLOPs, estimated, all stages"),
         (panels[1], "seconds", "seconds of training, all stages"),
     ):
         _dress(axes, "Mean loss", "nats a token; bars: 95 % intervals over seeds", name)
         for method in comparison.methods:
-            look, cost = looks[method.label], method.cost[key]
+            look, cost = looks[method.name], method.cost[key]
             axes.errorbar(
                 cost.mean,
                 method.mean.mean,
@@ -187,13 +219,13 @@ def cost_figure(comparison: Comparison) -> Figure:
         )
     best_first = sorted(comparison.methods, key=lambda method: method.mean.mean)
     entries = [
-        _entry(looks[method.label], f"{method.label}  {method.mean.mean:.3f}", line=False)
+        _entry(looks[method.name], f"{method.label}  {method.mean.mean:.3f}", line=False)
         for method in best_first
     ]
     figure.legend(
         handles=entries,
         loc="center left",
-        bbox_to_anchor=(0.81, 0.5),
+        bbox_to_anchor=(0.79, 0.5),
         frameon=False,
         labelcolor=TEXT_COLOUR,
         fontsize=9,
@@ -208,10 +240,13 @@ def mixtures_figure(comparison: Comparison) -> Figure:
 
     methods = comparison.methods
     rows = -(-len(methods) // PANELS_A_ROW)
-    tall = 2.5 * rows + 0.7
+    longest = max(len(plain(name, 34)) for name in comparison.domains)
+    beside = max(1, min(len(comparison.domains), 150 // (longest + 8)))
+    below = 0.7 + 0.2 * -(-len(comparison.domains) // beside)
+    tall = 2.5 * rows + below
     figure = Figure(figsize=(12.8, tall), dpi=110, facecolor="white")
     grid = figure.subplots(rows, PANELS_A_ROW, sharey=True, squeeze=False).ravel()
-    bottom = 0.9 / tall
+    bottom = below / tall
     figure.subplots_adjust(0.05, bottom, 0.99, 1 - 0.4 / tall, wspace=0.06, hspace=0.5)
     for axes, method in zip(grid, methods, strict=False):
         moved = trajectory(method)
@@ -231,7 +266,7 @@ def mixtures_figure(comparison: Comparison) -> Figure:
     figure.legend(
         handles=entries,
         loc="lower center",
-        ncols=min(len(entries), 7),
+        ncols=beside,
         frameon=False,
         labelcolor=TEXT_COLOUR,
         fontsize=TEXT_SIZE + 1,
@@ -240,7 +275,7 @@ def mixtures_figure(comparison: Comparison) -> Figure:
 
 
 def _looks(comparison: Comparison) -> dict[str, Style]:
-    return method_styles([method.label for method in comparison.methods])
+    return method_styles([method.name for method in comparison.methods])
 
 
 def _entry(look: Style, label: str, line: bool = True, marker: bool = True) -> object:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Sequence
+from itertools import product
 
 from dograph.report.figures.appearance import LINE_STYLES, MARKERS, Style
 
@@ -12,35 +15,37 @@ COLOURS = {
     "uniform": "#333333",
     "proportional": "#E69F00",
     "temperature": "#999933",
-    "dynamic loss": "#CC79A7",
+    "dynamic_loss": "#CC79A7",
     "doremi": "#0072B2",
     "doge": "#009E73",
     "dograph": "#D55E00",
-    "dograph anchored": "#882255",
-    "dograph schedule": "#56B4E9",
+    "dograph_anchored": "#882255",
+    "dograph_schedule": "#56B4E9",
 }
-"""By label; other methods take these colours in turn, with other lines."""
+"""By the recipe's name without the model's; other methods take these, with other lines."""
+MODEL = re.compile(r"_(gpt2|gpt_neox|llama)\w*$")
+"""What recipes' names say of the model, which is no matter of the method."""
 
 
-def method_styles(labels: Sequence[str]) -> dict[str, Style]:
-    """The look of each method: known ones always the same, others by their order in the alphabet.
+def method_styles(names: Sequence[str]) -> dict[str, Style]:
+    """The look of each method: known ones always the same, others by a hash of their name.
 
     Args:
-        labels: of all methods of a comparison.
+        names: the recipes' names of all methods of a comparison; where two hashes meet, the later
+            name in the alphabet gives way.
     """
-    known = list(COLOURS)
     looks = {}
-    for label in labels:
-        if label in COLOURS:
-            place = known.index(label)
-            looks[label] = Style(COLOURS[label], MARKERS[place % len(MARKERS)], "-", "")
-    colours = list(COLOURS.values())
-    for index, label in enumerate(sorted(set(labels) - set(known))):
-        round_ = 1 + index // len(colours)
-        looks[label] = Style(
-            colours[(index + 4) % len(colours)],
-            MARKERS[(index + 2) % len(MARKERS)],
-            LINE_STYLES[round_ % len(LINE_STYLES)],
-            "",
-        )
+    for name in names:
+        known = MODEL.sub("", name)
+        if known in COLOURS:
+            place = list(COLOURS).index(known)
+            looks[name] = Style(COLOURS[known], MARKERS[place % len(MARKERS)], "-", "")
+    free = list(product(LINE_STYLES[1:], COLOURS.values()))
+    for name in sorted(set(names) - set(looks)):
+        first = zlib.crc32(name.encode())
+        taken = {(look.line, look.colour) for look in looks.values()}
+        places = [(first + step) % len(free) for step in range(len(free))]
+        place = next((p for p in places if free[p] not in taken), places[0])
+        line, colour = free[place]
+        looks[name] = Style(colour, MARKERS[place % len(MARKERS)], line, "")
     return looks

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dograph.comparison.comparison import Comparison
+from dograph.comparison.comparison import FEWEST_SEEDS, Comparison
+from dograph.comparison.conditions import CONDITIONS
 from dograph.comparison.looks import method_styles
-from dograph.comparison.settings import setting_of
+from dograph.comparison.settings import flat, setting_of
 from dograph.comparison.tables import LEGEND, domain_rows, headings, summary_rows
 from dograph.report.figures.appearance import QUIET_COLOUR, TEXT_COLOUR
 
@@ -28,6 +29,11 @@ CAPTIONS = {
     "a method with stages, the domain weights that its proxy found.",
 }
 VERBS = (("win", "better than"), ("tie", "not told apart from"), ("loss", "worse than"))
+DIRECTIONS = (
+    ("win", "lower so far than"),
+    ("tie", "not told apart so far from"),
+    ("loss", "higher so far than"),
+)
 # Colours that the page's style sheet gives another shade on a dark screen.
 VARIABLES = {
     TEXT_COLOUR: "ink",
@@ -53,13 +59,13 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    looks = method_styles([method.label for method in comparison.methods])
+    looks = method_styles([method.name for method in comparison.methods])
     names = ("black-line", "wine-line", "blue-line")
     known = {colour: f"var(--{name})" for colour, name in VARIABLES.items() if name in names}
     rows = [
         {
             "cells": cells,
-            "colour": known.get(looks[method.label].colour, looks[method.label].colour),
+            "colour": known.get(looks[method.name].colour, looks[method.name].colour),
             "verdict": method.paired.verdict if method.paired else "",
         }
         for method, cells in zip(comparison.methods, summary_rows(comparison), strict=True)
@@ -72,7 +78,8 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
         domain_rows=domain_rows(comparison),
         legend=LEGEND,
         figures=[
-            (name, inline_svg(figure), CAPTIONS.get(name, "")) for name, figure in figures.items()
+            (name, inline_svg(name, figure), CAPTIONS.get(name, ""))
+            for name, figure in figures.items()
         ],
         origin=origin(comparison),
         runs=[run for method in comparison.methods for run in method.runs],
@@ -80,69 +87,70 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """The answer in one sentence."""
+    """The answer in one sentence; a direction only where there are few seeds."""
     base = comparison.baseline.label
-    groups: dict[str, list[str]] = {"win": [], "tie": [], "loss": []}
-    for method in comparison.methods[1:]:
-        if method.paired is not None:
-            groups[method.paired.verdict].append(method.label)
-    parts = [
-        f"{verb} {base}: {', '.join(groups[verdict])}"
-        for verdict, verb in (
-            ("win", "better than"),
-            ("tie", "not told apart from"),
-            ("loss", "worse than"),
-        )
-        if groups[verdict]
-    ]
+    paired = [(m.label, m.paired) for m in comparison.methods[1:] if m.paired is not None]
+    if not paired:
+        return f"{base} alone: nothing to compare with."
+    few = any(len(found.mean.values) < FEWEST_SEEDS for _, found in paired)
+    groups: dict[str, list[str]] = {}
+    for label, found in paired:
+        groups.setdefault(found.verdict, []).append(label)
+    verbs = DIRECTIONS if few else VERBS
+    parts = [f"{verb} {base}: {', '.join(groups[v])}" for v, verb in verbs if v in groups]
     text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else f"{base} alone: nothing to compare with."
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def origin(comparison: Comparison) -> list[tuple[str, str]]:
-    """What all runs share, and what differs among hosts and versions, as (name, value)."""
+    """What the runs were made under, as (name, every value there is)."""
     runs = [run for method in comparison.methods for run in method.runs]
-    facts = [run.facts for run in runs]
-    setting = setting_of(comparison.baseline.runs[0])
-    model = setting["model"]
-    config = _listed(model["model.config"])
-    validation = _listed(setting["validation"])
-    shown = [
-        ("model", f"{model['model.architecture']}: {config}"),
-        ("tokens of the last stage", f"{setting['tokens']:,}"),
-        ("validation", validation),
-        ("corpus fingerprint", setting["corpus"]),
-        ("tokenizer", setting["tokenizer"]),
+    settings = [setting_of(run) for run in runs]
+    named: dict[str, list[Any]] = {
+        CONDITIONS[name]: [setting[name] for setting in settings] for name in CONDITIONS
+    }
+    for name in ("commit", "versions", "host"):
+        named[name] = [run.facts.get(name) for run in runs]
+    return [
+        (name, " · ".join(dict.fromkeys(map(_listed, values))) or "not known")
+        for name, values in named.items()
     ]
-    for name, values in (
-        ("commit", [fact.get("commit") for fact in facts]),
-        ("versions", [_listed(fact.get("versions")) for fact in facts]),
-        ("host", [_listed(fact.get("host")) for fact in facts]),
-    ):
-        distinct = dict.fromkeys(str(value) for value in values if value)
-        shown.append((name, " · ".join(distinct) or "not known"))
-    return shown
 
 
-def _listed(values: Any) -> str:
-    return ", ".join(
-        f"{key} {value}" for key, value in (values or {}).items() if value not in ([], None)
-    )
+def _listed(value: Any) -> str:
+    """A value as text; of nested ones, every key that is set."""
+    if isinstance(value, Mapping):
+        known = {key: inner for key, inner in flat(value).items() if inner not in ([], None)}
+        return ", ".join(f"{key.rpartition('.')[2]} {inner}" for key, inner in known.items())
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value) if value else "not known"
 
 
-def inline_svg(figure: Figure) -> Markup:
-    """A figure as SVG for a page of either theme: no background, ink by the page's variables."""
+def inline_svg(name: str, figure: Figure) -> Markup:
+    """A figure as SVG for a page of either theme: no background, ink by the page's variables.
+
+    Args:
+        name: put before every id, so that figures on one page do not share any.
+        figure: drawn anew.
+    """
     import matplotlib
 
     file = io.StringIO()
+    unsigned = {"Date": None, "Creator": None}
     # Text stays text, to be found and read out; ids come from the content alone.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dograph"}):
-        figure.savefig(
-            file, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )
+        figure.savefig(file, format="svg", transparent=True, metadata=unsigned)
     text = file.getvalue()
-    text = text[text.index("<svg") :]
-    for colour, variable in VARIABLES.items():
-        text = re.sub(re.escape(colour), f"var(--{variable})", text, flags=re.IGNORECASE)
+    text = re.sub("<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    # In tags only: what a domain is called stays as it is.
+    text = re.sub("<[^>]+>", lambda tag: _adapted(tag.group(), name), text)
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text, count=1)
     return Markup(text)  # noqa: S704  (matplotlib has escaped the names)
+
+
+def _adapted(tag: str, name: str) -> str:
+    """A tag with the page's colours and ids of its own."""
+    for colour, variable in VARIABLES.items():
+        tag = re.sub(re.escape(colour), f"var(--{variable})", tag, flags=re.IGNORECASE)
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
