@@ -12,7 +12,7 @@ from dograph.data.batch import Batch
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
 from dograph.gathering import SignalGatherer
-from dograph.mixers.base import on_simplex, rehearse
+from dograph.mixers.base import even_weights, on_simplex, rehearse
 from dograph.mixers.seen import Seen
 from dograph.model import LanguageModel
 from dograph.signals.sketches import SketchSettings
@@ -21,7 +21,8 @@ from dograph.signals.sketches import SketchSettings
 class MixingCallback(Callback):
     """Gathers what the mixer needs, asks it for weights, hands them to loss and sampler.
 
-    Works in any Lightning script that trains a ``LanguageModel`` on a ``DataMixer``. Observing
+    Works in any Lightning script that trains a ``LanguageModel`` on a ``DataMixer``. A batch with
+    a loss or a signal that is not finite counts evenly and tells the mixer nothing. Observing
     (sketches that only figures use) never changes training.
 
     Args:
@@ -53,6 +54,7 @@ class MixingCallback(Callback):
         self.seen: Seen | None = None
         self.effective = torch.zeros(0, dtype=torch.float64)
         self._micro_batches: list[Seen] = []
+        self._finite = True
         self._step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -125,7 +127,10 @@ class MixingCallback(Callback):
         assert self.gatherer is not None
         position = len(self._micro_batches)
         self.seen = self.gatherer.see(batch, token_losses, losses, self._step, position)
-        weights = self.data.mixer.weigh(self.seen)
+        mixer = self.data.mixer
+        self._finite = (self._finite or position == 0) and (not mixer.listens or self.seen.finite)
+        self.model.unusable = not self._finite
+        weights = mixer.weigh(self.seen) if self._finite else even_weights(self.seen)
         world_size = self.trainer.world_size
         if world_size > 1 and self.data.mixer.changes_loss:
             weights = self.trainer.strategy.broadcast(weights, src=0)
@@ -157,9 +162,10 @@ class MixingCallback(Callback):
             0, seen.domain.cpu(), seen.sequence_weights.to("cpu", torch.float64)
         )
         mixer = self.data.mixer
-        if mixer.changes_loss and mixer.whole_batch:
+        if mixer.changes_loss and mixer.whole_batch and self._finite:
             on_simplex(seen.sequence_weights, "the optimiser step's sequence weights")
-        if mixer.step(seen):
+        heard = self._finite and not (mixer.listens and bool(self.model.skipped[1]))
+        if heard and mixer.step(seen):
             if trainer.world_size > 1:
                 for weights in (mixer.weights, mixer.sampling_weights):
                     weights.copy_(trainer.strategy.broadcast(weights, src=0))

@@ -6,11 +6,11 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
@@ -48,7 +48,12 @@ class LanguageModel(LightningModule):
     """Trains any causal language model of transformers on weighted sequence losses.
 
     ``training_step`` computes the mean token loss of every sequence, asks ``sequence_weighting``
-    how they count, and returns the weighted sum.
+    how they count, and returns the weighted sum. A step whose gradients are not finite is skipped
+    by the optimiser, without asking the device.
+
+    Attributes:
+        skipped: (2,) steps skipped in all, and in a row up to now.
+        unusable: whether what was seen of the coming step is not finite, so that it is skipped.
 
     Args:
         architecture: transformers' model type, e.g. "gpt2", "llama", "gpt_neox".
@@ -85,6 +90,8 @@ class LanguageModel(LightningModule):
         self.compile_blocks = compile
         self.sequence_weighting: SequenceWeighting = uniform_weighting
         self.observed_modules: Sequence[str] = ()
+        self.skipped = torch.zeros(2)
+        self.unusable = False
         self.network: Any = build_network(architecture, config or {}, pretrained)
 
     @property
@@ -139,16 +146,43 @@ class LanguageModel(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips as the trainer asks; by norm also under bf16-mixed with a fused optimiser.
+        """Clips as the trainer asks, and has the optimiser skip a step that is not finite.
 
-        Lightning refuses that pair, since a gradient scaler would be bypassed; bf16 has none.
+        By norm also under bf16-mixed with a fused optimiser: Lightning refuses that pair, since a
+        gradient scaler would be bypassed, but bf16 has none. A scaler skips such steps itself.
         """
         plugin = self.trainer.precision_plugin
-        without_scaler = type(plugin) is MixedPrecision and plugin.scaler is None
-        if without_scaler and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        if getattr(plugin, "scaler", None) is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = list(plugin.main_params(optimizer))
+        sharded = isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+        if gradient_clip_algorithm in (None, "norm") and not sharded:
+            # Without a bound this only measures.
+            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+            wrong = ~norm.isfinite()
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            wrong = torch.stack([~gradient.isfinite().all() for gradient in gradients]).any()
+        self._skip_where(wrong, optimizer, sharded)
+
+    def _skip_where(self, wrong: Tensor, optimizer: torch.optim.Optimizer, sharded: bool) -> None:
+        """Counts a step that is not finite and has the fused optimiser skip it, on its device."""
+        found = wrong.float().clamp(min=float(self.unusable))
+        if sharded:
+            found = cast(Tensor, self.trainer.strategy.reduce(found, reduce_op="max"))
+        optimizer.found_inf = found  # type: ignore[attr-defined]  # what a scaler sets, too
+        total, in_a_row = self.skipped.to(found.device)
+        self.skipped = torch.stack([total + found, (in_a_row + 1) * found])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the counts of skipped steps."""
+        checkpoint["skipped_steps"] = self.skipped.tolist()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores them."""
+        self.skipped = torch.tensor(checkpoint.get("skipped_steps", [0.0, 0.0]))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Fused AdamW with decay on matrices only, linear warm-up, cosine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -34,7 +35,8 @@ WITHOUT_EFFECT = ("name", "runs", "report")
 class Provenance(Callback):
     """Writes the resolved recipe and where everything came from, as training begins.
 
-    A run that is gone on with keeps what it began with.
+    A run that is gone on with keeps what it began with; under another recipe it has no digest any
+    more, is no run of either recipe, and says what has changed.
 
     Args:
         folder: of the run.
@@ -47,11 +49,20 @@ class Provenance(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes ``recipe.yaml`` and ``provenance.json``, unless they are there."""
-        if not trainer.is_global_zero or (self.folder / FACTS).exists():
+        if not trainer.is_global_zero:
+            return
+        if (self.folder / FACTS).exists():
+            self._note_changes(trainer)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RECIPE).write_text(self.recipe.as_yaml())
         write_json(self.folder / FACTS, self.facts(trainer))
+
+    def _note_changes(self, trainer: Trainer) -> None:
+        before, now = read_facts(self.folder), self.facts(trainer)
+        if before.get("digest") != now["digest"]:
+            changes = [*before.get("gone_on_with", []), self.recipe.as_yaml()]
+            write_json(self.folder / FACTS, {**before, "digest": None, "gone_on_with": changes})
 
     def facts(self, trainer: Trainer) -> dict[str, Any]:
         """Seed, corpus, tokenizer, commit, versions, host, and a digest of what decides the run."""
@@ -94,10 +105,12 @@ def run_inputs(values: Mapping[str, Any], store: Store) -> dict[str, Any]:
         values: of the recipe, resolved.
         store: the prepared corpus.
     """
+    code = code_of(str((values.get("mixer") or {}).get("class_path", "")))
     return {
         "values": {key: value for key, value in values.items() if key not in WITHOUT_EFFECT},
         "corpus": store.fingerprint,
         "dograph": version_of("dograph"),
+        **({"mixer code": code} if code else {}),
     }
 
 
@@ -105,6 +118,20 @@ def digest_of(inputs: Mapping[str, Any]) -> str:
     """A name for inputs: equal for equal ones."""
     text = json.dumps(inputs, sort_keys=True).encode()
     return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def code_of(class_path: str) -> str | None:
+    """Digest of the file that a mixer of one's own is in; None for the package's own.
+
+    A change of that file makes another run; the package's own changes are told by its version.
+    """
+    module = class_path.rpartition(".")[0]
+    if not module or module.split(".")[0] == "dograph":
+        return None
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None or not Path(found.origin).is_file():
+        return None
+    return hashlib.blake2b(Path(found.origin).read_bytes(), digest_size=16).hexdigest()
 
 
 def host_facts() -> dict[str, Any]:

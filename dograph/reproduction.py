@@ -15,11 +15,20 @@ from dograph.composition import compose
 from dograph.corpus.prepare import prepare
 from dograph.corpus.store import MANIFEST
 from dograph.errors import UserError
-from dograph.provenance import RECIPE, VERSIONS_OF, host_facts, own_commit, read_facts, version_of
+from dograph.provenance import (
+    FACTS,
+    RECIPE,
+    VERSIONS_OF,
+    host_facts,
+    own_commit,
+    read_facts,
+    version_of,
+)
 from dograph.recipe import Recipe, check
 from dograph.report.history import MixtureHistory
 from dograph.report.summary import read_stages, read_summary
-from dograph.run import check_buildable, free_folder, train
+from dograph.run import check_buildable, train
+from dograph.run_folder import claimed, free_folder
 
 FOLDER = "reproduced"
 """In the run's folder; a second reproduction goes to ``reproduced_1``."""
@@ -76,11 +85,16 @@ def reproduce(folder: Path) -> Reproduction:
     """
     facts, summary = read_facts(folder), read_summary(folder)
     history = MixtureHistory.read(folder)
+    if facts.get("gone_on_with"):
+        raise UserError(
+            f"{folder}: this run was gone on with under another recipe (see gone_on_with in "
+            f"{folder / FACTS}): it cannot be run again as one"
+        )
     recipe = check(compose(folder / RECIPE, _recorded_store(facts)))
     check_buildable(recipe)
     _check_corpus(recipe, facts, folder)
     again = free_folder(folder, FOLDER)
-    with on_threads(_threads(facts)):
+    with on_threads(_threads(facts)), claimed(again):
         train(recipe, again)
         changed = tuple(_changed(facts))
     before = {**history.outcome(), "final": _final(summary.as_json())}

@@ -9,52 +9,81 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
 
-from dograph.checkpoint import FINAL_CHECKPOINT
+from dograph.checkpoint import FINAL_CHECKPOINT, FOLDER, newest_sound
 from dograph.corpus.prepare import prepare
 from dograph.corpus.store import Store
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
-from dograph.interruption import StopOnSignal
 from dograph.mixing import MixingCallback
 from dograph.model import LanguageModel, build_network, takes
-from dograph.provenance import Provenance
+from dograph.numerics import NumericsWatch
+from dograph.provenance import Provenance, digest_of, run_inputs
 from dograph.recipe import Recipe
 from dograph.report.progress import StepProgressBar
 from dograph.report.summary import RunSummary, print_summary
 from dograph.report.tensorboard import MixtureReport
+from dograph.run_folder import checkpoint_to_resume, claimed, place_for
+from dograph.saving import AtomicCheckpoints, CheckpointSaver, Interrupted, remove_partial
+
+SHARDED = ("fsdp", "model_parallel", "deepspeed")
+"""Strategies that write their own checkpoints, in parts."""
 
 
 def run(recipe: Recipe, resume: Path | None = None) -> Path:
     """Trains what a recipe of one run describes, reports it and prints the end.
 
+    A run of the same recipe that did not come to its end is gone on with, from its newest
+    checkpoint that is whole, or from its start if there is none.
+
     Args:
         recipe: checked.
-        resume: folder of an interrupted run, to go on from its newest checkpoint.
+        resume: folder of a run to go on with, whatever its recipe was.
 
     Returns:
         the finished run's folder.
 
     Raises:
         UserError: for mistakes that show only now, before any training.
-        Interrupted: on SIGINT or SIGTERM, with the checkpoint's path.
+        Interrupted: on a signal, with the checkpoint's path.
     """
-    checkpoint = newest_checkpoint(resume) if resume else None
-    if checkpoint is not None:
-        check_unfinished(checkpoint, recipe)
-    folder = resume or free_folder(recipe.runs / recipe.name, f"seed_{recipe.seed}")
-    summary = train(recipe, folder, checkpoint)
+    quieten()
+    check_buildable(recipe)
+    check_batch(recipe)
+    if resume is not None:
+        checkpoint_to_resume(resume, recipe.arguments("trainer")["max_steps"])
+        folder = resume
+    else:
+        digest = digest_of(run_inputs(recipe.composition.values, prepare(recipe.corpus)))
+        folder = place_for(recipe.runs / recipe.name, recipe.seed, digest)
+    with claimed(folder):
+        remove_partial(folder)
+        checkpoint = newest_sound(folder, below=recipe.arguments("trainer")["max_steps"])
+        if checkpoint is not None:
+            say(f"goes on from {checkpoint}")
+        summary = train(recipe, folder, checkpoint)
     if summary is not None:
         print_summary(summary, folder, recipe.runs)
     return folder
 
 
+@rank_zero_only
+def say(text: str) -> None:
+    """Prints a line, once."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def train(
-    recipe: Recipe, folder: Path, checkpoint: Path | None = None, callbacks: Sequence[Callback] = ()
+    recipe: Recipe,
+    folder: Path,
+    checkpoint: Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    stops: bool = False,
 ) -> RunSummary | None:
     """One training run: prepare, build, fit, save ``checkpoints/final.ckpt``.
 
@@ -63,6 +92,7 @@ def train(
         folder: of the run.
         checkpoint: to go on from.
         callbacks: more of them, called after the recipe's own.
+        stops: whether a signal that comes too late to stop training is raised at its end.
 
     Returns:
         the run's numbers, on rank zero.
@@ -72,12 +102,10 @@ def train(
         Interrupted: on SIGINT or SIGTERM, with the checkpoint's path.
     """
     quieten()
-    data = DataMixer(
-        mixer=recipe.mixer, corpus=recipe.corpus, seed=recipe.seed, **recipe.arguments("data")
-    )
     check_buildable(recipe)
+    data = build_data(recipe)
     logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
-    own_callbacks, report = build_callbacks(recipe, folder)
+    own_callbacks, report, saver = build_callbacks(recipe, folder)
     trainer = build_trainer(recipe, logger, own_callbacks)
     recipe.mixer.check(data.batch_size * trainer.world_size)
     store = prepare(recipe.corpus)
@@ -86,6 +114,8 @@ def train(
     model = build_model(recipe, store, data.context)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     trainer.save_checkpoint(folder / FINAL_CHECKPOINT, weights_only=False)
+    if stops and saver.asked_to_stop(trainer):
+        raise Interrupted(folder / FINAL_CHECKPOINT, finished=True)
     return report.summary if trainer.is_global_zero else None
 
 
@@ -100,7 +130,9 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
 
-def build_callbacks(recipe: Recipe, folder: Path) -> tuple[list[Callback], MixtureReport]:
+def build_callbacks(
+    recipe: Recipe, folder: Path
+) -> tuple[list[Callback], MixtureReport, CheckpointSaver]:
     """The run's callbacks in the order in which they must act: mixing, numbers, checkpoints."""
     settings = recipe.report
     mixing = MixingCallback(recipe.sketch, settings.figures_every, settings.window)
@@ -115,39 +147,47 @@ def build_callbacks(recipe: Recipe, folder: Path) -> tuple[list[Callback], Mixtu
         print_at_end=False,
     )
     wants_bar = recipe.arguments("trainer")["enable_progress_bar"] is not False
-    checkpoints = folder / "checkpoints"
-    newest = ModelCheckpoint(
-        checkpoints,
-        filename="{step}",
-        monitor="step",
-        mode="max",
-        every_n_train_steps=settings.checkpoint_every,
-        save_top_k=settings.checkpoints_kept,
-        save_on_train_epoch_end=True,
+    saver = CheckpointSaver(
+        folder / FOLDER,
+        settings.checkpoint_every,
+        settings.checkpoint_minutes,
+        settings.checkpoints_kept,
     )
-    return [
-        mixing,
-        perplexity,
-        report,
-        StopOnSignal(checkpoints),
-        *([StepProgressBar(perplexity)] if wants_bar else []),
-        newest,
-    ], report
+    watch = NumericsWatch(folder, settings.non_finite_limit)
+    bar = [StepProgressBar(perplexity)] if wants_bar else []
+    # The saver comes last: what it saves, the others have then counted.
+    return [mixing, watch, perplexity, report, *bar, saver], report, saver
 
 
-def build_trainer(recipe: Recipe, logger: TensorBoardLogger, callbacks: list[Callback]) -> Trainer:
+def build_data(recipe: Recipe) -> DataMixer:
+    """The recipe's DataMixer; it prepares nothing yet."""
+    return DataMixer(
+        mixer=recipe.mixer, corpus=recipe.corpus, seed=recipe.seed, **recipe.arguments("data")
+    )
+
+
+def build_trainer(
+    recipe: Recipe, logger: TensorBoardLogger | bool, callbacks: list[Callback]
+) -> Trainer:
     """Lightning's Trainer with the recipe's arguments and ours.
 
     Raises:
         UserError: if Lightning refuses an argument.
     """
     origin = recipe.composition.origin("trainer")
+    arguments = recipe.arguments("trainer")
+    plugins = arguments.pop("plugins", None) or []
+    plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+    if not str(arguments["strategy"]).startswith(SHARDED):
+        plugins.append(AtomicCheckpoints())
     try:
         return Trainer(
-            **recipe.arguments("trainer"),
+            **arguments,
+            plugins=plugins,
             max_epochs=-1,
             logger=logger,
             callbacks=callbacks,
+            enable_checkpointing=False,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
         )
@@ -171,6 +211,16 @@ def check_buildable(recipe: Recipe) -> None:
             build_network(arguments["architecture"], arguments["config"] or {}, None)
     except UserError as error:
         raise UserError(f"{recipe.composition.origin('model.config')}: {error}") from error
+
+
+def check_batch(recipe: Recipe) -> None:
+    """Checks loaders and the mixer's settings against the global batch of this machine's devices.
+
+    Raises:
+        UserError: for what Lightning, the data or the mixer refuse.
+    """
+    processes = build_trainer(recipe, logger=False, callbacks=[]).world_size
+    recipe.mixer.check(build_data(recipe).batch_size * processes)
 
 
 def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:
@@ -202,45 +252,3 @@ def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:
             f"{origin}: the model takes {model.context} tokens, but data.context is {context}"
         )
     return model
-
-
-def free_folder(parent: Path, name: str) -> Path:
-    """``parent/name``, or the first of ``name_1``, ``name_2`` … that does not exist."""
-    folder, count = parent / name, 0
-    while folder.exists():
-        count += 1
-        folder = parent / f"{name}_{count}"
-    return folder
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """The newest checkpoint of a run folder.
-
-    Raises:
-        UserError: if there is none.
-    """
-    found = newest_checkpoints(folder)
-    if not found:
-        raise UserError(f"{folder}: no checkpoint in its folder checkpoints, nothing to resume")
-    return found[0]
-
-
-def newest_checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints, newest first."""
-    found = (folder / "checkpoints").glob("*.ckpt")
-    return sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)
-
-
-def check_unfinished(checkpoint: Path, recipe: Recipe) -> None:
-    """Raises UserError if a checkpoint has already done all the recipe's steps."""
-    done = steps_done(checkpoint)
-    if done >= recipe.arguments("trainer")["max_steps"]:
-        raise UserError(
-            f"{checkpoint}: this run has done its {done} steps: raise trainer.max_steps to go on"
-        )
-
-
-def steps_done(checkpoint: Path) -> int:
-    """Optimiser steps behind a checkpoint."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return int(content["global_step"])

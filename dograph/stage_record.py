@@ -12,7 +12,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from dograph.checkpoint import FINAL_CHECKPOINT
 from dograph.corpus.atomic import read_json, write_json
 from dograph.report.summary import FILE_NAME, RunSummary, read_summary
-from dograph.run import newest_checkpoints
 
 RECORD = "stage.json"
 """In a stage's folder: its inputs, and whether it is finished."""
@@ -80,10 +79,9 @@ def find_run(experiment: Path, label: str, digest: str, inputs: Mapping[str, Any
         if record.get("stage") == label and record.get("digest") == digest:
             gone = [name for name in LEAVES if not (found.folder / name).is_file()]
             finished = bool(record.get("finished"))
-            if (finished and not gone) or (not finished and newest_checkpoints(found.folder)):
+            if not finished or not gone:  # one that was killed goes on, or begins anew
                 return Found(found.folder, finished, not finished)
-            if finished:
-                found.changed = f"{', '.join(gone)} gone from {found.folder}"
+            found.changed = f"{', '.join(gone)} gone from {found.folder}"
         elif record.get("stage") == label:
             found.changed = ", ".join(differences(record, inputs))
         count += 1

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
+from dograph.checkpoint import newest_sound
 from dograph.composition import compose, nearest, stage_names
 from dograph.corpus.atomic import write_json
 from dograph.corpus.lock import exclusive
@@ -24,7 +25,8 @@ from dograph.report.summary import (
     print_summary,
     total_cost,
 )
-from dograph.run import check_buildable, newest_checkpoints, steps_done, train
+from dograph.run import check_buildable, train
+from dograph.saving import Interrupted, remove_partial
 from dograph.stage_record import Artefacts, StageRecord, find_run
 
 PROCESSES = ("devices", "num_nodes", "strategy")
@@ -149,15 +151,15 @@ class Experiment:
             raise UserError(
                 f"{folder} holds a run of a recipe without stages: choose another name or seed"
             )
-        first = (
-            getattr(rank_zero_only, "rank", 0) == 0
-        )  # the other ranks only come to be while it has the lock
+        digest = self.digest()  # now: the recipe's file may change while it runs
+        # The other ranks only come to be while the first has the lock.
+        first = is_first_rank()
         waiting = f"another call is running in {folder}; waiting for it"
         lock = exclusive(folder / ".lock", lambda: self._say(waiting)) if first else nullcontext()
         with lock:
             ran = self._run(folder, only)
             if first:
-                self._conclude(folder, ran, recipes[-1].runs, whole=only is None)
+                self._conclude(folder, ran, recipes[-1].runs, digest if only is None else None)
         return self.done
 
     def _run(self, folder: Path, only: str | None) -> dict[str, Artefacts]:
@@ -171,15 +173,15 @@ class Experiment:
         return ran
 
     def _conclude(
-        self, folder: Path, ran: Mapping[str, Artefacts], runs: Path, whole: bool
+        self, folder: Path, ran: Mapping[str, Artefacts], runs: Path, digest: str | None
     ) -> None:
         """Prints the last stage's end and all costs; a whole experiment's go to a file."""
         summaries = {label: made.summary for label, made in ran.items()}
         last = list(ran)[-1]
         print_summary(summaries[last], ran[last].folder, runs, self.console)
         print_costs(summaries, self.console)
-        if whole:
-            record = {**with_costs(ran), "folder": ran[last].folder.name, "digest": self.digest()}
+        if digest is not None:
+            record = {**with_costs(ran), "folder": ran[last].folder.name, "digest": digest}
             write_json(folder / FILE_NAME, record)
 
     def _check_processes(self, recipes: Sequence[Recipe]) -> None:
@@ -241,13 +243,20 @@ class Experiment:
                 f"stage {label} is not finished{because}: run it first, with --stage {label}, or "
                 "the recipe without --stage"
             )
-        checkpoint = newest_unfinished(found.folder, recipe) if found.begun else None
+        steps = recipe.arguments("trainer")["max_steps"]
+        checkpoint = newest_sound(found.folder, below=steps) if found.begun else None
         if checkpoint is not None:
             self._say(f"stage {label}: goes on from {checkpoint}")
         else:
             self._say(f"stage {label}: runs in {found.folder}{because}")
         mark = StageRecord(found.folder, {"stage": label, "digest": digest, **inputs})
-        summary = train(recipe, found.folder, checkpoint, [mark])
+        remove_partial(found.folder)
+        try:
+            summary = train(recipe, found.folder, checkpoint, [mark], stops=True)
+        except Interrupted as interruption:
+            if interruption.finished and is_first_rank():
+                mark.write(finished=True)
+            raise
         if summary is not None:
             mark.write(finished=True)
         return Artefacts(found.folder, digest)
@@ -257,15 +266,14 @@ class Experiment:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def is_first_rank() -> bool:
+    """Whether this process writes for all ranks."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def largest_move(before: Mapping[str, float], after: Mapping[str, float]) -> float:
     """Largest difference of a domain's weight."""
     return max(abs(after[name] - before[name]) for name in after)
-
-
-def newest_unfinished(folder: Path, recipe: Recipe) -> Path | None:
-    """The newest checkpoint from which there are steps left; None without one."""
-    steps = recipe.arguments("trainer")["max_steps"]
-    return next((file for file in newest_checkpoints(folder) if steps_done(file) < steps), None)
 
 
 def with_costs(stages: Mapping[str, Artefacts]) -> dict[str, Any]:

@@ -7,75 +7,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dograph.composition import COMMAND_LINE, compose, stage_names
-from dograph.corpus.atomic import read_json
+from dograph.composition import COMMAND_LINE
 from dograph.corpus.lock import exclusive
-from dograph.corpus.prepare import prepare
 from dograph.errors import UserError
-from dograph.provenance import FACTS, digest_of, run_inputs
-from dograph.recipe import check
-from dograph.report.summary import FILE_NAME
-from dograph.run import check_buildable, newest_checkpoints, steps_done
-from dograph.stages import Experiment
+from dograph.provenance import own_commit, read_facts
+from dograph.report.summary import read_stages
+from dograph.sweep_jobs import Job, jobs_of, summary_in
 
 LAST_LINES = 12
 """Of a failed run's log, shown at the end."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One recipe with one seed.
-
-    Attributes:
-        recipe: its file.
-        overrides: ``key=value``, with the seed.
-        parent: folder of the recipe's runs.
-        seed: of the run.
-        digest: names what decides the run's numbers.
-        steps: optimiser steps of the run; 0 for a recipe with stages.
-    """
-
-    recipe: Path
-    overrides: tuple[str, ...]
-    parent: Path
-    seed: int
-    digest: str
-    steps: int
-
-    @property
-    def name(self) -> str:
-        """For people and for the log's file."""
-        return f"{self.parent.name} seed {self.seed}"
-
-    def folders(self) -> list[Path]:
-        """``seed_S``, ``seed_S_1`` … that hold a run, or an experiment, of just this job."""
-        numbered = self.parent.glob(f"seed_{self.seed}_*")
-        places = [self.parent / f"seed_{self.seed}", *sorted(numbered)]
-        return [place for place in places if self.digest in _digests(place)]
-
-    def finished(self) -> Path | None:
-        """The folder in which it came to its end."""
-        return next((place for place in self.folders() if (place / FILE_NAME).is_file()), None)
-
-    def begun(self) -> Path | None:
-        """The folder of a run without stages that left a checkpoint to go on from."""
-        if not self.steps:  # stages go on by themselves
-            return None
-        for place in self.folders():
-            newest = next(iter(newest_checkpoints(place)), None)
-            if newest is not None and steps_done(newest) < self.steps:
-                return place
-        return None
 
 
 @dataclass
@@ -84,16 +33,18 @@ class Failure:
 
     Attributes:
         job: of the run.
-        code: the process's exit code; negative for a signal.
+        reason: such as "exit code 2".
         log: what it printed.
     """
 
     job: Job
-    code: int
+    reason: str
     log: Path
 
     def last_lines(self) -> str:
-        """The end of the log."""
+        """The end of the log; empty without one."""
+        if not self.log.is_file():
+            return ""
         lines = self.log.read_text(errors="replace").rstrip().splitlines()
         return "\n".join(lines[-LAST_LINES:])
 
@@ -105,7 +56,6 @@ class Running:
     job: Job
     process: subprocess.Popen[bytes]
     log: Path
-    file: IO[bytes]
     slot: int
     began: float
 
@@ -119,14 +69,14 @@ class Sweep:
         seeds: of each.
         overrides: ``key=value``, the last word, for all.
         processes: runs at once.
-        threads: of each run. None: the machine's cores shared out.
+        threads: of each run. None: the environment's, else the cores shared out.
         console: where to print.
 
     Attributes:
         failures: of the last ``run``.
 
     Raises:
-        UserError: for a mistake in any recipe, before anything runs.
+        UserError: for a number that makes no sense.
     """
 
     recipes: Sequence[Path]
@@ -136,6 +86,7 @@ class Sweep:
     threads: int | None = None
     console: Console = field(default_factory=Console)
     failures: list[Failure] = field(init=False, default_factory=list)
+    _signals: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         for key, value in (("processes", self.processes), ("threads", self.threads)):
@@ -145,24 +96,6 @@ class Sweep:
             raise UserError(f"{COMMAND_LINE}: a seed stands twice in {list(self.seeds)}")
         if any(override.startswith("seed=") for override in self.overrides):
             raise UserError(f"{COMMAND_LINE}: name the seeds by --seeds, not by seed=")
-
-    def jobs(self) -> list[Job]:
-        """All jobs, seed by seed, so that a sweep that is stopped leaves whole comparisons.
-
-        Raises:
-            UserError: for a mistake in any recipe, or two recipes of one name.
-        """
-        jobs = [
-            job_of(recipe, seed, self.overrides) for seed in self.seeds for recipe in self.recipes
-        ]
-        places = [(job.parent, job.seed) for job in jobs]
-        for job in jobs:
-            if places.count((job.parent, job.seed)) > 1:
-                raise UserError(
-                    f"{job.recipe}: another recipe writes to {job.parent}, too: give it another "
-                    "name (key `name`)"
-                )
-        return jobs
 
     def run(self) -> list[Path]:
         """Runs what is missing; a run that fails does not stop the others.
@@ -174,114 +107,125 @@ class Sweep:
             UserError: for mistakes, before anything runs.
             KeyboardInterrupt: on SIGINT or SIGTERM, after every run has saved a checkpoint.
         """
-        jobs = self.jobs()
+        jobs = jobs_of(self.recipes, self.seeds, self.overrides)
         runs = jobs[0].parent.parent
-        with exclusive(runs / ".sweep.lock", lambda: self._say_waiting(runs)) as lock:
+        waiting = f"another sweep is running in {runs}; waiting for it"
+        with exclusive(runs / ".sweep.lock", lambda: self._say(waiting)) as lock:
+            done = [folder for job in jobs if (folder := job.finished()) is not None]
             missing = [job for job in jobs if job.finished() is None]
-            self.console.print(
-                f"{len(jobs)} runs: {len(jobs) - len(missing)} finished, {len(missing)} to do, "
-                f"{self.processes} at once; logs in {runs / 'logs'}",
-                soft_wrap=True,
+            self._say(
+                f"{len(jobs)} runs: {len(done)} finished, {len(missing)} to do, "
+                f"{self.processes} at once; logs in {runs / 'logs'}"
             )
-            self.failures = []
-            with self._progress(len(jobs), len(jobs) - len(missing)) as bar:
+            self._say_of_other_commits(done)
+            self.failures, self._signals = [], 0
+            with self._progress(len(jobs), len(done)) as bar, self._counting_signals():
                 self._run(missing, runs / "logs", lock, bar)
+            if self._signals:
+                raise KeyboardInterrupt
         return [folder for job in jobs if (folder := job.finished()) is not None]
 
-    def _say_waiting(self, runs: Path) -> None:
-        self.console.print(f"another sweep is running in {runs}; waiting for it", soft_wrap=True)
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _say_of_other_commits(self, done: Sequence[Path]) -> None:
+        """Code may have changed since a run finished: that is the reader's to judge."""
+        finals = [(read_stages(folder) or [("", folder)])[-1][1] for folder in done]
+        others = {read_facts(folder).get("commit") for folder in finals} - {own_commit()}
+        if others:
+            named = ", ".join(str(commit)[:12] for commit in others)
+            self._say(f"finished by other commits than this one, and used as they are: {named}")
 
     def _progress(self, total: int, done: int) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        bar = Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        bar = Progress(*columns, console=self.console, transient=True)
         bar.add_task("runs", total=total, completed=done)
         return bar
 
-    def _run(self, missing: Sequence[Job], logs: Path, lock: int, bar: Progress) -> None:
-        waiting, running = list(missing), list[Running]()
-        logs.mkdir(parents=True, exist_ok=True)
+    @contextmanager
+    def _counting_signals(self) -> Iterator[None]:
+        """Inside the block SIGINT and SIGTERM are counted, and interrupt nothing."""
+
+        def count(number: int, frame: FrameType | None) -> None:
+            self._signals += 1
+
+        before = {kind: signal.signal(kind, count) for kind in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with raising_on_termination():
-                while waiting or running:
-                    free = set(range(self.processes)) - {run.slot for run in running}
-                    if waiting and free:
-                        running.append(self._start(waiting.pop(0), min(free), logs, lock))
-                        continue
-                    time.sleep(0.2)
-                    for run in [run for run in running if run.process.poll() is not None]:
-                        running.remove(run)
-                        self._conclude(run, bar)
-                    names = ", ".join(run.job.name for run in running)
-                    bar.update(bar.task_ids[0], description=names or "runs")
+            yield
         finally:
-            self._stop(running)
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
 
-    def _start(self, job: Job, slot: int, logs: Path, lock: int) -> Running:
+    def _run(self, missing: Sequence[Job], logs: Path, lock: int, bar: Progress) -> None:
+        waiting, running, told = list(missing), list[Running](), 0
+        logs.mkdir(parents=True, exist_ok=True)
+        while running or (waiting and not self._signals):
+            free = set(range(self.processes)) - {run.slot for run in running}
+            if waiting and free and not self._signals:
+                job = waiting.pop(0)
+                log = logs / f"{job.parent.name}_seed_{job.seed}.log"
+                try:
+                    running.append(self._start(job, min(free), log, lock))
+                except OSError as error:
+                    self._fail(job, str(error), log)
+                continue
+            time.sleep(0.1)
+            if self._signals > told:
+                told = self._pass_on(running)
+            for run in [run for run in running if run.process.poll() is not None]:
+                running.remove(run)
+                self._conclude(run)
+                bar.advance(bar.task_ids[0])
+            names = ", ".join(run.job.name for run in running)
+            bar.update(bar.task_ids[0], description=names or "runs")
+
+    def _pass_on(self, running: Sequence[Running]) -> int:
+        """Lets every run save a checkpoint and end; on a second signal ends them at once."""
+        told = self._signals
+        if told == 1:
+            self._say("Stopping; every run saves a checkpoint. Run it again to go on.")
+        for run in running:
+            if told == 1:
+                run.process.send_signal(signal.SIGINT)
+            else:
+                os.killpg(run.process.pid, signal.SIGKILL)
+        return told
+
+    def _start(self, job: Job, slot: int, log: Path, lock: int) -> Running:
         words = [sys.executable, "-m", "dograph", "run", str(job.recipe), *job.overrides]
-        begun = job.begun()
-        words += ["--resume", str(begun)] if begun is not None else []
-        log = logs / f"{job.parent.name}_seed_{job.seed}.log"
-        file = log.open("ab")
         environment = {**os.environ, **environment_of(slot, self.processes, self.threads)}
-        process = subprocess.Popen(
-            words,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            pass_fds=[lock],  # a run that outlives its sweep keeps the next sweep waiting
-            start_new_session=True,  # Ctrl-C comes to it once, from here
-        )
-        return Running(job, process, log, file, slot, time.monotonic())
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                words,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                pass_fds=[lock],  # a run that outlives its sweep keeps the next sweep waiting
+                start_new_session=True,  # Ctrl-C comes to it once, from here
+            )
+        return Running(job, process, log, slot, time.monotonic())
 
-    def _conclude(self, run: Running, bar: Progress) -> None:
-        run.file.close()
-        bar.advance(bar.task_ids[0])
+    def _conclude(self, run: Running) -> None:
         code, seconds = run.process.returncode, time.monotonic() - run.began
         folder = run.job.finished() if code == 0 else None
         if folder is None:
-            self.failures.append(Failure(run.job, code, run.log))
-            self.console.print(f"{run.job.name}: failed (exit code {code}), see {run.log}")
+            if not self._signals:
+                self._fail(run.job, f"exit code {code}", run.log)
             return
-        summary = read_json(folder / FILE_NAME)
-        losses = (
-            f"mean loss {summary['mean_loss']:.4f}, worst {summary['worst_loss']:.4f}"
-            if summary["mean_loss"] is not None and summary["worst_loss"] is not None
-            else "no validation"
-        )
-        self.console.print(f"{run.job.name}: {losses}, {seconds:,.0f} s", highlight=False)
+        summary = summary_in(folder)
+        ends = [summary.get("mean_loss"), summary.get("worst_loss")]
+        shown = [f"{loss:.4f}" if isinstance(loss, float) else "none" for loss in ends]
+        self._say(f"{run.job.name}: mean loss {shown[0]}, worst {shown[1]}, {seconds:,.0f} s")
 
-    def _stop(self, running: Sequence[Running]) -> None:
-        """Lets every run save a checkpoint and end."""
-        if not running:
-            return
-        self.console.print("Stopping; every run saves a checkpoint. Run it again to go on.")
-        for run in running:
-            run.process.send_signal(signal.SIGINT)
-        for run in running:
-            try:
-                run.process.wait()
-            except KeyboardInterrupt:  # a second Ctrl-C
-                run.process.kill()
-            run.file.close()
-
-
-def job_of(recipe: Path, seed: int, overrides: Sequence[str]) -> Job:
-    """A recipe with a seed, checked; its corpus is prepared if it is not yet.
-
-    Raises:
-        UserError: for a mistake in the recipe.
-    """
-    given = (*overrides, f"seed={seed}")
-    if stage_names(recipe, given):
-        experiment = Experiment(recipe, given)
-        last = list(experiment.check().values())[-1]
-        return Job(recipe, given, last.runs / last.name, seed, experiment.digest(), 0)
-    checked = check(compose(recipe, given))
-    check_buildable(checked)
-    digest = digest_of(run_inputs(checked.composition.values, prepare(checked.corpus)))
-    steps = int(checked.arguments("trainer")["max_steps"])
-    return Job(recipe, given, checked.runs / checked.name, seed, digest, steps)
+    def _fail(self, job: Job, reason: str, log: Path) -> None:
+        self.failures.append(Failure(job, reason, log))
+        self._say(f"{job.name}: failed ({reason}), see {log}")
 
 
 def environment_of(slot: int, processes: int, threads: int | None) -> dict[str, str]:
@@ -290,41 +234,17 @@ def environment_of(slot: int, processes: int, threads: int | None) -> dict[str, 
     Args:
         slot: of the run, in [0, processes).
         processes: runs at once.
-        threads: of each run. None: the cores by the runs.
+        threads: of each run. None: as many as the environment says, else the cores by the runs.
     """
     import torch
 
-    each = threads or max((os.cpu_count() or 1) // processes, 1)
-    shared = {"OMP_NUM_THREADS": str(each)}
-    devices = torch.cuda.device_count()
-    if devices >= processes > 1:
-        share = devices // processes
-        own = range(slot * share, (slot + 1) * share)
-        shared["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, own))
+    shared = {}
+    if threads is not None or "OMP_NUM_THREADS" not in os.environ:
+        each = threads or max(len(os.sched_getaffinity(0)) // processes, 1)
+        shared["OMP_NUM_THREADS"] = str(each)
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = given.split(",") if given else list(map(str, range(torch.cuda.device_count())))
+    if len(devices) >= processes > 1:
+        share = len(devices) // processes
+        shared["CUDA_VISIBLE_DEVICES"] = ",".join(devices[slot * share : (slot + 1) * share])
     return shared
-
-
-@contextmanager
-def raising_on_termination() -> Iterator[None]:
-    """Inside the block SIGTERM, too, raises KeyboardInterrupt."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _digests(folder: Path) -> tuple[object, object]:
-    """Of a run and of an experiment in a folder; None for what cannot be read."""
-    found = []
-    for name in (FACTS, FILE_NAME):
-        try:
-            content = read_json(folder / name)
-        except (ValueError, OSError):
-            content = None
-        found.append(content.get("digest") if isinstance(content, Mapping) else None)
-    return found[0], found[1]

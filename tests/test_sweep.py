@@ -9,8 +9,11 @@ import time
 import pytest
 from rich.console import Console
 
+from dograph.checkpoint import newest_sound, steps_done
 from dograph.errors import UserError
+from dograph.run_folder import claimed
 from dograph.sweep import Sweep, environment_of
+from dograph.sweep_jobs import jobs_of
 
 
 def sweep(recipes, seeds=(0, 1), **more):
@@ -27,7 +30,9 @@ def test_a_sweep_runs_everything_once_and_reports_failures(small_recipe, tmp_pat
     bad = small_recipe("bad", "dograph.mixers.Fixed\n  init_args: {weights: {nosuch: 1.0}}")
     first, folders = sweep([bad, good], seeds=[1], processes=2)
     assert folders == [tmp_path / "runs" / "even" / "seed_1"]
-    assert [(failure.job.name, failure.code) for failure in first.failures] == [("bad seed 1", 2)]
+    assert [(failure.job.name, failure.reason) for failure in first.failures] == [
+        ("bad seed 1", "exit code 2")
+    ]
     assert "nosuch" in first.failures[0].last_lines()
     said = capfd.readouterr().err
     assert "2 runs: 0 finished, 2 to do, 2 at once" in said
@@ -38,32 +43,31 @@ def test_a_sweep_runs_everything_once_and_reports_failures(small_recipe, tmp_pat
     assert not again.failures
     assert times(folders) == before
     # Another learning rate is another run; the one that is there stays.
-    (other,) = Sweep([good], [1], overrides=["model.learning_rate=5.0e-4"]).jobs()
+    (other,) = jobs_of([good], [1], ["model.learning_rate=5.0e-4"])
     assert other.finished() is None
 
 
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_goes_on_where_it_was(small_recipe, tmp_path):
-    path = small_recipe("long", steps=4000)
+    path = small_recipe("long", steps=400)
     words = [sys.executable, "-m", "dograph", "sweep", str(path), "--seeds", "0", "--threads", "1"]
-    checkpoints = tmp_path / "runs" / "long" / "seed_0" / "checkpoints"
+    folder = tmp_path / "runs" / "long" / "seed_0"
     with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
-        while not checkpoints.is_dir() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        while not list(folder.glob("checkpoints/*.ckpt")) and time.monotonic() < deadline:
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"every run saves a checkpoint" in out
-    assert (checkpoints / "interrupted.ckpt").is_file()
-    job = Sweep([path], [0]).jobs()[0]
-    assert job.finished() is None
-    assert job.begun() == checkpoints.parent
-    # Nothing of it is running any more.
-    log = tmp_path / "runs" / "logs" / "long_seed_0.log"
-    size = log.stat().st_size
-    time.sleep(1)
-    assert log.stat().st_size == size
+    assert 0 < steps_done(newest_sound(folder)) < 400
+    with claimed(folder):  # nothing runs in it any more
+        pass
+    again, folders = sweep([path], seeds=[0])
+    assert folders == [folder]
+    assert not again.failures
+    log = (tmp_path / "runs" / "logs" / "long_seed_0.log").read_text()
+    assert "goes on from" in log
 
 
 @pytest.mark.slow
@@ -102,7 +106,9 @@ def test_mistakes_show_before_anything_runs(small_recipe, tmp_path):
 def test_runs_at_once_share_out_cores_and_devices(monkeypatch):
     import torch
 
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     assert environment_of(1, 4, None) == {"OMP_NUM_THREADS": "2"}
     assert environment_of(0, 16, None) == {"OMP_NUM_THREADS": "1"}
     assert environment_of(0, 2, 3) == {"OMP_NUM_THREADS": "3"}
@@ -110,3 +116,7 @@ def test_runs_at_once_share_out_cores_and_devices(monkeypatch):
     assert environment_of(1, 4, 1)["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert "CUDA_VISIBLE_DEVICES" not in environment_of(0, 1, 1)
     assert "CUDA_VISIBLE_DEVICES" not in environment_of(0, 9, 1)
+    # What the user has set holds.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert environment_of(1, 2, None) == {"CUDA_VISIBLE_DEVICES": "6,7"}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
-from dograph.commands.exit_codes import EXIT_FAILED
+from dograph.commands.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 
 
 def add_reproduce(commands: Any) -> None:
@@ -23,20 +24,29 @@ def add_reproduce(commands: Any) -> None:
 
 def command_reproduce(arguments: argparse.Namespace) -> int:
     """`reproduce`: the verdict; 1 where losses differ."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
     from rich.console import Console
 
     from dograph.reproduction import reproduce, runs_of
+    from dograph.saving import Interrupted
 
-    console, agrees = Console(), True
+    console, agrees = Console(quiet=getattr(rank_zero_only, "rank", 0) != 0), True
     for folder in runs_of(arguments.run):
-        result = reproduce(folder)
+        try:
+            result = reproduce(folder)
+        except Interrupted:
+            console.print(f"{folder}: interrupted, so that nothing is known", markup=False)
+            return EXIT_INTERRUPTED
         agrees = agrees and result.agrees
         if result.agrees:
             verdict = "the same to the bit: every validation loss, weight and share"
         else:
             more = len(result.differing) - 5
             names = ", ".join(result.differing[:5]) + (f" and {more} more" if more > 0 else "")
-            verdict = f"NOT the same: losses differ by up to {result.largest:.3g} nats ({names})"
+            far = f"losses differ by up to {result.largest:.3g} nats"
+            if math.isinf(result.largest):
+                far = "there are not as many validations"
+            verdict = f"NOT the same: {far} ({names})"
         lines = [f"{result.folder}: {verdict}", f"  again in {result.again}"]
         lines += [f"  {change}" for change in result.changed]
         console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

@@ -19,8 +19,9 @@ examples:
   lightning run recipes/dograph_gpt2.yaml --resume runs/dograph_gpt2/seed_0
   lightning run recipes/doremi_gpt2.yaml stages.proxy.trainer.max_steps=100 --stage proxy
 
-A recipe with stages runs what is missing: finished stages are used again while their inputs
-stay the same, an interrupted one goes on from its checkpoint.
+A run that was stopped or killed goes on from its newest checkpoint when the same command is given
+again; --resume goes on with one whatever has changed since. A recipe with stages runs what is
+missing: finished stages are used again while their inputs stay the same.
 """
 
 
@@ -42,8 +43,8 @@ def add_run(commands: Any) -> None:
 def command_run(arguments: argparse.Namespace) -> int:
     """`run`: check, train, print the end of the run."""
     from dograph.composition import compose, stage_names
-    from dograph.interruption import Interrupted
     from dograph.recipe import check
+    from dograph.saving import Interrupted
 
     staged = stage_names(arguments.recipe, arguments.overrides)
     words = [str(arguments.recipe), *arguments.overrides]
@@ -61,8 +62,8 @@ def command_run(arguments: argparse.Namespace) -> int:
 
         run(recipe, arguments.resume)
     except Interrupted as interruption:
-        if not staged:  # stages go on by themselves
-            words += ["--resume", str(interruption.checkpoint.parent.parent)]
+        if arguments.resume:
+            words += ["--resume", str(arguments.resume)]
         print(
             f"\nInterrupted; nothing lost. Checkpoint: {interruption.checkpoint}\n"
             f"Go on with: lightning run {shlex.join(words)}"

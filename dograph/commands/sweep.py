@@ -49,6 +49,7 @@ def numbers(text: str) -> list[int]:
 def command_sweep(arguments: argparse.Namespace) -> int:
     """`sweep`: what is missing; 1 if a run failed."""
     from rich.console import Console
+    from rich.text import Text
 
     from dograph.sweep import Sweep
 
@@ -60,7 +61,7 @@ def command_sweep(arguments: argparse.Namespace) -> int:
     finished = sweep.run()
     console = Console()
     for failure in sweep.failures:
-        console.rule(f"{failure.job.name}: exit code {failure.code}, {failure.log}", align="left")
+        console.rule(Text(f"{failure.job.name}: {failure.reason}, {failure.log}"), align="left")
         console.print(failure.last_lines(), markup=False, highlight=False)
     total = len(finished) + len(sweep.failures)
     console.print(f"{len(finished)} of {total} runs are finished", highlight=False)

@@ -153,11 +153,14 @@ def compare(
         by_name.setdefault(run.method, []).append(run)
     first = _baseline(by_name, baseline)
     names = [first, *(name for name in by_name if name != first)]
+    alike = _tasks_alike(runs)
+    if not alike:
+        notes.append("Accuracies are left out: the runs' tasks were not evaluated alike.")
     grouped = {name: sorted(by_name[name], key=lambda run: run.seed) for name in names}
     labels = dict(zip(names, _labels(names), strict=True))
     base = {run.seed: run for run in grouped[first]}
     methods = [
-        _method(name, labels[name], grouped[name], None if name == first else base)
+        _method(name, labels[name], grouped[name], None if name == first else base, alike)
         for name in names
     ]
     methods[1:] = sorted(methods[1:], key=lambda method: method.mean.mean)
@@ -190,8 +193,19 @@ def _labels(names: Sequence[str]) -> list[str]:
     return [name.removesuffix(shared).replace("_", " ") for name in names]
 
 
+def _tasks_alike(runs: Sequence[ComparedRun]) -> bool:
+    """Whether every task was evaluated under the same conditions in all runs that have it."""
+    seen: dict[str, tuple[object, ...]] = {}
+    found = [item for run in runs for item in run.task_conditions.items()]
+    return all(seen.setdefault(name, condition) == condition for name, condition in found)
+
+
 def _method(
-    name: str, label: str, runs: Sequence[ComparedRun], base: dict[int, ComparedRun] | None
+    name: str,
+    label: str,
+    runs: Sequence[ComparedRun],
+    base: dict[int, ComparedRun] | None,
+    with_accuracies: bool,
 ) -> Method:
     """Sums up a method's runs; ``base`` has the baseline's by seed, None for itself."""
     ends = [run.losses for run in runs]
@@ -208,7 +222,7 @@ def _method(
         {
             suite: estimate([run.accuracies[suite] for run in runs])
             for suite in runs[0].accuracies
-            if all(suite in run.accuracies for run in runs)
+            if with_accuracies and all(suite in run.accuracies for run in runs)
         },
         _paired(common) if common and base is not None else None,
         _reach(common) if common else None,

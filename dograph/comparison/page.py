@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dograph.comparison.comparison import FEWEST_SEEDS, Comparison
+from dograph.comparison.conditions import CONDITIONS
 from dograph.comparison.looks import method_styles
-from dograph.comparison.settings import setting_of
+from dograph.comparison.settings import flat, setting_of
 from dograph.comparison.statistics import Verdict
 from dograph.comparison.tables import LEGEND, domain_rows, headings, summary_rows
 from dograph.report.figures.appearance import QUIET_COLOUR, TEXT_COLOUR
@@ -93,15 +94,16 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """The answer in one sentence; no claim on a method with fewer than ``FEWEST_SEEDS`` pairs."""
+    """The answer in one sentence; directions only if a method has too few pairs for a claim."""
     base = comparison.baseline.label
-    groups: dict[str, list[str]] = {verb: [] for verb in (*VERBS.values(), *SO_FAR.values())}
+    pairs = [len(method.paired.mean.values) for method in comparison.methods if method.paired]
+    verbs = SO_FAR if min(pairs, default=0) < FEWEST_SEEDS else VERBS
+    groups: dict[str, list[str]] = {verb: [] for verb in verbs.values()}
     for method in comparison.methods[1:]:
         if method.paired is None:
             groups.setdefault("not paired with", []).append(method.label)
-            continue
-        enough = len(method.paired.mean.values) >= FEWEST_SEEDS
-        groups[(VERBS if enough else SO_FAR)[method.paired.verdict]].append(method.label)
+        else:
+            groups[verbs[method.paired.verdict]].append(method.label)
     text = "; ".join(
         f"{verb} {base}: {', '.join(found)}" for verb, found in groups.items() if found
     )
@@ -109,37 +111,28 @@ def headline(comparison: Comparison) -> str:
 
 
 def origin(comparison: Comparison) -> list[tuple[str, str]]:
-    """Where the numbers come from, as (name, value); all values where runs differ."""
+    """What the runs were made under, as (name, every value there is)."""
     runs = [run for method in comparison.methods for run in method.runs]
-    settings, facts = [setting_of(run) for run in runs], [run.facts for run in runs]
-    values = {
-        "model": [_model(setting["model"]) for setting in settings],
-        "tokens of the last stage": [f"{setting['tokens']:,}" for setting in settings],
-        "validation": [_listed(setting["validation"]) for setting in settings],
-        "training": [_listed(setting["training"]) for setting in settings],
-        "corpus fingerprint": [setting["corpus"] for setting in settings],
-        "tokenizer": [setting["tokenizer"] for setting in settings],
-        "commit": [fact.get("commit") for fact in facts],
-        "versions": [_listed(fact.get("versions")) for fact in facts],
-        "host": [_listed(fact.get("host")) for fact in facts],
+    settings = [setting_of(run) for run in runs]
+    named: dict[str, list[Any]] = {
+        CONDITIONS[name]: [setting[name] for setting in settings] for name in CONDITIONS
     }
-    return [(name, _distinct(found)) for name, found in values.items()]
+    for name in ("commit", "versions", "host"):
+        named[name] = [run.facts.get(name) for run in runs]
+    return [
+        (name, " · ".join(dict.fromkeys(map(_listed, values))) or "not known")
+        for name, values in named.items()
+    ]
 
 
-def _distinct(values: Sequence[Any]) -> str:
-    return " · ".join(dict.fromkeys(str(value) for value in values if value)) or "not known"
-
-
-def _model(model: Mapping[str, Any]) -> str:
-    pretrained = model["model.pretrained"]
-    named = f"{model['model.architecture']}{f' from {pretrained}' if pretrained else ''}"
-    return f"{named}: {_listed(model['model.config'])}"
-
-
-def _listed(values: Any) -> str:
-    return ", ".join(
-        f"{key} {value}" for key, value in (values or {}).items() if value not in ([], None)
-    )
+def _listed(value: Any) -> str:
+    """A value as text; of nested ones, every key that is set."""
+    if isinstance(value, Mapping):
+        known = {key: inner for key, inner in flat(value).items() if inner not in ([], None)}
+        return ", ".join(f"{key.rpartition('.')[2]} {inner}" for key, inner in known.items())
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value) if value else "not known"
 
 
 def inline_svg(figure: Figure, name: str) -> Markup:
@@ -158,7 +151,7 @@ def inline_svg(figure: Figure, name: str) -> Markup:
             file, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
         )
     text = file.getvalue()
-    text = text[text.index("<svg") :]
+    text = re.sub("<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text, count=1)
     text = re.sub(r"<[a-z][^>]*>", lambda tag: _for_page(tag[0], name), text)
     return Markup(text)  # noqa: S704  (matplotlib has escaped the names)

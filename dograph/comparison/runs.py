@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dograph.errors import UserError
-from dograph.evaluation.task_results import read_results, suite_means
+from dograph.evaluation.task_results import conditions, read_results, suite_means
 from dograph.provenance import FACTS, read_facts
 from dograph.report.history import HISTORY, MixtureHistory
 from dograph.report.summary import FILE_NAME, RunSummary, read_stages, read_summary
@@ -99,8 +99,13 @@ class ComparedRun:
 
     @cached_property
     def accuracies(self) -> dict[str, float]:
-        """Mean accuracy of each suite of downstream tasks that was evaluated."""
+        """Mean accuracy of each suite of downstream tasks that was evaluated whole."""
         return suite_means(read_results(self.final))
+
+    @cached_property
+    def task_conditions(self) -> dict[str, tuple[object, ...]]:
+        """Under what each downstream task was evaluated: examples, seed, harness."""
+        return {name: tuple(found) for name, found in conditions(read_results(self.final)).items()}
 
 
 def find_runs(paths: Sequence[Path]) -> list[ComparedRun]:

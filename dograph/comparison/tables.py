@@ -241,11 +241,13 @@ def as_table(comparison: Comparison) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = (0, 1, 2, 3, 4, 5, 8, 10)
+    shown = (0, 2, 3, 4, 5, 10)
     names = headings(comparison)
     table = Table(title="Comparison", title_justify="left", box=HORIZONTALS, pad_edge=False)
+    table.collapse_padding = True  # so that it fits a narrow screen
     for column in shown:
-        table.add_column(Text(names[column]), justify="left" if column == 0 else "right")
+        first = column == 0
+        table.add_column(Text(names[column]), justify="left" if first else "right", no_wrap=first)
     for row in summary_rows(comparison):
         table.add_row(*(Text(row[column]) for column in shown))
     return table

@@ -1,9 +1,10 @@
-"""One `prepare` of a store at a time."""
+"""One at a time: a store's `prepare`, a folder's run."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,8 @@ from pathlib import Path
 def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
     """Hold the lock file; if another holds it, call ``on_wait`` and wait.
 
-    Yields the descriptor: a process that inherits it holds the lock too, until it ends. The system
-    drops the lock of a process that is killed.
+    An ``on_wait`` that raises gives up instead. Yields the descriptor: a process that inherits it
+    holds the lock too, until it ends. The system drops the lock of a process that is killed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -24,7 +25,17 @@ def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
         except BlockingIOError:
             on_wait()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         # The file stays: deleting it would let two processes lock two files of one name.
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def holder(path: Path) -> str:
+    """Who holds a lock file, or held it last."""
+    try:
+        return path.read_text(errors="replace") or "another process"
+    except OSError:
+        return "another process"

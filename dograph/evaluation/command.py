@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ from rich.text import Text
 
 from dograph.corpus.atomic import write_json
 from dograph.errors import UserError
-from dograph.evaluation.downstream import check_harness, run_tasks
-from dograph.evaluation.evaluate import described, evaluate, scores_table
-from dograph.evaluation.local_tasks import SUITE
-from dograph.evaluation.subject import open_subject
+from dograph.evaluation.downstream import asked_words, check_harness, run_tasks
+from dograph.evaluation.evaluate import described, evaluate, few_sequences, scores_table
+from dograph.evaluation.held_out import open_domains
+from dograph.evaluation.options import check_positive
+from dograph.evaluation.subject import Subject, open_subject
+from dograph.evaluation.suites import CLOZE, CONTINUATION, LOCAL, PAPER, suite_of
 from dograph.evaluation.task_results import (
     FILE_NAME,
     Results,
@@ -42,62 +46,131 @@ def evaluate_checkpoint(
     """Evaluates a checkpoint, prints the tables, and writes the files.
 
     ``output`` holds everything. Without it, the tasks of a run's final checkpoint on its own
-    corpus go to ``tasks.json`` in the run's folder, beside earlier ones; the local tasks' files
-    go to its folder ``tasks``.
+    corpus and context go to ``tasks.json`` in the run's folder, beside earlier ones; the local
+    tasks' files go to its folder ``tasks``. Tasks are printed and written before the validation
+    text is read.
 
     Raises:
         UserError: for what is missing, does not fit or would be overwritten; before any work
             where it can be known.
     """
-    if output is not None and output.exists() and not force:
-        raise UserError(f"{output} exists: name another file, or add --force")
-    console = Console()
-
-    def note(text: str) -> None:
-        console.print(Text(text), soft_wrap=True)
-
-    version = check_harness() if tasks is not None else None
+    numbers = {"sequences": sequences, "context": context, "batch-size": batch_size}
+    check_positive({**numbers, "resamples": resamples, "examples": examples})
+    _check_output(output, force)
+    words = _checked_words(tasks)
     subject = open_subject(checkpoint, corpus, context, device)
+    open_domains(subject)  # raises for a domain without text
+    report = _Report(subject, output, force)
+    report.say_what()
     results: Results = {}
-    run = subject.final_of if subject.on_own_corpus else None
-    if tasks is not None:
-        if run is not None and output is None and not force:
-            _check_unmeasured(run, tasks)
-        folder = task_folder or (run / "tasks" if run else None)
+    if words is not None:
         size = 32 if batch_size is None else batch_size
-        results = run_tasks(subject, tasks, folder, examples, seed, size, note)
-    found = evaluate(subject, sequences, batch_size, resamples, seed, console)
-    note(f"Checkpoint: {subject.checkpoint}")
-    note(f"Corpus: {subject.store.path}")
-    console.print(scores_table(found))
-    facts: dict[str, Any] = {"seed": seed, "examples": examples, "lm_eval": version}
-    if tasks is not None:
-        console.print(results_table(results))
-        if run is not None and output is None:
-            latest = {**described(subject), **facts, "tasks": tasks}
-            note(f"Wrote: {write_results(run, results, {'latest': latest})}")
-    if output is not None:
-        content = {**described(subject), "resamples": resamples, "seed": seed, **found.as_json()}
-        content.update({"downstream": as_json(results, facts)} if results else {})
-        _write(output, content)
-        note(f"Wrote: {output}")
+        results = report.run_tasks(words, task_folder, examples, seed, size)
+    found = evaluate(subject, sequences, batch_size, resamples, seed, report.console)
+    report.console.print(scores_table(found))
+    if (few := few_sequences(found)) is not None:
+        report.note(f"Note: {few}")
+    report.write({"resamples": resamples, "seed": seed, **found.as_json()}, results)
 
 
-def _check_unmeasured(run: Path, asked: str) -> None:
-    """Raises UserError if the run already has results of a suite or task."""
-    there: set[str] = set()
-    for name, result in read_results(run).items():
-        there |= {name, SUITE if result.suite.startswith(SUITE) else result.suite}
-    again = sorted(there & {word.strip() for word in asked.split(",")})
-    if again:
-        raise UserError(
-            f"{run / FILE_NAME} has results of {', '.join(again)}: add --force to replace them, "
-            "or name another file with --output"
-        )
+@dataclass(frozen=True)
+class _Report:
+    """Where results go: the screen, and a file of the user's or the run's own.
+
+    Attributes:
+        subject: what is evaluated.
+        output: the user's file, if any.
+        force: whether results that are there may be replaced.
+        console: the screen.
+    """
+
+    subject: Subject
+    output: Path | None
+    force: bool
+    console: Console = field(default_factory=Console)
+
+    @property
+    def run(self) -> Path | None:
+        """The run's folder, if its own results are those asked for."""
+        return self.subject.final_of if self.subject.as_trained else None
+
+    def note(self, text: str) -> None:
+        """Prints a line as it is."""
+        self.console.print(Text(text), soft_wrap=True)
+
+    def say_what(self) -> None:
+        """Prints what is evaluated on what."""
+        self.note(f"Checkpoint: {self.subject.checkpoint}")
+        self.note(f"Corpus: {self.subject.store.path}")
+
+    def check_unmeasured(self, words: list[str]) -> None:
+        """Raises UserError if the run already has results of a suite or task that is asked for."""
+        if self.run is None:
+            if self.output is None:
+                self.note("Tasks are printed only: name a file with --output to keep their results")
+            return
+        if self.output is not None or self.force:
+            return
+        there = {
+            LOCAL if suite_of(name) in (CLOZE, CONTINUATION) else name
+            for name in read_results(self.run)
+        }
+        asked = {name for word in words for name in (PAPER if word == "paper" else (word,))}
+        if again := sorted(there & asked):
+            raise UserError(
+                f"{self.run / FILE_NAME} has results of {', '.join(again)}: add --force to "
+                "replace them, or name another file with --output"
+            )
+
+    def run_tasks(
+        self, words: list[str], folder: Path | None, examples: int, seed: int, batch_size: int
+    ) -> Results:
+        """Evaluates tasks; prints and writes the results before anything else can fail."""
+        self.check_unmeasured(words)
+        folder = folder or (self.run / "tasks" if self.run else None)
+        asked = ",".join(words)
+        results = run_tasks(self.subject, asked, folder, examples, seed, batch_size, self.note)
+        self.console.print(results_table(results))
+        if self.output is not None:
+            self._write(self.output, {"downstream": as_json(results, {})})
+        elif self.run is not None:
+            latest = {**described(self.subject), "tasks": asked}
+            self.note(f"Wrote: {write_results(self.run, results, {'latest': latest})}")
+        return results
+
+    def write(self, content: dict[str, Any], results: Results) -> None:
+        """Writes everything to the user's file, if there is one."""
+        if self.output is None:
+            return
+        downstream = {"downstream": as_json(results, {})} if results else {}
+        self._write(self.output, {**content, **downstream})
+        self.note(f"Wrote: {self.output}")
+
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        try:
+            write_json(path, {**described(self.subject), **content})
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    try:
-        write_json(path, content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+def _checked_words(tasks: str | None) -> list[str] | None:
+    """The tasks asked for, once the harness is known to be there."""
+    if tasks is None:
+        return None
+    check_harness()
+    return asked_words(tasks)
+
+
+def _check_output(output: Path | None, force: bool) -> None:
+    """Raises UserError if the file may not, or cannot, be written."""
+    if output is None:
+        return
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder: name a file")
+    if output.exists() and not force:
+        raise UserError(f"{output} exists: name another file, or add --force")
+    above = output.absolute().parent
+    while not above.exists():
+        above = above.parent
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UserError(f"--output {output}: {above} cannot be written to: name another file")

@@ -5,28 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dograph.errors import UserError
-from dograph.evaluation.local_tasks import CLOZE, CONTINUATION, SUITE, write_local_tasks
+from dograph.evaluation.local_tasks import write_local_tasks
+from dograph.evaluation.options import check_positive
 from dograph.evaluation.subject import Subject
-from dograph.evaluation.task_results import NAMED, Results, TaskResult
+from dograph.evaluation.suites import LOCAL, PAPER, suite_of
+from dograph.evaluation.task_results import Conditions, Results, TaskResult
 
-PAPER = (
-    "piqa",
-    "hellaswag",
-    "lambada_openai",
-    "copa",
-    "openbookqa",
-    "winogrande",
-    "sciq",
-    "logiqa",
-    "arc_easy",
-)
-"""The suite ``paper``: those DoGraph was published with; their text comes from a hub."""
 RESAMPLES = 1000
 """Of the harness's bootstrap, for standard errors that have no formula."""
 
@@ -79,45 +71,81 @@ def run_tasks(
         UserError: if the harness is missing, for an unknown task, or one whose data cannot be
             had.
     """
-    check_harness()
-    if batch_size < 1:
-        raise UserError(f"--batch-size {batch_size}: it must be ≥ 1")
+    version = check_harness()
+    check_positive({"batch-size": batch_size, "examples": examples})
+    words = asked_words(asked)
+    with tempfile.TemporaryDirectory(prefix="dograph_tasks_") as scratch:
+        local: list[str] = []
+        tasks: list[Any] = []
+        if LOCAL in words:
+            place = folder or Path(scratch, "tasks")
+            local = write_local_tasks(subject.store, place, subject.context, examples, seed, note)
+            with _nothing_kept(scratch):
+                tasks = load_local_tasks(local, place)
+        tasks += load_tasks(_of_hub(words))
+        results = _evaluate(subject, tasks, batch_size, Conditions(None, None, version))
+    return {**results, **_as_drawn(results, local, Conditions(examples, seed, version))}
+
+
+def _of_hub(words: list[str]) -> list[str]:
+    """Names of the harness's own tasks among what is asked for, each once."""
+    listed = [PAPER if word == "paper" else (word,) for word in words if word != LOCAL]
+    return list(dict.fromkeys(name for names in listed for name in names))
+
+
+def _as_drawn(results: Results, local: list[str], drawn: Conditions) -> Results:
+    """The local tasks' results, with how they were drawn and how many of a kind there are."""
+    together = Counter(map(suite_of, local))
+    return {
+        name: replace(results[name], conditions=drawn, suite_tasks=together[suite_of(name)])
+        for name in local
+    }
+
+
+def asked_words(asked: str) -> list[str]:
+    """The words between the commas of ``--tasks``.
+
+    Raises:
+        UserError: if there are none.
+    """
     words = [word.strip() for word in asked.split(",") if word.strip()]
     if not words:
         raise UserError("--tasks is empty: say local, paper, or names of tasks")
-    named = [word for word in words if word not in (SUITE, "paper")]
-    with tempfile.TemporaryDirectory(prefix="dograph_tasks_") as scratch:
-        suites: dict[str, str] = {}
-        tasks: list[Any] = []
-        if SUITE in words:
-            place, context = folder or Path(scratch, "tasks"), subject.context
-            local = write_local_tasks(subject.store, place, context, examples, seed, note)
-            suites = {name: CLOZE if name.startswith(CLOZE) else CONTINUATION for name in local}
-            with _nothing_kept(scratch):
-                tasks = load_tasks(local, place, defaults=False)
-        others = dict.fromkeys(named, NAMED)
-        others.update(dict.fromkeys(PAPER, "paper") if "paper" in words else {})
-        if others:
-            tasks += load_tasks(list(others))
-        return _evaluate(subject, tasks, {**suites, **others}, batch_size)
+    return words
 
 
-def load_tasks(
-    names: Sequence[str], folder: Path | None = None, defaults: bool = True
-) -> list[Any]:
-    """The harness's task objects, with their data.
+def load_local_tasks(names: Sequence[str], folder: Path) -> list[Any]:
+    """The harness's task objects of files that ``write_local_tasks`` wrote.
+
+    Raises:
+        UserError: if they cannot be read.
+    """
+    from lm_eval.tasks import TaskManager
+
+    try:
+        found = TaskManager(include_path=str(folder), include_defaults=False).load(list(names))
+    except Exception as error:  # whatever the harness or datasets raise
+        raise UserError(
+            f"{folder}: its tasks cannot be read ({_first_line(error)}): name another folder, of "
+            "letters and digits, with --task-folder"
+        ) from error
+    return list(found["tasks"].values())
+
+
+def load_tasks(names: Sequence[str]) -> list[Any]:
+    """The harness's own task objects, with their data.
 
     Args:
         names: of tasks, groups or tags.
-        folder: with YAML files of more tasks.
-        defaults: whether the harness's own tasks are among them.
 
     Raises:
         UserError: for an unknown name, or data that cannot be had.
     """
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(folder) if folder else None, include_defaults=defaults)
+    if not names:
+        return []
+    manager = TaskManager()
     for name in names:
         if name not in manager.all_tasks:
             near = difflib.get_close_matches(name, ["local", "paper", *manager.all_tasks], n=1)
@@ -128,17 +156,20 @@ def load_tasks(
         try:
             found = manager.load([name])
         except Exception as error:  # whatever the hub's client raises, the remedy is the same
-            reason = (str(error).splitlines() or [""])[0]
             raise UserError(
-                f"task {name}: its data cannot be had from the hub ({type(error).__name__}: "
-                f"{reason}); connect to the hub, or use --tasks local, which needs no network"
+                f"task {name}: its data cannot be had from the hub ({_first_line(error)}); "
+                "connect to the hub, or use --tasks local, which needs no network"
             ) from error
         loaded += [*found.get("groups", {}).values()] or [*found["tasks"].values()]
     return loaded
 
 
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
 def _evaluate(
-    subject: Subject, tasks: list[Any], suites: dict[str, str], batch_size: int
+    subject: Subject, tasks: list[Any], batch_size: int, conditions: Conditions
 ) -> Results:
     import lm_eval
 
@@ -154,9 +185,9 @@ def _evaluate(
         )
     return {
         name: TaskResult(
-            suites.get(name, NAMED),
             int(answered["n-samples"].get(name, {}).get("effective", 0)),
             dict(_metrics(entry)),
+            conditions,
         )
         for name, entry in answered["results"].items()
     }

@@ -9,13 +9,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dograph.data.mixer import DataMixer
-from dograph.errors import UserError
+from dograph.evaluation.bootstrap import scores
 from dograph.evaluation.held_out import held_out_losses, open_domains
-from dograph.evaluation.scores import Estimate, Score, Scores, scores
+from dograph.evaluation.options import check_positive
+from dograph.evaluation.scores import Interval, Score, Scores
 from dograph.evaluation.subject import Subject
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+FEW = 30
+"""Sequences of a domain below which its interval rests on a guess at how losses spread."""
 
 
 def evaluate(
@@ -28,7 +32,10 @@ def evaluate(
 ) -> Scores:
     """Scores a checkpoint on its store's validation text.
 
-    On the run's own corpus with the defaults, the losses are those of the run's last validation.
+    On the run's own corpus with the defaults, the losses are those of the run's last validation
+    up to rounding, if it ran in float32 and in one process. They are always in float32 here, while
+    a run in bf16 validates in bf16. Several processes validate on equally many sequences each, so
+    that up to one fewer than there are processes is left out of a domain; here none is.
 
     Args:
         subject: model and store.
@@ -41,14 +48,20 @@ def evaluate(
     Raises:
         UserError: for numbers out of range, or a domain without a whole sequence.
     """
-    sequences = sequences if sequences is not None else _setting(subject, "validation_sequences")
-    batch_size = batch_size if batch_size is not None else _setting(subject, "batch_size")
-    given = {"sequences": sequences, "batch-size": batch_size, "resamples": resamples}
-    for name, value in given.items():
-        if value < 1:
-            raise UserError(f"--{name} {value}: it must be ≥ 1")
+    check_positive({"sequences": sequences, "batch-size": batch_size, "resamples": resamples})
+    count = _setting(subject, "validation_sequences") if sequences is None else sequences
+    size = _setting(subject, "batch_size") if batch_size is None else batch_size
     domains = open_domains(subject)
-    bar = Progress(
+    with _progress(console) as bar:
+        task = bar.add_task("", total=sum(min(count, len(domain)) for domain in domains))
+        losses = held_out_losses(
+            subject, domains, count, size, lambda done: bar.advance(task, done)
+        )
+    return scores(losses, resamples, seed)
+
+
+def _progress(console: Console | None) -> Progress:
+    return Progress(
         TextColumn("validation"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -58,12 +71,6 @@ def evaluate(
         transient=True,
         disable=console is None,
     )
-    with bar:
-        task = bar.add_task("", total=sum(min(sequences, len(domain)) for domain in domains))
-        losses = held_out_losses(
-            subject, domains, sequences, batch_size, lambda done: bar.advance(task, done)
-        )
-    return scores(losses, resamples, seed)
 
 
 def _setting(subject: Subject, key: str) -> int:
@@ -92,6 +99,8 @@ def scores_table(found: Scores) -> Table:
     from rich.text import Text
 
     caption = "[…]: 95 % bootstrap over sequences; weighted: by the corpus' train tokens"
+    if found.worst_bits_domain != found.worst_domain:
+        caption += f"; worst bits/byte: {found.worst_bits_domain}'s"
     table = Table(
         title="Validation text",
         title_justify="left",
@@ -117,6 +126,19 @@ def _cells(score: Score) -> tuple[str, str, str]:
     return _cell(score.loss), f"{score.perplexity.value:,.2f}", _cell(score.bits_per_byte)
 
 
-def _cell(estimate: Estimate) -> str:
+def _cell(interval: Interval) -> str:
     # The escaped bracket keeps rich from taking an interval for markup.
-    return f"{estimate.value:.3f} \\[{estimate.low:.3f}, {estimate.high:.3f}]"
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.3f} \\[none]"
+    return f"{interval.value:.3f} \\[{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def few_sequences(found: Scores) -> str | None:
+    """What to tell of domains with fewer than ``FEW`` sequences; None if all have as many."""
+    few = [f"{d.name} {d.sequences}" for d in found.domains if d.sequences < FEW]
+    if not few:
+        return None
+    return (
+        f"fewer than {FEW} sequences, so that intervals are rough (of one sequence, none): "
+        f"{', '.join(few)}; raise --sequences, or prepare more validation text"
+    )

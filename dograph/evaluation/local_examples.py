@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from dograph.corpus.documents import Documents
 from dograph.corpus.store import Store
 
@@ -15,7 +17,7 @@ CHOICES = 4
 """Of a continuation, the true one among them: an accuracy of 0.25 by chance."""
 LONGEST_CONTINUATION = 32
 """Tokens, at most a quarter of the context."""
-LEAST_CONTEXT = 16
+LEAST_BEFORE = 16
 """Tokens before what is to be predicted, at most a quarter of the context."""
 TRIES = 20
 """Draws for each example that is asked for."""
@@ -40,12 +42,13 @@ class DomainExamples:
         self.documents = Documents(store, domain, "validation")
         self.context, self.name = context, f"{seed} {domain}"
         self.continuation = min(LONGEST_CONTINUATION, context // 4)
-        self.least = min(LEAST_CONTEXT, context // 4)
+        self.least = min(LEAST_BEFORE, context // 4)
         self.tokenizer = store.tokenizer()
         self.tokenizer.encode_special_tokens = True  # as the store was tokenised
         shortest = self.least + 2 * self.continuation
-        lengths = [len(self.documents[index]) for index in range(len(self.documents))]
-        self.eligible = [index for index, length in enumerate(lengths) if length >= shortest]
+        ends = store.document_ends(domain, "validation")
+        lengths = np.diff(ends, prepend=0) - 1  # less the end of text, as ``documents`` gives them
+        self.eligible: list[int] = np.flatnonzero(lengths >= shortest).tolist()
 
     def cloze(self, count: int) -> list[Example]:
         """Up to ``count`` next words (``target``, with the blank before it) after ``context``."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,13 @@ import yaml
 from dograph.corpus.store import Store
 from dograph.errors import UserError
 from dograph.evaluation.local_examples import CHOICES, DomainExamples, Example
+from dograph.evaluation.options import check_positive
+from dograph.evaluation.suites import CLOZE, CONTINUATION, LOCAL
 
-SUITE, CLOZE, CONTINUATION = "local", "local_cloze", "local_continuation"
-LEAST_CONTEXT = 16
+MARK = ".dograph-tasks"
+"""A file in every folder that was written here: the names of the files that may be replaced."""
+SMALLEST_CONTEXT = 16
+"""Tokens that a model must see at once to be asked for continuations."""
 ACCURACY = {"metric": "acc", "aggregation": "mean", "higher_is_better": True}
 SETTINGS: dict[str, dict[str, Any]] = {
     CLOZE: {
@@ -34,6 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 """Of the two kinds of tasks, in lm_eval's words."""
+Made = dict[tuple[str, str], list[Example]]
 
 
 def write_local_tasks(
@@ -52,7 +59,7 @@ def write_local_tasks(
 
     Args:
         store: the corpus; only its validation documents are used.
-        folder: theirs; files of an earlier suite in it are replaced.
+        folder: new, empty, or with an earlier suite, whose files are replaced.
         context: tokens that the model sees at once.
         examples: of each domain and kind, ≥ 1; fewer where the text gives no more.
         seed: of the draws.
@@ -62,13 +69,55 @@ def write_local_tasks(
         the names of the tasks.
 
     Raises:
-        UserError: for numbers out of range, a corpus without a task, or an unwritable folder.
+        UserError: for numbers out of range, a corpus without a task, or a folder that holds
+            anything else or cannot be written.
     """
-    if examples < 1:
-        raise UserError(f"--examples {examples}: it must be ≥ 1")
-    if context < LEAST_CONTEXT:
-        raise UserError(f"local tasks need a context of {LEAST_CONTEXT} tokens, it is {context}")
-    made: dict[tuple[str, str], list[Example]] = {}
+    check_positive({"examples": examples})
+    if context < SMALLEST_CONTEXT:
+        raise UserError(
+            f"--context {context}: local tasks need {SMALLEST_CONTEXT} tokens or more; name other "
+            "tasks with --tasks, or a checkpoint with a longer context"
+        )
+    with _said(folder):
+        before = _written_before(folder)
+    made = _draw(store, context, examples, seed, note)
+    if not made:
+        raise UserError(
+            f"store {store.path}: no domain has enough text for local tasks; prepare more "
+            "validation text, or name other tasks with --tasks"
+        )
+    with _said(folder):
+        return _write(folder, made, {"seed": seed, "corpus": store.fingerprint}, before)
+
+
+@contextmanager
+def _said(folder: Path) -> Iterator[None]:
+    """Raises UserError, naming the folder, for what the file system refuses in the block."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}): name another --task-folder"
+        ) from error
+
+
+def _written_before(folder: Path) -> list[str]:
+    """Names of the files of an earlier suite; none for a new or empty folder."""
+    if (folder / MARK).is_file():
+        return (folder / MARK).read_text(encoding="utf-8").splitlines()
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(
+            f"{folder} holds something else than local tasks: name a new or an empty folder with "
+            "--task-folder"
+        )
+    return []
+
+
+def _draw(
+    store: Store, context: int, examples: int, seed: int, note: Callable[[str], None]
+) -> Made:
+    """Examples by kind and domain, where a domain has any."""
+    made: Made = {}
     for entry in store.domains:
         if entry.validation_documents == 0:
             note(f"{entry.name}: no local tasks, it has no validation documents")
@@ -79,12 +128,7 @@ def write_local_tasks(
             if found:
                 made[kind, entry.name] = found
             _tell(note, f"{kind}_{entry.name}", len(found), examples, len(drawn.eligible))
-    if not made:
-        raise UserError(f"store {store.path}: no domain has enough text for local tasks")
-    try:
-        return _write(folder.resolve(), made, {"seed": seed, "corpus": store.fingerprint})
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    return made
 
 
 def _tell(note: Callable[[str], None], task: str, found: int, asked: int, documents: int) -> None:
@@ -97,30 +141,38 @@ def _tell(note: Callable[[str], None], task: str, found: int, asked: int, docume
         note(f"{task}: {found} examples, its {documents} documents give no more")
 
 
-def _write(
-    folder: Path, made: dict[tuple[str, str], list[Example]], metadata: dict[str, Any]
-) -> list[str]:
+def _write(folder: Path, made: Made, metadata: dict[str, Any], before: list[str]) -> list[str]:
+    """Replaces the files named ``before`` by a JSONL and a YAML file for each task."""
+    folder = folder.resolve()
+    tasks = {f"{kind}_{domain}": (kind, found) for (kind, domain), found in made.items()}
+    names = [f"{task}.{ending}" for task in tasks for ending in ("jsonl", "yaml")]
     folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob(f"{SUITE}_*.jsonl"), *folder.glob(f"{SUITE}_*.yaml")]:
-        old.unlink()
-    names = []
-    for (kind, domain), found in made.items():
-        name = f"{kind}_{domain}"
-        data = folder / f"{name}.jsonl"
+    # A name in the mark without a file does no harm; a file without its name would stay.
+    (folder / MARK).write_text("\n".join([*before, *names]), encoding="utf-8")
+    for old in before:
+        (folder / Path(old).name).unlink(missing_ok=True)
+    for task, (kind, found) in tasks.items():
+        data = folder / f"{task}.jsonl"
         lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in found]
         data.write_text("".join(lines), encoding="utf-8")
-        task = {
-            "task": name,
-            "tag": [SUITE, kind],
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(data)}},
-            "test_split": "test",
-            "doc_to_text": "context",
-            "num_fewshot": 0,
-            **SETTINGS[kind],
-            "metadata": {"version": 1.0, **metadata},
-        }
-        text = yaml.safe_dump(task, sort_keys=False, allow_unicode=True)
-        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-        names.append(name)
-    return names
+        text = yaml.safe_dump(
+            _task(task, kind, data, metadata), sort_keys=False, allow_unicode=True
+        )
+        (folder / f"{task}.yaml").write_text(text, encoding="utf-8")
+    (folder / MARK).write_text("\n".join(names), encoding="utf-8")
+    return list(tasks)
+
+
+def _task(name: str, kind: str, data: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """A task in lm_eval's words."""
+    return {
+        "task": name,
+        "tag": [LOCAL, kind],
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": glob.escape(str(data))}},  # datasets globs
+        "test_split": "test",
+        "doc_to_text": "context",
+        "num_fewshot": 0,
+        **SETTINGS[kind],
+        "metadata": {"version": 1.0, **metadata},
+    }

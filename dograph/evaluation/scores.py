@@ -1,34 +1,25 @@
-"""Scores of a checkpoint over domains, with bootstrap intervals over sequences."""
+"""Scores of a checkpoint over domains: what there is of them, and how it is written."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from dograph.evaluation.held_out import HeldOut
-
-Values = npt.NDArray[np.float64]
-LIMITS = (2.5, 97.5)
-"""Percentiles of the 95 % intervals."""
-
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value and the limits of its 95 % interval."""
+class Interval:
+    """A value and the limits of its 95 % interval, which are None where nothing says them."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def as_json(self) -> dict[str, float | None]:
         """By name; what is not finite becomes null."""
         return {
-            name: number if math.isfinite(number) else None for name, number in vars(self).items()
+            name: number if number is not None and math.isfinite(number) else None
+            for name, number in vars(self).items()
         }
 
 
@@ -42,13 +33,13 @@ class Score:
         bits_per_byte: bits for each byte of text, whatever the tokenizer.
     """
 
-    loss: Estimate
-    perplexity: Estimate
-    bits_per_byte: Estimate
+    loss: Interval
+    perplexity: Interval
+    bits_per_byte: Interval
 
     def as_json(self) -> dict[str, Any]:
         """By name."""
-        return {name: estimate.as_json() for name, estimate in vars(self).items()}
+        return {name: interval.as_json() for name, interval in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -80,10 +71,11 @@ class Scores:
     Attributes:
         domains: in the store's order.
         mean: over domains, each counting alike.
-        worst: over domains, of losses and of bits per byte each; its interval is that of a
-            maximum, which resampling draws upwards.
+        worst: over domains, of losses and of bits per byte each, which may be of two domains;
+            its interval is that of a maximum, which resampling draws upwards.
         weighted: domains count by their train tokens in the store: text as it is there.
-        worst_domain: the one with the highest loss.
+        worst_domain: the one with the highest loss, and so the highest perplexity.
+        worst_bits_domain: the one with the most bits per byte.
     """
 
     domains: tuple[DomainScore, ...]
@@ -91,6 +83,7 @@ class Scores:
     worst: Score
     weighted: Score
     worst_domain: str
+    worst_bits_domain: str
 
     @property
     def losses(self) -> dict[str, float]:
@@ -98,68 +91,13 @@ class Scores:
         return {domain.name: domain.score.loss.value for domain in self.domains}
 
     def as_json(self) -> dict[str, Any]:
-        """All of it in JSON's types."""
+        """All of it in JSON's types; every worst value names its domain."""
+        of_worst = {name: {"domain": self.worst_domain} for name in ("loss", "perplexity")}
+        of_worst["bits_per_byte"] = {"domain": self.worst_bits_domain}
+        worst = self.worst.as_json()
         return {
             "domains": {domain.name: domain.as_json() for domain in self.domains},
             "mean": self.mean.as_json(),
-            "worst": {"domain": self.worst_domain, **self.worst.as_json()},
+            "worst": {name: {**of_worst[name], **worst[name]} for name in worst},
             "weighted": self.weighted.as_json(),
         }
-
-
-def scores(held_out: Sequence[HeldOut], resamples: int = 1000, seed: int = 0) -> Scores:
-    """Scores with 95 % percentile-bootstrap intervals.
-
-    Sequences are drawn again with replacement within each domain; the scores over domains come
-    from the domains' draws together.
-
-    Args:
-        held_out: losses of all domains.
-        resamples: ≥ 1.
-        seed: of the draws.
-    """
-    drawn = [_ratios(domain, resamples, [seed, i]) for i, domain in enumerate(held_out)]
-    losses, sizes = (np.stack(values, axis=1) for values in zip(*drawn, strict=True))
-    bits = losses / (math.log(2) * sizes)
-    weights = np.array([domain.train_tokens for domain in held_out], dtype=np.float64)
-    weights /= weights.sum()
-    weighted = losses @ weights
-    domains = tuple(
-        DomainScore(
-            domain.domain,
-            len(domain.nats),
-            len(domain.nats) * domain.tokens,
-            int(domain.bytes.sum()),
-            domain.train_tokens,
-            _score(losses[:, index], bits[:, index]),
-        )
-        for index, domain in enumerate(held_out)
-    )
-    return Scores(
-        domains=domains,
-        mean=_score(losses.mean(axis=1), bits.mean(axis=1)),
-        worst=_score(losses.max(axis=1), bits.max(axis=1)),
-        weighted=_score(weighted, weighted / (math.log(2) * (sizes @ weights))),
-        worst_domain=held_out[int(losses[0].argmax())].domain,
-    )
-
-
-def _ratios(domain: HeldOut, resamples: int, seed: Sequence[int]) -> tuple[Values, Values]:
-    """(1 + resamples,) nats a token and bytes a token; the first as measured, the others drawn."""
-    count = len(domain.nats)
-    draw = np.random.default_rng(seed)
-    times = draw.multinomial(count, np.full(count, 1 / count), size=resamples)
-    times = np.concatenate([np.ones((1, count), dtype=times.dtype), times])
-    tokens = count * domain.tokens
-    return times @ domain.nats / tokens, times @ domain.bytes / tokens
-
-
-def _score(losses: Values, bits: Values) -> Score:
-    with np.errstate(over="ignore"):
-        return Score(_estimate(losses), _estimate(np.exp(losses)), _estimate(bits))
-
-
-def _estimate(values: Values) -> Estimate:
-    """The first value with the percentiles of the others."""
-    low, high = np.percentile(values[1:], LIMITS)
-    return Estimate(float(values[0]), float(low), float(high))

@@ -11,6 +11,7 @@ from dograph.checkpoint import FINAL_CHECKPOINT, load_model
 from dograph.corpus.store import TOKENIZER, Store
 from dograph.corpus.tokenizer import tokenizer_hash
 from dograph.errors import UserError
+from dograph.evaluation.options import check_positive
 from dograph.evaluation.origin import Origin, find_checkpoint, find_origin
 from dograph.model import LanguageModel
 
@@ -37,6 +38,12 @@ class Subject:
     def on_own_corpus(self) -> bool | None:
         """Whether the store is the one that the run trained on; None if nothing says."""
         return None if self.origin is None else self.store.fingerprint == self.origin.fingerprint
+
+    @property
+    def as_trained(self) -> bool:
+        """Whether it is a run's final checkpoint, on the run's own corpus and context."""
+        own = self.origin is not None and self.context == self.origin.data["context"]
+        return own and self.final_of is not None and bool(self.on_own_corpus)
 
     @property
     def final_of(self) -> Path | None:
@@ -133,11 +140,11 @@ def _same_tokenizer(store: Store, origin: Origin) -> bool:
 def _context(
     checkpoint: Path, model: LanguageModel, asked: int | None, origin: Origin | None
 ) -> int:
-    chosen = asked or (origin.data["context"] if origin else model.context)
+    check_positive({"context": asked})
+    chosen = origin.data["context"] if origin else model.context
+    chosen = chosen if asked is None else asked
     if chosen is None:
         raise UserError(f"{checkpoint}: its model takes any length: say --context N")
-    if chosen < 1:
-        raise UserError(f"--context {chosen}: it must be ≥ 1")
     if model.context is not None and chosen > model.context:
         raise UserError(
             f"--context {chosen}: {checkpoint} takes at most {model.context} tokens at once"

@@ -6,18 +6,34 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dograph.corpus.atomic import read_json, write_json
 from dograph.errors import UserError
+from dograph.evaluation.suites import CLOZE, CONTINUATION, PAPER, suite_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 FILE_NAME = "tasks.json"
 """In a run's folder: of its final checkpoint, on its own corpus."""
-NAMED = "named"
-"""The suite of tasks that were asked for one by one; it has no mean."""
+
+
+class Conditions(NamedTuple):
+    """How a task was evaluated: results under different conditions do not compare.
+
+    Attributes:
+        examples: asked for. None: all that the task has (or nothing says).
+        seed: of the draw of its examples. None: they are not drawn.
+        harness: version of lm_eval.
+    """
+
+    examples: int | None
+    seed: int | None
+    harness: str | None
+
+
+UNKNOWN = Conditions(None, None, None)
 
 
 @dataclass(frozen=True)
@@ -25,14 +41,17 @@ class TaskResult:
     """What the harness measured on one task.
 
     Attributes:
-        suite: "local_cloze", "local_continuation", "paper" or "named".
         examples: that were answered.
         metrics: by the harness's names, such as "acc", "acc_stderr", "acc_norm", "perplexity".
+        conditions: how.
+        suite_tasks: that were written together with a local one, itself among them; None for
+            others.
     """
 
-    suite: str
     examples: int
     metrics: dict[str, float]
+    conditions: Conditions = UNKNOWN
+    suite_tasks: int | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -44,24 +63,46 @@ class TaskResult:
         numbers = {
             name: number if math.isfinite(number) else None for name, number in self.metrics.items()
         }
-        return {"suite": self.suite, "examples": self.examples, **numbers}
+        asked, seed, harness = self.conditions
+        how = {"asked": asked, "seed": seed, "lm_eval": harness, "suite_tasks": self.suite_tasks}
+        return {"examples": self.examples, **how, **numbers}
 
 
 Results = dict[str, TaskResult]
 
 
+def conditions(results: Mapping[str, TaskResult]) -> dict[str, Conditions]:
+    """How each task was evaluated; runs compare on tasks where these are equal."""
+    return {name: result.conditions for name, result in results.items()}
+
+
 def suite_means(results: Mapping[str, TaskResult]) -> dict[str, float]:
-    """Mean accuracy over each suite's tasks, every task counting alike."""
-    by_suite: dict[str, list[float]] = {}
-    for result in results.values():
-        if result.accuracy is not None and result.suite != NAMED:
-            by_suite.setdefault(result.suite, []).append(result.accuracy)
-    return {suite: math.fsum(found) / len(found) for suite, found in by_suite.items()}
+    """Mean accuracy over each suite's tasks, every task counting alike.
+
+    Only of suites that are whole: all tasks of ``paper``; of a local one all that were written
+    for the store. Named tasks have no mean.
+    """
+    by_suite: dict[str, dict[str, float]] = {}
+    for name, result in results.items():
+        if result.accuracy is not None:
+            by_suite.setdefault(suite_of(name), {})[name] = result.accuracy
+    return {
+        suite: math.fsum(found.values()) / len(found)
+        for suite, found in by_suite.items()
+        if _is_whole(suite, {name: results[name] for name in found})
+    }
+
+
+def _is_whole(suite: str, found: Mapping[str, TaskResult]) -> bool:
+    """Whether these are all tasks of their suite; as far as they say, for a local one."""
+    if suite in (CLOZE, CONTINUATION):
+        return all(result.suite_tasks in (None, len(found)) for result in found.values())
+    return suite == "paper" and len(found) == len(PAPER)
 
 
 def as_json(results: Results, facts: Mapping[str, Any]) -> dict[str, Any]:
     """All of it in JSON's types, with what it was measured on."""
-    tasks = {name: result.as_json() for name, result in results.items()}
+    tasks = {name: {"suite": suite_of(name), **found.as_json()} for name, found in results.items()}
     return {**facts, "tasks": tasks, "means": suite_means(results)}
 
 
@@ -81,25 +122,32 @@ def read_results(run: Path) -> Results:
 
 
 def _from_json(entry: dict[str, Any]) -> TaskResult:
-    suite, examples = str(entry.pop("suite")), int(entry.pop("examples"))
+    entry.pop("suite", None)  # its name says it
+    examples, harness = int(entry.pop("examples")), entry.pop("lm_eval", None)
+    asked, seed, together = (
+        None if (number := entry.pop(key, None)) is None else int(number)
+        for key in ("asked", "seed", "suite_tasks")
+    )
     metrics = {name: math.nan if value is None else float(value) for name, value in entry.items()}
-    return TaskResult(suite, examples, metrics)
-
-
-def read_accuracies(run: Path) -> dict[str, float]:
-    """Accuracy by task of a run's final checkpoint; empty if no task was evaluated.
-
-    Raises:
-        UserError: if the run's ``tasks.json`` is damaged.
-    """
-    results = read_results(run)
-    return {name: r.accuracy for name, r in results.items() if r.accuracy is not None}
+    return TaskResult(examples, metrics, Conditions(asked, seed, harness), together)
 
 
 def write_results(run: Path, results: Results, facts: Mapping[str, Any]) -> Path:
-    """Puts results beside those of other tasks in a run's ``tasks.json``; gives its path."""
-    write_json(run / FILE_NAME, as_json({**read_results(run), **results}, facts))
-    return run / FILE_NAME
+    """Puts results beside those of other tasks in a run's ``tasks.json``; gives its path.
+
+    Local tasks replace all earlier local ones, so that a suite is of one call.
+    """
+    path, local = run / FILE_NAME, (CLOZE, CONTINUATION)
+    kept = read_results(run)
+    if any(suite_of(name) in local for name in results):
+        kept = {name: result for name, result in kept.items() if suite_of(name) not in local}
+    try:
+        write_json(path, as_json({**kept, **results}, facts))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}): name a file with --output"
+        ) from error
+    return path
 
 
 def results_table(results: Results) -> Table:

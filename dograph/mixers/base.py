@@ -121,7 +121,7 @@ class BaseMixer(nn.Module):
         With ``seen.micro_batches`` above 1 the sums may differ between micro-batches, as long as
         their mean is 1.
         """
-        return torch.full((seen.batch_size,), 1 / seen.batch_size)
+        return even_weights(seen)
 
     def needs_at(self, step: int) -> Set[Signal]:
         """Which signals to gather for a step, after ``step`` are done. Default: all it needs."""
@@ -219,6 +219,11 @@ class BaseMixer(nn.Module):
         return type(self).sequence_weights is not BaseMixer.sequence_weights
 
     @property
+    def listens(self) -> bool:
+        """Whether what is seen of training changes anything."""
+        return self.changes_loss or type(self).update is not BaseMixer.update
+
+    @property
     def _name(self) -> str:
         return type(self).__name__
 
@@ -249,6 +254,11 @@ class BaseMixer(nn.Module):
         self.updates = int(state["updates"])
         pairs = zip(state["history_steps"].tolist(), state["history_weights"], strict=True)
         self.history = [(int(step), weights) for step, weights in pairs]
+
+
+def even_weights(seen: Seen) -> Tensor:
+    """(B,) every sequence counts 1/B."""
+    return torch.full((seen.batch_size,), 1 / seen.batch_size)
 
 
 def checked_floor(floor: float) -> float:

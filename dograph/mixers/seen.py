@@ -67,3 +67,15 @@ class Seen:
     def micro_batches(self) -> int:
         """Parts of this size that the optimiser step's batch has."""
         return 1 if self.step_domain is None else self.step_domain.numel() // self.domain.numel()
+
+    @property
+    def finite(self) -> bool:
+        """Whether every loss and signal is; waits for the device."""
+        signals = (
+            self.sequence_loss,
+            self.sketch,
+            self.excess_loss,
+            self.domain_kernel,
+            self.probe_sketch,
+        )
+        return all(bool(signal.isfinite().all()) for signal in signals if signal is not None)

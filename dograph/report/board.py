@@ -79,11 +79,11 @@ class Board:
 
         Args:
             step: optimiser steps done. Where an interrupted run had gone on from here before,
-                TensorBoard then drops its later points, and no curve goes back in time.
+                or had begun before, TensorBoard then drops its later points, and no curve goes
+                back in time.
         """
-        if step:
-            restart = Event(session_log=SessionLog(status=SessionLog.START))
-            self.writer._get_file_writer().add_event(restart, step + 1)
+        restart = Event(session_log=SessionLog(status=SessionLog.START))
+        self.writer._get_file_writer().add_event(restart, step + 1)
         self.writer.add_custom_scalars(chart_layout())
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:

@@ -19,14 +19,22 @@ class ReportSettings:
     """steps of sketches that one picture of gradient directions shows."""
     checkpoint_every: int = 100
     """between two checkpoints."""
+    checkpoint_minutes: float = 30.0
+    """minutes between two checkpoints, at most."""
     checkpoints_kept: int = 2
     """newest checkpoints that stay on disk."""
+    non_finite_limit: int = 5
+    """optimiser steps in a row that may be skipped for numbers that are not finite."""
 
     def __post_init__(self) -> None:
-        for key in ("every", "window", "checkpoint_every", "checkpoints_kept"):
+        for key in ("every", "window", "checkpoint_every", "checkpoints_kept", "non_finite_limit"):
             value = getattr(self, key)
             if value < 1:
                 raise UserError(f"report.{key} is {value}: it must be ≥ 1")
+        if not self.checkpoint_minutes > 0:
+            raise UserError(
+                f"report.checkpoint_minutes is {self.checkpoint_minutes}: it must be > 0"
+            )
         if self.figures_every and self.figures_every < self.window:
             raise UserError(
                 f"report.figures_every is {self.figures_every}: it must be 0 or at least "

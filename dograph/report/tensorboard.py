@@ -191,6 +191,13 @@ class MixtureReport(Callback):
         write_summary(self.summary, self._run_folder)
         self._board.flush()
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Sends every point to the disk: a run that goes on from here has them behind itself."""
+        if self._board is not None:
+            self._board.flush()
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the summary, now that progress bars have left the screen."""
         if self.print_at_end and self.summary is not None and self._board is not None:
@@ -251,6 +258,8 @@ class MixtureReport(Callback):
             scalars["loss"], weighted = means
             if self._data.mixer.changes_loss:
                 scalars["weighted_loss"] = weighted
+        if self.mixing.model.skipped.any():
+            scalars["skipped_steps"] = float(self.mixing.model.skipped[0])
         if trainer.optimizers:
             scalars["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         return scalars

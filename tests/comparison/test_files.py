@@ -76,6 +76,17 @@ def test_accuracies_are_shown_where_tasks_were_evaluated(tmp_path, capsys):
     assert other["accuracy"]["local_cloze"]["values"] == [0.25, 0.35]
 
 
+def test_tasks_that_were_evaluated_otherwise_are_not_compared(tmp_path):
+    study = write_study(tmp_path, seeds=(0, 1))
+    for seed in (0, 1):
+        entry = {"examples": 10, "acc": 0.5, "asked": 10 + seed, "seed": 0, "lm_eval": "1"}
+        path = study / "other_gpt2" / f"seed_{seed}" / "tasks.json"
+        path.write_text(json.dumps({"tasks": {"local_cloze_code": entry}}))
+    result = compare([study])
+    assert not result.suites
+    assert any("not evaluated alike" in note for note in result.notes)
+
+
 def test_tensorboard_is_written_where_it_is_asked_for(study, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["compare", str(study), "--output", str(out), "--tensorboard"]) == 0
@@ -150,7 +161,7 @@ def test_fewer_than_five_pairs_are_no_claim(study, tmp_path):
     write_run(tmp_path / "apart_gpt2" / "seed_9", 9, [(5.0, 5.0)], "Fixed")
     paths = [study, tmp_path / "late_gpt2", tmp_path / "apart_gpt2"]
     assert headline(compare(paths)) == (
-        "Better than uniform: other; worse than uniform: staged; higher so far than uniform: late; "
+        "Lower so far than uniform: other; higher so far than uniform: late, staged; "
         "not paired with uniform: apart."
     )
     assert headline(compare([study / "uniform_gpt2"])) == (
@@ -189,7 +200,7 @@ def test_everything_that_differs_is_said(tmp_path):
         folder = tmp_path / name / "seed_0"
         write_run(folder, 0, [(3.0, 2.0)], mixer, tokens=tokens, more_facts=facts)
     shown = dict(origin(compare([tmp_path], allowed=["tokens"])))
-    assert shown["tokens of the last stage"] == "4,000 · 6,000"
+    assert shown["tokens trained on"] == "4,000 · 6,000"
     assert shown["commit"] == "of_uniform · of_other"
     assert shown["tokenizer"] == "beef"
-    assert shown["model"].startswith("gpt2: n_embd 16")
+    assert "n_embd 16" in shown["model"]

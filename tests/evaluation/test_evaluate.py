@@ -138,6 +138,7 @@ def test_an_experiment_of_stages_names_its_last_one(run_folder, tmp_path):
     [
         (["--context", "64"], "takes at most 32 tokens"),
         (["--context", "-1"], "--context -1"),
+        (["--context", "0"], "--context 0"),
         (["--sequences", "0"], "--sequences 0"),
         (["--batch-size", "0"], "--batch-size 0"),
         (["--resamples", "0"], "--resamples 0"),

@@ -1,7 +1,9 @@
 """lm-evaluation-harness answers as the plain network does, without a network of the other kind."""
 
+import importlib.metadata
 import json
 import math
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,9 +13,10 @@ import torch
 
 from dograph.cli import main
 from dograph.errors import UserError
-from dograph.evaluation.downstream import PAPER, load_tasks, run_tasks
+from dograph.evaluation.downstream import load_tasks, run_tasks
 from dograph.evaluation.subject import open_subject
-from dograph.evaluation.task_results import read_accuracies, read_results
+from dograph.evaluation.suites import PAPER
+from dograph.evaluation.task_results import TaskResult, conditions, read_results, write_results
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")
@@ -124,7 +127,7 @@ def test_the_local_suite_needs_no_network_and_agrees_with_the_plain_network(
             right += values.index(max(values)) == example["label"]
         continued = results[f"local_continuation_{domain}"]
         assert continued.accuracy == pytest.approx(right / 6)
-        assert continued.suite == "local_continuation"
+        assert continued.suite_tasks == 3
         assert continued.examples == 6
         assert {"acc_norm", "acc_stderr"} <= set(continued.metrics)
 
@@ -133,7 +136,8 @@ def test_the_command_files_the_tasks_in_the_run(run_folder, capsys, offline, tmp
     words = ["evaluate", str(run_folder), "--tasks", "local", "--examples", "4", "--resamples", "9"]
     assert main([*words, "--device", "cpu"]) == 0
     assert "mean of local_cloze" in capsys.readouterr().out
-    assert len(read_accuracies(run_folder)) == 6
+    version = importlib.metadata.version("lm_eval")
+    assert set(conditions(read_results(run_folder)).values()) == {(4, 0, version)}
     assert (run_folder / "tasks" / "local_cloze_code.yaml").is_file()
     assert main(words) == 2
     assert "has results of local: add --force" in capsys.readouterr().err
@@ -144,6 +148,85 @@ def test_the_command_files_the_tasks_in_the_run(run_folder, capsys, offline, tmp
     assert set(content["downstream"]["means"]) == {"local_cloze", "local_continuation"}
     assert "mean" in content
     assert read_results(run_folder) == before
+
+
+def test_a_folders_name_may_hold_what_globs_read(subject, offline, tmp_path):
+    results = run_tasks(subject, "local", tmp_path / "x[1]*{a}", examples=1)
+    assert len(results) == 6
+
+
+def test_local_tasks_that_cannot_be_read_name_their_folder(subject, offline, tmp_path, monkeypatch):
+    monkeypatch.setattr("dograph.evaluation.local_tasks.glob.escape", lambda path: path + "[gone]")
+    with pytest.raises(UserError, match=r"its tasks cannot be read .*--task-folder") as raised:
+        run_tasks(subject, "local", tmp_path / "tasks", examples=1)
+    assert "hub" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--resamples", "0"], "--resamples 0"),
+        (["--sequences", "0"], "--sequences 0"),
+        (["--context", "0"], "--context 0"),
+        (["--examples", "0"], "--examples 0"),
+        (["--tasks", " , "], "--tasks is empty"),
+        (["--output", "/dev/null/here.json"], "cannot be written to"),
+    ],
+)
+def test_mistakes_are_named_before_any_task_runs(
+    run_folder, capsys, monkeypatch, options, expected
+):
+    monkeypatch.setattr("dograph.evaluation.command.run_tasks", lambda *_: pytest.fail("ran"))
+    assert main(["evaluate", str(run_folder), "--tasks", "local", "--force", *options]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_domain_without_text_is_named_before_any_task_runs(run_folder, capsys, monkeypatch):
+    def refuse(subject):
+        raise UserError("no whole sequence")
+
+    monkeypatch.setattr("dograph.evaluation.command.open_domains", refuse)
+    monkeypatch.setattr("dograph.evaluation.command.run_tasks", lambda *_: pytest.fail("ran"))
+    assert main(["evaluate", str(run_folder), "--tasks", "local", "--force"]) == 2
+    assert "no whole sequence" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_results_of_tasks_survive_a_failure_afterwards(run_folder, tmp_path, monkeypatch, to_file):
+    copy = shutil.copytree(run_folder, tmp_path / "run", ignore=shutil.ignore_patterns("tasks*"))
+    found = {"piqa": TaskResult(9, {"acc": 0.5})}
+
+    def fail(*_):
+        raise UserError("out of luck")
+
+    monkeypatch.setattr("dograph.evaluation.command.run_tasks", lambda *_: found)
+    monkeypatch.setattr("dograph.evaluation.command.evaluate", fail)
+    output = tmp_path / "all.json"
+    more = ["--output", str(output)] if to_file else []
+    assert main(["evaluate", str(copy), "--tasks", "piqa", *more]) == 2
+    if to_file:
+        assert json.loads(output.read_text())["downstream"]["tasks"]["piqa"]["acc"] == 0.5
+    assert (read_results(copy) == found) is not to_file
+
+
+def test_results_of_another_context_are_not_the_runs(run_folder, tmp_path, capsys, monkeypatch):
+    copy = shutil.copytree(run_folder, tmp_path / "run", ignore=shutil.ignore_patterns("tasks*"))
+    monkeypatch.setattr(
+        "dograph.evaluation.command.run_tasks", lambda *_: {"piqa": TaskResult(9, {"acc": 0.5})}
+    )
+    assert main(["evaluate", str(copy), "--tasks", "piqa", "--context", "16"]) == 0
+    assert "name a file with --output" in capsys.readouterr().out
+    assert read_results(copy) == {}
+
+
+def test_a_suite_does_not_replace_one_of_its_tasks_unasked(
+    run_folder, tmp_path, capsys, monkeypatch
+):
+    copy = shutil.copytree(run_folder, tmp_path / "run", ignore=shutil.ignore_patterns("tasks*"))
+    write_results(copy, {"piqa": TaskResult(9, {"acc": 0.5})}, {})
+    monkeypatch.setattr("dograph.evaluation.command.run_tasks", lambda *_: pytest.fail("ran"))
+    assert main(["evaluate", str(copy), "--tasks", "paper"]) == 2
+    assert "has results of piqa: add --force" in capsys.readouterr().err
 
 
 def test_the_harness_own_command_line_finds_the_model_and_the_tasks(run_folder, tmp_path, store):

@@ -9,7 +9,8 @@ from dograph.corpus.documents import Documents
 from dograph.corpus.prepare import prepare
 from dograph.corpus.settings import CorpusSettings
 from dograph.errors import UserError
-from dograph.evaluation.local_tasks import write_local_tasks
+from dograph.evaluation.local_examples import DomainExamples
+from dograph.evaluation.local_tasks import MARK, write_local_tasks
 
 CONTEXT = 64
 
@@ -73,10 +74,13 @@ def test_one_choice_is_the_true_continuation_and_the_others_are_other_documents(
 
 def test_nothing_comes_from_training_documents(store, suite):
     folder, _, _ = suite
-    trained = texts(store, "animals", "train")
-    for example in read(folder, "local_cloze_animals"):
-        if len(example["context"]) > 100:
-            assert not any(example["context"] in text for text in trained)
+    for domain in ("animals", "numbers", "code"):
+        trained = texts(store, domain, "train")
+        examples = read(folder, f"local_cloze_{domain}")
+        # Shorter ones are in training text by chance: its sentences are of 14 words or so.
+        long = [e["context"] + e["target"] for e in examples if len(e["context"].split()) >= 8]
+        assert len(long) >= 5
+        assert not any(context in text for context in long for text in trained)
 
 
 def test_the_seed_decides_the_examples(store, suite, tmp_path):
@@ -91,13 +95,41 @@ def test_the_seed_decides_the_examples(store, suite, tmp_path):
     assert written(1) != first
 
 
-def test_an_earlier_suite_is_replaced_whole(store, tmp_path):
-    (tmp_path / "local_cloze_gone.yaml").write_text("task: local_cloze_gone")
-    (tmp_path / "mine.yaml").write_text("task: mine")
-    names = write_local_tasks(store, tmp_path, CONTEXT, 2)
-    assert {path.stem for path in tmp_path.glob("*.yaml")} == {*names, "mine"}
-    task = yaml.safe_load((tmp_path / f"{names[0]}.yaml").read_text())
+def test_an_earlier_suite_is_replaced_whole_and_nothing_else(store, tmp_path):
+    folder = tmp_path / "tasks"
+    names = write_local_tasks(store, folder, CONTEXT, 2)
+    (folder / "local_cloze_gone.yaml").write_text("task: local_cloze_gone")
+    (folder / "local_mine.yaml").write_text("task: local_mine")
+    with (folder / MARK).open("a") as mark:
+        mark.write("\nlocal_cloze_gone.yaml\n../outside.yaml")
+    (tmp_path / "outside.yaml").touch()
+    assert write_local_tasks(store, folder, CONTEXT, 2, 1) == names
+    assert {path.stem for path in folder.glob("*.yaml")} == {*names, "local_mine"}
+    assert (tmp_path / "outside.yaml").is_file()
+    task = yaml.safe_load((folder / f"{names[0]}.yaml").read_text())
     assert task["metadata"]["corpus"] == store.fingerprint
+    assert task["metadata"]["seed"] == 1
+
+
+def test_a_folder_of_the_users_is_left_alone(store, tmp_path):
+    (tmp_path / "local_notes.jsonl").write_text("mine")
+    with pytest.raises(UserError, match="something else than local tasks"):
+        write_local_tasks(store, tmp_path, CONTEXT, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["local_notes.jsonl"]
+    with pytest.raises(UserError, match="--task-folder"):
+        write_local_tasks(store, tmp_path / "local_notes.jsonl", CONTEXT, 2)
+
+
+def test_documents_are_chosen_by_their_length(store, monkeypatch):
+    documents = Documents(store, "numbers", "validation")
+    lengths = [len(documents[i]) for i in range(len(documents))]
+    shortest = sorted(lengths)[len(lengths) // 2]
+    monkeypatch.setattr("dograph.evaluation.local_examples.LEAST_BEFORE", shortest - 2 * 32)
+    drawn = DomainExamples(store, "numbers", 4 * shortest, 0)
+    assert drawn.eligible == [i for i, length in enumerate(lengths) if length >= shortest]
+    monkeypatch.setattr("dograph.evaluation.local_examples.LEAST_BEFORE", shortest + 1 - 2 * 32)
+    fewer = DomainExamples(store, "numbers", 4 * shortest, 0)
+    assert 0 < len(fewer.eligible) < len(drawn.eligible) < len(lengths)
 
 
 def prepared(folder, documents):

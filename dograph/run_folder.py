@@ -1,0 +1,93 @@
+"""Where a run happens: a free folder, or that of the same run, which is gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from dograph.checkpoint import FINAL_CHECKPOINT, newest_checkpoints, newest_sound, steps_done
+from dograph.corpus.lock import exclusive, holder
+from dograph.errors import UserError
+from dograph.provenance import FACTS, read_facts
+from dograph.report.summary import FILE_NAME
+
+LOCK = ".lock"
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run left all that it leaves."""
+    return (folder / FILE_NAME).is_file() and (folder / FINAL_CHECKPOINT).is_file()
+
+
+def same_runs(parent: Path, seed: int, digest: str) -> list[Path]:
+    """``seed_S``, ``seed_S_1`` … in which just this run began, by what decides its numbers."""
+    places = [parent / f"seed_{seed}", *sorted(parent.glob(f"seed_{seed}_*"))]
+    return [place for place in places if _digest(place) == digest]
+
+
+def place_for(parent: Path, seed: int, digest: str) -> Path:
+    """The folder of the same run where it is not finished, else a free one."""
+    unfinished = (place for place in same_runs(parent, seed, digest) if not is_finished(place))
+    return next(unfinished, None) or free_folder(parent, f"seed_{seed}")
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """``parent/name``, or the first of ``name_1``, ``name_2`` … in which nothing has begun."""
+    folder, count = parent / name, 0
+    while folder.exists() and any(inner.name != LOCK for inner in folder.iterdir()):
+        count += 1
+        folder = parent / f"{name}_{count}"
+    return folder
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Holds a run's folder; on rank zero only, which the other ranks come to be under.
+
+    Raises:
+        UserError: if another process runs in it.
+    """
+
+    def refuse() -> None:
+        raise UserError(
+            f"{folder}: {holder(folder / LOCK)} is running this; wait for it, or choose another "
+            "name or seed"
+        )
+
+    if getattr(rank_zero_only, "rank", 0):
+        yield
+        return
+    with exclusive(folder / LOCK, refuse):
+        yield
+
+
+def checkpoint_to_resume(folder: Path, steps: int) -> Path:
+    """The newest sound checkpoint of a run that is named to be gone on with.
+
+    Raises:
+        UserError: if there is none, or it has done all of ``steps``.
+    """
+    checkpoint = newest_sound(folder)
+    if checkpoint is None:
+        damaged = " that is not damaged" if newest_checkpoints(folder) else ""
+        raise UserError(
+            f"{folder}: no checkpoint{damaged} in its folder checkpoints, nothing to resume"
+        )
+    done = steps_done(checkpoint)
+    if done >= steps:
+        raise UserError(
+            f"{checkpoint}: this run has done its {done} steps: raise trainer.max_steps to go on"
+        )
+    return checkpoint
+
+
+def _digest(folder: Path) -> object:
+    if not (folder / FACTS).is_file():
+        return None
+    try:
+        return read_facts(folder).get("digest")
+    except UserError:  # a damaged record is nobody's run
+        return None

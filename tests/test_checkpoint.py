@@ -1,0 +1,141 @@
+"""Checkpoints that are whole or refused, and folders that are one run's at a time."""
+
+import logging
+import os
+import pickle
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from dograph.checkpoint import is_sound, newest_sound, read_checkpoint, steps_done
+from dograph.corpus.lock import exclusive
+from dograph.errors import UserError
+from dograph.provenance import FACTS
+from dograph.run_folder import claimed, free_folder, place_for
+from dograph.saving import PARTIAL, AtomicCheckpoints
+
+
+def save(path, step=3, size=1000):
+    content = {"global_step": step, "state_dict": {"w": torch.arange(float(size))}}
+    AtomicCheckpoints().save_checkpoint(content, path)
+    return path
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("touch trapped",)
+
+
+def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
+    path = save(tmp_path / "checkpoints" / "a.ckpt")
+    assert steps_done(path) == 3
+    assert torch.equal(read_checkpoint(path)["state_dict"]["w"], torch.arange(1000.0))
+    assert [file.name for file in path.parent.iterdir()] == ["a.ckpt"]
+
+
+def test_every_flipped_bit_that_changes_a_number_is_found(tmp_path):
+    path = save(tmp_path / "a.ckpt")
+    whole, draw = path.read_bytes(), random.Random(0)
+    expected, found = read_checkpoint(path), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            content = read_checkpoint(path)
+        except UserError as error:
+            assert "a.ckpt" in str(error)
+            found += 1
+            continue
+        # What is not found lies between the parts, and changes nothing.
+        assert torch.equal(content["state_dict"]["w"], expected["state_dict"]["w"])
+    assert found > 200
+
+
+def test_a_truncated_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
+    folder = tmp_path / "checkpoints"
+    older, newer = save(folder / "step=1.ckpt", 1), save(folder / "step=2.ckpt", 2)
+    os.utime(newer, (1, 1))  # copied, or written before the clock was set back
+    assert newest_sound(tmp_path) == newer
+    assert newest_sound(tmp_path, below=2) == older
+    newer.write_bytes(newer.read_bytes()[:-100])
+    assert not is_sound(newer)
+    with caplog.at_level(logging.WARNING):
+        assert newest_sound(tmp_path) == older
+    assert "step=2.ckpt is damaged" in caplog.text
+    older.write_bytes(b"")
+    with pytest.raises(UserError, match=r"step=2\.ckpt: damaged, and there is no whole checkpoint"):
+        newest_sound(tmp_path)
+    assert newest_sound(tmp_path / "elsewhere") is None
+
+
+def test_code_in_a_checkpoint_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"global_step": 1, "x": Trap()}, tmp_path / "trap.ckpt")
+    with pytest.raises(UserError, match=r"trap\.ckpt: refused, since loading it would run code"):
+        read_checkpoint(tmp_path / "trap.ckpt")
+    (tmp_path / "old.ckpt").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(UserError, match=r"old\.ckpt: damaged, or no checkpoint"):
+        read_checkpoint(tmp_path / "old.ckpt")
+    assert not (tmp_path / "trapped").exists()
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(UserError, match="no checkpoint of a language model"):
+        read_checkpoint(tmp_path / "list.ckpt")
+    with pytest.raises(UserError, match="no such file"):
+        read_checkpoint(tmp_path / "none.ckpt")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    path = save(tmp_path / "a.ckpt", 1)
+    (tmp_path / f"a.ckpt{PARTIAL}").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"a\.ckpt: the checkpoint cannot be written: No space"):
+        save(path, 2)
+    assert steps_done(path) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_a_folder_is_one_runs_at_a_time(tmp_path):
+    folder = tmp_path / "seed_0"
+    with claimed(folder):
+        running = rf"process {os.getpid()} on .* is running this"
+        with pytest.raises(UserError, match=running), claimed(folder):
+            pass
+        assert free_folder(tmp_path, "seed_0") == folder  # nothing has begun in it
+    with claimed(folder):
+        (folder / FACTS).write_text('{"digest": "a"}')
+    assert free_folder(tmp_path, "seed_0") == tmp_path / "seed_0_1"
+
+
+def test_a_run_that_did_not_end_is_found_again(tmp_path):
+    facts = '{"digest": "a", "seed": 0, "fingerprint": "f", "tokenizer": "t", "corpus": "c"}'
+    begun = tmp_path / "seed_0_1"
+    for folder, text in ((tmp_path / "seed_0", "{"), (begun, facts)):
+        folder.mkdir()
+        (folder / FACTS).write_text(text)
+    assert place_for(tmp_path, 0, "a") == begun
+    assert place_for(tmp_path, 0, "b") == tmp_path / "seed_0_2"
+    (begun / "summary.json").write_text("{}")
+    assert place_for(tmp_path, 0, "a") == begun  # its last checkpoint is missing
+    save(begun / "checkpoints" / "final.ckpt")
+    assert place_for(tmp_path, 0, "a") == tmp_path / "seed_0_2"
+
+
+def test_a_lock_is_dropped_by_a_process_that_dies(tmp_path):
+    path = tmp_path / ".lock"
+    child = os.fork()
+    if not child:
+        with exclusive(path, lambda: None):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+    def refuse():
+        raise AssertionError("still held")
+
+    with exclusive(path, refuse):
+        assert f"process {os.getpid()}" in path.read_text()
