@@ -132,6 +132,7 @@ def test_the_local_suite_needs_no_network_and_agrees_with_the_plain_network(
         assert {"acc_norm", "acc_stderr"} <= set(continued.metrics)
 
 
+@pytest.mark.slow
 def test_the_command_files_the_tasks_in_the_run(run_folder, capsys, offline, tmp_path):
     words = ["evaluate", str(run_folder), "--tasks", "local", "--examples", "4", "--resamples", "9"]
     assert main([*words, "--device", "cpu"]) == 0
@@ -229,6 +230,7 @@ def test_a_suite_does_not_replace_one_of_its_tasks_unasked(
     assert "has results of piqa: add --force" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_harness_own_command_line_finds_the_model_and_the_tasks(run_folder, tmp_path, store):
     from dograph.evaluation.local_tasks import write_local_tasks
 
