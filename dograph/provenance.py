@@ -52,32 +52,34 @@ class Provenance(Callback):
         if not trainer.is_global_zero:
             return
         if (self.folder / FACTS).exists():
-            self._note_changes(trainer)
+            self._note_changes()
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RECIPE).write_text(self.recipe.as_yaml())
         write_json(self.folder / FACTS, self.facts(trainer))
 
-    def _note_changes(self, trainer: Trainer) -> None:
-        before, now = read_facts(self.folder), self.facts(trainer)
-        if before.get("digest") != now["digest"]:
+    def _note_changes(self) -> None:
+        before = read_facts(self.folder)
+        if before.get("digest") != self._digest():
             changes = [*before.get("gone_on_with", []), self.recipe.as_yaml()]
             write_json(self.folder / FACTS, {**before, "digest": None, "gone_on_with": changes})
 
     def facts(self, trainer: Trainer) -> dict[str, Any]:
         """Seed, corpus, tokenizer, commit, versions, host, and a digest of what decides the run."""
-        inputs = run_inputs(self.recipe.composition.values, self.store)
         return {
             "seed": self.recipe.seed,
             "corpus": str(self.store.path),
             "fingerprint": self.store.fingerprint,
             "validation_fingerprint": self.store.fingerprint_of("validation"),
             "tokenizer": self.store.tokenizer_hash,
-            "digest": digest_of(inputs),
+            "digest": self._digest(),
             "commit": own_commit(),
             "versions": {name: version_of(name) for name in VERSIONS_OF},
             "host": {**host_facts(), "processes": trainer.world_size},
         }
+
+    def _digest(self) -> str:
+        return digest_of(run_inputs(self.recipe.composition.values, self.store))
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

@@ -55,15 +55,17 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
     quieten()
     check_buildable(recipe)
     check_batch(recipe)
+    steps = recipe.arguments("trainer")["max_steps"]
+    checkpoint: Path | None = None
     if resume is not None:
-        checkpoint_to_resume(resume, recipe.arguments("trainer")["max_steps"])
-        folder = resume
+        folder, checkpoint = resume, checkpoint_to_resume(resume, steps)
     else:
         digest = digest_of(run_inputs(recipe.composition.values, prepare(recipe.corpus)))
         folder = place_for(recipe.runs / recipe.name, recipe.seed, digest)
     with claimed(folder):
         remove_partial(folder)
-        checkpoint = newest_sound(folder, below=recipe.arguments("trainer")["max_steps"])
+        if resume is None:
+            checkpoint = newest_sound(folder, below=steps)
         if checkpoint is not None:
             say(f"goes on from {checkpoint}")
         summary = train(recipe, folder, checkpoint)

@@ -8,13 +8,18 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from dograph.checkpoint import FINAL_CHECKPOINT, newest_checkpoints, newest_sound, steps_done
+from dograph.checkpoint import FINAL_CHECKPOINT, newest_sound, steps_done
 from dograph.corpus.lock import exclusive, holder
 from dograph.errors import UserError
 from dograph.provenance import FACTS, read_facts
 from dograph.report.summary import FILE_NAME
 
 LOCK = ".lock"
+
+
+def is_first_rank() -> bool:
+    """Whether this process writes for all ranks; the others come to be under it."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def is_finished(folder: Path) -> bool:
@@ -57,7 +62,7 @@ def claimed(folder: Path) -> Iterator[None]:
             "name or seed"
         )
 
-    if getattr(rank_zero_only, "rank", 0):
+    if not is_first_rank():
         yield
         return
     with exclusive(folder / LOCK, refuse):
@@ -68,14 +73,11 @@ def checkpoint_to_resume(folder: Path, steps: int) -> Path:
     """The newest sound checkpoint of a run that is named to be gone on with.
 
     Raises:
-        UserError: if there is none, or it has done all of ``steps``.
+        UserError: if there is none that is whole, or it has done all of ``steps``.
     """
     checkpoint = newest_sound(folder)
     if checkpoint is None:
-        damaged = " that is not damaged" if newest_checkpoints(folder) else ""
-        raise UserError(
-            f"{folder}: no checkpoint{damaged} in its folder checkpoints, nothing to resume"
-        )
+        raise UserError(f"{folder}: no checkpoint in its folder checkpoints, nothing to resume")
     done = steps_done(checkpoint)
     if done >= steps:
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ class StageRecord(Callback):
 
 def differences(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
     """Dotted keys in which a record differs from a stage's inputs."""
-    before, now = dict(_flat(record)), dict(_flat(inputs))
+    before, now = flat(record), flat(inputs)
     changed = [
         key
         for key in dict.fromkeys([*before, *now])
@@ -130,9 +130,12 @@ def differences(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[st
     return [key.removeprefix("values.") for key in changed]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted keys."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            found.update(flat(value, f"{prefix}{key}."))
         else:
-            yield f"{prefix}{key}", value
+            found[f"{prefix}{key}"] = value
+    return found

@@ -26,6 +26,7 @@ from dograph.report.summary import (
     total_cost,
 )
 from dograph.run import check_buildable, train
+from dograph.run_folder import is_first_rank
 from dograph.saving import Interrupted, remove_partial
 from dograph.stage_record import Artefacts, StageRecord, find_run
 
@@ -264,11 +265,6 @@ class Experiment:
     @rank_zero_only
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def is_first_rank() -> bool:
-    """Whether this process writes for all ranks."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def largest_move(before: Mapping[str, float], after: Mapping[str, float]) -> float:

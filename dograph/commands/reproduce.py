@@ -24,13 +24,13 @@ def add_reproduce(commands: Any) -> None:
 
 def command_reproduce(arguments: argparse.Namespace) -> int:
     """`reproduce`: the verdict; 1 where losses differ."""
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
     from rich.console import Console
 
     from dograph.reproduction import reproduce, runs_of
+    from dograph.run_folder import is_first_rank
     from dograph.saving import Interrupted
 
-    console, agrees = Console(quiet=getattr(rank_zero_only, "rank", 0) != 0), True
+    console, agrees = Console(quiet=not is_first_rank()), True
     for folder in runs_of(arguments.run):
         try:
             result = reproduce(folder)

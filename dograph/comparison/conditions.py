@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dograph.comparison.runs import ComparedRun
-from dograph.comparison.settings import flat, method_of, setting_of
+from dograph.comparison.settings import method_of, setting_of
 from dograph.composition import nearest
 from dograph.errors import UserError
+from dograph.stage_record import flat
 
 CONDITIONS = {
     "tokens": "tokens trained on",

@@ -13,10 +13,11 @@ from markupsafe import Markup
 from dograph.comparison.comparison import FEWEST_SEEDS, Comparison
 from dograph.comparison.conditions import CONDITIONS
 from dograph.comparison.looks import method_styles
-from dograph.comparison.settings import flat, setting_of
+from dograph.comparison.settings import setting_of
 from dograph.comparison.statistics import Verdict
 from dograph.comparison.tables import LEGEND, domain_rows, headings, summary_rows
 from dograph.report.figures.appearance import QUIET_COLOUR, TEXT_COLOUR
+from dograph.stage_record import flat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -86,17 +86,6 @@ def recipe_of(folder: Path) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found.update(flat(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _chosen(
     values: Mapping[str, Any], keys: Mapping[str, tuple[str, ...]], folder: Path
 ) -> dict[str, Any]:

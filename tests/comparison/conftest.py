@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from written_runs import write_experiment, write_study
 
 from dograph.cli import main
 from dograph.comparison.comparison import compare
@@ -59,3 +60,12 @@ def oddly_named_runs(finished_runs, tmp_path_factory):
 def finished(finished_runs):
     """The comparison of the finished runs."""
     return compare([finished_runs])
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """Known runs: uniform, a better method and a worse one with stages, five seeds each."""
+    runs = write_study(tmp_path_factory.mktemp("study"), spread=0.01)
+    for seed in range(5):
+        write_experiment(runs / "staged_gpt2" / f"seed_{seed}", seed, [(5.0, 5.0), (9.0, 9.5)])
+    return runs

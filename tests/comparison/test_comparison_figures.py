@@ -6,19 +6,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from written_runs import DOMAINS, write_experiment, write_run, write_study
+from written_runs import DOMAINS, write_run
 
 from dograph.comparison.comparison import compare
 from dograph.comparison.figures import comparison_figures
 from dograph.comparison.looks import COLOURS, core, method_styles
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    runs = write_study(tmp_path_factory.mktemp("study"), spread=0.01)
-    for seed in range(5):
-        write_experiment(runs / "staged_gpt2" / f"seed_{seed}", seed, [(5.0, 5.0), (9.0, 9.5)])
-    return runs
 
 
 def test_figures_show_what_was_measured(study):

@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from written_runs import write_experiment, write_run, write_study
+from written_runs import write_run, write_study
 
 from dograph.cli import main
 from dograph.comparison.comparison import compare
@@ -16,14 +16,6 @@ from dograph.comparison.page import VARIABLES, as_page, headline, origin
 from dograph.comparison.tables import as_markdown
 
 SCRIPT = "<script>alert(1)</script>"
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    runs = write_study(tmp_path_factory.mktemp("study"), spread=0.01)
-    for seed in range(5):
-        write_experiment(runs / "staged_gpt2" / f"seed_{seed}", seed, [(5.0, 5.0), (9.0, 9.5)])
-    return runs
 
 
 class Tags(HTMLParser):
