@@ -7,7 +7,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from dograph.commands.compare import add_compare, command_compare
 from dograph.commands.evaluate import add_evaluate, command_evaluate
@@ -44,7 +43,6 @@ def build_parser(program: str) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> int:
     """`dograph …`: exit code 0, 2 for a mistake the user can mend, 130 when interrupted."""
-    sys.path.append(str(Path.cwd()))  # mixers of one's own beside the recipes
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     parser = build_parser(program)
     parsed, rest = parser.parse_known_args(arguments)
@@ -59,6 +57,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> in
             *rest,
         ]  # argparse takes those behind an option for unknown
     try:
+        if getattr(parsed, "mixers", None) is not None:
+            from dograph.recipe_classes import allow_code
+
+            allow_code(parsed.mixers)
         return COMMANDS[parsed.command][1](parsed)
     except UserError as error:
         print(f"{program}: error: {error}", file=sys.stderr)

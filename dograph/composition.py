@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dograph.errors import UserError
+from dograph.recipe_limits import check_interpolations, load_bounded
 
 COMMAND_LINE = "command line"
 
@@ -61,10 +63,12 @@ def load_yaml(path: Path) -> DictConfig:
         UserError: if it is missing, unreadable or no mapping.
     """
     try:
-        config = OmegaConf.load(path)
+        config = load_bounded(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+    except UserError:
+        raise
+    except (OSError, YAMLError, ValueError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"{path}: a recipe is a mapping of keys to values")
@@ -79,6 +83,9 @@ def find_part(kind: str, name: str, recipe: Path) -> Path:
     Raises:
         UserError: naming what there is.
     """
+    for word in (kind, name):
+        if not re.fullmatch(r"\w[\w.-]*", word):
+            raise UserError(f"{recipe}: compose.{kind} is {name!r}: it names no file of configs/")
     package = Path(__file__).parent
     roots = [recipe.resolve().parent.parent, Path.cwd(), package.parent, package]
     folders = [root / "configs" / kind for root in roots]
@@ -157,6 +164,7 @@ def compose(
         parts = [(str(file), load_yaml(file)) for file in files] + own + asked
         merged = merge(part for _, part in parts)
         merged.stages = dict(artefacts or {})
+        check_interpolations(merged, path)
         values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{path}: {error}") from error
@@ -178,7 +186,9 @@ def _as_config(overrides: Sequence[str]) -> DictConfig:
 
 
 def _without(config: DictConfig, keys: Sequence[str]) -> DictConfig:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in keys])
+    # Keys that are no texts stay, to be refused by name.
+    kept: list[Any] = [key for key in config if key not in keys]
+    return OmegaConf.masked_copy(config, kept)
 
 
 def _of_stage(config: DictConfig, stage: str, origin: str) -> DictConfig:

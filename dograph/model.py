@@ -20,8 +20,33 @@ from dograph.data.batch import Batch
 from dograph.errors import UserError
 from dograph.signals.layers import transformer_blocks
 
+MOST_LAYERS = 10_000
+"""Of a network; a slip of the pen would be built for hours."""
 SequenceWeighting = Callable[[Batch, Tensor, Tensor], Tensor]
 """(batch, (B, T) token losses, (B,) their means), all with their graph, to (B,) weights."""
+
+
+def check_schedule(
+    learning_rate: float,
+    final_learning_rate: float,
+    warmup: int,
+    weight_decay: float,
+    betas: tuple[float, float],
+) -> None:
+    """Checks what the optimiser and its schedule are made from.
+
+    Raises:
+        UserError: for what is out of its range, or not finite.
+    """
+    for key, value, good, range_ in (
+        ("learning_rate", learning_rate, 0 < learning_rate < math.inf, "> 0"),
+        ("final_learning_rate", final_learning_rate, 0 <= final_learning_rate < math.inf, "≥ 0"),
+        ("warmup", warmup, warmup >= 0, "≥ 0"),
+        ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "≥ 0"),
+        ("betas", betas, all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)"),
+    ):
+        if not good:
+            raise UserError(f"model.{key} is {value}: it must be {range_}")
 
 
 def uniform_weighting(batch: Batch, token_losses: Tensor, losses: Tensor) -> Tensor:
@@ -83,8 +108,7 @@ class LanguageModel(LightningModule):
         super().__init__()
         # In every checkpoint, so that it can be loaded without its recipe; no logger needs them.
         self.save_hyperparameters(logger=False)
-        if not learning_rate > 0:
-            raise UserError(f"model.learning_rate is {learning_rate}: it must be > 0")
+        check_schedule(learning_rate, final_learning_rate, warmup, weight_decay, betas)
         self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
         self.warmup, self.weight_decay, self.betas = warmup, weight_decay, betas
         self.compile_blocks = compile
@@ -240,11 +264,12 @@ def build_network(
     """
     settings = configuration(architecture, pretrained)
     names = set(settings.to_dict()) | set(settings.attribute_map)
-    unknown = sorted(set(config) - names)
+    unknown = sorted(str(key) for key in config if key not in names)
     if unknown:
         nearest = difflib.get_close_matches(unknown[0], names, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise UserError(f"model.config has no key {unknown[0]!r} for {architecture}{hint}")
+    _check_sizes(config, settings)
     dropouts = {name: 0.0 for name in names if name.endswith(("pdrop", "dropout"))}
     try:
         if pretrained is not None:
@@ -254,3 +279,17 @@ def build_network(
         return AutoModelForCausalLM.from_config(settings)
     except Exception as error:  # whatever transformers makes of it: the configuration is at fault
         raise UserError(f"model.config: {architecture} refuses {config}: {error}") from error
+
+
+def _check_sizes(config: dict[str, Any], settings: PretrainedConfig) -> None:
+    """Raises UserError for sizes that transformers takes, and fails by only when it computes."""
+    defaults = settings.to_dict()
+    for key, value in config.items():
+        name = settings.attribute_map.get(key, key)
+        default = defaults.get(name)
+        is_size = isinstance(default, int) and default >= 1 and not name.endswith("_id")
+        if is_size and type(value) is int and value < 1:
+            raise UserError(f"model.config.{key} is {value}: it must be ≥ 1")
+        layers = settings.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+        if name == layers and isinstance(value, int) and value > MOST_LAYERS:
+            raise UserError(f"model.config.{key} is {value}: at most {MOST_LAYERS} are built")

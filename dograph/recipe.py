@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.pytorch import Trainer
@@ -19,6 +18,7 @@ from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer
 from dograph.model import LanguageModel
+from dograph.recipe_classes import check_class_paths, import_mixer
 from dograph.report.settings import ReportSettings
 from dograph.signals.sketches import SketchSettings
 
@@ -31,10 +31,16 @@ SECTIONS: dict[str, tuple[type, set[str]]] = {
     "trainer": (
         Trainer,
         {"callbacks", "logger", "default_root_dir", "use_distributed_sampler", "max_epochs"}
-        | {"enable_checkpointing", "num_sanity_val_steps", "min_epochs", "max_time", "barebones"},
+        | {"enable_checkpointing", "num_sanity_val_steps", "min_epochs", "max_time", "barebones"}
+        # A run is one epoch without end: what would cut it into several, or into a trial.
+        | {"limit_train_batches", "overfit_batches", "fast_dev_run", "min_steps"}
+        | {"reload_dataloaders_every_n_epochs"},
     ),
 }
 PLAIN_KEYS: dict[str, type] = {"name": str, "seed": int, "runs": str}
+HOLD_CLASSES = ("trainer", "mixer.init_args")
+"""Sections in which a value may be the path of a class."""
+_FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f]{1,100}")
 TOP_LEVEL = ("compose", "mixer", *PLAIN_KEYS, *SECTIONS)
 
 
@@ -68,6 +74,12 @@ class Recipe:
         """The keyword arguments of ``data``, ``model`` or ``trainer``."""
         return self.sections[section].as_dict()
 
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Those of ``trainer``, with a new object for each ``class_path`` (strategy, plugins)."""
+        parser = _parser(*SECTIONS["trainer"])
+        section = Namespace(section=self.sections["trainer"])
+        return dict(parser.instantiate_classes(section).section.as_dict())
+
     def as_yaml(self) -> str:
         """The resolved recipe; running it again needs no other file."""
         return OmegaConf.to_yaml(OmegaConf.create(self.composition.values))
@@ -81,6 +93,11 @@ def check(composition: Composition) -> Recipe:
             and values that a class refuses.
     """
     values = composition.values
+    for key, text in _texts(values):
+        if "\0" in text:
+            raise UserError(
+                f"{composition.origin(key)}: {key} is {text!r}: it holds a NUL character"
+            )
     for key in values:
         if key not in TOP_LEVEL:
             raise _unknown(composition, str(key), TOP_LEVEL)
@@ -89,18 +106,9 @@ def check(composition: Composition) -> Recipe:
     for name, (builds, skip) in SECTIONS.items():
         given = values.get(name) or {}
         sections[name] = check_section(composition, name, builds, given, skip)
-    for key, kind in PLAIN_KEYS.items():
-        if key in values and not isinstance(values[key], kind):
-            raise UserError(
-                f"{composition.origin(key)}: {key} is {values[key]!r}, expected {kind.__name__}"
-            )
-    if not 0 <= seed < 2**31:
-        raise UserError(f"{composition.origin('seed')}: seed is {seed}: it must lie in [0, 2³¹)")
+    _check_plain(composition)
+    _check_trainer(composition, sections["trainer"])
     follow_seed(sections["sketch"], values.get("sketch"), seed)
-    if not str(values["name"]).strip("."):
-        raise UserError(f"{composition.origin('name')}: name {values['name']!r} names no folder")
-    if "/" in values["name"] or "\\" in values["name"]:
-        raise UserError(f"{composition.origin('name')}: name {values['name']!r} is no folder name")
     built = {
         key: located(composition, key, SECTIONS[key][0], sections.pop(key).as_dict())
         for key in ("corpus", "sketch", "report")
@@ -109,23 +117,82 @@ def check(composition: Composition) -> Recipe:
         composition,
         name=values["name"],
         seed=seed,
-        runs=Path(values.get("runs", "runs")),
+        runs=Path(values.get("runs", "runs")).expanduser(),
         mixer=build_mixer(composition, seed),
         sections=sections,
         **built,
     )
 
 
-def located(composition: Composition, key: str, builds: type, arguments: dict[str, Any]) -> Any:
-    """Builds a class; a value that it refuses is reported with its file.
+def _texts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys and their texts; a text in a list goes by the list's key."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _texts(value, f"{key}.")
+        else:
+            inner = value if isinstance(value, list) else [value]
+            yield from ((key, text) for text in (key, *inner) if isinstance(text, str))
+
+
+def _check_plain(composition: Composition) -> None:
+    """Raises UserError for a name, seed or folder of runs that is none."""
+    values = composition.values
+    for key, kind in PLAIN_KEYS.items():
+        if key in values and type(values[key]) is not kind:
+            raise UserError(
+                f"{composition.origin(key)}: {key} is {values[key]!r}, expected {kind.__name__}"
+            )
+    seed, name = values.get("seed", 0), values["name"]
+    if not 0 <= seed < 2**31:
+        raise UserError(f"{composition.origin('seed')}: seed is {seed}: it must lie in [0, 2³¹)")
+    if not _FOLDER_NAME.fullmatch(name) or not name.strip("."):
+        raise UserError(
+            f"{composition.origin('name')}: name {name!r} is no folder name: no slash, no control "
+            "character, at most 100 characters"
+        )
+
+
+def _check_trainer(composition: Composition, section: Namespace) -> None:
+    """Raises UserError for validations that a run, one epoch without end, would never come to."""
+    every = section.val_check_interval
+    if every is not None and every != 1.0 and (type(every) is not int or every < 1):
+        raise UserError(
+            f"{composition.origin('trainer.val_check_interval')}: trainer.val_check_interval is "
+            f"{every!r}: give a number of batches, ≥ 1 (a run has no end to take a share of)"
+        )
+    if not isinstance(section.profiler, str | None):
+        raise UserError(
+            f"{composition.origin('trainer.profiler')}: trainer.profiler: give a name (simple, "
+            "advanced, pytorch); one that is built from a class may write anywhere"
+        )
+    if section.accumulate_grad_batches < 1:
+        raise UserError(
+            f"{composition.origin('trainer.accumulate_grad_batches')}: "
+            f"trainer.accumulate_grad_batches is {section.accumulate_grad_batches}: it must be ≥ 1"
+        )
+    epochs = section.check_val_every_n_epoch
+    if epochs not in (None, 1):
+        raise UserError(
+            f"{composition.origin('trainer.check_val_every_n_epoch')}: "
+            f"trainer.check_val_every_n_epoch is {epochs}: leave it out, a run is one epoch"
+        )
+
+
+def located(
+    composition: Composition, key: str, builds: Callable[..., Any], arguments: dict[str, Any]
+) -> Any:
+    """Calls what takes values of a recipe; one that it refuses is reported with its file.
 
     Raises:
-        UserError: naming the file and, as the class does, the value.
+        UserError: naming the file and, as the message does, the value.
     """
     try:
         return builds(**arguments)
     except UserError as error:
-        raise UserError(f"{composition.origin(key)}: {error}") from error
+        named = str(error).split(" ", 1)[0].rstrip(":")
+        origin = composition.origin(named if named.startswith(f"{key}.") else key)
+        raise UserError(f"{origin}: {error}") from error
 
 
 def check_section(
@@ -145,17 +212,39 @@ def check_section(
     """
     if not isinstance(given, Mapping):
         raise UserError(f"{composition.origin(key)}: {key} must be a mapping, got {given!r}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(builds, nested_key="section", skip=skip)
+    if key in HOLD_CLASSES:
+        check_class_paths(given, f"{composition.origin(key)}: {key}")
+    parser = _parser(builds, skip)
     known = parser.get_defaults().get("section", Namespace())
     for path, choices in unknown_keys(given, known):
         raise _unknown(composition, f"{key}.{path}", choices)
+    _check_nulls(composition, key, builds, given)
     if not vars(known):
         return known
     try:
         return parser.parse_object({"section": dict(given)}).section
     except ArgumentError as error:
         raise _wrong_value(composition, key, error) from error
+
+
+def _parser(builds: type, skip: set[str]) -> ArgumentParser:
+    """A parser of a class's arguments; it never builds the class itself."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(builds, nested_key="section", skip=skip, instantiate=False)
+    return parser
+
+
+def _check_nulls(
+    composition: Composition, key: str, builds: type, given: Mapping[str, Any]
+) -> None:
+    """Raises UserError for a null where the class takes none; jsonargparse lets it pass."""
+    constructor: Any = builds if is_dataclass(builds) else getattr(builds, "__init__")  # noqa: B009
+    hints = get_type_hints(constructor)
+    for name, value in given.items():
+        hint = hints.get(name, Any)
+        if value is None and hint is not Any and type(None) not in get_args(hint):
+            where = f"{composition.origin(f'{key}.{name}')}: {key}.{name}"
+            raise UserError(f"{where} is null: leave it out, or give it a value")
 
 
 def unknown_keys(given: Mapping[str, Any], known: Namespace) -> Iterator[tuple[str, list[str]]]:
@@ -198,28 +287,6 @@ def build_mixer(composition: Composition, seed: int) -> BaseMixer:
     follow_seed(arguments, given.get("init_args"), seed)
     mixer: BaseMixer = located(composition, "mixer.init_args", builds, arguments.as_dict())
     return mixer
-
-
-def import_mixer(class_path: str, origin: str) -> type[BaseMixer]:
-    """The mixer class at an import path.
-
-    Raises:
-        UserError: if there is none, or it is no subclass of BaseMixer.
-    """
-    module_name, _, class_name = class_path.rpartition(".")
-    where = f"{origin}: mixer.class_path {class_path!r}"
-    try:
-        module = importlib.import_module(module_name) if module_name else None
-    except ImportError as error:
-        raise UserError(
-            f"{where} cannot be imported ({error}); is its folder on PYTHONPATH?"
-        ) from error
-    found = getattr(module, class_name, None)
-    if found is None:
-        raise UserError(f"{where} names nothing{nearest(class_name, dir(module))}")
-    if not (isinstance(found, type) and issubclass(found, BaseMixer)):
-        raise UserError(f"{where} is no subclass of dograph.mixers.BaseMixer")
-    return found
 
 
 def _unknown(composition: Composition, key: str, choices: Sequence[str]) -> UserError:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
@@ -21,17 +23,17 @@ from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixing import MixingCallback
-from dograph.model import LanguageModel, build_network, takes
+from dograph.model import LanguageModel, build_network, check_schedule, takes
 from dograph.numerics import NumericsWatch
 from dograph.provenance import Provenance, digest_of, run_inputs
-from dograph.recipe import Recipe
+from dograph.recipe import Recipe, located
 from dograph.report.progress import StepProgressBar
 from dograph.report.summary import RunSummary, print_summary
 from dograph.report.tensorboard import MixtureReport
 from dograph.run_folder import checkpoint_to_resume, claimed, place_for
 from dograph.saving import AtomicCheckpoints, CheckpointSaver, Interrupted, remove_partial
 
-SHARDED = ("fsdp", "model_parallel", "deepspeed")
+SHARDED = ("fsdp", "model_parallel", "modelparallel", "deepspeed")
 """Strategies that write their own checkpoints, in parts."""
 
 
@@ -163,9 +165,11 @@ def build_callbacks(
 
 def build_data(recipe: Recipe) -> DataMixer:
     """The recipe's DataMixer; it prepares nothing yet."""
-    return DataMixer(
-        mixer=recipe.mixer, corpus=recipe.corpus, seed=recipe.seed, **recipe.arguments("data")
+    given = {"mixer": recipe.mixer, "corpus": recipe.corpus, "seed": recipe.seed}
+    data: DataMixer = located(
+        recipe.composition, "data", DataMixer, {**given, **recipe.arguments("data")}
     )
+    return data
 
 
 def build_trainer(
@@ -177,12 +181,12 @@ def build_trainer(
         UserError: if Lightning refuses an argument.
     """
     origin = recipe.composition.origin("trainer")
-    arguments = recipe.arguments("trainer")
-    plugins = arguments.pop("plugins", None) or []
-    plugins = list(plugins) if isinstance(plugins, list) else [plugins]
-    if not str(arguments["strategy"]).startswith(SHARDED):
-        plugins.append(AtomicCheckpoints())
     try:
+        arguments = recipe.trainer_arguments()
+        plugins = arguments.pop("plugins", None) or []
+        plugins = list(plugins) if isinstance(plugins, list) else [plugins]
+        if not is_sharded(arguments["strategy"]):
+            plugins.append(AtomicCheckpoints())
         return Trainer(
             **arguments,
             plugins=plugins,
@@ -197,6 +201,12 @@ def build_trainer(
         raise UserError(f"{origin}: trainer: {error}") from error
 
 
+def is_sharded(strategy: str | Strategy) -> bool:
+    """Whether a strategy writes its own checkpoints."""
+    name = strategy if isinstance(strategy, str) else type(strategy).__name__
+    return name.lower().startswith(SHARDED)
+
+
 def check_buildable(recipe: Recipe) -> None:
     """Builds the network without memory, so that a mistake shows before a corpus is prepared.
 
@@ -208,6 +218,8 @@ def check_buildable(recipe: Recipe) -> None:
         origin = recipe.composition.origin("trainer.max_steps")
         raise UserError(f"{origin}: trainer.max_steps is {steps}: set it ≥ 1")
     arguments = recipe.arguments("model")
+    schedule = {key: arguments[key] for key in signature(check_schedule).parameters}
+    located(recipe.composition, "model", check_schedule, schedule)
     try:
         with torch.device("meta"):
             build_network(arguments["architecture"], arguments["config"] or {}, None)
@@ -222,7 +234,8 @@ def check_batch(recipe: Recipe) -> None:
         UserError: for what Lightning, the data or the mixer refuse.
     """
     processes = build_trainer(recipe, logger=False, callbacks=[]).world_size
-    recipe.mixer.check(build_data(recipe).batch_size * processes)
+    sequences = build_data(recipe).batch_size * processes
+    located(recipe.composition, "mixer.init_args", recipe.mixer.check, {"batch_size": sequences})
 
 
 def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dograph.commands.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
+from dograph.commands.mixers import MIXERS_HELP
 
 
 def add_reproduce(commands: Any) -> None:
@@ -20,6 +21,7 @@ def add_reproduce(commands: Any) -> None:
         "stage. Exit code 1 where they are not.",
     )
     reproducing.add_argument("run", type=Path, help="folder of a finished run, or of its stages")
+    reproducing.add_argument("--mixers", type=Path, metavar="PATH", help=MIXERS_HELP)
 
 
 def command_reproduce(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from dograph.errors import UserError
@@ -69,6 +70,8 @@ class CorpusSettings:
             return
         by_name = self.megabytes if isinstance(self.megabytes, dict) else {"": self.megabytes}
         for domain, cap in by_name.items():
-            if not cap > 0:
+            if not 0 < cap < math.inf:
                 key = f"megabytes.{domain}" if domain else "megabytes"
-                raise UserError(f"corpus: {key} is {cap}; a cap must be above 0 (or left out).")
+                raise UserError(
+                    f"corpus: {key} is {cap}; a cap must be above 0 and finite (or left out)."
+                )

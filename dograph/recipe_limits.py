@@ -1,0 +1,110 @@
+"""How large a recipe may grow: YAML's aliases and interpolations can double it line by line."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dograph.errors import UserError
+
+LONGEST_FILE = 10**6
+"""Bytes; recipes have some thousand."""
+MOST_VALUES = 10**5
+"""Of a recipe, its aliases and interpolations expanded; recipes have some hundred."""
+DEEPEST = 50
+"""Interpolations that lead from one to the next."""
+Key = tuple[str, ...]
+_WORD = re.compile(r"[^\s${}:,'\"]+")
+_REFUSED = re.compile(r"\boc\.(?!env\b)\w+|\$\{[^{}:]*(\$\{|\[)")
+
+
+def load_bounded(path: Path) -> Any:
+    """A YAML file that is no larger than a recipe can be, expanded, as OmegaConf reads it.
+
+    Raises:
+        UserError: if it is larger, or nested too deep.
+        FileNotFoundError, OSError, ValueError, yaml.YAMLError: as reading it does.
+    """
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(path)
+    with path.open("rb") as file:
+        content = file.read(LONGEST_FILE + 1)
+    if len(content) > LONGEST_FILE:
+        raise UserError(f"{path}: larger than {LONGEST_FILE // 10**6} MB, so no recipe")
+    try:
+        text = io.StringIO(content.decode("utf-8"))
+        return OmegaConf.load(text, max_yaml_expanded_nodes=MOST_VALUES)
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too many levels deep") from error
+
+
+def check_interpolations(config: DictConfig, path: Path) -> None:
+    """Checks that resolving a configuration's ``${...}`` ends, and ends small.
+
+    Names are taken as they stand: those made of other interpolations, brackets, and resolvers that
+    read further text (``oc.create``, ``oc.decode``, ``oc.select``) are refused.
+
+    Raises:
+        UserError: if it would expand to more than a recipe can be, or refers to itself.
+    """
+    texts: dict[Key, str] = {}
+    _flatten(OmegaConf.to_container(config, resolve=False), (), texts)
+    for key, text in texts.items():
+        found = _REFUSED.search(text)
+        if found:
+            raise UserError(
+                f"{path}: {'.'.join(key)}: {found.group()!r} is not for recipes: an "
+                "interpolation names a key, as in ${model.learning_rate}, or the environment, as "
+                "in ${oc.env:HOME}"
+            )
+    sizes: dict[Key, int] = {}
+    for key in texts:
+        if _expanded(key, texts, sizes, path, ()) > MOST_VALUES:
+            raise UserError(f"{path}: {'.'.join(key)} expands to more than {MOST_VALUES} values")
+
+
+def _flatten(value: Any, key: Key, texts: dict[Key, str]) -> None:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _flatten(inner, (*key, str(name)), texts)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _flatten(inner, (*key, str(index)), texts)
+    else:
+        texts[key] = value if isinstance(value, str) else ""
+
+
+def _expanded(
+    key: Key, texts: dict[Key, str], sizes: dict[Key, int], path: Path, above: tuple[Key, ...]
+) -> int:
+    """At most what a key's text grows to, in values of the size of a word."""
+    if key in above or len(above) > DEEPEST:
+        names = " -> ".join(".".join(each) for each in (*above, key)[-4:])
+        raise UserError(f"{path}: an interpolation refers to itself, or too far on: {names}")
+    if key not in sizes:
+        total = 1 + len(texts[key]) // 100
+        for name in _names(key, texts[key]):
+            for other in texts:
+                dotted = ".".join(other)
+                if dotted == name or dotted.startswith(f"{name}."):
+                    total += _expanded(other, texts, sizes, path, (*above, key))
+        sizes[key] = min(total, 2 * MOST_VALUES)
+    return sizes[key]
+
+
+def _names(key: Key, text: str) -> list[str]:
+    """Words inside ``${...}``, each of which might be a key; relative ones made absolute."""
+    if "${" not in text:
+        return []
+    names = []
+    for word in _WORD.findall(text[text.index("${") :]):
+        name = word.lstrip(".")
+        dots = len(word) - len(name)
+        base = key[:-dots] if dots else ()
+        names.append(".".join([*base, *([name] if name else [])]))
+    return names
