@@ -45,8 +45,8 @@ _SQLITE = {
     "unable to open database": errno.EACCES,
     "disk I/O error": errno.EIO,
 }
-_QUOTED = re.compile(r"\[Errno (\d+)\] [^:\n]*(?:: '([^'\n]*)')?")
-"""An OSError in the words of another process."""
+_QUOTED = re.compile(r"(?:\[Errno|\(os error) (\d+)[\])](?: [^:\n]*: '([^'\n]*)')?")
+"""A system's error in the words of another process, in Python or in Rust."""
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,8 @@ class _Build:
                 )
                 end_of_text(tokenizer)
                 beside = path.with_suffix(".new")
-                tokenizer.save(str(beside))
+                # Not by its own `save`, which raises a bare Exception if the disk is full.
+                beside.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
                 beside.replace(path)
         return load(path)
 

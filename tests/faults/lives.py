@@ -38,6 +38,7 @@ def _announced(function, phase, name):
 
 def _live(arguments, phase, log, before=None, command="run"):
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the system's own, as of any command
     with Path(log).open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
