@@ -11,7 +11,7 @@ import zstandard
 
 from dograph.errors import UserError
 
-MOST_EXPANSION = 500
+MOST_EXPANSION = 300
 """Bytes that one compressed byte may become. Text becomes 3 to 30 times as long, logs up to some
 100 times; deflate cannot do more than 1032, so that a bound above would pass every .gz."""
 FREE_BYTES = 64 * 2**20

@@ -23,6 +23,8 @@ TEXT = (".txt", ".md")
 PARQUET = (".parquet",)
 LONGEST_LINE = 256 * 2**20
 """Bytes of one JSON line above which the file is taken for something else."""
+ROWS = 16
+"""Of a Parquet file at once: each may be an entry of its dictionary that is many megabytes long."""
 MOST_KEYS, LONGEST_KEY, LONGEST_REASON = 20, 60, 300
 """Keys, and characters of each and of a library's reason, that a message quotes."""
 
@@ -136,11 +138,12 @@ def _parquet(path: Path, text_key: str) -> Iterator[str]:
                 )
             _check_columns(path, file.metadata, text_key)
             size, unpacked = path.stat().st_size, 0
-            for batch in file.iter_batches(batch_size=256, columns=[text_key]):
-                unpacked += batch.nbytes
-                check_expansion(path, size, unpacked)
+            for batch in file.iter_batches(batch_size=ROWS, columns=[text_key]):
                 for value in batch.column(0):
-                    yield _checked_text(value.as_py(), text_key, str(path))
+                    text = _checked_text(value.as_py(), text_key, str(path))
+                    unpacked += len(text)  # an entry of a dictionary may come a million times
+                    check_expansion(path, size, unpacked)
+                    yield text
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
