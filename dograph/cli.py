@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import sys
+import unicodedata
 from collections.abc import Sequence
 
 from dograph.commands.compare import add_compare, command_compare
@@ -17,6 +18,7 @@ from dograph.commands.reproduce import add_reproduce, command_reproduce
 from dograph.commands.run import add_run, command_run
 from dograph.commands.sweep import add_sweep, command_sweep
 from dograph.errors import UserError
+from dograph.file_errors import file_errors
 
 COMMANDS = {
     "run": (add_run, command_run),
@@ -28,6 +30,8 @@ COMMANDS = {
     "reproduce": (add_reproduce, command_reproduce),
 }
 """How each is read, and what it does."""
+UNPRINTED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of characters that are not shown but obeyed."""
 
 
 def build_parser(program: str) -> argparse.ArgumentParser:
@@ -61,13 +65,28 @@ def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> in
             from dograph.recipe_classes import allow_code
 
             allow_code(parsed.mixers)
-        return COMMANDS[parsed.command][1](parsed)
+        with file_errors():
+            return COMMANDS[parsed.command][1](parsed)
     except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {printable(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(f"\n{program}: stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def printable(text: str) -> str:
+    """The text with its control characters spelt out.
+
+    A message may quote the names and keys of strangers' files, which must not steer a terminal.
+    Lines stay; so do characters of all scripts, but for those that turn the writing around.
+    """
+    return "".join(
+        character
+        if character == "\n" or unicodedata.category(character) not in UNPRINTED
+        else character.encode("unicode_escape", "replace").decode()
+        for character in text
+    )
 
 
 def lightning_main() -> int:

@@ -170,6 +170,7 @@ class MixingCallback(Callback):
                 for weights in (mixer.weights, mixer.sampling_weights):
                     weights.copy_(trainer.strategy.broadcast(weights, src=0))
             if mixer.live:
+                on_simplex(mixer.sampling_weights, f"{type(mixer).__name__}.sampling_weights")
                 self.data.sampler.set_weights(mixer.sampling_weights.numpy())
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Sequence
 from inspect import signature
@@ -15,18 +16,22 @@ from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
+from tensorboard.summary.writer import event_file_writer
 
 from dograph.checkpoint import FINAL_CHECKPOINT, FOLDER, newest_sound
 from dograph.corpus.prepare import prepare
 from dograph.corpus.store import Store
+from dograph.data.loaders import loader_errors
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
+from dograph.file_errors import file_errors
 from dograph.mixing import MixingCallback
 from dograph.model import LanguageModel, build_network, check_schedule, takes
 from dograph.numerics import NumericsWatch
 from dograph.provenance import Provenance, digest_of, run_inputs
 from dograph.recipe import Recipe, located
+from dograph.report.event_files import settle_event_files
 from dograph.report.progress import StepProgressBar
 from dograph.report.summary import RunSummary, print_summary
 from dograph.report.tensorboard import MixtureReport
@@ -35,6 +40,7 @@ from dograph.saving import AtomicCheckpoints, CheckpointSaver, Interrupted, remo
 
 SHARDED = ("fsdp", "model_parallel", "modelparallel", "deepspeed")
 """Strategies that write their own checkpoints, in parts."""
+GOES_ON = "give the same command again: it goes on from its newest checkpoint"
 
 
 def run(recipe: Recipe, resume: Path | None = None) -> Path:
@@ -64,7 +70,7 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
     else:
         digest = digest_of(run_inputs(recipe.composition.values, prepare(recipe.corpus)))
         folder = place_for(recipe.runs / recipe.name, recipe.seed, digest)
-    with claimed(folder):
+    with file_errors(folder, "runs", GOES_ON), claimed(folder):
         remove_partial(folder)
         if resume is None:
             checkpoint = newest_sound(folder, below=steps)
@@ -102,7 +108,8 @@ def train(
         the run's numbers, on rank zero.
 
     Raises:
-        UserError: for mistakes that show only now, before any training.
+        UserError: for mistakes that show only now, before any training; later where the system
+            refuses a file, a loader process dies or the numbers are not finite.
         Interrupted: on SIGINT or SIGTERM, with the checkpoint's path.
     """
     quieten()
@@ -116,8 +123,11 @@ def train(
     trainer.callbacks += [Provenance(folder, recipe, store), *callbacks]  # type: ignore[attr-defined]
     seed_everything(recipe.seed, workers=True, verbose=False)
     model = build_model(recipe, store, data.context)
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    trainer.save_checkpoint(folder / FINAL_CHECKPOINT, weights_only=False)
+    with file_errors(folder, "runs", GOES_ON), loader_errors(data.workers):
+        if trainer.is_global_zero:
+            settle_event_files(folder)
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.save_checkpoint(folder / FINAL_CHECKPOINT, weights_only=False)
     if stops and saver.asked_to_stop(trainer):
         raise Interrupted(folder / FINAL_CHECKPOINT, finished=True)
     return report.summary if trainer.is_global_zero else None
@@ -131,7 +141,15 @@ def quieten() -> None:
     # DataMixer's own state makes the loader resumable, and a resumed run's folder is not empty.
     warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty.*")
+    threading.excepthook = _say_in_threads
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+
+
+def _say_in_threads(arguments: threading.ExceptHookArgs) -> None:
+    """Prints a thread's error, but for TensorBoard's writer, which raises it where it matters."""
+    writes_events = type(arguments.thread).__module__ == event_file_writer.__name__
+    if not (writes_events and isinstance(arguments.exc_value, OSError)):
+        threading.__excepthook__(arguments)
 
 
 def build_callbacks(

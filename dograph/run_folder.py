@@ -11,7 +11,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from dograph.checkpoint import FINAL_CHECKPOINT, newest_sound, steps_done
 from dograph.corpus.lock import exclusive, holder
 from dograph.errors import UserError
-from dograph.provenance import FACTS, read_facts
+from dograph.provenance import FACTS, RECIPE, read_facts
+from dograph.report.event_files import PATTERN as EVENT_FILES
 from dograph.report.summary import FILE_NAME
 
 LOCK = ".lock"
@@ -40,9 +41,12 @@ def place_for(parent: Path, seed: int, digest: str) -> Path:
 
 
 def free_folder(parent: Path, name: str) -> Path:
-    """``parent/name``, or the first of ``name_1``, ``name_2`` … in which nothing has begun."""
+    """``parent/name``, or the first of ``name_1``, ``name_2`` … in which nothing has begun.
+
+    A start that ended before it could write where its run came from has begun nothing.
+    """
     folder, count = parent / name, 0
-    while folder.exists() and any(inner.name != LOCK for inner in folder.iterdir()):
+    while folder.exists() and not all(map(_before_facts, folder.iterdir())):
         count += 1
         folder = parent / f"{name}_{count}"
     return folder
@@ -84,6 +88,10 @@ def checkpoint_to_resume(folder: Path, steps: int) -> Path:
             f"{checkpoint}: this run has done its {done} steps: raise trainer.max_steps to go on"
         )
     return checkpoint
+
+
+def _before_facts(path: Path) -> bool:
+    return any(path.match(name) for name in (LOCK, RECIPE, f"{FACTS}.new", EVENT_FILES))
 
 
 def _digest(folder: Path) -> object:

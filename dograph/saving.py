@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +20,7 @@ from rich.console import Console
 from dograph.checkpoint import FOLDER, newest_checkpoints, read_checkpoint
 from dograph.corpus.atomic import flush_folder
 from dograph.errors import UserError
+from dograph.file_errors import refusal
 
 PARTIAL = ".partial"
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -63,10 +65,14 @@ class AtomicCheckpoints(TorchCheckpointIO):
             beside.replace(path)
             flush_folder(path.parent)
         except (OSError, RuntimeError) as error:  # torch wraps what its file raises
-            beside.unlink(missing_ok=True)
-            raise UserError(
-                f"{path}: the checkpoint cannot be written: {_reason(error)}"
-            ) from error
+            with suppress(OSError):
+                beside.unlink()
+            refused = refusal(error)
+            if refused is None:
+                raise
+            then = "give the same command again: it goes on from the checkpoint before"
+            reason = replace(refused, file=None).told(path, None, then)
+            raise UserError(f"the checkpoint cannot be written: {reason}") from error
 
     def load_checkpoint(
         self,
@@ -193,22 +199,3 @@ def remove_partial(folder: Path) -> None:
     """Removes what a killed process left half written among a run's checkpoints."""
     for path in (folder / FOLDER).glob(f"*{PARTIAL}"):
         path.unlink()
-
-
-def _reason(error: BaseException) -> str:
-    """Why a file could not be written, in the system's words."""
-    found = _system_error(error)
-    if found is None or not found.errno:
-        return str(error)
-    full = " (free some space, then run the same command again)"
-    return os.strerror(found.errno) + (full if found.errno == errno.ENOSPC else "")
-
-
-def _system_error(error: BaseException) -> OSError | None:
-    """The system's error behind another."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return None

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 # Data goes down this list; a part imports only from itself and from parts above it.
 ORDER = [
     "errors",
+    "file_errors",
     "corpus",
     "signals",
     "graph",

@@ -94,7 +94,7 @@ def test_code_in_a_checkpoint_is_refused_by_name(tmp_path, monkeypatch):
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     path = save(tmp_path / "a.ckpt", 1)
     (tmp_path / f"a.ckpt{PARTIAL}").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"a\.ckpt: the checkpoint cannot be written: No space"):
+    with pytest.raises(UserError, match=r"cannot be written: .*a\.ckpt: No space"):
         save(path, 2)
     assert steps_done(path) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]

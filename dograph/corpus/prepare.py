@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import glob
 import hashlib
 import json
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ from dograph.corpus.lock import exclusive
 from dograph.corpus.packer import Packer, PackingFailedError
 from dograph.corpus.packing import CHUNK_BYTES, Packing
 from dograph.corpus.report import Display, closing_table
-from dograph.corpus.settings import GPT2_TOKENIZER, TRAIN_TOKENIZER, CorpusSettings
+from dograph.corpus.settings import ENVIRONMENT, GPT2_TOKENIZER, TRAIN_TOKENIZER, CorpusSettings
 from dograph.corpus.source import Source, cap_bytes, open_source
 from dograph.corpus.staging import SPLITS, StagedDomain, Staging
 from dograph.corpus.store import (
@@ -43,6 +43,7 @@ from dograph.corpus.tokenizer import (
     vocabulary_size,
 )
 from dograph.errors import UserError
+from dograph.file_errors import Refusal, file_errors
 
 INPUTS = "inputs.json"
 
@@ -60,15 +61,27 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
 
     Raises:
         UserError: if an input is missing or damaged, a domain is empty, the store was made from
-            other inputs, or the disk is full.
+            other inputs, or the system refuses a file.
     """
-    if (Path(settings.source).expanduser() / MANIFEST).is_file():
-        return Store.open(Path(settings.source).expanduser().absolute())
-    source = open_source(settings)
-    if settings.tokenizer not in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
-        load(Path(settings.tokenizer).expanduser())  # a wrong path should not show after minutes
-    inputs = inputs_digest(source, settings)
-    path = store_path(source, settings, inputs)
+    folder = Path(settings.source).expanduser()
+    with file_errors(folder):
+        if (folder / MANIFEST).is_file():
+            return Store.open(folder.absolute())
+        _check_there(folder, settings)
+        source = open_source(settings)
+        if settings.tokenizer not in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
+            load(Path(settings.tokenizer).expanduser())  # a wrong path should show at once
+        inputs = inputs_digest(source, settings)
+        path = store_path(source.name, settings, inputs)
+        if (path / MANIFEST).is_file() and not os.access(path.parent, os.W_OK):
+            return _reopen(path, inputs)  # a whole store, where nobody can make or lock one
+    return _made(path, inputs, source, settings, progress)
+
+
+def _made(
+    path: Path, inputs: str, source: Source, settings: CorpusSettings, progress: bool
+) -> Store:
+    """The store, made now or meanwhile."""
     display = Display(Console(), progress)
     lock_file = path.with_name(path.name + ".lock")
 
@@ -88,12 +101,30 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
     return store
 
 
-def store_path(source: Source, settings: CorpusSettings, inputs: str) -> Path:
-    """Where the store is or will be."""
+def store_path(name: str, settings: CorpusSettings, inputs: str) -> Path:
+    """Where the store of a source of that name is or will be."""
     if settings.store is not None:
         return Path(settings.store).expanduser().absolute()
+    return _cache() / f"{name}-{inputs[:12]}"
+
+
+def _cache() -> Path:
     cache = os.environ.get("DOGRAPH_CACHE") or Path.home() / ".cache" / "dograph"
-    return Path(cache).expanduser().absolute() / f"{source.name}-{inputs[:12]}"
+    return Path(cache).expanduser().absolute()
+
+
+def _check_there(source: Path, settings: CorpusSettings) -> None:
+    """Raises UserError for a source that is gone, with the store that was prepared from it."""
+    if settings.source == ENVIRONMENT or source.exists():
+        return
+    given = settings.store and Path(settings.store).expanduser().absolute()
+    stores = [given] if given else sorted(_cache().glob(f"{glob.escape(source.name)}-*"))
+    kept = next((store for store in stores if (store / MANIFEST).is_file()), None)
+    if kept is not None:
+        raise UserError(
+            f"corpus source {source} is gone: put it back, its files with their times of change; "
+            f"or set corpus.source={kept} for the tokens that are prepared, as they are"
+        )
 
 
 def inputs_digest(source: Source, settings: CorpusSettings) -> str:
@@ -155,7 +186,8 @@ class _Build:
                 )
                 end_of_text(tokenizer)
                 beside = path.with_suffix(".new")
-                tokenizer.save(str(beside))
+                # Not by its own `save`, which raises a bare Exception if the disk is full.
+                beside.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
                 beside.replace(path)
         return load(path)
 
@@ -258,19 +290,13 @@ def _seal(partial: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, wherever it shows, into an error that says what to do."""
+    """Turn what the disk refuses, wherever it shows, into an error that says what to do."""
+    then = "prepare again: what is finished is kept"
     try:
-        yield
-    except (OSError, sqlite3.OperationalError, PackingFailedError) as error:
-        full = os.strerror(errno.ENOSPC) in str(error) or "disk is full" in str(error)
-        if isinstance(error, PackingFailedError):
-            # litdata loses a worker's error if only its last write failed.
-            full = full or shutil.disk_usage(path.parent).free < CHUNK_BYTES
-        if not full:
+        with file_errors(path, "corpus.store", then):
+            yield
+    except PackingFailedError as error:
+        # litdata loses a worker's error if only its last write failed.
+        if shutil.disk_usage(path.parent).free >= CHUNK_BYTES:
             raise
-        partial = path.with_name(path.name + PARTIAL)
-        written = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
-        raise UserError(
-            f"the disk of {path.parent} is full after {written / 1e6:.1f} MB; free some space or "
-            "set corpus.store to another disk, then prepare again: what is finished is kept."
-        ) from error
+        raise UserError(Refusal(errno.ENOSPC).told(path, "corpus.store", then)) from error

@@ -6,14 +6,16 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import zstandard
 
 from dograph.corpus.document import cut_stream
+from dograph.corpus.expansion import LARGEST_WINDOW, check_expansion, open_unpacked
 from dograph.errors import UserError
+from dograph.file_errors import file_errors
 
 COMPRESSIONS = (".gz", ".zst")
 JSON_LINES = (".jsonl", ".ndjson")
@@ -21,6 +23,10 @@ TEXT = (".txt", ".md")
 PARQUET = (".parquet",)
 LONGEST_LINE = 256 * 2**20
 """Bytes of one JSON line above which the file is taken for something else."""
+ROWS = 16
+"""Of a Parquet file at once: each may be an entry of its dictionary that is many megabytes long."""
+MOST_KEYS, LONGEST_KEY, LONGEST_REASON = 20, 60, 300
+"""Keys, and characters of each and of a library's reason, that a message quotes."""
 
 
 def readable_stem(path: Path) -> str | None:
@@ -40,8 +46,16 @@ def read_documents(path: Path, text_key: str) -> Iterator[str]:
     at most 64,000 characters.
 
     Raises:
-        UserError: naming file, line and remedy if the file is damaged or lacks ``text_key``.
+        UserError: naming file, line and remedy if the file is damaged, lacks ``text_key``, grows
+            out of all proportion when it is unpacked, or is no regular file.
     """
+    with file_errors(path):
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: no regular file; leave it out.")
+        yield from _documents(path, text_key)
+
+
+def _documents(path: Path, text_key: str) -> Iterator[str]:
     try:
         if path.name.endswith(PARQUET):
             yield from _parquet(path, text_key)
@@ -50,6 +64,11 @@ def read_documents(path: Path, text_key: str) -> Iterator[str]:
         else:
             yield from _plain_text(path)
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        if "too much memory" in str(error):
+            raise UserError(
+                f"{path}: its zstandard window is above {LARGEST_WINDOW // 2**20} MiB; compress it "
+                "without --long, or with --long=27."
+            ) from error
         raise UserError(f"{path}: damaged or cut short ({error}); fetch the file again.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error}); convert the file.") from error
@@ -62,20 +81,8 @@ def _without(name: str, endings: tuple[str, ...]) -> str | None:
     return None
 
 
-def _open(path: Path) -> BinaryIO:
-    if path.name.endswith(".gz"):
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if path.name.endswith(".zst"):
-        # A .zst file may hold several frames, as `cat a.zst b.zst` makes it.
-        reader = zstandard.ZstdDecompressor().stream_reader(
-            path.open("rb"), read_across_frames=True, closefd=True
-        )
-        return io.BufferedReader(cast(io.RawIOBase, reader), 2**20)
-    return path.open("rb")
-
-
 def _json_lines(path: Path, text_key: str) -> Iterator[str]:
-    with _open(path) as file:
+    with open_unpacked(path) as file:
         number = 0
         while line := file.readline(LONGEST_LINE):
             number += 1
@@ -90,14 +97,17 @@ def _json_lines(path: Path, text_key: str) -> Iterator[str]:
 
 def _text_of_line(line: bytes, text_key: str, where: str) -> str:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 ({error}); convert the file.") from error
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
         raise UserError(f"{where}: not JSON ({error}); write one object per line.") from error
     if not isinstance(row, dict):
         raise UserError(f"{where}: a {type(row).__name__}, but each line must be a JSON object.")
     if text_key not in row:
         raise UserError(
-            f"{where}: no key '{text_key}'; it has {sorted(row)}. Set corpus text_key to one."
+            f"{where}: no key '{text_key}'; it has {_named(sorted(row))}. Set corpus text_key to "
+            "one."
         )
     return _checked_text(row[text_key], text_key, where)
 
@@ -123,15 +133,42 @@ def _parquet(path: Path, text_key: str) -> Iterator[str]:
             names = file.schema_arrow.names
             if text_key not in names:
                 raise UserError(
-                    f"{path}: no column '{text_key}'; it has {names}. Set corpus text_key to one."
+                    f"{path}: no column '{text_key}'; it has {_named(names)}. Set corpus text_key "
+                    "to one."
                 )
-            for batch in file.iter_batches(batch_size=256, columns=[text_key]):
+            _check_columns(path, file.metadata, text_key)
+            size, unpacked = path.stat().st_size, 0
+            for batch in file.iter_batches(batch_size=ROWS, columns=[text_key]):
                 for value in batch.column(0):
-                    yield _checked_text(value.as_py(), text_key, str(path))
-    except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: not a whole Parquet file ({error}); fetch it again.") from error
+                    text = _checked_text(value.as_py(), text_key, str(path))
+                    unpacked += len(text)  # an entry of a dictionary may come a million times
+                    check_expansion(path, size, unpacked)
+                    yield text
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = str(error)[:LONGEST_REASON]
+        raise UserError(f"{path}: not a whole Parquet file ({reason}); fetch it again.") from error
+
+
+def _check_columns(path: Path, metadata: Any, text_key: str) -> None:
+    """Refuses text that says of itself that it grows out of all proportion; pages come whole."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            if column.path_in_schema.split(".")[0] == text_key:
+                packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
+                check_expansion(path, packed, unpacked)
+
+
+def _named(keys: Iterable[str]) -> str:
+    """Keys for a message, which strangers' files must not flood."""
+    known = [key if len(key) <= LONGEST_KEY else f"{key[:LONGEST_KEY]}…" for key in keys]
+    more = f" and {len(known) - MOST_KEYS} more" if len(known) > MOST_KEYS else ""
+    return f"{known[:MOST_KEYS]}{more}"
 
 
 def _plain_text(path: Path) -> Iterator[str]:
-    with _open(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
+    with open_unpacked(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
         yield from cut_stream(iter(lambda: text.read(2**16), ""))

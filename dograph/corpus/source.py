@@ -44,10 +44,12 @@ class FolderSource:
 
     Files are taken in the order of a hash of their names, so that a cap does not cut a domain
     down to its alphabetically first part. Names that begin with a dot or an underscore are
-    skipped; so are formats that no reader knows.
+    skipped; so are formats that no reader knows. A link is read as the file that it leads to,
+    wherever that is; a pipe, a device or a link that leads nowhere is refused, not skipped.
 
     Raises:
-        UserError: if the folder is missing, holds no domain, or a name is unsafe or used twice.
+        UserError: if the folder is missing, holds no domain or what is no regular file, or a name
+            is unsafe or used twice.
     """
 
     def __init__(self, folder: Path, text_key: str) -> None:
@@ -72,6 +74,8 @@ class FolderSource:
         name = entry.name if entry.is_dir() else readable_stem(entry)
         if name is None or entry.name.startswith((".", "_")):
             return
+        if not entry.is_dir():
+            _check_regular(entry)
         check_domain_name(name, entry)
         if name in self._files:
             raise UserError(f"{entry}: a second source of domain '{name}'; rename one of the two.")
@@ -82,10 +86,12 @@ class FolderSource:
         files = [
             path
             for path in folder.rglob("*")
-            if path.is_file()
-            and readable_stem(path) is not None
+            if readable_stem(path) is not None
             and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+            and not path.is_dir()
         ]
+        for path in files:
+            _check_regular(path)
         return sorted(files, key=lambda path: document_hash(bytes(path.relative_to(folder))))
 
     def domains(self) -> tuple[str, ...]:
@@ -152,6 +158,12 @@ def check_domain_name(name: str, where: Path | str) -> None:
             f"{where}: '{name}' cannot name a domain; use letters, digits, '_', '-' and single "
             "dots, beginning with a letter or digit."
         )
+
+
+def _check_regular(path: Path) -> None:
+    if not path.is_file():
+        what = "a link that leads to no file" if path.is_symlink() else "no regular file"
+        raise UserError(f"{path}: {what}; take it out of the corpus, or put the file there.")
 
 
 def _check_known(domain: str, source: Source) -> None:

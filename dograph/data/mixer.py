@@ -14,6 +14,7 @@ from dograph.corpus.settings import CorpusSettings
 from dograph.corpus.store import Store
 from dograph.data.batch import Batch
 from dograph.data.domains import DomainSequences, MixtureDataset, as_read
+from dograph.data.loaders import PatientLoader
 from dograph.data.sampler import Draw, MixtureSampler
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer
@@ -192,7 +193,7 @@ class DataMixer(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches without end, drawn by the live weights."""
-        return DataLoader(
+        return PatientLoader(
             MixtureDataset(self.train_domains),
             batch_sampler=self.sampler,
             collate_fn=as_read,

@@ -119,5 +119,13 @@ class Board:
         return path
 
     def flush(self) -> None:
-        """Sends everything to the disk."""
+        """Sends everything to the disk.
+
+        Raises:
+            OSError: if the system refused any of it.
+        """
+        self.writer.flush()
+        # TensorBoard's thread may not have said yet that it failed. It takes nothing more then,
+        # so that one more event, which says nothing, brings the error here.
+        self.writer._get_file_writer().add_event(Event())
         self.writer.flush()

@@ -36,8 +36,9 @@ def _announced(function, phase, name):
     return announced
 
 
-def _live(arguments, phase, log):
+def _live(arguments, phase, log, before=None, command="run"):
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # the system's own, as of any command
     with Path(log).open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -58,9 +59,31 @@ def _live(arguments, phase, log):
     )
     _EvaluationLoop.run = _announced(_EvaluationLoop.run, phase, "evaluating")
     trainers.Trainer.fit = _announced(trainers.Trainer.fit, phase, "training")
-    code = main(["run", *arguments])
+    if before is not None:
+        before()
+    code = main([command, *arguments])
     _tell(phase, "ended")
     sys.exit(code)
+
+
+def live(arguments, log, before=None, command="run"):
+    """One life to its end: (exit code, what it printed, its process group).
+
+    Args:
+        arguments: of the command.
+        log: file to print to, anew.
+        before: called in the process before its command.
+        command: of `dograph`.
+    """
+    log.write_bytes(b"")
+    phase = CONTEXT.Value("i", 0)
+    process = CONTEXT.Process(target=_live, args=(arguments, phase, str(log), before, command))
+    process.start()
+    process.join(LONGEST)
+    if process.is_alive():
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError(f"no end within {LONGEST} s: {log.read_text()[-3000:]}")
+    return process.exitcode, log.read_text(errors="replace"), process.pid
 
 
 @dataclass

@@ -1,0 +1,122 @@
+"""A disk that fills under a command: it stops with the remedy, and goes on exactly once there is
+room again."""
+
+import os
+import random
+import shutil
+import subprocess
+from functools import partial
+
+import pytest
+from disturbances import CHECKPOINT, Disk, fill, fills
+from lives import live
+from outcomes import arguments, differing, outcome
+
+from dograph.corpus.store import Store
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+STEPS = 24
+WRITERS = {
+    "the event file itself": ("lightning.pytorch.trainer.trainer:Trainer.fit", 1, 0),
+    "where the run came from": ("dograph.provenance:Provenance.on_fit_start", 1, 0),
+    "points": ("dograph.report.tensorboard:MixtureReport._log_point", 4, 0),
+    "a point, half": ("dograph.report.tensorboard:MixtureReport._log_point", 5, 4096),
+    "a checkpoint, half": (CHECKPOINT, 2, 100_000),
+    "a picture": ("dograph.report.board:Board.picture", 2, 0),
+    "the history": ("dograph.report.history:MixtureHistory.write", 1, 0),
+    "the summary": ("dograph.report.tensorboard:write_summary", 1, 0),
+    "the last checkpoint": (CHECKPOINT, 3, 8192),
+}
+STAGES = {
+    "the lock": ("dograph.corpus.prepare:exclusive", 1, 0),
+    "documents": ("dograph.corpus.staging:PartWriter.add", 100, 8192),
+    "hashes": ("dograph.corpus.duplicates:SeenDocuments.commit", 1, 0),
+    "the tokenizer": ("dograph.corpus.prepare:make_tokenizer", 1, 0),
+    "tokens": ("dograph.corpus.packer:Packer.run", 1, 4096),
+    "the manifest": ("dograph.corpus.store:Store.write_manifest", 1, 0),
+}
+
+
+@pytest.fixture
+def disk(tmp_path):
+    try:
+        disk = Disk(tmp_path / "disk", "64m")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no disk can be mounted here: {error}")
+    yield disk
+    disk.unmount()
+
+
+@pytest.fixture(scope="module")
+def small_run(corpus_settings, tmp_path_factory):
+    """(a function of a place that gives the run's arguments, its outcome undisturbed, its size)."""
+    whole = tmp_path_factory.mktemp("whole")
+    told = partial(_told, corpus_settings, whole / "store")
+    code, text, _ = live(told(whole), whole / "log")
+    assert code == 0, text
+    run = whole / "runs" / "uniform_gpt2" / "seed_0"
+    size = sum(path.stat().st_size for path in run.rglob("*"))
+    return told, outcome(run), size
+
+
+def _told(settings, store, place):
+    more = [f"corpus.store={store}"]
+    return arguments("uniform_gpt2", settings, place, STEPS, *more)
+
+
+def stops_then_goes_on(small_run, disk, log, before):
+    """Stopped by a full disk, then run again on an empty one: equal to the bit."""
+    told, expected, _ = small_run
+    code, text, _ = live(told(disk.folder), log, before)
+    assert code == 2, text[-3000:]
+    assert "Traceback" not in text, text[-3000:]
+    assert "No space left on device; free some space" in text, text[-3000:]
+    assert "give the same command again" in text
+    disk.free()
+    disk.remount("size=64m")
+    code, text, _ = live(told(disk.folder), log)
+    assert code == 0, text[-3000:]
+    runs = disk.folder / "runs" / "uniform_gpt2"
+    assert [path.name for path in runs.iterdir()] == ["seed_0"]
+    assert not differing(expected, outcome(runs / "seed_0"))
+    assert not list(runs.glob("**/*.partial"))
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_run_whose_disk_is_full_at_one_writer(small_run, disk, tmp_path, writer):
+    target, number, room = WRITERS[writer]
+    before = fills(target, number, disk.folder, room)
+    stops_then_goes_on(small_run, disk, tmp_path / "log", before)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.4, 0.6, 0.8, 0.95])
+def test_a_run_on_too_small_a_disk(small_run, disk, tmp_path, chance, share):
+    size = int(small_run[2] * share * chance.uniform(0.9, 1.0))
+    disk.remount(f"size={max(size, 8192)}")
+    stops_then_goes_on(small_run, disk, tmp_path / "log", None)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_corpus_whose_disk_is_full(corpus_settings, store, disk, tmp_path, stage):
+    target, number, room = STAGES[stage]
+    told = arguments("uniform_gpt2", corpus_settings, disk.folder, STEPS)
+    before = fills(target, number, disk.folder, room)
+    code, text, _ = live(told, tmp_path / "log", before, "prepare")
+    assert code == 2, text[-3000:]
+    assert "Traceback" not in text, text[-3000:]
+    assert "No space left on device; free some space or set corpus.store" in text, text[-3000:]
+    disk.free()
+    code, text, _ = live(told, tmp_path / "log", command="prepare")
+    assert code == 0, text[-3000:]
+    assert Store.open(disk.folder / "store").fingerprint == store.fingerprint
+    assert not (disk.folder / "store.partial").exists()
+
+
+def test_the_filler_leaves_the_room_it_is_asked_for(disk):
+    fill(disk.folder, 8192)
+    (disk.folder / "fits").write_bytes(random.randbytes(8192))
+    with pytest.raises(OSError, match="No space"):
+        (disk.folder / "more").write_bytes(b"1" * 8192)
+    disk.free()
+    shutil.rmtree(disk.folder / "fits", ignore_errors=True)
+    assert os.statvfs(disk.folder).f_bavail > 0
