@@ -173,15 +173,13 @@ class LanguageModel(LightningModule):
         """Clips as the trainer asks, and has the optimiser skip a step that is not finite.
 
         By norm also under bf16-mixed with a fused optimiser: Lightning refuses that pair, since a
-        gradient scaler would be bypassed, but bf16 has none. A scaler skips such steps itself.
+        gradient scaler would be bypassed, but bf16 has none. Under fp16 the scaler skips such steps itself.
         """
         plugin = self.trainer.precision_plugin
-        if getattr(plugin, "scaler", None) is not None:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
         parameters = list(plugin.main_params(optimizer))
         sharded = isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy)
-        if gradient_clip_algorithm in (None, "norm") and not sharded:
+        scaled = getattr(plugin, "scaler", None) is not None
+        if gradient_clip_algorithm in (None, "norm") and not sharded and not scaled:
             # Without a bound this only measures.
             norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
             wrong = ~norm.isfinite()
@@ -189,16 +187,20 @@ class LanguageModel(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             gradients = [p.grad for p in parameters if p.grad is not None]
             wrong = torch.stack([~gradient.isfinite().all() for gradient in gradients]).any()
-        self._skip_where(wrong, optimizer, sharded)
+        found = self._count(wrong, sharded)
+        if not scaled:
+            optimizer.found_inf = found  # type: ignore[attr-defined]  # what a scaler sets
+        elif self.unusable:  # a scaler skips what it finds itself, and did not see this
+            optimizer.zero_grad()
 
-    def _skip_where(self, wrong: Tensor, optimizer: torch.optim.Optimizer, sharded: bool) -> None:
-        """Counts a step that is not finite and has the fused optimiser skip it, on its device."""
+    def _count(self, wrong: Tensor, sharded: bool) -> Tensor:
+        """Counts a step that is not finite, on its device; 1 for one to be skipped, else 0."""
         found = wrong.float().clamp(min=float(self.unusable))
         if sharded:
             found = cast(Tensor, self.trainer.strategy.reduce(found, reduce_op="max"))
-        optimizer.found_inf = found  # type: ignore[attr-defined]  # what a scaler sets, too
         total, in_a_row = self.skipped.to(found.device)
         self.skipped = torch.stack([total + found, (in_a_row + 1) * found])
+        return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the counts of skipped steps."""
@@ -215,7 +217,9 @@ class LanguageModel(LightningModule):
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=True)
+        # Under a gradient scaler Lightning does not clip what a fused optimiser unscales itself.
+        fused = getattr(self.trainer.precision_plugin, "scaler", None) is None
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             partial(
@@ -239,7 +243,7 @@ def configuration(architecture: str, pretrained: str | None = None) -> Pretraine
     """
     try:
         if pretrained is not None:
-            return AutoConfig.from_pretrained(pretrained)
+            return AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
         return AutoConfig.for_model(architecture)
     except (ValueError, OSError) as error:
         name = "architecture" if pretrained is None else "pretrained"
@@ -274,7 +278,9 @@ def build_network(
     try:
         if pretrained is not None:
             settings.update({**dropouts, **config})
-            return AutoModelForCausalLM.from_pretrained(pretrained, config=settings)
+            return AutoModelForCausalLM.from_pretrained(
+                pretrained, config=settings, trust_remote_code=False, use_safetensors=True
+            )
         settings = AutoConfig.for_model(architecture, **{**dropouts, **config})
         return AutoModelForCausalLM.from_config(settings)
     except Exception as error:  # whatever transformers makes of it: the configuration is at fault

@@ -15,7 +15,10 @@ from dograph.errors import UserError
 from dograph.model import LanguageModel
 
 REPORT = "non_finite.json"
-"""In a run's folder: the documents behind steps that were skipped in a row."""
+"""In a run's folder: the documents of the first rank behind steps that were skipped in a row.
+
+Those of rank 1 are in ``rank_1_non_finite.json``, and so on.
+"""
 LOOKS_EVERY = 10
 """Steps between two looks at a counter that lies on a GPU; each look waits for the device."""
 
@@ -65,8 +68,7 @@ class NumericsWatch(Callback):
         total, in_a_row = (int(count) for count in pl_module.skipped.tolist())
         if in_a_row <= self.limit:
             return
-        if trainer.is_global_zero:
-            self._write(trainer, in_a_row)
+        self._write(trainer, in_a_row)
         raise UserError(
             f"{in_a_row} optimiser steps in a row had losses or gradients that are not finite "
             f"({total} in all were skipped): their documents are in {self.folder / REPORT}; look "
@@ -82,7 +84,9 @@ class NumericsWatch(Callback):
             for step, batches in self._steps
             if step > first
         }
-        write_json(self.folder / REPORT, {"rank": trainer.global_rank, "steps": steps})
+        rank = trainer.global_rank
+        name = f"rank_{rank}_{REPORT}" if rank else REPORT
+        write_json(self.folder / name, {"rank": rank, "steps": steps})
 
 
 def _documents(batch: Batch, data: DataMixer) -> list[dict[str, Any]]:

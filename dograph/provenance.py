@@ -48,10 +48,10 @@ class Provenance(Callback):
         self.folder, self.recipe, self.store = folder, recipe, store
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes ``recipe.yaml`` and ``provenance.json``, unless they are there."""
+        """Writes ``recipe.yaml`` and ``provenance.json``, unless the run goes on."""
         if not trainer.is_global_zero:
             return
-        if (self.folder / FACTS).exists():
+        if (self.folder / FACTS).exists() and trainer.ckpt_path:
             self._note_changes()
             return
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -222,7 +223,8 @@ def check_section(
     if not vars(known):
         return known
     try:
-        return parser.parse_object({"section": dict(given)}).section
+        # A copy: the parser would put its own objects into the recipe's lists.
+        return parser.parse_object({"section": deepcopy(dict(given))}).section
     except ArgumentError as error:
         raise _wrong_value(composition, key, error) from error
 

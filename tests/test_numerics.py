@@ -125,3 +125,18 @@ def test_the_counts_go_with_the_checkpoint():
     model.skipped = torch.zeros(2)
     model.on_load_checkpoint(content)
     assert model.skipped.tolist() == [4, 2]
+
+
+def test_a_gradient_scalers_skipped_steps_are_counted(small_recipe, tmp_path):
+    scaled = "{precision: 16-mixed, device: cpu}"
+    plugin = f"{{class_path: lightning.pytorch.plugins.MixedPrecision, init_args: {scaled}}}"
+    overrides = [f"trainer.plugins=[{plugin}]", "trainer.gradient_clip_val=1.0"]
+    recipe = check(compose(small_recipe("scaled"), overrides))
+    poison = Poison({4})
+    train(recipe, tmp_path / "scaled", callbacks=[poison])
+    assert poison.last.trainer.precision_plugin.scaler is not None
+    assert torch.equal(poison.weights[4], poison.weights[5])
+    assert not torch.equal(poison.weights[6], poison.weights[7])
+    assert poison.last.skipped.tolist()[1] == 0
+    assert poison.last.skipped.tolist()[0] >= 1
+    assert poison.weights[7].isfinite().all()

@@ -162,7 +162,7 @@ def change(values, chance):
     for key in path[:-1]:
         node = node[key]
     was, kinds = node[path[-1]], ["scalar"] * 6 + ["nested", "delete", "rename", "add", "move"]
-    kind = chance.choice(kinds + ["nudge"] * 6 * (type(was) in (int, float)))
+    kind = chance.choice(kinds + ["nudge"] * 15 * (type(was) in (int, float)))
     if kind == "delete":
         del node[path[-1]]
     elif kind == "rename" and isinstance(node, dict):
@@ -232,8 +232,8 @@ def differing(given, folder, result):
     if not all(isinstance(loss, float) or "nan" in result.text for loss in losses):
         return f"losses {losses}"
     store = (given.get("corpus") or {}).get("store")
-    known = {"runs", "recipe.yaml", "log", given.get("runs"), store, f"{store}.lock"}
-    outside = {path.name for path in folder.iterdir()} - known
+    named = {str(place).split("/")[0] for place in (given.get("runs"), store, f"{store}.lock")}
+    outside = {path.name for path in folder.iterdir()} - named - {"runs", "recipe.yaml", "log"}
     return f"wrote {outside}" if outside else None
 
 
