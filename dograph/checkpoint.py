@@ -58,6 +58,11 @@ def read_checkpoint(
     Raises:
         UserError: if it is missing, damaged, or would run code.
     """
+    if path.is_dir():
+        raise UserError(
+            f"{role} {path}: a sharded checkpoint; make one file of it: "
+            f"python -m lightning.pytorch.utilities.consolidate_checkpoint {path}"
+        )
     if not path.is_file():
         raise UserError(f"{role} {path}: no such file; name a checkpoint of a run")
     if not is_sound(path):
@@ -85,7 +90,9 @@ def is_sound(path: Path) -> bool:
         return True
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+            # torch compresses nothing; what is compressed could expand without end.
+            stored = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+            return stored and archive.testzip() is None
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
         return False
 
@@ -98,9 +105,6 @@ def newest_checkpoints(folder: Path) -> list[Path]:
 
 def _named_step(path: Path) -> int:
     """The step in a checkpoint's name, or in its content; −1 for one that tells neither."""
-    named = re.fullmatch(r"step=(\d+)", path.stem)
-    if named:
-        return int(named.group(1))
     try:
         return steps_done(path)
     except UserError:
@@ -134,9 +138,15 @@ def newest_sound(folder: Path, below: float = math.inf) -> Path | None:
 
 
 def steps_done(checkpoint: Path) -> int:
-    """Optimiser steps behind a checkpoint.
+    """Optimiser steps behind a checkpoint, by its name or else its content.
 
     Raises:
-        UserError: if it is damaged.
+        UserError: if it is damaged, or tells neither.
     """
-    return int(read_checkpoint(checkpoint, lazy=True)["global_step"])
+    named = re.fullmatch(r"step=(\d{1,18})", checkpoint.stem)
+    if named:
+        return int(named.group(1))
+    content = read_checkpoint(checkpoint, lazy=True)
+    if not isinstance(content["global_step"], int):
+        raise UserError(f"checkpoint {checkpoint}: its global_step is no number")
+    return int(content["global_step"])

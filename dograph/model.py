@@ -173,7 +173,8 @@ class LanguageModel(LightningModule):
         """Clips as the trainer asks, and has the optimiser skip a step that is not finite.
 
         By norm also under bf16-mixed with a fused optimiser: Lightning refuses that pair, since a
-        gradient scaler would be bypassed, but bf16 has none. Under fp16 the scaler skips such steps itself.
+        gradient scaler would be bypassed, but bf16 has none. Under fp16 the scaler skips such
+        steps itself.
         """
         plugin = self.trainer.precision_plugin
         parameters = list(plugin.main_params(optimizer))

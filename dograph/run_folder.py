@@ -25,7 +25,7 @@ def is_first_rank() -> bool:
 
 def is_finished(folder: Path) -> bool:
     """Whether a run left all that it leaves."""
-    return (folder / FILE_NAME).is_file() and (folder / FINAL_CHECKPOINT).is_file()
+    return (folder / FILE_NAME).is_file() and (folder / FINAL_CHECKPOINT).exists()
 
 
 def same_runs(parent: Path, seed: int, digest: str) -> list[Path]:

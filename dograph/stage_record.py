@@ -77,7 +77,7 @@ def find_run(experiment: Path, label: str, digest: str, inputs: Mapping[str, Any
     while found.folder.exists():
         record = read_record(found.folder)
         if record.get("stage") == label and record.get("digest") == digest:
-            gone = [name for name in LEAVES if not (found.folder / name).is_file()]
+            gone = [name for name in LEAVES if not (found.folder / name).exists()]
             finished = bool(record.get("finished"))
             if not finished or not gone:  # one that was killed goes on, or begins anew
                 return Found(found.folder, finished, not finished)
