@@ -18,7 +18,7 @@ from dograph.checkpoint import FINAL_CHECKPOINT, FOLDER, newest_sound
 from dograph.corpus.prepare import prepare
 from dograph.corpus.store import Store
 from dograph.data.mixer import DataMixer
-from dograph.errors import UserError
+from dograph.errors import UserError, told_elsewhere
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixing import MixingCallback
 from dograph.model import LanguageModel, build_network, takes
@@ -114,7 +114,11 @@ def train(
     trainer.callbacks += [Provenance(folder, recipe, store), *callbacks]  # type: ignore[attr-defined]
     seed_everything(recipe.seed, workers=True, verbose=False)
     model = build_model(recipe, store, data.context)
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except UserError as error:
+        message = told_elsewhere(str(error))  # by a loader worker
+        raise UserError(message) if message else error from error
     trainer.save_checkpoint(folder / FINAL_CHECKPOINT, weights_only=False)
     if stops and saver.asked_to_stop(trainer):
         raise Interrupted(folder / FINAL_CHECKPOINT, finished=True)

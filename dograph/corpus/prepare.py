@@ -17,23 +17,26 @@ from pathlib import Path
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from dograph.corpus.atomic import flush_folder, flush_tree, read_json, write_json
+from dograph.corpus.atomic import flush_folder, flush_tree, write_json
+from dograph.corpus.checksums import file_digest, read_marker, write_sealed
+from dograph.corpus.duplicates import start_again
 from dograph.corpus.lock import exclusive
+from dograph.corpus.manifest import (
+    FORMAT,
+    MANIFEST,
+    SPLITS,
+    TOKENIZER,
+    DomainEntry,
+    Split,
+)
 from dograph.corpus.packer import Packer, PackingFailedError
-from dograph.corpus.packing import CHUNK_BYTES, Packing
+from dograph.corpus.packing import CHUNK_BYTES, Packed, Packing, marker_path
 from dograph.corpus.report import Display, closing_table
 from dograph.corpus.settings import GPT2_TOKENIZER, TRAIN_TOKENIZER, CorpusSettings
 from dograph.corpus.source import Source, cap_bytes, open_source
-from dograph.corpus.staging import SPLITS, StagedDomain, Staging
-from dograph.corpus.store import (
-    FORMAT,
-    MANIFEST,
-    PARTIAL,
-    TOKENIZER,
-    DomainEntry,
-    Store,
-    fingerprint,
-)
+from dograph.corpus.staging import StagedDomain, Staging
+from dograph.corpus.store import PARTIAL, Store, fingerprint
+from dograph.corpus.strangers import first_link, read_json_strictly
 from dograph.corpus.tokenizer import (
     end_of_text,
     load,
@@ -45,6 +48,8 @@ from dograph.corpus.tokenizer import (
 from dograph.errors import UserError
 
 INPUTS = "inputs.json"
+TOKENIZER_MARKER = ".tokenizer.json"
+"""Like no domain's marker."""
 
 
 def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
@@ -148,7 +153,8 @@ class _Build:
 
     def _tokenizer(self, domains: list[StagedDomain]) -> Tokenizer:
         path = self._folder / TOKENIZER
-        if not path.exists():
+        marker = self._folder / "packed" / TOKENIZER_MARKER
+        if not path.exists() or read_marker(marker) != {TOKENIZER: file_digest(path)}:
             with self._display.step("tokenizer", None):
                 tokenizer = make_tokenizer(
                     self._settings.tokenizer, self._settings.vocab_size, self._folder, domains
@@ -157,6 +163,7 @@ class _Build:
                 beside = path.with_suffix(".new")
                 tokenizer.save(str(beside))
                 beside.replace(path)
+                write_sealed(marker, {TOKENIZER: file_digest(path)})
         return load(path)
 
     def _tokenise(self, packer: Packer, domains: list[StagedDomain], tokenizer: Tokenizer) -> None:
@@ -170,11 +177,12 @@ class _Build:
                     split=name,
                     parts=split.parts,
                     documents=split.documents,
+                    hashes=split.hashes,
                     token_type=token_type(vocabulary_size(tokenizer)),
                     end_of_text=end_of_text(tokenizer),
                     workers=self._settings.workers,
                 )
-                if split.parts and not packing.marker.exists():
+                if split.parts and Packed.read(packing.marker) is None:
                     packings.append((packing, split.bytes))
         total = sum(size for _, size in packings)
         begin = time.monotonic()
@@ -187,9 +195,16 @@ class _Build:
 
     def _manifest(self, domains: list[StagedDomain], tokenizer: Tokenizer, inputs: str) -> None:
         hash_of_tokenizer = tokenizer_hash(tokenizer)
+        files = {TOKENIZER: file_digest(self._folder / TOKENIZER)}
+        entries = []
+        for domain in domains:
+            packed = {split: self._packed(domain, split) for split in SPLITS}
+            entries.append(_entry(domain, packed))
+            for each in packed.values():
+                files |= each.files
         Store(
             path=self._folder,
-            domains=tuple(self._entry(domain) for domain in domains),
+            domains=tuple(entries),
             vocab_size=vocabulary_size(tokenizer),
             tokenizer_hash=hash_of_tokenizer,
             fingerprint=fingerprint(
@@ -198,21 +213,27 @@ class _Build:
             end_of_text=end_of_text(tokenizer),
             token_type=token_type(vocabulary_size(tokenizer)),
             inputs=inputs,
+            files=files,
         ).write_manifest()
 
-    def _entry(self, domain: StagedDomain) -> DomainEntry:
-        tokens = {
-            split: (read_json(self._folder / "packed" / f"{domain.name}.{split}.json") or {})
-            for split in SPLITS
-        }
-        return DomainEntry(
-            name=domain.name,
-            documents=domain.train.documents,
-            validation_documents=domain.validation.documents,
-            train_tokens=tokens["train"].get("tokens", 0),
-            validation_tokens=tokens["validation"].get("tokens", 0),
-            bytes=domain.train.bytes,
-        )
+    def _packed(self, domain: StagedDomain, split: str) -> Packed:
+        if not domain.split(split).parts:
+            return Packed(0, {})
+        packed = Packed.read(marker_path(self._folder, domain.name, split))
+        if packed is None:
+            raise RuntimeError(f"{self._folder}: {domain.name}'s {split} split was not packed")
+        return packed
+
+
+def _entry(domain: StagedDomain, packed: dict[Split, Packed]) -> DomainEntry:
+    return DomainEntry(
+        name=domain.name,
+        documents=domain.train.documents,
+        validation_documents=domain.validation.documents,
+        train_tokens=packed["train"].tokens,
+        validation_tokens=packed["validation"].tokens,
+        bytes=domain.train.bytes,
+    )
 
 
 def _reopen(path: Path, inputs: str) -> Store:
@@ -232,16 +253,40 @@ def _reopen(path: Path, inputs: str) -> Store:
 def _claim_partial(path: Path, inputs: str) -> Path:
     """The folder to work in: an interrupted run's if it had the same inputs, else an empty one."""
     partial = path.with_name(path.name + PARTIAL)
-    if partial.exists() and read_json(partial / INPUTS) != inputs:
-        ours = (partial / INPUTS).exists() or not any(partial.iterdir())
-        if not ours:
-            raise UserError(
-                f"{partial} is not an interrupted preparation of ours; move it away, or set "
-                "corpus.store to another folder."
-            )
-        shutil.rmtree(partial)
+    if partial.is_symlink() or partial.exists():
+        _check_partial(partial)
+        if _inputs_of(partial) != inputs:
+            shutil.rmtree(partial)
     write_json(partial / INPUTS, inputs)
     return partial
+
+
+def _check_partial(partial: Path) -> None:
+    """Refuse a folder in which writing or deleting would reach what lies outside it."""
+    is_folder = partial.is_dir() and not partial.is_symlink()
+    link = first_link(partial, shared=True) if is_folder else partial
+    if link is not None:
+        raise UserError(
+            f"{link} is a link or no plain file: none of ours; move {partial} away, or set "
+            "corpus.store to another folder."
+        )
+
+
+def _inputs_of(partial: Path) -> str | None:
+    """Digest of what an interrupted preparation was made from; None: the folder is empty."""
+    if not any(partial.iterdir()):
+        return None
+    try:
+        inputs = read_json_strictly(partial / INPUTS)
+        if isinstance(inputs, str):
+            return inputs
+        why = "no text"
+    except (OSError, ValueError) as error:
+        why = str(error)
+    raise UserError(
+        f"{partial} is not an interrupted preparation of ours ({INPUTS}: {why}); move it away, or "
+        "set corpus.store to another folder."
+    )
 
 
 def _seal(partial: Path, path: Path) -> None:
@@ -261,6 +306,11 @@ def _disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk, wherever it shows, into an error that says what to do."""
     try:
         yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        partial = path.with_name(path.name + PARTIAL)
+        if str(partial) not in str(error.filename):
+            raise
+        raise UserError(f"{error.filename}: {error.strerror}; {start_again(partial)}") from error
     except (OSError, sqlite3.OperationalError, PackingFailedError) as error:
         full = os.strerror(errno.ENOSPC) in str(error) or "disk is full" in str(error)
         if isinstance(error, PackingFailedError):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from bisect import bisect_right
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from litdata import StreamingDataset, TokensLoader
+from litdata.streaming.sampler import ChunkedIndex
 from torch.utils.data import Dataset
 
-from dograph.corpus.store import Split, Store
+from dograph.corpus.manifest import Split
+from dograph.corpus.store import Store
 from dograph.data.batch import Batch
 from dograph.errors import UserError
 
@@ -28,14 +29,14 @@ class DomainSequences:
         context: tokens that a model sees at once, T; a sequence has T + 1.
 
     Raises:
-        UserError: if the domain has no whole sequence.
+        UserError: if the domain has no whole sequence, or a file is damaged.
     """
 
     def __init__(self, store: Store, domain: str, split: Split, context: int) -> None:
         self.domain, self.split, self.block = domain, split, context + 1
         self.folder = store.folder(domain, split)
-        chunks = json.loads((self.folder / "index.json").read_text())["chunks"]
-        self.chunk_tokens = np.array([chunk["dim"] for chunk in chunks], dtype=np.int64)
+        chunks = store.chunks(domain, split)
+        self.chunk_tokens = np.array([chunk.dim for chunk in chunks], dtype=np.int64)
         self.chunk_lengths = self.chunk_tokens // self.block
         if self.chunk_lengths.sum() == 0:
             raise UserError(
@@ -45,24 +46,37 @@ class DomainSequences:
             )
         self._first_sequence = np.concatenate([[0], np.cumsum(self.chunk_lengths)])
         self._first_token = np.concatenate([[0], np.cumsum(self.chunk_tokens)])
+        self._starts: list[int] = self._first_sequence[1:-1].tolist()
+        self._ends_file = store.sealed_ends(domain, split)
         self._document_ends = store.document_ends(domain, split)
+        self._files = store.sealed_chunks(domain, split)
         self._tokens = StreamingDataset(
-            str(Path(self.folder)), item_loader=TokensLoader(block_size=self.block), shuffle=False
+            str(self.folder), item_loader=TokensLoader(block_size=self.block), shuffle=False
         )
 
     def __len__(self) -> int:
         return int(self.chunk_lengths.sum())
 
     def __getitem__(self, index: int) -> npt.NDArray[np.integer]:
-        """(T + 1,) tokens of one sequence."""
-        return self._tokens[index]
+        """(T + 1,) tokens of one sequence.
+
+        Raises:
+            UserError: if its chunk is missing or damaged.
+        """
+        chunk = bisect_right(self._starts, index)
+        self._files[chunk].check()  # litdata would wait for a chunk that is missing or short
+        return self._tokens[ChunkedIndex(index, chunk)]
 
     def documents(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(n, 2) ordinals, within domain and split, of the first and last document touched.
 
         Args:
             indices: (n,) sequence indices.
+
+        Raises:
+            UserError: if the file of the documents' ends is missing or damaged.
         """
+        self._ends_file.check()
         chunk = np.searchsorted(self._first_sequence, indices, side="right") - 1
         start = self._first_token[chunk] + (indices - self._first_sequence[chunk]) * self.block
         ends = np.stack([start, start + self.block - 1], axis=1)
