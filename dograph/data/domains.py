@@ -34,7 +34,7 @@ class DomainSequences:
 
     def __init__(self, store: Store, domain: str, split: Split, context: int) -> None:
         self.domain, self.split, self.block = domain, split, context + 1
-        self.folder = store.folder(domain, split)
+        self._store, self.folder = store, store.folder(domain, split)
         chunks = store.chunks(domain, split)
         self.chunk_tokens = np.array([chunk.dim for chunk in chunks], dtype=np.int64)
         self.chunk_lengths = self.chunk_tokens // self.block
@@ -63,6 +63,8 @@ class DomainSequences:
         Raises:
             UserError: if its chunk is missing or damaged.
         """
+        if self._tokens.cache is None:  # litdata is about to read the index once more
+            self._store.chunks(self.domain, self.split)
         chunk = bisect_right(self._starts, index)
         self._files[chunk].check()  # litdata would wait for a chunk that is missing or short
         return self._tokens[ChunkedIndex(index, chunk)]
