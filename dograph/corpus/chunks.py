@@ -57,13 +57,17 @@ def read_chunks(folder: Path, token_type: str) -> list[Chunk]:
     return chunks
 
 
-def write_index(folder: Path, token_type: str) -> list[Chunk]:
+def write_index(folder: Path, token_type: str, documents: int, remedy: str) -> list[Chunk]:
     """Replace litdata's index by what is needed of it, the same for the same tokens.
 
     Raises:
+        UserError: if other documents were staged; the message ends with the remedy.
         RuntimeError: if litdata wrote another format than it should have.
     """
     index = read_json_strictly(folder / INDEX)
+    stored = sum(entry["chunk_size"] for entry in index["chunks"])
+    if stored != documents:
+        raise UserError(f"{folder}: {stored} documents stored, {documents} staged; {remedy}")
     config = index["config"]
     wanted = [TOKEN_FORMATS[token_type]]
     if config["data_format"] != wanted or config["compression"] or config["encryption"]:
@@ -91,22 +95,13 @@ def document_lengths(folder: Path, chunks: list[Chunk], token_type: str) -> Iter
         yield lengths
 
 
-def write_document_ends(
-    folder: Path, chunks: list[Chunk], documents: int, token_type: str, remedy: str
-) -> int:
-    """Write ``<folder>.ends``, cumulative int64 token offsets; return the number of tokens.
-
-    Raises:
-        UserError: if other documents were staged; the message ends with the remedy.
-    """
-    total = seen = 0
+def write_document_ends(folder: Path, chunks: list[Chunk], token_type: str) -> int:
+    """Write ``<folder>.ends``, cumulative int64 token offsets; return the number of tokens."""
+    total = 0
     with folder.with_suffix(".ends").open("wb") as file:
         for lengths in document_lengths(folder, chunks, token_type):
             (total + np.cumsum(lengths)).astype("<i8").tofile(file)
             total += int(lengths.sum())
-            seen += len(lengths)
-    if seen != documents:
-        raise UserError(f"{folder}: {seen} documents stored, {documents} staged; {remedy}")
     return total
 
 

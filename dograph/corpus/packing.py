@@ -166,13 +166,11 @@ def pack(packing: Packing, messages: int) -> None:
     )
     staged_hashes = Path(packing.folder, "staged", packing.domain, packing.split, "hashes")
     shutil.copyfile(staged_hashes, packing.output.with_suffix(".hashes"))
-    chunks = write_index(packing.output, packing.token_type)
     remedy = start_again(Path(packing.folder))
     if file_digest(packing.output.with_suffix(".hashes")) != packing.hashes:
         raise UserError(f"{staged_hashes}: damaged; {remedy}")
-    tokens = write_document_ends(
-        packing.output, chunks, packing.documents, packing.token_type, remedy
-    )
+    chunks = write_index(packing.output, packing.token_type, packing.documents, remedy)
+    tokens = write_document_ends(packing.output, chunks, packing.token_type)
     # Now, while what was written is still in memory.
     paths = [packing.output / name for name in (INDEX, *(chunk.filename for chunk in chunks))]
     paths += [packing.output.with_suffix(ending) for ending in (".ends", ".hashes")]

@@ -46,7 +46,8 @@ class DomainSequences:
             )
         self._first_sequence = np.concatenate([[0], np.cumsum(self.chunk_lengths)])
         self._first_token = np.concatenate([[0], np.cumsum(self.chunk_tokens)])
-        self._starts: list[int] = self._first_sequence[1:-1].tolist()
+        self._starts = self._first_sequence[1:-1]
+        self._places: list[int] = self._starts.tolist()
         self._ends_file = store.sealed_ends(domain, split)
         self._document_ends = store.document_ends(domain, split)
         self._files = store.sealed_chunks(domain, split)
@@ -63,11 +64,26 @@ class DomainSequences:
         Raises:
             UserError: if its chunk is missing or damaged.
         """
+        self.check(np.array([index]))
+        return self.unchecked(index)
+
+    def check(self, indices: npt.NDArray[np.int64]) -> None:
+        """Looks at the files that sequences are in, each once; litdata would wait for a lost one.
+
+        Args:
+            indices: (n,) sequence indices.
+
+        Raises:
+            UserError: if a chunk or the index is missing or damaged.
+        """
         if self._tokens.cache is None:  # litdata is about to read the index once more
             self._store.chunks(self.domain, self.split)
-        chunk = bisect_right(self._starts, index)
-        self._files[chunk].check()  # litdata would wait for a chunk that is missing or short
-        return self._tokens[ChunkedIndex(index, chunk)]
+        for chunk in set(np.searchsorted(self._starts, indices, side="right").tolist()):
+            self._files[chunk].check()
+
+    def unchecked(self, index: int) -> npt.NDArray[np.integer]:
+        """(T + 1,) tokens of one sequence that `check` has just passed."""
+        return self._tokens[ChunkedIndex(index, bisect_right(self._places, index))]
 
     def documents(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(n, 2) ordinals, within domain and split, of the first and last document touched.
@@ -103,11 +119,12 @@ class MixtureDataset(Dataset[Batch]):
         rows = np.array(picks, dtype=np.int64).reshape(-1, 2)
         tokens = np.empty((len(rows), self.domains[0].block), dtype=np.int64)
         documents = np.empty((len(rows), 2), dtype=np.int64)
-        for row, (domain, index) in enumerate(picks):
-            tokens[row] = self.domains[domain][index]
         for domain in np.unique(rows[:, 0]):
             inside = rows[:, 0] == domain
+            self.domains[domain].check(rows[inside, 1])
             documents[inside] = self.domains[domain].documents(rows[inside, 1])
+        for row, (domain, index) in enumerate(picks):
+            tokens[row] = self.domains[domain].unchecked(index)
         return Batch(
             torch.from_numpy(tokens),
             torch.from_numpy(rows[:, 0].copy()),
