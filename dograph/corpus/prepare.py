@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from dograph.corpus.atomic import flush_folder, flush_tree, write_json
+from dograph.corpus.atomic import flush_folder, flush_tree
 from dograph.corpus.checksums import file_digest, read_marker, write_sealed
 from dograph.corpus.duplicates import start_again
 from dograph.corpus.lock import exclusive
@@ -31,12 +31,12 @@ from dograph.corpus.manifest import (
 )
 from dograph.corpus.packer import Packer, PackingFailedError
 from dograph.corpus.packing import CHUNK_BYTES, Packed, Packing, marker_path
+from dograph.corpus.partial import INPUTS, claim_partial
 from dograph.corpus.report import Display, closing_table
 from dograph.corpus.settings import GPT2_TOKENIZER, TRAIN_TOKENIZER, CorpusSettings
 from dograph.corpus.source import Source, cap_bytes, open_source
 from dograph.corpus.staging import StagedDomain, Staging
 from dograph.corpus.store import PARTIAL, Store, fingerprint
-from dograph.corpus.strangers import first_link, read_json_strictly
 from dograph.corpus.tokenizer import (
     end_of_text,
     load,
@@ -47,7 +47,6 @@ from dograph.corpus.tokenizer import (
 )
 from dograph.errors import UserError
 
-INPUTS = "inputs.json"
 TOKENIZER_MARKER = ".tokenizer.json"
 """Like no domain's marker."""
 
@@ -83,7 +82,7 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
     with _disk_errors(path), exclusive(lock_file, say_waiting) as lock:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             return _reopen(path, inputs)
-        partial = _claim_partial(path, inputs)
+        partial = claim_partial(path, inputs)
         if not (partial / MANIFEST).exists():
             with display.running():
                 _Build(partial, source, settings, display, lock).run(inputs)
@@ -248,45 +247,6 @@ def _reopen(path: Path, inputs: str) -> Store:
             "changed); set corpus.store to another folder, or delete this one and prepare again."
         )
     return store
-
-
-def _claim_partial(path: Path, inputs: str) -> Path:
-    """The folder to work in: an interrupted run's if it had the same inputs, else an empty one."""
-    partial = path.with_name(path.name + PARTIAL)
-    if partial.is_symlink() or partial.exists():
-        _check_partial(partial)
-        if _inputs_of(partial) != inputs:
-            shutil.rmtree(partial)
-    write_json(partial / INPUTS, inputs)
-    return partial
-
-
-def _check_partial(partial: Path) -> None:
-    """Refuse a folder in which writing or deleting would reach what lies outside it."""
-    is_folder = partial.is_dir() and not partial.is_symlink()
-    link = first_link(partial, shared=True) if is_folder else partial
-    if link is not None:
-        raise UserError(
-            f"{link} is a link or no plain file: none of ours; move {partial} away, or set "
-            "corpus.store to another folder."
-        )
-
-
-def _inputs_of(partial: Path) -> str | None:
-    """Digest of what an interrupted preparation was made from; None: the folder is empty."""
-    if not any(partial.iterdir()):
-        return None
-    try:
-        inputs = read_json_strictly(partial / INPUTS)
-        if isinstance(inputs, str):
-            return inputs
-        why = "no text"
-    except (OSError, ValueError) as error:
-        why = str(error)
-    raise UserError(
-        f"{partial} is not an interrupted preparation of ours ({INPUTS}: {why}); move it away, or "
-        "set corpus.store to another folder."
-    )
 
 
 def _seal(partial: Path, path: Path) -> None:

@@ -13,7 +13,8 @@ from dograph.corpus import CorpusSettings, Store, prepare
 from dograph.corpus.checksums import facts_digest, file_digest, read_sealed, write_sealed
 from dograph.corpus.documents import Documents
 from dograph.corpus.duplicates import SeenDocuments
-from dograph.corpus.prepare import INPUTS, inputs_digest
+from dograph.corpus.partial import INPUTS
+from dograph.corpus.prepare import inputs_digest
 from dograph.corpus.source import open_source
 from dograph.data.domains import DomainSequences
 from dograph.errors import UserError, told_elsewhere
