@@ -165,8 +165,10 @@ def pack(packing: Packing, messages: int) -> None:
         verbose=False,
     )
     staged_hashes = Path(packing.folder, "staged", packing.domain, packing.split, "hashes")
-    shutil.copyfile(staged_hashes, packing.output.with_suffix(".hashes"))
     remedy = start_again(Path(packing.folder))
+    if not staged_hashes.is_file():
+        raise UserError(f"{staged_hashes}: missing; {remedy}")
+    shutil.copyfile(staged_hashes, packing.output.with_suffix(".hashes"))
     if file_digest(packing.output.with_suffix(".hashes")) != packing.hashes:
         raise UserError(f"{staged_hashes}: damaged; {remedy}")
     chunks = write_index(packing.output, packing.token_type, packing.documents, remedy)
