@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import pytest
 from outcomes import differing, outcome
@@ -96,6 +97,9 @@ def test_a_chunk_damaged_in_the_middle(damaged_run, workers, damage, tmp_path, m
     folder = tmp_path / "runs" / "small" / "seed_0"
     assert list((folder / "checkpoints").glob("*.ckpt"))
     run.restore()
+    # TensorBoard reads event files in the order of their names, which tell the second, the process
+    # and a counter: within one second and one process, the tenth would come before the ninth.
+    time.sleep(1.1)
     assert run(tmp_path / "runs") == 0
     assert "goes on from" in capfd.readouterr().out
     expected = outcome(tmp_path / "whole" / "small" / "seed_0")
