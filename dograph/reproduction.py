@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from dograph.composition import compose
+from dograph.corpus.manifest import MANIFEST
 from dograph.corpus.prepare import prepare
-from dograph.corpus.store import MANIFEST
 from dograph.errors import UserError
 from dograph.provenance import (
     FACTS,

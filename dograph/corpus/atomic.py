@@ -13,12 +13,16 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
     with beside.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-        file.write("\n")
+        file.write(as_text(value))
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
     flush_folder(path.parent)
+
+
+def as_text(value: Any) -> str:
+    """JSON as `write_json` spells it."""
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def read_json(path: Path) -> Any:

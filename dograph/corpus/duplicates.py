@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from dograph.errors import UserError
+
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+"""Ends a journal that names another file, which SQLite may then delete."""
+
+
+def start_again(folder: Path) -> str:
+    """The remedy for a damaged file of a store in the making."""
+    return f"delete {folder} and prepare again."
 
 
 class SeenDocuments:
@@ -14,31 +26,63 @@ class SeenDocuments:
     """
 
     def __init__(self, path: Path) -> None:
-        # Transactions are opened and closed by hand.
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA cache_size = -32768")  # 32 MiB of pages
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS seen (hash BLOB PRIMARY KEY, domain TEXT) WITHOUT ROWID"
-        )
+        self._path = path
+        journal = path.with_name(path.name + "-journal")
+        if journal.is_file() and journal.read_bytes().endswith(_SUPER_JOURNAL):
+            raise UserError(f"{journal}: none of ours; {start_again(path.parents[1])}")
+        with self._named():
+            # Transactions are opened and closed by hand.
+            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection.execute("PRAGMA trusted_schema = OFF")
+            self._connection.execute("PRAGMA cache_size = -32768")  # 32 MiB of pages
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS seen (hash BLOB PRIMARY KEY, domain TEXT) WITHOUT ROWID"
+            )
 
     def close(self) -> None:
         """Close the file; what was not committed is forgotten."""
         self._connection.close()
 
     def begin(self, domain: str) -> None:
-        """Start a domain afresh."""
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        self._connection.execute("BEGIN")
-        self._connection.execute("DELETE FROM seen WHERE domain = ?", (domain,))
+        """Start a domain afresh.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        with self._named():
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._connection.execute("BEGIN")
+            self._connection.execute("DELETE FROM seen WHERE domain = ?", (domain,))
 
     def add(self, digest: bytes, domain: str) -> bool:
-        """Remember the document; False if some domain already has it."""
-        cursor = self._connection.execute(
-            "INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, domain)
-        )
+        """Remember the document; False if some domain already has it.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        with self._named():
+            cursor = self._connection.execute(
+                "INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, domain)
+            )
         return cursor.rowcount == 1
 
     def commit(self) -> None:
-        """Make the domain's hashes permanent."""
-        self._connection.execute("COMMIT")
+        """Make the domain's hashes permanent.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        with self._named():
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turns what SQLite says of a damaged file into an error that says what to do."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if "disk is full" in str(error):
+                raise
+            remedy = start_again(self._path.parents[1])
+            raise UserError(f"{self._path}: damaged ({error}); {remedy}") from error

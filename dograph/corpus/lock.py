@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dograph.errors import UserError
+
 
 @contextmanager
 def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
@@ -16,9 +18,14 @@ def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
 
     An ``on_wait`` that raises gives up instead. Yields the descriptor: a process that inherits it
     holds the lock too, until it ends. The system drops the lock of a process that is killed.
+
+    Raises:
+        UserError: if the file is a link: what it leads to would be overwritten.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    if path.is_symlink():
+        raise UserError(f"{path}: a link, none of ours; delete it.")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from dograph.corpus.packing import Packing
+from dograph.errors import UserError
 
 _POLL_SECONDS = 0.5
 _TAIL = 4_000
@@ -73,6 +74,7 @@ class Packer:
 
         Raises:
             PackingFailedError: if the process ends early.
+            UserError: if it does for a reason that the user can mend.
         """
         request = {"folder": str(folder), "packings": [asdict(item) for item in packings]}
         commands, messages = self._pipes()
@@ -83,6 +85,8 @@ class Packer:
             advance(message.get("bytes", 0))
             if message.get("finished"):
                 return
+            if message.get("told"):
+                raise UserError(message["told"])
             if "failed" in message:
                 raise PackingFailedError(f"tokenising failed: {message['failed']}")
         text = self._log.read_text(errors="replace")[-_TAIL:].strip()

@@ -32,9 +32,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from dograph.corpus.atomic import write_json
-from dograph.corpus.chunks import write_document_ends
+from dograph.corpus.checksums import file_digest, read_marker, write_sealed
+from dograph.corpus.chunks import INDEX, write_document_ends, write_index
+from dograph.corpus.duplicates import start_again
+from dograph.corpus.manifest import split_folder
 from dograph.corpus.staging import part_path, read_part
+from dograph.errors import UserError, told_elsewhere
 
 CHUNK_BYTES = 32 * 2**20
 BATCH = 64
@@ -54,6 +57,8 @@ class Packing:
     split: str
     parts: int
     documents: int
+    hashes: str
+    """Digest of the documents' hashes."""
     token_type: str
     end_of_text: int
     workers: int
@@ -61,12 +66,36 @@ class Packing:
     @property
     def output(self) -> Path:
         """The litdata folder."""
-        return Path(self.folder, "domains", self.domain, self.split)
+        return Path(self.folder, split_folder(self.domain, self.split))  # type: ignore[arg-type]
 
     @property
     def marker(self) -> Path:
         """The file whose presence says that the split is done."""
-        return Path(self.folder, "packed", f"{self.domain}.{self.split}.json")
+        return marker_path(Path(self.folder), self.domain, self.split)
+
+
+def marker_path(folder: Path, domain: str, split: str) -> Path:
+    """The file whose presence in a store in the making says that a split is done."""
+    return folder / "packed" / f"{domain}.{split}.json"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What a split's marker says."""
+
+    tokens: int
+    files: dict[str, str]
+    """Digests of its files, by their paths within the store."""
+
+    @classmethod
+    def read(cls, marker: Path) -> Packed | None:
+        """The marker's content, or None if it is missing or damaged: the split is then redone."""
+        facts = read_marker(marker)
+        if facts is None or set(facts) != set(cls.__dataclass_fields__):
+            return None
+        tokens, files = facts["tokens"], facts["files"]
+        sound = type(tokens) is int and isinstance(files, dict)
+        return cls(tokens, files) if sound else None
 
 
 class Tokenise:
@@ -136,9 +165,19 @@ def pack(packing: Packing, messages: int) -> None:
         verbose=False,
     )
     staged_hashes = Path(packing.folder, "staged", packing.domain, packing.split, "hashes")
+    remedy = start_again(Path(packing.folder))
+    if not staged_hashes.is_file():
+        raise UserError(f"{staged_hashes}: missing; {remedy}")
     shutil.copyfile(staged_hashes, packing.output.with_suffix(".hashes"))
-    tokens = write_document_ends(packing.output, packing.documents, packing.token_type)
-    write_json(packing.marker, {"tokens": tokens})
+    if file_digest(packing.output.with_suffix(".hashes")) != packing.hashes:
+        raise UserError(f"{staged_hashes}: damaged; {remedy}")
+    chunks = write_index(packing.output, packing.token_type, packing.documents, remedy)
+    tokens = write_document_ends(packing.output, chunks, packing.token_type)
+    # Now, while what was written is still in memory.
+    paths = [packing.output / name for name in (INDEX, *(chunk.filename for chunk in chunks))]
+    paths += [packing.output.with_suffix(ending) for ending in (".ends", ".hashes")]
+    files = {path.relative_to(packing.folder).as_posix(): file_digest(path) for path in paths}
+    write_sealed(packing.marker, {"tokens": tokens, "files": files})
     send(messages, {"packed": [packing.domain, packing.split]})
 
 
@@ -200,5 +239,6 @@ def main() -> None:
         send(messages, {"finished": True})
     except Exception:
         # Not by the log, which may be on the full disk that is the error.
-        send(messages, {"failed": traceback.format_exc()[-_LONGEST_ERROR:]})
+        text = traceback.format_exc()
+        send(messages, {"failed": text[-_LONGEST_ERROR:], "told": told_elsewhere(text)})
         end_group()

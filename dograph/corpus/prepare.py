@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import glob
 import hashlib
@@ -11,29 +10,30 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from dograph.corpus.atomic import flush_folder, flush_tree, read_json, write_json
+from dograph.corpus.atomic import flush_folder, flush_tree
+from dograph.corpus.checksums import file_digest, read_marker, write_sealed
 from dograph.corpus.lock import exclusive
-from dograph.corpus.packer import Packer, PackingFailedError
-from dograph.corpus.packing import CHUNK_BYTES, Packing
+from dograph.corpus.manifest import (
+    FORMAT,
+    MANIFEST,
+    SPLITS,
+    TOKENIZER,
+    DomainEntry,
+    Split,
+)
+from dograph.corpus.packer import Packer
+from dograph.corpus.packing import Packed, Packing, marker_path
+from dograph.corpus.partial import INPUTS, claim_partial, disk_errors
 from dograph.corpus.report import Display, closing_table
 from dograph.corpus.settings import ENVIRONMENT, GPT2_TOKENIZER, TRAIN_TOKENIZER, CorpusSettings
 from dograph.corpus.source import Source, cap_bytes, open_source
-from dograph.corpus.staging import SPLITS, StagedDomain, Staging
-from dograph.corpus.store import (
-    FORMAT,
-    MANIFEST,
-    PARTIAL,
-    TOKENIZER,
-    DomainEntry,
-    Store,
-    fingerprint,
-)
+from dograph.corpus.staging import StagedDomain, Staging
+from dograph.corpus.store import Store, fingerprint
 from dograph.corpus.tokenizer import (
     end_of_text,
     load,
@@ -43,9 +43,10 @@ from dograph.corpus.tokenizer import (
     vocabulary_size,
 )
 from dograph.errors import UserError
-from dograph.file_errors import Refusal, file_errors
+from dograph.file_errors import file_errors
 
-INPUTS = "inputs.json"
+TOKENIZER_MARKER = ".tokenizer.json"
+"""Like no domain's marker."""
 
 
 def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
@@ -88,10 +89,10 @@ def _made(
     def say_waiting() -> None:
         display.note(f"another run is preparing {path}; waiting for it")
 
-    with _disk_errors(path), exclusive(lock_file, say_waiting) as lock:
+    with disk_errors(path), exclusive(lock_file, say_waiting) as lock:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             return _reopen(path, inputs)
-        partial = _claim_partial(path, inputs)
+        partial = claim_partial(path, inputs)
         if not (partial / MANIFEST).exists():
             with display.running():
                 _Build(partial, source, settings, display, lock).run(inputs)
@@ -179,7 +180,8 @@ class _Build:
 
     def _tokenizer(self, domains: list[StagedDomain]) -> Tokenizer:
         path = self._folder / TOKENIZER
-        if not path.exists():
+        marker = self._folder / "packed" / TOKENIZER_MARKER
+        if not path.exists() or read_marker(marker) != {TOKENIZER: file_digest(path)}:
             with self._display.step("tokenizer", None):
                 tokenizer = make_tokenizer(
                     self._settings.tokenizer, self._settings.vocab_size, self._folder, domains
@@ -189,6 +191,7 @@ class _Build:
                 # Not by its own `save`, which raises a bare Exception if the disk is full.
                 beside.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
                 beside.replace(path)
+                write_sealed(marker, {TOKENIZER: file_digest(path)})
         return load(path)
 
     def _tokenise(self, packer: Packer, domains: list[StagedDomain], tokenizer: Tokenizer) -> None:
@@ -202,11 +205,12 @@ class _Build:
                     split=name,
                     parts=split.parts,
                     documents=split.documents,
+                    hashes=split.hashes,
                     token_type=token_type(vocabulary_size(tokenizer)),
                     end_of_text=end_of_text(tokenizer),
                     workers=self._settings.workers,
                 )
-                if split.parts and not packing.marker.exists():
+                if split.parts and Packed.read(packing.marker) is None:
                     packings.append((packing, split.bytes))
         total = sum(size for _, size in packings)
         begin = time.monotonic()
@@ -219,9 +223,16 @@ class _Build:
 
     def _manifest(self, domains: list[StagedDomain], tokenizer: Tokenizer, inputs: str) -> None:
         hash_of_tokenizer = tokenizer_hash(tokenizer)
+        files = {TOKENIZER: file_digest(self._folder / TOKENIZER)}
+        entries = []
+        for domain in domains:
+            packed = {split: self._packed(domain, split) for split in SPLITS}
+            entries.append(_entry(domain, packed))
+            for each in packed.values():
+                files |= each.files
         Store(
             path=self._folder,
-            domains=tuple(self._entry(domain) for domain in domains),
+            domains=tuple(entries),
             vocab_size=vocabulary_size(tokenizer),
             tokenizer_hash=hash_of_tokenizer,
             fingerprint=fingerprint(
@@ -230,21 +241,27 @@ class _Build:
             end_of_text=end_of_text(tokenizer),
             token_type=token_type(vocabulary_size(tokenizer)),
             inputs=inputs,
+            files=files,
         ).write_manifest()
 
-    def _entry(self, domain: StagedDomain) -> DomainEntry:
-        tokens = {
-            split: (read_json(self._folder / "packed" / f"{domain.name}.{split}.json") or {})
-            for split in SPLITS
-        }
-        return DomainEntry(
-            name=domain.name,
-            documents=domain.train.documents,
-            validation_documents=domain.validation.documents,
-            train_tokens=tokens["train"].get("tokens", 0),
-            validation_tokens=tokens["validation"].get("tokens", 0),
-            bytes=domain.train.bytes,
-        )
+    def _packed(self, domain: StagedDomain, split: str) -> Packed:
+        if not domain.split(split).parts:
+            return Packed(0, {})
+        packed = Packed.read(marker_path(self._folder, domain.name, split))
+        if packed is None:
+            raise RuntimeError(f"{self._folder}: {domain.name}'s {split} split was not packed")
+        return packed
+
+
+def _entry(domain: StagedDomain, packed: dict[Split, Packed]) -> DomainEntry:
+    return DomainEntry(
+        name=domain.name,
+        documents=domain.train.documents,
+        validation_documents=domain.validation.documents,
+        train_tokens=packed["train"].tokens,
+        validation_tokens=packed["validation"].tokens,
+        bytes=domain.train.bytes,
+    )
 
 
 def _reopen(path: Path, inputs: str) -> Store:
@@ -261,21 +278,6 @@ def _reopen(path: Path, inputs: str) -> Store:
     return store
 
 
-def _claim_partial(path: Path, inputs: str) -> Path:
-    """The folder to work in: an interrupted run's if it had the same inputs, else an empty one."""
-    partial = path.with_name(path.name + PARTIAL)
-    if partial.exists() and read_json(partial / INPUTS) != inputs:
-        ours = (partial / INPUTS).exists() or not any(partial.iterdir())
-        if not ours:
-            raise UserError(
-                f"{partial} is not an interrupted preparation of ours; move it away, or set "
-                "corpus.store to another folder."
-            )
-        shutil.rmtree(partial)
-    write_json(partial / INPUTS, inputs)
-    return partial
-
-
 def _seal(partial: Path, path: Path) -> None:
     """Drop what only the making needed, and give the folder its name."""
     for name in ("staged", "packed", "litdata"):
@@ -286,17 +288,3 @@ def _seal(partial: Path, path: Path) -> None:
     # Only now: an interruption before would let the next run take the folder for another's.
     (path / INPUTS).unlink()
     flush_folder(path.parent)
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses, wherever it shows, into an error that says what to do."""
-    then = "prepare again: what is finished is kept"
-    try:
-        with file_errors(path, "corpus.store", then):
-            yield
-    except PackingFailedError as error:
-        # litdata loses a worker's error if only its last write failed.
-        if shutil.disk_usage(path.parent).free >= CHUNK_BYTES:
-            raise
-        raise UserError(Refusal(errno.ENOSPC).told(path, "corpus.store", then)) from error

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from dograph.corpus.document import document_hash
+from dograph.corpus.domain_name import check_domain_name
 from dograph.corpus.environment import EnvironmentSource
 from dograph.corpus.readers import COMPRESSIONS, JSON_LINES, PARQUET, TEXT, readable_stem
 from dograph.corpus.readers import read_documents as read_file
 from dograph.corpus.settings import ENVIRONMENT, CorpusSettings
 from dograph.errors import UserError
-
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
 
 class Source(Protocol):
@@ -149,15 +147,6 @@ def cap_bytes(source: Source, domain: str, settings: CorpusSettings) -> int | No
     if cap is None:
         cap = source.default_megabytes(domain)
     return None if cap is None else max(1, round(cap * 1e6))
-
-
-def check_domain_name(name: str, where: Path | str) -> None:
-    """Refuse names that could leave the store's folder or confuse a command line."""
-    if not _SAFE_NAME.fullmatch(name):
-        raise UserError(
-            f"{where}: '{name}' cannot name a domain; use letters, digits, '_', '-' and single "
-            "dots, beginning with a letter or digit."
-        )
 
 
 def _check_regular(path: Path) -> None:

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import zstandard
 
-from dograph.corpus.atomic import read_json, write_json
+from dograph.corpus.checksums import new_digest, read_marker, write_sealed
 from dograph.corpus.document import document_hash, hash_number, is_validation
-from dograph.corpus.duplicates import SeenDocuments
+from dograph.corpus.duplicates import SeenDocuments, start_again
+from dograph.corpus.strangers import whole_number, with_keys
 from dograph.errors import UserError
 
-SPLITS = ("train", "validation")
 PART_BYTES = 1_000_000
 """Text per part: small enough that two processes share a 2 MB domain evenly."""
 
@@ -37,6 +37,8 @@ class StagedSplit:
     documents: int = 0
     bytes: int = 0
     parts: int = 0
+    hashes: str = ""
+    """Digest of the documents' hashes."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class PartWriter:
         self.documents = self.bytes = self.parts = 0
         self._folder = folder
         self._hashes = (folder / "hashes").open("wb")
+        self._digest = new_digest()
         self._part: BinaryIO | None = None
         self._part_bytes = 0
 
@@ -79,10 +82,13 @@ class PartWriter:
         """Append a document of ``size`` bytes."""
         if self._part is None:
             path = part_path(self._folder, self.parts)
-            self._part = zstandard.ZstdCompressor(level=1).stream_writer(path.open("wb"))
+            compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
+            self._part = compressor.stream_writer(path.open("wb"))
             self.parts += 1
         self._part.write(json.dumps(text).encode() + b"\n")
-        self._hashes.write(hash_number(digest).to_bytes(8, "little"))
+        number = hash_number(digest).to_bytes(8, "little")
+        self._hashes.write(number)
+        self._digest.update(number)
         self.documents += 1
         self.bytes += size
         self._part_bytes += size
@@ -91,7 +97,7 @@ class PartWriter:
 
     def counts(self) -> StagedSplit:
         """What has been written."""
-        return StagedSplit(self.documents, self.bytes, self.parts)
+        return StagedSplit(self.documents, self.bytes, self.parts, self._digest.hexdigest())
 
     def _close_part(self) -> None:
         if self._part is not None:
@@ -105,14 +111,25 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def read_part(path: Path) -> Iterator[str]:
-    """The documents of a part, in order."""
-    with (
-        path.open("rb") as file,
-        zstandard.ZstdDecompressor().stream_reader(file) as reader,
-        io.TextIOWrapper(io.BufferedReader(reader, 2**17), encoding="utf-8") as lines,
-    ):
-        for line in lines:
-            yield json.loads(line)
+    """The documents of a part, in order.
+
+    Raises:
+        UserError: if the part is missing or damaged, naming it and the remedy.
+    """
+    remedy = start_again(path.parents[3])
+    try:
+        with (
+            path.open("rb") as file,
+            zstandard.ZstdDecompressor().stream_reader(file) as reader,
+            io.TextIOWrapper(io.BufferedReader(reader, 2**17), encoding="utf-8") as lines,
+        ):
+            for line in lines:
+                text = json.loads(line)
+                if not isinstance(text, str):
+                    raise ValueError("it holds something other than text")
+                yield text
+    except (FileNotFoundError, ValueError, RecursionError, zstandard.ZstdError) as error:
+        raise UserError(f"{path}: damaged ({error}); {remedy}") from error
 
 
 @dataclass
@@ -154,9 +171,8 @@ class Staging:
                 both splits.
         """
         marker = self._staged / f"{name}.json"
-        done = read_json(marker)
-        if done is not None:
-            staged = _from_json(done)
+        staged = _recalled(marker, name)
+        if staged is not None:
             advance(staged.train.bytes + staged.validation.bytes)
             return staged
         staged, extremes = self._write(name, documents(), cap, self._by_hash, advance)
@@ -175,7 +191,7 @@ class Staging:
             chosen = _one_exception(staged, *extremes)
             staged, _ = self._write(name, documents(), cap, chosen, lambda _: None)
         self._seen.commit()
-        write_json(marker, asdict(staged))
+        write_sealed(marker, asdict(staged))
         return staged
 
     def _by_hash(self, digest: bytes) -> bool:
@@ -219,7 +235,19 @@ def _one_exception(staged: StagedDomain, lowest: bytes, highest: bytes) -> Calla
     return lambda digest: digest != highest
 
 
-def _from_json(value: dict[str, dict[str, int]]) -> StagedDomain:
-    return StagedDomain(
-        str(value["name"]), StagedSplit(**value["train"]), StagedSplit(**value["validation"])
-    )
+def _recalled(marker: Path, name: str) -> StagedDomain | None:
+    """What an earlier run staged, or None if it did not, or its marker is damaged."""
+    facts = read_marker(marker)
+    if facts is None or facts.get("name") != name:
+        return None
+    try:
+        with_keys(facts, set(StagedDomain.__dataclass_fields__), "a domain")
+        return StagedDomain(name, _split(facts["train"]), _split(facts["validation"]))
+    except ValueError:
+        return None
+
+
+def _split(value: Any) -> StagedSplit:
+    facts = with_keys(value, set(StagedSplit.__dataclass_fields__), "a split")
+    counts = {key: whole_number(facts[key], key) for key in ("documents", "bytes", "parts")}
+    return StagedSplit(**counts, hashes=str(facts["hashes"]))

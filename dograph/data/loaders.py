@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from dograph.data.batch import Batch
-from dograph.errors import UserError
+from dograph.errors import UserError, told_elsewhere
 
 _DIED = re.compile(
     r"DataLoader worker \(pid.*\) (is killed by signal: [^.]*|exited unexpectedly)"
@@ -61,16 +61,20 @@ def _watched(iterator: Iterator[Batch]) -> Iterator[Batch]:
 
 @contextmanager
 def loader_errors(workers: int) -> Iterator[None]:
-    """Turns torch's error about a loader process that died into one that says what to do.
+    """Turns torch's errors about loader processes into ones that say what to do.
 
     Args:
         workers: of this run.
 
     Raises:
-        UserError: with the remedy.
+        UserError: for one that died, with the remedy; for a user's mistake that one found, without
+            its traceback.
     """
     try:
         yield
+    except UserError as error:
+        message = told_elsewhere(str(error))
+        raise UserError(message) if message else error from error
     except RuntimeError as error:
         found = _DIED.search(str(error))
         if found is None and not isinstance(error, WorkerDiedError):

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from dograph.checkpoint import FINAL_CHECKPOINT, load_model
-from dograph.corpus.store import TOKENIZER, Store
+from dograph.corpus.manifest import TOKENIZER
+from dograph.corpus.store import Store
 from dograph.corpus.tokenizer import tokenizer_hash
 from dograph.errors import UserError
 from dograph.evaluation.options import check_positive

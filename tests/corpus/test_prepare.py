@@ -32,16 +32,11 @@ def stored_tokens(store, domain, split):
 
 
 def content(store):
-    """Every file of a store but for the times that litdata notes."""
+    """Every file of a store."""
     files = {}
     for path in sorted(store.path.rglob("*")):
         if path.is_file():
-            data = path.read_bytes()
-            if path.name == "index.json":
-                index = json.loads(data)
-                del index["updated_at"]
-                data = json.dumps(index).encode()
-            files[str(path.relative_to(store.path))] = data
+            files[str(path.relative_to(store.path))] = path.read_bytes()
     return files
 
 
