@@ -209,7 +209,8 @@ class LanguageModel(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores them."""
-        self.skipped = torch.tensor(checkpoint.get("skipped_steps", [0.0, 0.0]))
+        total, in_a_row = checkpoint.get("skipped_steps", [0.0, 0.0])
+        self.skipped = torch.tensor([float(total), float(in_a_row)])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Fused AdamW with decay on matrices only, linear warm-up, cosine."""

@@ -36,7 +36,13 @@ from dograph.report.progress import StepProgressBar
 from dograph.report.summary import RunSummary, print_summary
 from dograph.report.tensorboard import MixtureReport
 from dograph.run_folder import checkpoint_to_resume, claimed, place_for
-from dograph.saving import AtomicCheckpoints, CheckpointSaver, Interrupted, remove_partial
+from dograph.saving import (
+    AtomicCheckpoints,
+    CheckpointSaver,
+    Interrupted,
+    remove_partial,
+    restore_errors,
+)
 
 SHARDED = ("fsdp", "model_parallel", "modelparallel", "deepspeed")
 """Strategies that write their own checkpoints, in parts."""
@@ -126,7 +132,8 @@ def train(
     with file_errors(folder, "runs", GOES_ON), loader_errors(data.workers):
         if trainer.is_global_zero:
             settle_event_files(folder)
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with restore_errors(checkpoint, saver):
+            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         trainer.save_checkpoint(folder / FINAL_CHECKPOINT, weights_only=False)
     if stops and saver.asked_to_stop(trainer):
         raise Interrupted(folder / FINAL_CHECKPOINT, finished=True)

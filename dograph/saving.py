@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -17,12 +17,14 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from dograph.checkpoint import FOLDER, newest_checkpoints, read_checkpoint
+from dograph.checkpoint import FOLDER, newest_checkpoints, read_checkpoint, steps_done
 from dograph.corpus.atomic import flush_folder
 from dograph.errors import UserError
 from dograph.file_errors import refusal
 
 PARTIAL = ".partial"
+RESTORING = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError)
+"""Errors that content of a wrong shape or type makes where it is restored."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals on which a run saves a checkpoint and stops; schedulers send the last ahead of time."""
 
@@ -95,6 +97,11 @@ class CheckpointSaver(Callback):
     on from there has it behind itself. The newest ``kept`` checkpoints stay. On a second signal
     the run stops at once. Every rank saves and stops at the same step.
 
+    Attributes:
+        received: whether a signal asks to stop.
+        began: whether a batch has been trained on, so that a checkpoint to go on from has shown
+            itself to fit.
+
     Args:
         folder: where checkpoints go.
         every: optimiser steps between two, ≥ 1.
@@ -104,14 +111,22 @@ class CheckpointSaver(Callback):
 
     def __init__(self, folder: Path, every: int, minutes: float, kept: int) -> None:
         self.folder, self.every, self.minutes, self.kept = folder, every, minutes, kept
-        self.received = False
+        self.received = self.began = False
         self._before: dict[signal.Signals, Any] = {}
         self._step = 0
         self._due = False
         self._saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes over the signals."""
+        """Takes over the signals.
+
+        Raises:
+            UserError: if what was restored is of another step than its checkpoint says.
+        """
+        if trainer.ckpt_path is not None:
+            said = steps_done(Path(trainer.ckpt_path))
+            if said != trainer.global_step:
+                raise UserError(f"it says step {said}, but its parts are of {trainer.global_step}")
         self._step, self._due, self._saved_at = trainer.global_step, False, time.monotonic()
         self.folder = trainer.strategy.broadcast(self.folder)
         for kind in STOPPING:
@@ -139,6 +154,7 @@ class CheckpointSaver(Callback):
         batch_idx: int,
     ) -> None:
         """Saves once a step is whole; a run at its last step just ends."""
+        self.began = True
         if trainer.global_step == self._step:  # more micro-batches to come
             return
         self._step = trainer.global_step
@@ -185,6 +201,34 @@ class CheckpointSaver(Callback):
         for kind, handler in self._before.items():
             signal.signal(kind, handler)
         self._before = {}
+
+
+@contextmanager
+def restore_errors(checkpoint: Path | None, saver: CheckpointSaver) -> Iterator[None]:
+    """Turns what goes wrong with a checkpoint, up to the first batch, into an error that names it.
+
+    What it holds may be from another model, another version, or from a stranger.
+
+    Args:
+        checkpoint: to go on from; None where there is none.
+        saver: knows when a batch has been trained on.
+
+    Raises:
+        UserError: with the file and the remedy.
+    """
+    try:
+        yield
+    except UserError as error:
+        if checkpoint is None or saver.began or str(checkpoint) in str(error):
+            raise
+        raise UserError(f"{checkpoint}: {error}") from error
+    except RESTORING as error:
+        if checkpoint is None or saver.began:
+            raise
+        raise UserError(
+            f"{checkpoint}: does not fit this run ({type(error).__name__}: {error}); delete it to "
+            "go on from the one before, or go on with the recipe that it was made by"
+        ) from error
 
 
 def validates_after(trainer: Trainer) -> bool:

@@ -17,7 +17,7 @@ from dograph.data.domains import DomainSequences, MixtureDataset, as_read
 from dograph.data.loaders import PatientLoader
 from dograph.data.sampler import Draw, MixtureSampler
 from dograph.errors import UserError
-from dograph.mixers.base import BaseMixer
+from dograph.mixers.base import BaseMixer, on_simplex
 from dograph.mixers.fixed import Stratified
 from dograph.mixers.seen import Signal
 
@@ -264,4 +264,6 @@ class DataMixer(LightningDataModule):
                     "same recipe, or start a new run"
                 )
         self.mixer.load_state_dict(state["mixer"])
+        for name in ("weights", "sampling_weights"):
+            on_simplex(getattr(self.mixer, name), f"{type(self.mixer).__name__}.{name}")
         self.sampler.load_state_dict(state["sampler"])

@@ -44,8 +44,19 @@ class DomainPass:
         self.seed, self.domain = seed, domain
         self.seek(0, 0)
 
+    @property
+    def bound(self) -> int:
+        """One more than the largest index, reserved ones included."""
+        return int(self._bounds[-1])
+
     def seek(self, epoch: int, cursor: int) -> None:
-        """Goes to the ``cursor``-th draw of an epoch."""
+        """Goes to the ``cursor``-th draw of an epoch.
+
+        Raises:
+            UserError: if an epoch is shorter.
+        """
+        if not 0 <= cursor <= self.length:
+            raise UserError(f"domain {self.domain} has {self.length} draws an epoch, not {cursor}")
         self.epoch, self.cursor = epoch, cursor
         self._chunks = self._permutation(len(self.chunk_lengths))
         self._ends = np.cumsum(self.chunk_lengths[self._chunks])

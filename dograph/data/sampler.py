@@ -194,7 +194,12 @@ class MixtureSampler(Sampler[list[Pick]]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where ``state_dict`` was taken; batches not yet trained come again."""
+        """Continues where ``state_dict`` was taken; batches not yet trained come again.
+
+        Raises:
+            UserError: for a state that no sampler of these domains could have.
+        """
+        self._check_state(state)
         self.generator.bit_generator.state = state["generator"]
         self.weights = np.array(state["weights"])
         self.credit = np.array(state["credit"])
@@ -204,3 +209,27 @@ class MixtureSampler(Sampler[list[Pick]]):
         self.handed_out = deque([(d, i) for d, i in batch] for batch in state["handed_out"])
         self.trained = int(state["trained"])
         self.realised = np.array(state["realised"], dtype=np.int64)
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        count, lengths = len(self.passes), [domain_pass.bound for domain_pass in self.passes]
+        weights = [state["weights"], *(scheduled for _, scheduled in state["scheduled"])]
+        picks = [pick for batch in state["handed_out"] for pick in batch]
+        for what, good in (
+            ("weights", all(_is_mixture(row, count) for row in weights)),
+            ("credit", np.isfinite(np.array(state["credit"], float)).all()),
+            ("credit", len(state["credit"]) == count),
+            ("realised", len(state["realised"]) == count and min(state["realised"]) >= 0),
+            ("realised", sum(state["realised"]) == state["trained"] * self.batch_size),
+            ("passes", all(epoch >= 0 <= cursor for epoch, cursor in state["passes"])),
+            ("handed_out", all(len(batch) == self.batch_size for batch in state["handed_out"])),
+            ("handed_out", all(0 <= s < count and 0 <= i < lengths[s] for s, i in picks)),
+        ):
+            if not good:
+                raise UserError(
+                    f"the sampler's {what} in the checkpoint fit no sampler of this run"
+                )
+
+
+def _is_mixture(weights: Sequence[float], domains: int) -> bool:
+    values = np.array(weights, float)
+    return values.shape == (domains,) and bool((values >= 0).all()) and abs(values.sum() - 1) < 1e-6

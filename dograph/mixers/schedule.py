@@ -357,9 +357,21 @@ class DoGraphSchedule(BaseMixer):
         super().set_extra_state(state)
         self.recent.load_state_dict(state["window"])
         self.tracked.load_state_dict(state["tracked"])
+        self._check_state(state)
         self.targets = state["targets"]
         self.look_ahead.load_state_dict(state["look_ahead"])
         self.record = list(state["record"])
         self.solver.failures = int(state["failures"])
         self.graph = None if state["graph"] is None else DomainGraph(**state["graph"])
         self.graph_domain = state["graph_domain"]
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        """Raises UserError for what would only fail at the next update, or in a figure."""
+        targets = isinstance(state["targets"], Tensor | None)
+        records = all(
+            len(entry["numbers"]) == len(entry["clusters"])
+            and all(isinstance(entry[key], dict) for key in ("terms", "scalars", "diagnostics"))
+            for entry in state["record"]
+        )
+        if not targets or not records:
+            raise UserError("DoGraphSchedule's state in the checkpoint is none of this mixer")

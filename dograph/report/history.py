@@ -133,6 +133,10 @@ class MixtureHistory:
         self.realised = [np.array(row, float) for row in points["realised"]]
         self.effective = [np.array(row, float) for row in points["effective"]]
         self.validations = [Validation(**validation) for validation in points["validations"]]
+        for name in ("weights", "realised", "effective"):
+            rows = getattr(self, name)
+            if len(rows) != len(self.steps) or any(len(row) != len(self.domains) for row in rows):
+                raise ValueError(f"{name} has not a value for every domain at every step")
 
     def state_dict(self) -> dict[str, Any]:
         """Plain lists and numbers."""

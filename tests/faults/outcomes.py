@@ -52,7 +52,9 @@ def outcome(folder):
 
 
 def differing(left, right, name=""):
-    """Dotted names in which two outcomes differ, to the bit."""
+    """Dotted names in which two outcomes differ, to the bit; what a clock measures may."""
+    if name.endswith(".solver_milliseconds"):
+        return []
     if isinstance(left, dict):
         keys = dict.fromkeys([*left, *right])
         return [

@@ -1,0 +1,199 @@
+"""Damaged and forged checkpoints: found, or gone on from to the bit; never a traceback."""
+
+import copy
+import math
+import os
+import shutil
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from attempts import attempt
+from outcomes import differing, outcome
+
+from dograph.checkpoint import read_checkpoint
+from dograph.errors import UserError
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+VALUES = [
+    *(None, True, -1, 0, 1, 7, 2**31, 2**63, 1e300, float("nan"), float("inf"), "", "x", "../x"),
+    *([], {}, [1], {"a": 1}, (1, 2), torch.tensor(float("nan")), torch.zeros(3), torch.zeros(0)),
+    *(torch.full((16, 16), math.inf), torch.zeros(2, dtype=torch.int64)),
+]
+MIXERS = {
+    "Stratified": "",
+    "DoGraph": "{clusters: 3, window: 2}",
+    "DoGraphSchedule": "{clusters: 3, interval: 2, observed: 1, held_out: 4, probe: 2}",
+    "DoReMiOnline": "{step_size: 0.5}",
+    "DoGEOnline": "{}",
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory, corpus_settings, store):
+    """By mixer: a recipe, what its run leaves, and the run as killed after its third checkpoint."""
+    made = {}
+    for mixer, arguments in MIXERS.items():
+        folder = tmp_path_factory.mktemp(mixer)
+        recipe = folder / "recipe.yaml"
+        recipe.write_text(
+            f"name: run\nmixer: {{class_path: dograph.mixers.{mixer}"
+            + (f", init_args: {arguments}}}\n" if arguments else "}\n")
+            + "model: {config: {n_layer: 1, n_embd: 16, n_head: 2}, warmup: 2}\n"
+            "data: {context: 16, batch_size: 8, validation_sequences: 4}\n"
+            "trainer: {accelerator: cpu, max_steps: 8, val_check_interval: 4,\n"
+            "  log_every_n_steps: 4, enable_progress_bar: false, enable_model_summary: false}\n"
+            "report: {every: 2, figures_every: 0, checkpoint_every: 2, checkpoints_kept: 3}\n"
+            f"corpus: {{source: {corpus_settings.source}, store: {corpus_settings.store},\n"
+            "  vocab_size: 300, validation_fraction: 0.2}\n"
+        )
+        first = attempt(["run", str(recipe)], folder / "log")
+        assert first.code == 0, first.text
+        run = folder / "runs" / "run" / "seed_0"
+        whole = outcome(run)
+        for name in ("summary.json", "checkpoints/final.ckpt", "history.json"):
+            (run / name).unlink()
+        assert {path.name for path in (run / "checkpoints").iterdir()} == {
+            "step=2.ckpt",
+            "step=4.ckpt",
+            "step=6.ckpt",
+        }
+        made[mixer] = (recipe, whole, run)
+    return made
+
+
+def again(interrupted, mixer, folder):
+    """A copy of a killed run, and the newest checkpoint in it."""
+    recipe, whole, run = interrupted[mixer]
+    folder.mkdir()
+    shutil.copyfile(recipe, folder / "recipe.yaml")
+    shutil.copytree(run, folder / "runs" / "run" / "seed_0")
+    return whole, folder / "runs" / "run" / "seed_0"
+
+
+def damage(content, chance):
+    """Bytes that a disk, a network or a hand might leave."""
+    kind = chance.choice(["flip", "flip", "truncate", "zeros", "double", "insert", "swap", "empty"])
+    at = chance.randrange(len(content))
+    if kind == "flip":
+        for _ in range(chance.choice([1, 1, 8])):
+            at = chance.randrange(len(content))
+            flipped = content[at] ^ (1 << chance.randrange(8))
+            content = content[:at] + bytes([flipped]) + content[at + 1 :]
+        return content
+    if kind == "swap":
+        other = chance.randrange(len(content))
+        low, high = sorted((at, other))
+        return content[:low] + content[high:] + content[low:high]
+    size = chance.randint(1, 4096)
+    return {
+        "truncate": content[:at],
+        "zeros": content[:at] + bytes(len(content[at : at + size])) + content[at + size :],
+        "double": content + content,
+        "insert": content[:at] + os.urandom(size) + content[at:],
+        "empty": b"",
+    }[kind]
+
+
+def test_damaged_bytes_are_found_or_harmless(interrupted, tmp_path, chance):
+    newest = interrupted["DoGraph"][2] / "checkpoints" / "step=6.ckpt"
+    content, expected = newest.read_bytes(), read_checkpoint(newest)
+    path, counts = tmp_path / "step=6.ckpt", Counter()
+    for _ in range(300):
+        path.write_bytes(damage(content, chance))
+        try:
+            found = read_checkpoint(path)
+        except UserError as error:
+            assert str(path) in str(error)
+            counts["refused"] += 1
+        else:
+            assert not differing(expected, found)
+            counts["harmless"] += 1
+    print(f"300 checkpoints with damaged bytes: {dict(counts)}, 0 with another end")
+    assert counts["refused"] > 200
+
+
+def test_a_run_goes_on_from_the_one_before_a_damaged_one(interrupted, tmp_path, chance):
+    def tried(number):
+        mixer = list(MIXERS)[number % len(MIXERS)]
+        whole, run = again(interrupted, mixer, tmp_path / str(number))
+        damaged = chance.sample(["step=6.ckpt", "step=4.ckpt", "step=2.ckpt"], chance.randint(1, 2))
+        for name in damaged:
+            path = run / "checkpoints" / name
+            path.write_bytes(damage(path.read_bytes(), chance))
+        result = attempt(["run", "recipe.yaml"], tmp_path / str(number) / "log")
+        assert result.code == 0, (mixer, damaged, result.text)
+        assert not differing(whole, outcome(run)), (mixer, damaged, result.text)
+        return "warned" if "is damaged" in result.text else "silent"
+
+    counts = Counter(map(tried, range(20)))
+    print(f"20 runs with damaged checkpoints, all equal in the end: {dict(counts)}")
+    assert counts["warned"] > 5
+
+
+def places(node, path=()):
+    """Paths of all values of nested mappings and lists."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+def forge(checkpoint, chance):
+    """The same file with one value changed or gone; its checksums fit. Returns what was done."""
+    content = torch.load(checkpoint, weights_only=True)
+    top = chance.choice(list(content))  # else most would be parameters
+    below = (
+        [(top, *path) for path in places(content[top])] if isinstance(content[top], dict) else []
+    )
+    path = chance.choice([(top,), *below])
+    node = content
+    for key in path[:-1]:
+        node = node[key]
+    if chance.random() < 0.2:
+        del node[path[-1]]
+        done = "delete"
+    else:
+        node[path[-1]] = copy.deepcopy(chance.choice(VALUES))
+        done = f"{node[path[-1]]!r}"[:40]
+    torch.save(content, checkpoint)
+    return f"{'.'.join(map(str, path))} = {done}"
+
+
+def test_forged_checkpoints_are_refused_or_trained_on(interrupted, tmp_path, chance):
+    count = int(os.environ.get("DOGRAPH_MUTANTS", "120"))
+    made = []
+    for number in range(count):
+        mixer = list(MIXERS)[number % len(MIXERS)]
+        folder = tmp_path / str(number)
+        _, run = again(interrupted, mixer, folder)
+        made.append((folder, run, f"{mixer} {forge(run / 'checkpoints' / 'step=6.ckpt', chance)}"))
+
+    def tried(one):
+        folder, run, done = one
+        result = attempt(["run", "recipe.yaml"], folder / "log")
+        return f"{done}: {wrong(run, result)}\n{result.text[-1200:]}", result, wrong(run, result)
+
+    with ThreadPoolExecutor(2) as threads:
+        ends = list(threads.map(tried, made))
+    bad = [text for text, _, fault in ends if fault]
+    counts = Counter("trained" if result.code == 0 else "refused" for _, result, _ in ends)
+    print(f"{count} forged checkpoints: {dict(counts)}, {len(bad)} with another end")
+    assert not bad, "\n\n".join(bad)
+
+
+def wrong(run, result):
+    """What is wrong with how a run ended, or nothing."""
+    if result.code != 0:
+        return None if result.refused else f"exit code {result.code}"
+    if "Traceback" in result.text:
+        return "a traceback beside success"
+    final = torch.load(run / "checkpoints" / "final.ckpt", weights_only=True)
+    sampler = final["DataMixer"]["sampler"]
+    if (final["global_step"], sampler["trained"], sum(sampler["realised"])) != (8, 8, 64):
+        return f"{final['global_step']} steps, {sampler['trained']} batches"
+    if not all(value.isfinite().all() for value in final["state_dict"].values()):
+        return "parameters that are not finite"
+    return None
