@@ -26,6 +26,7 @@ from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.file_errors import file_errors
+from dograph.memory import memory_errors
 from dograph.mixing import MixingCallback
 from dograph.model import LanguageModel, build_network, check_schedule, takes
 from dograph.numerics import NumericsWatch
@@ -35,7 +36,7 @@ from dograph.report.event_files import settle_event_files
 from dograph.report.progress import StepProgressBar
 from dograph.report.summary import RunSummary, print_summary
 from dograph.report.tensorboard import MixtureReport
-from dograph.run_folder import checkpoint_to_resume, claimed, place_for
+from dograph.run_folder import check_inside, checkpoint_to_resume, claimed, place_for
 from dograph.saving import (
     AtomicCheckpoints,
     CheckpointSaver,
@@ -76,9 +77,12 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
     else:
         digest = digest_of(run_inputs(recipe.composition.values, prepare(recipe.corpus)))
         folder = place_for(recipe.runs / recipe.name, recipe.seed, digest)
-    with file_errors(folder, "runs", GOES_ON), claimed(folder):
+    with file_errors(folder, "runs", GOES_ON), claimed(folder), memory_errors():
+        check_inside(folder)
         remove_partial(folder)
         if resume is None:
+            if place_for(recipe.runs / recipe.name, recipe.seed, digest) != folder:
+                raise UserError(f"{folder}: another command was quicker; give this one again")
             checkpoint = newest_sound(folder, below=steps)
         if checkpoint is not None:
             say(f"goes on from {checkpoint}")
@@ -126,7 +130,8 @@ def train(
     trainer = build_trainer(recipe, logger, own_callbacks)
     recipe.mixer.check(data.batch_size * trainer.world_size)
     store = prepare(recipe.corpus)
-    trainer.callbacks += [Provenance(folder, recipe, store), *callbacks]  # type: ignore[attr-defined]
+    # Provenance comes last: until it is written, a run has not begun.
+    trainer.callbacks += [*callbacks, Provenance(folder, recipe, store)]  # type: ignore[attr-defined]
     seed_everything(recipe.seed, workers=True, verbose=False)
     model = build_model(recipe, store, data.context)
     with file_errors(folder, "runs", GOES_ON), loader_errors(data.workers):

@@ -41,15 +41,23 @@ def place_for(parent: Path, seed: int, digest: str) -> Path:
 
 
 def free_folder(parent: Path, name: str) -> Path:
-    """``parent/name``, or the first of ``name_1``, ``name_2`` … in which nothing has begun.
-
-    A start that ended before it could write where its run came from has begun nothing.
-    """
+    """``parent/name``, or the first of ``name_1``, ``name_2`` … in which nothing has begun."""
     folder, count = parent / name, 0
-    while folder.exists() and not all(map(_before_facts, folder.iterdir())):
+    while not is_free(folder):
         count += 1
         folder = parent / f"{name}_{count}"
     return folder
+
+
+def is_free(folder: Path) -> bool:
+    """Whether nothing has begun in a folder.
+
+    A start that ended before it could write where its run came from has begun nothing.
+    """
+    return not folder.exists() or all(
+        path.name in (LOCK, RECIPE) or path.match("*.new") or path.match(EVENT_FILES)
+        for path in folder.iterdir()
+    )
 
 
 @contextmanager
@@ -73,6 +81,21 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_inside(folder: Path) -> None:
+    """Checks that what a run writes to stays in its folder.
+
+    Raises:
+        UserError: for a symbolic link in it that leads elsewhere, which a stranger may have made.
+    """
+    home = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise UserError(
+                f"{path}: a link that leads out of the run's folder to {path.resolve()}: put the "
+                "files themselves there, or set runs to where they shall go"
+            )
+
+
 def checkpoint_to_resume(folder: Path, steps: int) -> Path:
     """The newest sound checkpoint of a run that is named to be gone on with.
 
@@ -88,10 +111,6 @@ def checkpoint_to_resume(folder: Path, steps: int) -> Path:
             f"{checkpoint}: this run has done its {done} steps: raise trainer.max_steps to go on"
         )
     return checkpoint
-
-
-def _before_facts(path: Path) -> bool:
-    return any(path.match(name) for name in (LOCK, RECIPE, f"{FACTS}.new", EVENT_FILES))
 
 
 def _digest(folder: Path) -> object:

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from dograph.checkpoint import FINAL_CHECKPOINT
 from dograph.corpus.atomic import read_json, write_json
 from dograph.report.summary import FILE_NAME, RunSummary, read_summary
+from dograph.run_folder import is_free
 
 RECORD = "stage.json"
 """In a stage's folder: its inputs, and whether it is finished."""
@@ -74,7 +75,7 @@ def find_run(experiment: Path, label: str, digest: str, inputs: Mapping[str, Any
         inputs: to say what has changed.
     """
     found, count = Found(experiment / label), 0
-    while found.folder.exists():
+    while not is_free(found.folder):
         record = read_record(found.folder)
         if record.get("stage") == label and record.get("digest") == digest:
             gone = [name for name in LEAVES if not (found.folder / name).exists()]

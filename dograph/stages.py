@@ -17,6 +17,7 @@ from dograph.corpus.atomic import write_json
 from dograph.corpus.lock import exclusive
 from dograph.corpus.prepare import prepare
 from dograph.errors import UserError
+from dograph.memory import memory_errors
 from dograph.provenance import RECIPE, digest_of, run_inputs
 from dograph.recipe import Recipe, check, check_section, located
 from dograph.report.summary import (
@@ -26,7 +27,7 @@ from dograph.report.summary import (
     total_cost,
 )
 from dograph.run import check_buildable, train
-from dograph.run_folder import is_first_rank
+from dograph.run_folder import check_inside, claimed, is_first_rank
 from dograph.saving import Interrupted, remove_partial
 from dograph.stage_record import Artefacts, StageRecord, find_run
 
@@ -251,9 +252,11 @@ class Experiment:
         else:
             self._say(f"stage {label}: runs in {found.folder}{because}")
         mark = StageRecord(found.folder, {"stage": label, "digest": digest, **inputs})
-        remove_partial(found.folder)
+        check_inside(found.folder)
         try:
-            summary = train(recipe, found.folder, checkpoint, [mark], stops=True)
+            with claimed(found.folder), memory_errors():
+                remove_partial(found.folder)
+                summary = train(recipe, found.folder, checkpoint, [mark], stops=True)
         except Interrupted as interruption:
             if interruption.finished and is_first_rank():
                 mark.write(finished=True)

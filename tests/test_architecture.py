@@ -16,6 +16,7 @@ ORDER = [
     "graph",
     "mixers",
     "data",
+    "memory",
     "model",
     "checkpoint",
     "reference",

@@ -18,6 +18,7 @@ examples:
   lightning run recipes/dograph_gpt2.yaml
   lightning run recipes/dograph_gpt2.yaml trainer.max_steps=20 mixer.init_args.clusters=4
   lightning run recipes/dograph_gpt2.yaml --resume runs/dograph_gpt2/seed_0
+  lightning run my_recipe.yaml --mixers my_mixers.py
   lightning run recipes/doremi_gpt2.yaml stages.proxy.trainer.max_steps=100 --stage proxy
 
 A run that was stopped or killed goes on from its newest checkpoint when the same command is given

@@ -196,7 +196,7 @@ def test_a_mixer_of_ones_own_runs_by_its_import_path(store, corpus_settings, tmp
     )
     overrides = small(corpus_settings, tmp_path / "runs")
     subprocess.run(
-        [sys.executable, "-m", "dograph", "run", str(recipe), *overrides],
+        [sys.executable, "-m", "dograph", "run", "mine.yaml", *overrides, "--mixers", "."],
         cwd=tmp_path,
         check=True,
         timeout=120,
