@@ -288,7 +288,8 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
     steps = ["trainer.max_steps=120", "trainer.val_check_interval=120"]
     more = ["data.workers=2", "data.batch_size=8", "trainer.accumulate_grad_batches=2"]
     overrides = small(corpus_settings, tmp_path, *steps, *more)
-    assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path, tmp_path))
+    words = [*overrides, "--mixers", "."]
+    assert_same_end(*interrupt_and_resume(recipe, words, tmp_path, tmp_path))
 
 
 @pytest.mark.slow

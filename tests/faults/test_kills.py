@@ -4,12 +4,30 @@ from collections import Counter
 
 import pytest
 from lives import Lives
-from outcomes import arguments, differing, outcome
+from outcomes import ROOT, arguments, differing, outcome
+
+from dograph.composition import stage_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+TARGETS = (None, "training", "checkpointing", None, "evaluating", "checkpointing")
+CLUSTERS = "mixer.init_args.clusters=4"
+SCHEDULE = "{clusters: 4, interval: 4, observed: 2, held_out: 4, probe: 2}"
+OTHERS = {
+    "uniform_gpt2": [],
+    "proportional_gpt2": [],
+    "temperature_gpt2": [],
+    "dynamic_loss_gpt2": ["mixer.init_args.warmup=4"],
+    "doremi_online_gpt2": [],
+    "doge_online_gpt2": [],
+    "dograph_anchored_gpt2": [CLUSTERS],
+    "dograph_schedule_gpt2": [f"mixer.init_args={SCHEDULE}"],
+    "doge_gpt2": [],
+    "dograph_proxy_gpt2": [f"stages.proxy.mixer.init_args={SCHEDULE}"],
+}
+"""Recipes beside the two that are killed most, with what a short run needs."""
 
 
-def kill_until(count, name, steps, folders, settings, tmp_path, chance, *more):
+def kill_until(count, name, steps, folders, settings, tmp_path, chance, *more, targets=TARGETS):
     """Chains of killed lives until there were ``count`` kills; each is compared with no kill."""
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -19,7 +37,6 @@ def kill_until(count, name, steps, folders, settings, tmp_path, chance, *more):
     while len(kills) < count:
         place = tmp_path / f"chain_{chain}"
         place.mkdir()
-        targets = [None, "training", "checkpointing", None, "evaluating", "checkpointing"]
         lives = Lives(arguments(name, settings, place, steps, *more), place / "log", chance)
         lives.run(["preparing", *chance.sample(targets, len(targets))])
         for folder, before in expected.items():
@@ -35,7 +52,7 @@ def kill_until(count, name, steps, folders, settings, tmp_path, chance, *more):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_of_dograph_survives(corpus_settings, tmp_path, chance, workers):
-    more = [f"data.workers={workers}", "mixer.init_args.clusters=4"]
+    more = [f"data.workers={workers}", CLUSTERS]
     kills = kill_until(18, "dograph_gpt2", 64, ["seed_0"], corpus_settings, tmp_path, chance, *more)
     for phase in ("preparing", "training", "checkpointing", "evaluating"):
         assert kills[phase], phase
@@ -45,3 +62,23 @@ def test_doremis_three_stages_survive(corpus_settings, tmp_path, chance):
     folders = ["seed_0/reference", "seed_0/proxy", "seed_0/main"]
     kills = kill_until(12, "doremi_gpt2", 24, folders, corpus_settings, tmp_path, chance)
     assert kills["training"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_recipe_survives(name, corpus_settings, tmp_path, chance):
+    stages = ["/proxy", "/main"] if stage_names(ROOT / "recipes" / f"{name}.yaml") else [""]
+    folders = [f"seed_0{stage}" for stage in stages]
+    more = [f"data.workers={chance.choice([0, 2])}", *OTHERS[name]]
+    targets = ("training", "checkpointing", None)
+    kills = kill_until(
+        3, name, 24, folders, corpus_settings, tmp_path, chance, *more, targets=targets
+    )
+    assert kills.total() >= 3
+
+
+def test_every_recipe_is_killed():
+    assert {path.stem for path in (ROOT / "recipes").glob("*.yaml")} == {
+        *OTHERS,
+        "dograph_gpt2",
+        "doremi_gpt2",
+    }
