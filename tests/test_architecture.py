@@ -10,6 +10,8 @@ ROOT = Path(__file__).parent.parent
 # Data goes down this list; a part imports only from itself and from parts above it.
 ORDER = [
     "errors",
+    "recipe_limits",
+    "records",
     "file_errors",
     "corpus",
     "signals",
@@ -24,7 +26,6 @@ ORDER = [
     "mixing",
     "evaluation",
     "report",
-    "recipe_limits",
     "composition",
     "recipe_classes",
     "recipe",

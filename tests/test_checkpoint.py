@@ -5,16 +5,17 @@ import os
 import pickle
 import random
 import signal
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from dograph.checkpoint import is_sound, newest_sound, read_checkpoint, steps_done
+from dograph.checkpoint import FOLDER, is_sound, newest_sound, read_checkpoint, steps_done
 from dograph.corpus.lock import exclusive
 from dograph.errors import UserError
 from dograph.provenance import FACTS
-from dograph.run_folder import claimed, free_folder, place_for
+from dograph.run_folder import check_inside, claimed, free_folder, place_for
 from dograph.saving import PARTIAL, AtomicCheckpoints
 
 
@@ -139,3 +140,35 @@ def test_a_lock_is_dropped_by_a_process_that_dies(tmp_path):
 
     with exclusive(path, refuse):
         assert f"process {os.getpid()}" in path.read_text()
+
+
+def test_a_runs_folder_has_no_way_out(tmp_path):
+    inside, outside = tmp_path / "seed_0", tmp_path / "elsewhere"
+    (inside / "checkpoints").mkdir(parents=True)
+    outside.mkdir()
+    (inside / "latest").symlink_to("checkpoints")
+    check_inside(inside)
+    (inside / "reproduced").symlink_to(outside)
+    with pytest.raises(UserError, match=r"reproduced: a link that leads out of the run's folder"):
+        check_inside(inside)
+
+
+def test_sharded_checkpoints_count_by_their_names(tmp_path):
+    for step in (20, 100):
+        (tmp_path / FOLDER / f"step={step}.ckpt").mkdir(parents=True)
+    assert newest_sound(tmp_path).name == "step=100.ckpt"
+    assert newest_sound(tmp_path, below=100).name == "step=20.ckpt"
+    assert steps_done(tmp_path / FOLDER / "step=20.ckpt") == 20
+    with pytest.raises(UserError, match="sharded checkpoint; make one file of it"):
+        read_checkpoint(tmp_path / FOLDER / "step=20.ckpt")
+
+
+def test_a_checkpoint_that_could_expand_without_end_is_none(tmp_path):
+    path = save(tmp_path / "a.ckpt", 1)
+    with zipfile.ZipFile(path) as whole:
+        parts = {part.filename: whole.read(part) for part in whole.infolist()}
+    with zipfile.ZipFile(tmp_path / "b.ckpt", "w", zipfile.ZIP_DEFLATED) as squeezed:
+        for name, content in parts.items():
+            squeezed.writestr(name, content)
+    assert is_sound(path)
+    assert not is_sound(tmp_path / "b.ckpt")

@@ -57,8 +57,15 @@ class ComparedRun:
 
     @cached_property
     def history(self) -> MixtureHistory:
-        """Validations and weights over the run."""
-        return MixtureHistory.read(self.final)
+        """Validations and weights over the run.
+
+        Raises:
+            UserError: if it is missing, damaged, or of other domains than the summary.
+        """
+        history = MixtureHistory.read(self.final)
+        if set(history.domains) != {domain.name for domain in self.summary.domains}:
+            raise UserError(f"{self.final}: history and summary have not the same domains")
+        return history
 
     @cached_property
     def losses(self) -> dict[str, float]:

@@ -26,11 +26,17 @@ def as_text(value: Any) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The value `write_json` wrote, or None if there is no such file."""
+    """The value `write_json` wrote, or None if there is no such file.
+
+    Raises:
+        ValueError: if the file is no JSON, or nested deeper than anything we write.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except RecursionError as error:
+        raise ValueError("nested too many levels deep") from error
 
 
 def flush_tree(folder: Path) -> None:

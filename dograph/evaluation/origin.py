@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf.errors import OmegaConfBaseException
 
 from dograph.checkpoint import FINAL_CHECKPOINT
 from dograph.corpus.atomic import read_json
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
+from dograph.recipe_limits import load_bounded
 
 PROVENANCE, RECIPE, SUMMARY = "provenance.json", "recipe.yaml", "summary.json"
 DATA_KEYS = ("context", "validation_sequences", "batch_size")
@@ -101,12 +103,12 @@ def _data_settings(recipe: Path) -> dict[str, int]:
     parameters = inspect.signature(DataMixer).parameters
     settings: dict[str, Any] = {key: parameters[key].default for key in DATA_KEYS}
     try:
-        given = (yaml.safe_load(recipe.read_text()) or {}).get("data") or {}
+        given = load_bounded(recipe).get("data") or {}
         settings.update({key: given[key] for key in DATA_KEYS if key in given})
         return {key: int(value) for key, value in settings.items()}
     except FileNotFoundError:
         raise UserError(
             f"{recipe} is missing: it says how the run read its corpus; copy it beside {PROVENANCE}"
         ) from None
-    except (yaml.YAMLError, AttributeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{recipe} is damaged: {error}") from error

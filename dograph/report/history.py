@@ -14,6 +14,7 @@ from torch import Tensor
 from dograph.corpus.atomic import read_json, write_json
 from dograph.errors import UserError
 from dograph.mixers.seen import Seen
+from dograph.records import as_record
 
 Floats = npt.NDArray[np.float64]
 HISTORY = "history.json"
@@ -111,7 +112,7 @@ class MixtureHistory:
         path, history = run_folder / HISTORY, cls()
         try:
             history._set_points(read_json(path))
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, OSError) as error:
             what = "is damaged" if path.is_file() else "is missing"
             raise UserError(f"{path} {what}; name the folder of a finished run") from error
         return history
@@ -132,7 +133,7 @@ class MixtureHistory:
         self.weights = [np.array(row, float) for row in points["weights"]]
         self.realised = [np.array(row, float) for row in points["realised"]]
         self.effective = [np.array(row, float) for row in points["effective"]]
-        self.validations = [Validation(**validation) for validation in points["validations"]]
+        self.validations = [as_record(Validation, each) for each in points["validations"]]
         for name in ("weights", "realised", "effective"):
             rows = getattr(self, name)
             if len(rows) != len(self.steps) or any(len(row) != len(self.domains) for row in rows):

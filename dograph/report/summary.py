@@ -14,6 +14,7 @@ import numpy as np
 from dograph.corpus.atomic import read_json, write_json
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
+from dograph.records import as_record
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -301,16 +302,13 @@ def read_summary(run_folder: Path) -> RunSummary:
     path = run_folder / FILE_NAME
     try:
         content = read_json(path)
-        return RunSummary(
-            mixer=content["mixer"],
-            steps=content["steps"],
-            seconds=content["seconds"],
-            flops=content["flops"],
-            domains=tuple(DomainSummary(**domain) for domain in content["domains"].values()),
-            scores={key: content[key] for key in SCORES if content[key] is not None},
-            worst_domain=content["worst_domain"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        given = {
+            key: content[key] for key in ("mixer", "steps", "seconds", "flops", "worst_domain")
+        }
+        given["domains"] = list(content["domains"].values())
+        given["scores"] = {key: content[key] for key in SCORES if content[key] is not None}
+        return as_record(RunSummary, given)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         what = "is damaged or of an earlier version" if path.is_file() else "is missing"
         raise UserError(f"{path} {what}; name the folder of a finished run") from error
 

@@ -1,0 +1,104 @@
+"""Runs of strangers: what reads a run's folder ends with a result or a message."""
+
+import copy
+import json
+import os
+import shutil
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import yaml
+from attempts import attempt
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+COMMANDS = {
+    "compare": ["compare", "runs", "--output", "report"],
+    "export": ["export", "runs/run/seed_0", "--format", "json"],
+    "evaluate": ["evaluate", "runs/run/seed_0", "--resamples", "10"],
+    "run": ["run", "recipe.yaml"],
+}
+FILES = ("summary.json", "history.json", "provenance.json", "recipe.yaml")
+VALUES = [
+    *(None, True, -1, 0, 7, 2**63, 10**400, 1e300, float("nan"), float("inf"), "", "x", "../x"),
+    *("/etc/passwd", "\x1b[31m", "<script>alert(1)</script>", "\0", [], {}, [1], {"a": 1}, [[]]),
+]
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory, corpus_settings, store):
+    """A folder with runs of two mixers, and the recipe of one."""
+    folder = tmp_path_factory.mktemp("two_runs")
+    for name, mixer in (("other", "Stratified"), ("run", "DoReMiOnline")):
+        path = folder / "recipe.yaml"
+        path.write_text(
+            f"name: {name}\nmixer: {{class_path: dograph.mixers.{mixer}}}\n"
+            "model: {config: {n_layer: 1, n_embd: 16, n_head: 2}, warmup: 2}\n"
+            "data: {context: 16, batch_size: 8, validation_sequences: 4}\n"
+            "trainer: {accelerator: cpu, max_steps: 4, val_check_interval: 2,\n"
+            "  log_every_n_steps: 2, enable_progress_bar: false, enable_model_summary: false}\n"
+            "report: {every: 2, figures_every: 0, checkpoint_every: 2}\n"
+            f"corpus: {{source: {corpus_settings.source}, store: {corpus_settings.store},\n"
+            "  vocab_size: 300, validation_fraction: 0.2}\n"
+        )
+        ended = attempt(["run", str(path)], folder / "log")
+        assert ended.code == 0, ended.text
+    for command in ("compare", "export", "evaluate"):
+        ended = attempt(COMMANDS[command], folder / "log")
+        assert ended.code == 0, ended.text
+    shutil.rmtree(folder / "report")
+    return folder
+
+
+def places(node, path=()):
+    """Paths of all values of nested mappings and lists."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+def forge(path, chance):
+    """Changes a value of a JSON or YAML file, or its text; returns what was done."""
+    text = path.read_text()
+    if chance.random() < 0.2:
+        at = chance.randrange(len(text))
+        path.write_text(chance.choice([text[:at], text[:at] + "[" * 9000, text[at:], "[" * 10**5]))
+        return f"{path.name}: text at {at}"
+    content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    place = chance.choice(list(places(content)))
+    node = content
+    for key in place[:-1]:
+        node = node[key]
+    if chance.random() < 0.25:
+        del node[place[-1]]
+    else:
+        node[place[-1]] = copy.deepcopy(chance.choice(VALUES))
+    dump = yaml.safe_dump if path.suffix == ".yaml" else json.dumps
+    path.write_text(dump(content))
+    return f"{path.name}: {'.'.join(map(str, place))}"
+
+
+def test_forged_runs_are_read_or_refused(two_runs, tmp_path, chance):
+    made = []
+    for number in range(int(os.environ.get("DOGRAPH_MUTANTS", "120"))):
+        folder, command = tmp_path / str(number), list(COMMANDS)[number % len(COMMANDS)]
+        shutil.copytree(two_runs, folder)
+        forged = folder / "runs" / "run" / "seed_0"
+        if command == "run":  # as if it had been killed
+            (forged / "checkpoints" / "final.ckpt").unlink()
+        made.append((folder, command, forge(forged / chance.choice(FILES), chance)))
+
+    def tried(one):
+        folder, command, done = one
+        result = attempt(COMMANDS[command], folder / "log")
+        fine = result.refused or (result.code == 0 and "Traceback" not in result.text)
+        return result, None if fine else f"{command}, {done}: {result.code}\n{result.text[-1200:]}"
+
+    with ThreadPoolExecutor(2) as threads:
+        ends = list(threads.map(tried, made))
+    bad = [text for _, text in ends if text]
+    counts = Counter("read" if result.code == 0 else "refused" for result, _ in ends)
+    print(f"{len(made)} forged runs: {dict(counts)}, {len(bad)} with another end")
+    assert not bad, "\n\n".join(bad)
