@@ -137,7 +137,7 @@ def test_a_resumed_run_takes_back_the_points_after_its_checkpoint(tmp_path):
 
 
 def test_history_continues_over_its_state():
-    whole, first, second = MixtureHistory(), MixtureHistory(), MixtureHistory()
+    whole, first, second = (MixtureHistory(("a", "b", "c")) for _ in range(3))
     draw = np.random.default_rng(0)
     realised, effective = draw.integers(1, 9, (6, 3)).cumsum(0), draw.random((6, 3)).cumsum(0)
     for step in range(6):
