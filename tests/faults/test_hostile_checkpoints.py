@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from attempts import attempt
+from nested import at, places
 from outcomes import differing, outcome
 
 from dograph.checkpoint import read_checkpoint
@@ -75,23 +76,25 @@ def again(interrupted, mixer, folder):
 def damage(content, chance):
     """Bytes that a disk, a network or a hand might leave."""
     kind = chance.choice(["flip", "flip", "truncate", "zeros", "double", "insert", "swap", "empty"])
-    at = chance.randrange(len(content))
+    place = chance.randrange(len(content))
     if kind == "flip":
         for _ in range(chance.choice([1, 1, 8])):
-            at = chance.randrange(len(content))
-            flipped = content[at] ^ (1 << chance.randrange(8))
-            content = content[:at] + bytes([flipped]) + content[at + 1 :]
+            place = chance.randrange(len(content))
+            flipped = content[place] ^ (1 << chance.randrange(8))
+            content = content[:place] + bytes([flipped]) + content[place + 1 :]
         return content
     if kind == "swap":
         other = chance.randrange(len(content))
-        low, high = sorted((at, other))
+        low, high = sorted((place, other))
         return content[:low] + content[high:] + content[low:high]
     size = chance.randint(1, 4096)
     return {
-        "truncate": content[:at],
-        "zeros": content[:at] + bytes(len(content[at : at + size])) + content[at + size :],
+        "truncate": content[:place],
+        "zeros": content[:place]
+        + bytes(len(content[place : place + size]))
+        + content[place + size :],
         "double": content + content,
-        "insert": content[:at] + os.urandom(size) + content[at:],
+        "insert": content[:place] + chance.randbytes(size) + content[place:],
         "empty": b"",
     }[kind]
 
@@ -132,15 +135,6 @@ def test_a_run_goes_on_from_the_one_before_a_damaged_one(interrupted, tmp_path, 
     assert counts["warned"] > 5
 
 
-def places(node, path=()):
-    """Paths of all values of nested mappings and lists."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in items:
-        yield (*path, key)
-        if isinstance(value, dict | list):
-            yield from places(value, (*path, key))
-
-
 def forge(checkpoint, chance):
     """The same file with one value changed or gone; its checksums fit. Returns what was done."""
     content = torch.load(checkpoint, weights_only=True)
@@ -149,9 +143,7 @@ def forge(checkpoint, chance):
         [(top, *path) for path in places(content[top])] if isinstance(content[top], dict) else []
     )
     path = chance.choice([(top,), *below])
-    node = content
-    for key in path[:-1]:
-        node = node[key]
+    node = at(content, path[:-1])
     if chance.random() < 0.2:
         del node[path[-1]]
         done = "delete"

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from attempts import attempt
+from nested import at, places
 
 MIXERS = {
     "dograph.mixers.Stratified": {},
@@ -146,21 +147,10 @@ def base(chance, source, store, runs):
     }
 
 
-def places(node, path=()):
-    """Paths of all values of nested mappings and lists."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in items:
-        yield (*path, key)
-        if isinstance(value, dict | list):
-            yield from places(value, (*path, key))
-
-
 def change(values, chance):
     """Changes one value, key or branch in place; returns what was done."""
     path = chance.choice(list(places(values)))
-    node = values
-    for key in path[:-1]:
-        node = node[key]
+    node = at(values, path[:-1])
     was, kinds = node[path[-1]], ["scalar"] * 6 + ["nested", "delete", "rename", "add", "move"]
     kind = chance.choice(kinds + ["nudge"] * 15 * (type(was) in (int, float)))
     if kind == "delete":
@@ -181,16 +171,16 @@ def change(values, chance):
 def garble(text, chance):
     """Changes the text itself, once or a few times."""
     for _ in range(chance.randint(1, 3)):
-        at = chance.randrange(len(text))
+        place = chance.randrange(len(text))
         kind = chance.choice(["insert", "cut", "truncate", "double", "swap"])
         lines = text.splitlines(keepends=True)
         line = chance.randrange(len(lines))
         if kind == "insert":
-            text = text[:at] + chance.choice(SNIPPETS) + text[at:]
+            text = text[:place] + chance.choice(SNIPPETS) + text[place:]
         elif kind == "cut":
-            text = text[:at] + text[at + chance.randint(1, 12) :]
+            text = text[:place] + text[place + chance.randint(1, 12) :]
         elif kind == "truncate":
-            text = text[: max(at, 1)]
+            text = text[: max(place, 1)]
         elif kind == "double":
             text = "".join([*lines[:line], lines[line], *lines[line:]])
         else:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 from attempts import attempt
+from nested import at, places
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 COMMANDS = {
@@ -50,27 +51,17 @@ def two_runs(tmp_path_factory, corpus_settings, store):
     return folder
 
 
-def places(node, path=()):
-    """Paths of all values of nested mappings and lists."""
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    for key, value in items:
-        yield (*path, key)
-        if isinstance(value, dict | list):
-            yield from places(value, (*path, key))
-
-
 def forge(path, chance):
     """Changes a value of a JSON or YAML file, or its text; returns what was done."""
     text = path.read_text()
     if chance.random() < 0.2:
-        at = chance.randrange(len(text))
-        path.write_text(chance.choice([text[:at], text[:at] + "[" * 9000, text[at:], "[" * 10**5]))
-        return f"{path.name}: text at {at}"
+        cut = chance.randrange(len(text))
+        deep = text[:cut] + "[" * 9000
+        path.write_text(chance.choice([text[:cut], deep, text[cut:], "[" * 10**5]))
+        return f"{path.name}: text at {cut}"
     content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     place = chance.choice(list(places(content)))
-    node = content
-    for key in place[:-1]:
-        node = node[key]
+    node = at(content, place[:-1])
     if chance.random() < 0.25:
         del node[place[-1]]
     else:

@@ -1,0 +1,17 @@
+"""Places in nested mappings and lists."""
+
+
+def places(node, path=()):
+    """Paths of all values of nested mappings and lists."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+def at(node, path):
+    """What is at the end of a path."""
+    for key in path:
+        node = node[key]
+    return node
