@@ -14,6 +14,7 @@ from pathlib import Path
 from dograph.errors import UserError
 
 _ROOM, _RIGHT, _DISK = "free some space", "give yourself the right to it", "look after its disk"
+_LOCKS = "use a file system that has locks, for runs and corpus.store"
 REMEDIES = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
@@ -33,6 +34,10 @@ REMEDIES = {
     errno.EBUSY: "end what uses it",
     errno.ELOOP: "mend its symbolic links, which lead in a circle",
     errno.ENAMETOOLONG: "choose shorter names",
+    errno.ENOLCK: _LOCKS,
+    errno.ENOSYS: _LOCKS,
+    errno.EOPNOTSUPP: _LOCKS,
+    errno.ETIMEDOUT: _DISK,
     errno.EMFILE: "raise `ulimit -n`",
     errno.ENFILE: "raise `ulimit -n`",
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from dograph.signals.layers import transformer_blocks
 
 MOST_LAYERS = 10_000
 """Of a network; a slip of the pen would be built for hours."""
+_LAYERS = re.compile(r"layer|block|depth|attention_types", re.IGNORECASE)
 SequenceWeighting = Callable[[Batch, Tensor, Tensor], Tensor]
 """(batch, (B, T) token losses, (B,) their means), all with their graph, to (B,) weights."""
 
@@ -280,6 +282,7 @@ def build_network(
     try:
         if pretrained is not None:
             settings.update({**dropouts, **config})
+            _check_sizes(settings.to_dict(), settings)
             return AutoModelForCausalLM.from_pretrained(
                 pretrained, config=settings, trust_remote_code=False, use_safetensors=True
             )
@@ -289,15 +292,20 @@ def build_network(
         raise UserError(f"model.config: {architecture} refuses {config}: {error}") from error
 
 
-def _check_sizes(config: dict[str, Any], settings: PretrainedConfig) -> None:
-    """Raises UserError for sizes that transformers takes, and fails by only when it computes."""
+def _check_sizes(config: Any, settings: PretrainedConfig, path: str = "model.config") -> None:
+    """Raises UserError for sizes that transformers takes, and that fail or never end later."""
+    if isinstance(config, list | tuple):
+        for each in config:
+            _check_sizes(each, settings, path)
+    if isinstance(config, int) and config > MOST_LAYERS and _LAYERS.search(path):
+        raise UserError(f"{path} is {config}: at most {MOST_LAYERS} layers are built")
+    if not isinstance(config, Mapping):
+        return
     defaults = settings.to_dict()
     for key, value in config.items():
-        name = settings.attribute_map.get(key, key)
+        name = settings.attribute_map.get(str(key), str(key))
         default = defaults.get(name)
         is_size = isinstance(default, int) and default >= 1 and not name.endswith("_id")
         if is_size and type(value) is int and value < 1:
-            raise UserError(f"model.config.{key} is {value}: it must be ≥ 1")
-        layers = settings.attribute_map.get("num_hidden_layers", "num_hidden_layers")
-        if name == layers and isinstance(value, int) and value > MOST_LAYERS:
-            raise UserError(f"model.config.{key} is {value}: at most {MOST_LAYERS} are built")
+            raise UserError(f"{path}.{key} is {value}: it must be ≥ 1")
+        _check_sizes(value, settings, f"{path}.{key}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -19,7 +20,7 @@ from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer
 from dograph.model import LanguageModel
-from dograph.recipe_classes import check_class_paths, import_mixer
+from dograph.recipe_classes import check_classes, import_mixer
 from dograph.report.settings import ReportSettings
 from dograph.signals.sketches import SketchSettings
 
@@ -39,8 +40,8 @@ SECTIONS: dict[str, tuple[type, set[str]]] = {
     ),
 }
 PLAIN_KEYS: dict[str, type] = {"name": str, "seed": int, "runs": str}
-HOLD_CLASSES = ("trainer", "mixer.init_args")
-"""Sections in which a value may be the path of a class."""
+PROCESSES_PER_CORE = 8
+"""More of them would fork until the machine dies."""
 _FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f]{1,100}")
 TOP_LEVEL = ("compose", "mixer", *PLAIN_KEYS, *SECTIONS)
 
@@ -162,10 +163,11 @@ def _check_trainer(composition: Composition, section: Namespace) -> None:
             f"{composition.origin('trainer.val_check_interval')}: trainer.val_check_interval is "
             f"{every!r}: give a number of batches, ≥ 1 (a run has no end to take a share of)"
         )
-    if not isinstance(section.profiler, str | None):
+    most = PROCESSES_PER_CORE * (os.cpu_count() or 1)
+    if section.accelerator == "cpu" and isinstance(section.devices, int) and section.devices > most:
         raise UserError(
-            f"{composition.origin('trainer.profiler')}: trainer.profiler: give a name (simple, "
-            "advanced, pytorch); one that is built from a class may write anywhere"
+            f"{composition.origin('trainer.devices')}: trainer.devices is {section.devices}: a "
+            f"process each, and this machine has {os.cpu_count()} cores"
         )
     if section.accumulate_grad_batches < 1:
         raise UserError(
@@ -213,10 +215,14 @@ def check_section(
     """
     if not isinstance(given, Mapping):
         raise UserError(f"{composition.origin(key)}: {key} must be a mapping, got {given!r}")
-    if key in HOLD_CLASSES:
-        check_class_paths(given, f"{composition.origin(key)}: {key}")
+    if key == "trainer":
+        check_classes(given, f"{composition.origin(key)}: {key}")
     parser = _parser(builds, skip)
     known = parser.get_defaults().get("section", Namespace())
+    for name in skip.intersection(given):
+        why = ": a run is one epoch of trainer.max_steps steps" if key == "trainer" else ""
+        where = composition.origin(f"{key}.{name}")
+        raise UserError(f"{where}: {key}.{name} is not the recipe's to set{why}")
     for path, choices in unknown_keys(given, known):
         raise _unknown(composition, f"{key}.{path}", choices)
     _check_nulls(composition, key, builds, given)

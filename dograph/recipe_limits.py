@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,23 @@ def check_interpolations(config: DictConfig, path: Path) -> None:
     """
     texts: dict[Key, str] = {}
     _flatten(OmegaConf.to_container(config, resolve=False), (), texts)
+    below: dict[str, list[Key]] = {}
     for key, text in texts.items():
-        found = _REFUSED.search(text)
+        found = _REFUSED.search(text) if "${" in text else None
         if found:
             raise UserError(
                 f"{path}: {'.'.join(key)}: {found.group()!r} is not for recipes: an "
                 "interpolation names a key, as in ${model.learning_rate}, or the environment, as "
                 "in ${oc.env:HOME}"
             )
-    sizes: dict[Key, int] = {}
+        for length in range(1, len(key) + 1):
+            below.setdefault(".".join(key[:length]), []).append(key)
+    if all("${" not in text for text in texts.values()):
+        return
+    sizes, total = _Sizes(path, texts, below), 0
     for key in texts:
-        if _expanded(key, texts, sizes, path, ()) > MOST_VALUES:
+        total += sizes.of(key, ())
+        if total > MOST_VALUES:
             raise UserError(f"{path}: {'.'.join(key)} expands to more than {MOST_VALUES} values")
 
 
@@ -79,22 +86,36 @@ def _flatten(value: Any, key: Key, texts: dict[Key, str]) -> None:
         texts[key] = value if isinstance(value, str) else ""
 
 
-def _expanded(
-    key: Key, texts: dict[Key, str], sizes: dict[Key, int], path: Path, above: tuple[Key, ...]
-) -> int:
-    """At most what a key's text grows to, in values of the size of a word."""
-    if key in above or len(above) > DEEPEST:
-        names = " -> ".join(".".join(each) for each in (*above, key)[-4:])
-        raise UserError(f"{path}: an interpolation refers to itself, or too far on: {names}")
-    if key not in sizes:
-        total = 1 + len(texts[key]) // 100
-        for name in _names(key, texts[key]):
-            for other in texts:
-                dotted = ".".join(other)
-                if dotted == name or dotted.startswith(f"{name}."):
-                    total += _expanded(other, texts, sizes, path, (*above, key))
-        sizes[key] = min(total, 2 * MOST_VALUES)
-    return sizes[key]
+@dataclass
+class _Sizes:
+    """What keys grow to, at most, in values of the size of a word.
+
+    Args:
+        path: of the recipe.
+        texts: of every key that holds no mapping or list.
+        below: such keys by every dotted name that they lie at or below.
+    """
+
+    path: Path
+    texts: dict[Key, str]
+    below: dict[str, list[Key]]
+    known: dict[Key, int] = field(default_factory=dict)
+
+    def of(self, key: Key, above: tuple[Key, ...]) -> int:
+        """The size of a key that those ``above`` refer to."""
+        if key in above or len(above) > DEEPEST:
+            names = " -> ".join(".".join(each) for each in (*above, key)[-4:])
+            raise UserError(
+                f"{self.path}: an interpolation refers to itself, or too far on: {names}"
+            )
+        if key not in self.known:
+            text = self.texts[key]
+            total = 1 + len(text) // 100
+            for name in _names(key, text):
+                for other in self.below.get(name, ()):
+                    total = min(total + self.of(other, (*above, key)), 2 * MOST_VALUES)
+            self.known[key] = total
+        return self.known[key]
 
 
 def _names(key: Key, text: str) -> list[str]:

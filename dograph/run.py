@@ -134,11 +134,15 @@ def train(
     trainer.callbacks += [*callbacks, Provenance(folder, recipe, store)]  # type: ignore[attr-defined]
     seed_everything(recipe.seed, workers=True, verbose=False)
     model = build_model(recipe, store, data.context)
-    with file_errors(folder, "runs", GOES_ON), loader_errors(data.workers):
+    with (
+        restore_errors(checkpoint, saver),  # takes what none of the others knows
+        memory_errors(),
+        file_errors(folder, "runs", GOES_ON),
+        loader_errors(data.workers),
+    ):
         if trainer.is_global_zero:
             settle_event_files(folder)
-        with restore_errors(checkpoint, saver):
-            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         trainer.save_checkpoint(folder / FINAL_CHECKPOINT, weights_only=False)
     if stops and saver.asked_to_stop(trainer):
         raise Interrupted(folder / FINAL_CHECKPOINT, finished=True)

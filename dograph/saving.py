@@ -219,15 +219,16 @@ def restore_errors(checkpoint: Path | None, saver: CheckpointSaver) -> Iterator[
     try:
         yield
     except UserError as error:
-        if checkpoint is None or saver.began or str(checkpoint) in str(error):
+        converted = error.__cause__ is not None  # told by whoever knew what had happened
+        if checkpoint is None or saver.began or converted or str(checkpoint) in str(error):
             raise
         raise UserError(f"{checkpoint}: {error}") from error
     except RESTORING as error:
         if checkpoint is None or saver.began:
             raise
         raise UserError(
-            f"{checkpoint}: does not fit this run ({type(error).__name__}: {error}); delete it to "
-            "go on from the one before, or go on with the recipe that it was made by"
+            f"{checkpoint}: cannot be gone on with ({type(error).__name__}: {error}): another "
+            "recipe or other code made it; go on with those, or begin anew under another name"
         ) from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dograph.composition import COMMAND_LINE
 from dograph.corpus.lock import exclusive
 from dograph.errors import UserError
+from dograph.processes import python_words
 from dograph.provenance import own_commit, read_facts
 from dograph.report.summary import read_stages
 from dograph.sweep_jobs import Job, jobs_of, summary_in
@@ -70,6 +70,7 @@ class Sweep:
         overrides: ``key=value``, the last word, for all.
         processes: runs at once.
         threads: of each run. None: the environment's, else the cores shared out.
+        mixers: file or folder of the user's own mixers.
         console: where to print.
 
     Attributes:
@@ -84,6 +85,7 @@ class Sweep:
     overrides: Sequence[str] = ()
     processes: int = 1
     threads: int | None = None
+    mixers: Path | None = None
     console: Console = field(default_factory=Console)
     failures: list[Failure] = field(init=False, default_factory=list)
     _signals: int = field(init=False, default=0)
@@ -197,7 +199,9 @@ class Sweep:
         return told
 
     def _start(self, job: Job, slot: int, log: Path, lock: int) -> Running:
-        words = [sys.executable, "-m", "dograph", "run", str(job.recipe), *job.overrides]
+        words = python_words("from dograph.cli import main; sys.exit(main())")
+        words += ["run", str(job.recipe), *job.overrides]
+        words += ["--mixers", str(self.mixers)] if self.mixers else []
         environment = {**os.environ, **environment_of(slot, self.processes, self.threads)}
         with log.open("ab") as file:
             process = subprocess.Popen(

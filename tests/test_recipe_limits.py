@@ -40,6 +40,21 @@ def test_an_interpolated_branch_counts_all_that_is_in_it(tmp_path):
     refused(tmp_path, "\n".join(lines), "expands to more than")
 
 
+def test_all_keys_together_are_bounded(tmp_path):
+    ones, names = ", ".join("1" * 300), ", ".join(["'${a}'"] * 300)
+    lines = [f"a: [{ones}]", f"b: [{names}]", *(f"c{n}: ${{b}}" for n in range(400))]
+    refused(tmp_path, "\n".join(lines), "expands to more")
+
+
+def test_many_keys_are_checked_in_no_time(tmp_path):
+    lines = ["a0: x"] + [f"a{n}: ${{a{n - 1}}} and some more words" for n in range(1, 40)]
+    path = tmp_path / "many.yaml"
+    path.write_text("\n".join(lines + [f"b{n}: ${{a0}}" for n in range(4000)]))
+    begin = time.monotonic()
+    assert compose(path).values["b3999"] == "x"
+    assert time.monotonic() - begin < 5
+
+
 def test_what_contains_itself(tmp_path):
     refused(tmp_path, "a: &a [*a]", "recursive aliases are not supported")
     refused(tmp_path, "a: ${b}\nb: ${a}", "refers to itself")

@@ -59,7 +59,14 @@ def command_sweep(arguments: argparse.Namespace) -> int:
     overrides = [word for word in arguments.recipes if "=" in word] + arguments.overrides
     if not recipes:
         raise UserError("sweep: name a recipe, e.g. recipes/uniform_gpt2.yaml")
-    sweep = Sweep(recipes, arguments.seeds, overrides, arguments.processes, arguments.threads)
+    sweep = Sweep(
+        recipes,
+        arguments.seeds,
+        overrides,
+        arguments.processes,
+        arguments.threads,
+        arguments.mixers,
+    )
     finished = sweep.run()
     console = Console()
     for failure in sweep.failures:

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from dograph.corpus.packing import Packing
 from dograph.errors import UserError
+from dograph.processes import python_words
 
 _POLL_SECONDS = 0.5
 _TAIL = 4_000
@@ -38,10 +39,10 @@ class Packer:
 
     def __init__(self, log: Path, lock: int) -> None:
         self._log = log
-        search = os.pathsep.join(path or "." for path in sys.path)
+        search = os.pathsep.join(path for path in sys.path if path)
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from dograph.corpus.packing import main; main()"],
+                python_words("from dograph.corpus.packing import main; main()"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -68,7 +68,7 @@ class SealedFile:
         if state.st_size != self._size:
             raise ValueError(f"it has {state.st_size} bytes instead of {self._size}")
         digest = new_digest()
-        with self.path.open("rb", buffering=0) as file:
+        with self.path.open("rb") as file:
             self._look(file, digest.update)
         if digest.hexdigest() != self._digest:
             raise ValueError("its checksum does not fit")

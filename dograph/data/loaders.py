@@ -74,7 +74,9 @@ def loader_errors(workers: int) -> Iterator[None]:
         yield
     except UserError as error:
         message = told_elsewhere(str(error))
-        raise UserError(message) if message else error from error
+        if message is None:
+            raise
+        raise UserError(message) from error
     except RuntimeError as error:
         found = _DIED.search(str(error))
         if found is None and not isinstance(error, WorkerDiedError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,6 +105,8 @@ class DataMixer(LightningDataModule):
                 f"data.workers is {workers} but data.lookahead is {lookahead}: set lookahead to at "
                 "least the number of workers, else prefetched batches would miss new weights"
             )
+        if workers > max(64, 8 * (os.cpu_count() or 1)):
+            raise UserError(f"data.workers is {workers}, for {os.cpu_count()} cores: lower it")
         self.mixer = mixer if mixer is not None else Stratified()
         self.corpus = corpus if corpus is not None else CorpusSettings()
         self.context, self.batch_size, self.draw = context, batch_size, draw

@@ -2,15 +2,14 @@
 
 import os
 import random
-import time
 
 import pytest
 
 
 @pytest.fixture(scope="session")
 def fault_seed():
-    """``DOGRAPH_FAULT_SEED``, or another every time."""
-    seed = int(os.environ.get("DOGRAPH_FAULT_SEED", time.time_ns() % 2**32))
+    """``DOGRAPH_FAULT_SEED``, or always the same: what is tried is new only when asked for."""
+    seed = int(os.environ.get("DOGRAPH_FAULT_SEED", "0"))
     print(f"\nfaults by DOGRAPH_FAULT_SEED={seed}")
     return seed
 
