@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dograph.composition import COMMAND_LINE
 from dograph.corpus.lock import exclusive
 from dograph.errors import UserError
-from dograph.processes import python_words
 from dograph.provenance import own_commit, read_facts
 from dograph.report.summary import read_stages
 from dograph.sweep_jobs import Job, jobs_of, summary_in
@@ -199,10 +199,10 @@ class Sweep:
         return told
 
     def _start(self, job: Job, slot: int, log: Path, lock: int) -> Running:
-        words = python_words("from dograph.cli import main; sys.exit(main())")
-        words += ["run", str(job.recipe), *job.overrides]
+        words = [sys.executable, "-m", "dograph", "run", str(job.recipe), *job.overrides]
         words += ["--mixers", str(self.mixers)] if self.mixers else []
         environment = {**os.environ, **environment_of(slot, self.processes, self.threads)}
+        environment["PYTHONSAFEPATH"] = "1"  # no module of the folder that it happens to run in
         with log.open("ab") as file:
             process = subprocess.Popen(
                 words,

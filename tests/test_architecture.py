@@ -11,7 +11,6 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     "errors",
     "recipe_limits",
-    "processes",
     "records",
     "file_errors",
     "corpus",

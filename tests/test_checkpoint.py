@@ -16,7 +16,7 @@ from dograph.corpus.lock import exclusive
 from dograph.errors import UserError
 from dograph.provenance import FACTS
 from dograph.run_folder import check_inside, claimed, free_folder, place_for
-from dograph.saving import PARTIAL, AtomicCheckpoints
+from dograph.saving import PARTIAL, AtomicCheckpoints, CheckpointSaver, restore_errors
 
 
 def save(path, step=3, size=1000):
@@ -172,3 +172,18 @@ def test_a_checkpoint_that_could_expand_without_end_is_none(tmp_path):
             squeezed.writestr(name, content)
     assert is_sound(path)
     assert not is_sound(tmp_path / "b.ckpt")
+
+
+def test_what_befalls_a_resumed_run_is_told_as_that(tmp_path):
+    saver, path = CheckpointSaver(tmp_path, 1, 1.0, 1), tmp_path / "step=1.ckpt"
+
+    def raised(error, cause=None, checkpoint=path):
+        kind = type(error) if checkpoint is None else UserError
+        with pytest.raises(kind) as caught, restore_errors(checkpoint, saver):
+            raise error from cause
+        return str(caught.value)
+
+    assert f"{path}: cannot be gone on with (KeyError: 'x')" in raised(KeyError("x"))
+    assert raised(UserError("no room"), OSError(28, "full")) == "no room"
+    assert raised(UserError("other data")) == f"{path}: other data"
+    assert "x" in raised(KeyError("x"), checkpoint=None)

@@ -17,11 +17,15 @@ from typing import IO, Any
 
 from dograph.corpus.packing import Packing
 from dograph.errors import UserError
-from dograph.processes import python_words
 
 _POLL_SECONDS = 0.5
 _TAIL = 4_000
 """Characters of the packing process's log that an error quotes."""
+
+
+MAIN = "from dograph.corpus.packing import main; main()"
+CLEAN_PATH = "import sys; sys.path[:1] == [''] and sys.path.pop(0)"
+"""Python puts the folder it happens to run in first; -P, which would not, came with 3.11."""
 
 
 class PackingFailedError(RuntimeError):
@@ -42,7 +46,7 @@ class Packer:
         search = os.pathsep.join(path for path in sys.path if path)
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                python_words("from dograph.corpus.packing import main; main()"),
+                [sys.executable, "-c", f"{CLEAN_PATH}; {MAIN}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

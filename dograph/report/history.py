@@ -152,6 +152,9 @@ class MixtureHistory:
         self._set_points(state)
         self._realised_total = _as_array(state["realised_total"])
         self._effective_total = _as_array(state["effective_total"])
+        for total in (self._realised_total, self._effective_total):
+            if total is not None and total.shape != (len(self.domains),):
+                raise ValueError(f"a total has shape {total.shape}, not one value a domain")
 
 
 def _as_list(values: Floats | None) -> list[float] | None:

@@ -32,7 +32,7 @@ OTHERS = {
 def kill_until(
     count, name, steps, folders, settings, tmp_path, chance, *more, targets=TARGETS, phases=()
 ):
-    """Chains of killed lives until there were ``count`` kills; each is compared with no kill."""
+    """Chains of lives until ``count`` kills hit all ``phases``; each is compared with no kill."""
     whole = tmp_path / "whole"
     whole.mkdir()
     Lives(arguments(name, settings, whole, steps, *more), whole / "log", chance).run([])
