@@ -244,6 +244,7 @@ def assert_same_end(resumed, whole):
     assert states[0]["sampler"]["passes"] == states[1]["sampler"]["passes"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(store, corpus_settings, tmp_path):
     """An interrupted and resumed run ends as the uninterrupted one does, bitwise."""
     steps = ["trainer.max_steps=120", "trainer.val_check_interval=60"]
