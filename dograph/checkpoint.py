@@ -17,6 +17,8 @@ from dograph.model import LanguageModel
 
 logger = logging.getLogger(__name__)
 
+INSTANTIATOR = "_instantiator"
+"""Lightning's key for a function by which a model is built, wherever it is imported from."""
 FOLDER = "checkpoints"
 """In a run's folder."""
 FINAL_CHECKPOINT = Path(FOLDER, "final.ckpt")
@@ -31,9 +33,11 @@ def load_model(path: Path | str, role: str = "checkpoint") -> LanguageModel:
         role: what the checkpoint is to its user, for the messages.
 
     Raises:
-        UserError: if the file is missing, damaged, or is no such checkpoint.
+        UserError: if the file is missing, damaged, names code, or is no such checkpoint.
     """
-    read_checkpoint(Path(path), lazy=True, role=role)
+    settings = read_checkpoint(Path(path), lazy=True, role=role).get("hyper_parameters")
+    if isinstance(settings, dict) and INSTANTIATOR in settings:
+        raise UserError(f"{role} {path}: refused, since it names what should build its model")
     try:
         with torch.random.fork_rng(devices=[]):  # it is built at random before it is filled
             model = LanguageModel.load_from_checkpoint(path, map_location="cpu", weights_only=True)

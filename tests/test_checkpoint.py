@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dograph.checkpoint import FOLDER, is_sound, newest_sound, read_checkpoint, steps_done
+from dograph.checkpoint import (
+    FOLDER,
+    is_sound,
+    load_model,
+    newest_sound,
+    read_checkpoint,
+    steps_done,
+)
 from dograph.corpus.lock import exclusive
 from dograph.errors import UserError
 from dograph.provenance import FACTS
@@ -187,3 +194,11 @@ def test_what_befalls_a_resumed_run_is_told_as_that(tmp_path):
     assert raised(UserError("no room"), OSError(28, "full")) == "no room"
     assert raised(UserError("other data")) == f"{path}: other data"
     assert "x" in raised(KeyError("x"), checkpoint=None)
+
+
+def test_a_checkpoint_does_not_say_what_builds_its_model(tmp_path):
+    content = {"global_step": 1, "state_dict": {}, "hyper_parameters": {}}
+    content["hyper_parameters"]["_instantiator"] = "os.system"
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"a\.ckpt: refused, since it names what should build"):
+        load_model(tmp_path / "a.ckpt")
