@@ -97,6 +97,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
     for key, kind in NEEDED.items():
         if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
             raise UserError(f"{folder / FACTS} is damaged: it says no {key}")
+    for key in ("versions", "host"):
+        if not isinstance(facts.get(key, {}), dict):
+            raise UserError(f"{folder / FACTS} is damaged: {key} is no mapping")
     return dict(facts)
 
 

@@ -105,7 +105,10 @@ def _data_settings(recipe: Path) -> dict[str, int]:
     try:
         given = load_bounded(recipe).get("data") or {}
         settings.update({key: given[key] for key in DATA_KEYS if key in given})
-        return {key: int(value) for key, value in settings.items()}
+        numbers = {key: int(value) for key, value in settings.items()}
+        if min(numbers.values()) < 1:
+            raise ValueError(f"data has numbers below 1: {numbers}")
+        return numbers
     except FileNotFoundError:
         raise UserError(
             f"{recipe} is missing: it says how the run read its corpus; copy it beside {PROVENANCE}"
