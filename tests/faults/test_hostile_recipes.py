@@ -11,6 +11,7 @@ import torch
 import yaml
 from attempts import attempt
 from nested import at, places
+from omegaconf import OmegaConf
 
 MIXERS = {
     "dograph.mixers.Stratified": {},
@@ -197,11 +198,16 @@ def wrong(recipe, folder, result):
         return "did not end"
     if result.code != 0:
         message = result.text.rpartition("error: ")[2]
-        named = str(recipe) in message or any(word in message for word in SECTIONS)
+        named = any(word in message for word in ("/", "File name", *SECTIONS))
         return None if result.refused and named else f"exit code {result.code}"
     if "Traceback" in result.text:
         return "a traceback beside success"
-    return differing(yaml.safe_load(recipe.read_text()), folder, result)
+    return differing(read(recipe), folder, result)
+
+
+def read(path):
+    """A recipe's own values; OmegaConf reads some files that plain YAML refuses."""
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
 
 
 def differing(given, folder, result):
@@ -209,7 +215,7 @@ def differing(given, folder, result):
     place = folder / given.get("runs", "runs") / given.get("name", "recipe")
     last = list(given["stages"])[-1] if "stages" in given else "."
     (run,) = place.glob(f"seed_*/{last}")
-    ran = yaml.safe_load((run / "recipe.yaml").read_text())
+    ran = read(run / "recipe.yaml")
     for key, value in given.items() if last == "." else ():
         if "${" not in str(value) and repr(ran.get(key)) != repr(value):
             return f"{key} was {value}, the run had {ran.get(key)}"
