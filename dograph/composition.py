@@ -209,3 +209,14 @@ def merge(parts: Iterable[DictConfig]) -> DictConfig:
             merged.pop("mixer", None)
         merged = cast(DictConfig, OmegaConf.merge(merged, part))
     return merged
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found.update(flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

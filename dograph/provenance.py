@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import os
 import platform
 import subprocess
@@ -17,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dograph.corpus.atomic import read_json, write_json
+from dograph.corpus.checksums import facts_digest, file_digest
 from dograph.corpus.store import Store
 from dograph.errors import UserError
 from dograph.recipe import Recipe
@@ -79,7 +78,7 @@ class Provenance(Callback):
         }
 
     def _digest(self) -> str:
-        return digest_of(run_inputs(self.recipe.composition.values, self.store))
+        return facts_digest(run_inputs(self.recipe.composition.values, self.store))
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -119,12 +118,6 @@ def run_inputs(values: Mapping[str, Any], store: Store) -> dict[str, Any]:
     }
 
 
-def digest_of(inputs: Mapping[str, Any]) -> str:
-    """A name for inputs: equal for equal ones."""
-    text = json.dumps(inputs, sort_keys=True).encode()
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
-
-
 def code_of(class_path: str) -> str | None:
     """Digest of the file that a mixer of one's own is in; None for the package's own.
 
@@ -136,7 +129,7 @@ def code_of(class_path: str) -> str | None:
     found = importlib.util.find_spec(module)
     if found is None or found.origin is None or not Path(found.origin).is_file():
         return None
-    return hashlib.blake2b(Path(found.origin).read_bytes(), digest_size=16).hexdigest()
+    return file_digest(Path(found.origin))
 
 
 def host_facts() -> dict[str, Any]:

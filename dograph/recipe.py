@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
-from dograph.composition import Composition, nearest
+from dograph.composition import Composition, flat, nearest
 from dograph.corpus.settings import CorpusSettings
 from dograph.data.mixer import DataMixer
 from dograph.errors import UserError
@@ -95,11 +95,12 @@ def check(composition: Composition) -> Recipe:
             and values that a class refuses.
     """
     values = composition.values
-    for key, text in _texts(values):
-        if "\0" in text:
-            raise UserError(
-                f"{composition.origin(key)}: {key} is {text!r}: it holds a NUL character"
-            )
+    for key, value in flat(values).items():
+        for text in (key, *(value if isinstance(value, list) else [value])):
+            if isinstance(text, str) and "\0" in text:
+                raise UserError(
+                    f"{composition.origin(key)}: {key} is {text!r}: it holds a NUL character"
+                )
     for key in values:
         if key not in TOP_LEVEL:
             raise _unknown(composition, str(key), TOP_LEVEL)
@@ -124,17 +125,6 @@ def check(composition: Composition) -> Recipe:
         sections=sections,
         **built,
     )
-
-
-def _texts(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and their texts; a text in a list goes by the list's key."""
-    for name, value in values.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from _texts(value, f"{key}.")
-        else:
-            inner = value if isinstance(value, list) else [value]
-            yield from ((key, text) for text in (key, *inner) if isinstance(text, str))
 
 
 def _check_plain(composition: Composition) -> None:

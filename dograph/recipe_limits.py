@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ def check_interpolations(config: DictConfig, path: Path) -> None:
     Raises:
         UserError: if it would expand to more than a recipe can be, or refers to itself.
     """
-    texts: dict[Key, str] = {}
-    _flatten(OmegaConf.to_container(config, resolve=False), (), texts)
+    found_values = leaves(OmegaConf.to_container(config, resolve=False))
+    texts = {key: value if isinstance(value, str) else "" for key, value in found_values}
     below: dict[str, list[Key]] = {}
     for key, text in texts.items():
         found = _REFUSED.search(text) if "${" in text else None
@@ -75,15 +75,14 @@ def check_interpolations(config: DictConfig, path: Path) -> None:
             raise UserError(f"{path}: {'.'.join(key)} expands to more than {MOST_VALUES} values")
 
 
-def _flatten(value: Any, key: Key, texts: dict[Key, str]) -> None:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            _flatten(inner, (*key, str(name)), texts)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _flatten(inner, (*key, str(index)), texts)
+def leaves(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Values of nested mappings and lists, each with the names and places that lead to it."""
+    if isinstance(value, Mapping | list):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for name, inner in items:
+            yield from leaves(inner, (*key, str(name)))
     else:
-        texts[key] = value if isinstance(value, str) else ""
+        yield key, value
 
 
 @dataclass

@@ -19,6 +19,7 @@ from rich.console import Console
 from tensorboard.summary.writer import event_file_writer
 
 from dograph.checkpoint import FINAL_CHECKPOINT, FOLDER, newest_sound
+from dograph.corpus.checksums import facts_digest
 from dograph.corpus.prepare import prepare
 from dograph.corpus.store import Store
 from dograph.data.loaders import loader_errors
@@ -30,7 +31,7 @@ from dograph.memory import memory_errors
 from dograph.mixing import MixingCallback
 from dograph.model import LanguageModel, build_network, check_schedule, takes
 from dograph.numerics import NumericsWatch
-from dograph.provenance import Provenance, digest_of, run_inputs
+from dograph.provenance import Provenance, run_inputs
 from dograph.recipe import Recipe, located
 from dograph.report.event_files import settle_event_files
 from dograph.report.progress import StepProgressBar
@@ -75,9 +76,9 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
     if resume is not None:
         folder, checkpoint = resume, checkpoint_to_resume(resume, steps)
     else:
-        digest = digest_of(run_inputs(recipe.composition.values, prepare(recipe.corpus)))
+        digest = facts_digest(run_inputs(recipe.composition.values, prepare(recipe.corpus)))
         folder = place_for(recipe.runs / recipe.name, recipe.seed, digest)
-    with file_errors(folder, "runs", GOES_ON), claimed(folder), memory_errors():
+    with file_errors(folder, "runs", GOES_ON), claimed(folder):
         check_inside(folder)
         remove_partial(folder)
         if resume is None:
@@ -133,7 +134,8 @@ def train(
     # Provenance comes last: until it is written, a run has not begun.
     trainer.callbacks += [*callbacks, Provenance(folder, recipe, store)]  # type: ignore[attr-defined]
     seed_everything(recipe.seed, workers=True, verbose=False)
-    model = build_model(recipe, store, data.context)
+    with memory_errors():
+        model = build_model(recipe, store, data.context)
     with (
         restore_errors(checkpoint, saver),  # takes what none of the others knows
         memory_errors(),

@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dograph.checkpoint import FINAL_CHECKPOINT
+from dograph.composition import flat
 from dograph.corpus.atomic import read_json, write_json
 from dograph.report.summary import FILE_NAME, RunSummary, read_summary
 from dograph.run_folder import is_free
@@ -129,14 +130,3 @@ def differences(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[st
         if before.get(key) != now.get(key) and key not in ("stage", "digest", "finished")
     ]
     return [key.removeprefix("values.") for key in changed]
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found.update(flat(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

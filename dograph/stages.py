@@ -14,11 +14,11 @@ from rich.console import Console
 from dograph.checkpoint import newest_sound
 from dograph.composition import compose, nearest, stage_names
 from dograph.corpus.atomic import write_json
+from dograph.corpus.checksums import facts_digest
 from dograph.corpus.lock import exclusive
 from dograph.corpus.prepare import prepare
 from dograph.errors import UserError
-from dograph.memory import memory_errors
-from dograph.provenance import RECIPE, digest_of, run_inputs
+from dograph.provenance import RECIPE, run_inputs
 from dograph.recipe import Recipe, check, check_section, located
 from dograph.report.summary import (
     FILE_NAME,
@@ -124,7 +124,7 @@ class Experiment:
             name: run_inputs(recipe.composition.values, prepare(recipe.corpus))
             for name, recipe in recipes.items()
         }
-        return digest_of({"stages": inputs, "rounds": asdict(rounds) if rounds else None})
+        return facts_digest({"stages": inputs, "rounds": asdict(rounds) if rounds else None})
 
     def run(self, only: str | None = None) -> dict[str, Artefacts]:
         """Runs the stages that are missing, or one of them; one call at a time.
@@ -234,7 +234,7 @@ class Experiment:
         digests = {stage: made.by_name(made.inputs) for stage, made in self.done.items()}
         composed = compose(self.path, self.overrides, name, digests, above)
         inputs = run_inputs(composed.values, store)
-        digest = digest_of(inputs)
+        digest = facts_digest(inputs)
         found = find_run(experiment, label, digest, inputs)
         because = f" (changed: {found.changed})" if found.changed else ""
         if found.finished:
@@ -254,7 +254,7 @@ class Experiment:
         mark = StageRecord(found.folder, {"stage": label, "digest": digest, **inputs})
         check_inside(found.folder)
         try:
-            with claimed(found.folder), memory_errors():
+            with claimed(found.folder):
                 remove_partial(found.folder)
                 summary = train(recipe, found.folder, checkpoint, [mark], stops=True)
         except Interrupted as interruption:

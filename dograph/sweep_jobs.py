@@ -9,9 +9,10 @@ from typing import Any
 
 from dograph.composition import compose, stage_names
 from dograph.corpus.atomic import read_json
+from dograph.corpus.checksums import facts_digest
 from dograph.corpus.prepare import prepare
 from dograph.errors import UserError
-from dograph.provenance import digest_of, run_inputs
+from dograph.provenance import run_inputs
 from dograph.recipe import check
 from dograph.report.summary import FILE_NAME
 from dograph.run import check_buildable
@@ -92,5 +93,5 @@ def job_of(recipe: Path, seed: int, overrides: Sequence[str]) -> Job:
         return Job(recipe, given, last.runs / last.name, seed, experiment.digest(), True)
     checked = check(compose(recipe, given))
     check_buildable(checked)
-    digest = digest_of(run_inputs(checked.composition.values, prepare(checked.corpus)))
+    digest = facts_digest(run_inputs(checked.composition.values, prepare(checked.corpus)))
     return Job(recipe, given, checked.runs / checked.name, seed, digest, False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dograph.commands.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
-from dograph.commands.mixers import MIXERS_HELP
+from dograph.commands.mixers import add_mixers
 
 
 def add_reproduce(commands: Any) -> None:
@@ -21,7 +21,7 @@ def add_reproduce(commands: Any) -> None:
         "stage. Exit code 1 where they are not.",
     )
     reproducing.add_argument("run", type=Path, help="folder of a finished run, or of its stages")
-    reproducing.add_argument("--mixers", type=Path, metavar="PATH", help=MIXERS_HELP)
+    add_mixers(reproducing)
 
 
 def command_reproduce(arguments: argparse.Namespace) -> int:

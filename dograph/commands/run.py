@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dograph.commands.exit_codes import EXIT_INTERRUPTED
-from dograph.commands.mixers import MIXERS_HELP
+from dograph.commands.mixers import add_mixers
 from dograph.errors import UserError
 
 RUN_HELP = """\
@@ -40,7 +40,7 @@ def add_run(commands: Any) -> None:
     running.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with")
     running.add_argument("--stage", metavar="NAME", help="run only this stage of the recipe")
     running.add_argument("--check", action="store_true", help="check the recipe and stop")
-    running.add_argument("--mixers", type=Path, metavar="PATH", help=MIXERS_HELP)
+    add_mixers(running)
 
 
 def command_run(arguments: argparse.Namespace) -> int:

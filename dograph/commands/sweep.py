@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dograph.commands.exit_codes import EXIT_FAILED
-from dograph.commands.mixers import MIXERS_HELP
+from dograph.commands.mixers import add_mixers
 from dograph.errors import UserError
 
 SWEEP_HELP = """\
@@ -40,7 +40,7 @@ def add_sweep(commands: Any) -> None:
     sweeping.add_argument(
         "--threads", type=int, metavar="N", help="of each run; else the cores are shared out"
     )
-    sweeping.add_argument("--mixers", type=Path, metavar="PATH", help=MIXERS_HELP)
+    add_mixers(sweeping)
 
 
 def numbers(text: str) -> list[int]:

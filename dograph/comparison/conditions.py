@@ -8,9 +8,8 @@ from typing import Any
 
 from dograph.comparison.runs import ComparedRun
 from dograph.comparison.settings import method_of, setting_of
-from dograph.composition import nearest
+from dograph.composition import flat, nearest
 from dograph.errors import UserError
-from dograph.stage_record import flat
 
 CONDITIONS = {
     "tokens": "tokens trained on",

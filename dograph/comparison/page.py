@@ -16,8 +16,8 @@ from dograph.comparison.looks import method_styles
 from dograph.comparison.settings import setting_of
 from dograph.comparison.statistics import Verdict
 from dograph.comparison.tables import LEGEND, domain_rows, headings, summary_rows
+from dograph.composition import flat
 from dograph.report.figures.appearance import QUIET_COLOUR, TEXT_COLOUR
-from dograph.stage_record import flat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -16,7 +14,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from dograph.corpus.atomic import flush_folder, flush_tree
-from dograph.corpus.checksums import file_digest, read_marker, write_sealed
+from dograph.corpus.checksums import facts_digest, file_digest, read_marker, write_sealed
 from dograph.corpus.lock import exclusive
 from dograph.corpus.manifest import (
     FORMAT,
@@ -142,8 +140,7 @@ def inputs_digest(source: Source, settings: CorpusSettings) -> str:
         "validation_fraction": settings.validation_fraction,
         "workers": settings.workers,
     }
-    text = json.dumps(described, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return facts_digest(described)
 
 
 class _Build:

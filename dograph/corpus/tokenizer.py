@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from dograph.corpus.checksums import facts_digest
 from dograph.corpus.settings import GPT2_TOKENIZER, TRAIN_TOKENIZER
 from dograph.corpus.staging import StagedDomain, part_path, read_part
 from dograph.errors import UserError
@@ -108,7 +108,7 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
     parts = json.loads(tokenizer.to_str())
     for runtime_setting in ("truncation", "padding"):
         parts.pop(runtime_setting, None)
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return facts_digest(parts)
 
 
 def end_of_text(tokenizer: Tokenizer) -> int:

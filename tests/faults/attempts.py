@@ -18,6 +18,20 @@ MOST_MEMORY = 12 * 2**30
 CRASHED = -1
 
 
+SMALL = """\
+name: {name}
+mixer: {{class_path: dograph.mixers.{mixer}, init_args: {arguments}}}
+model: {{config: {{n_layer: 1, n_embd: 16, n_head: 2}}, warmup: 2}}
+data: {{context: 16, batch_size: 8, validation_sequences: 4}}
+trainer: {{accelerator: cpu, max_steps: {steps}, val_check_interval: {every},
+  log_every_n_steps: {every}, enable_progress_bar: false, enable_model_summary: false}}
+report: {{every: 2, figures_every: 0, checkpoint_every: 2, checkpoints_kept: 3}}
+corpus: {{source: {corpus.source}, store: {corpus.store},
+  vocab_size: 300, validation_fraction: 0.2}}
+"""
+"""A recipe that runs in a second."""
+
+
 @dataclass
 class Attempt:
     """How a command ended.

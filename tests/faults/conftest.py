@@ -2,8 +2,10 @@
 
 import os
 import random
+import subprocess
 
 import pytest
+from disturbances import Disk
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +20,14 @@ def fault_seed():
 def chance(fault_seed, request):
     """A generator of its own for each test."""
     return random.Random(f"{fault_seed} {request.node.name}")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk of its own; without the right to mount one, its tests are skipped."""
+    try:
+        disk = Disk(tmp_path / "disk", "64m")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no disk can be mounted here: {error}")
+    yield disk
+    disk.unmount()

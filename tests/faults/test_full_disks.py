@@ -4,11 +4,10 @@ room again."""
 import os
 import random
 import shutil
-import subprocess
 from functools import partial
 
 import pytest
-from disturbances import CHECKPOINT, Disk, fill, fills
+from disturbances import CHECKPOINT, fill, fills
 from lives import live
 from outcomes import arguments, differing, outcome
 
@@ -35,16 +34,6 @@ STAGES = {
     "tokens": ("dograph.corpus.packer:Packer.run", 1, 4096),
     "the manifest": ("dograph.corpus.store:Store.write_manifest", 1, 0),
 }
-
-
-@pytest.fixture
-def disk(tmp_path):
-    try:
-        disk = Disk(tmp_path / "disk", "64m")
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no disk can be mounted here: {error}")
-    yield disk
-    disk.unmount()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from attempts import attempt
+from attempts import SMALL, attempt
 from nested import at, places
 from outcomes import differing, outcome
 
@@ -23,7 +23,7 @@ VALUES = [
     *(torch.full((16, 16), math.inf), torch.zeros(2, dtype=torch.int64)),
 ]
 MIXERS = {
-    "Stratified": "",
+    "Stratified": "{}",
     "DoGraph": "{clusters: 3, window: 2}",
     "DoGraphSchedule": "{clusters: 3, interval: 2, observed: 1, held_out: 4, probe: 2}",
     "DoReMiOnline": "{step_size: 0.5}",
@@ -38,17 +38,8 @@ def interrupted(tmp_path_factory, corpus_settings, store):
     for mixer, arguments in MIXERS.items():
         folder = tmp_path_factory.mktemp(mixer)
         recipe = folder / "recipe.yaml"
-        recipe.write_text(
-            f"name: run\nmixer: {{class_path: dograph.mixers.{mixer}"
-            + (f", init_args: {arguments}}}\n" if arguments else "}\n")
-            + "model: {config: {n_layer: 1, n_embd: 16, n_head: 2}, warmup: 2}\n"
-            "data: {context: 16, batch_size: 8, validation_sequences: 4}\n"
-            "trainer: {accelerator: cpu, max_steps: 8, val_check_interval: 4,\n"
-            "  log_every_n_steps: 4, enable_progress_bar: false, enable_model_summary: false}\n"
-            "report: {every: 2, figures_every: 0, checkpoint_every: 2, checkpoints_kept: 3}\n"
-            f"corpus: {{source: {corpus_settings.source}, store: {corpus_settings.store},\n"
-            "  vocab_size: 300, validation_fraction: 0.2}\n"
-        )
+        given = {"mixer": mixer, "arguments": arguments, "corpus": corpus_settings}
+        recipe.write_text(SMALL.format(name="run", steps=8, every=4, **given))
         first = attempt(["run", str(recipe)], folder / "log")
         assert first.code == 0, first.text
         run = folder / "runs" / "run" / "seed_0"

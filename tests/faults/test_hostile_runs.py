@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
-from attempts import attempt
+from attempts import SMALL, attempt
 from nested import at, places
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -32,16 +32,8 @@ def two_runs(tmp_path_factory, corpus_settings, store):
     folder = tmp_path_factory.mktemp("two_runs")
     for name, mixer in (("other", "Stratified"), ("run", "DoReMiOnline")):
         path = folder / "recipe.yaml"
-        path.write_text(
-            f"name: {name}\nmixer: {{class_path: dograph.mixers.{mixer}}}\n"
-            "model: {config: {n_layer: 1, n_embd: 16, n_head: 2}, warmup: 2}\n"
-            "data: {context: 16, batch_size: 8, validation_sequences: 4}\n"
-            "trainer: {accelerator: cpu, max_steps: 4, val_check_interval: 2,\n"
-            "  log_every_n_steps: 2, enable_progress_bar: false, enable_model_summary: false}\n"
-            "report: {every: 2, figures_every: 0, checkpoint_every: 2}\n"
-            f"corpus: {{source: {corpus_settings.source}, store: {corpus_settings.store},\n"
-            "  vocab_size: 300, validation_fraction: 0.2}\n"
-        )
+        given = {"mixer": mixer, "arguments": "{}", "corpus": corpus_settings}
+        path.write_text(SMALL.format(name=name, steps=4, every=2, **given))
         ended = attempt(["run", str(path)], folder / "log")
         assert ended.code == 0, ended.text
     for command in ("compare", "export", "evaluate"):

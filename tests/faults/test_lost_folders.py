@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import subprocess
 from functools import partial
 
 import pytest
-from disturbances import Disk, before_call
+from disturbances import before_call
 from lives import live
 from outcomes import arguments, differing, outcome
 
@@ -14,16 +13,6 @@ from dograph.corpus.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STEPS = 16
-
-
-@pytest.fixture
-def disk(tmp_path):
-    try:
-        disk = Disk(tmp_path / "disk", "64m")
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no disk can be mounted here: {error}")
-    yield disk
-    disk.unmount()
 
 
 @pytest.fixture
