@@ -1,0 +1,1 @@
+"""What dograph costs, measured: ``python -m benchmarks`` writes the table of README.md."""

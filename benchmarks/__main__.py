@@ -1,0 +1,142 @@
+"""Runs the benchmarks, each in a process of its own, and writes their table.
+
+    python -m benchmarks                # all of them; some 40 minutes on two cores
+    python -m benchmarks --only solver  # one; the others' rows stay as they are
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measuring import Row
+
+BENCHMARKS = {
+    "training": "Training step, and what DoGraph adds to it",
+    "solver": "The graph problem",
+    "clusters": "K-means and window",
+    "loader": "Loader",
+    "prepare": "From text to tokens",
+    "startup": "Start-up",
+    "doge": "DoGE's gradients",
+    "memory": "Peak memory",
+    "scale": "Cost model against what was measured",
+    "sketches": "Sketches against loops",
+}
+"""A module of this package with ``rows() -> list[Row]``, and its heading."""
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.json"
+TABLE = FOLDER / "README.md"
+INTRODUCTION = """\
+# Benchmarks
+
+`python -m benchmarks` measures all of this and writes this page; `--only NAME` measures one part.
+Ratios compare runs that take turns in one process, step by step where they can; figures are medians.
+"""
+
+
+def measure(name: str) -> dict[str, Any]:
+    """One benchmark's rows, by a process of its own, with date, machine and its seconds."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = Path(scratch) / "rows.json"
+        command = [sys.executable, "-m", "benchmarks", "--only", name, "--write-rows", str(rows)]
+        subprocess.run(command, check=True, cwd=FOLDER.parent)
+        found = json.loads(rows.read_text())
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "seconds": round(time.perf_counter() - start),
+        "rows": found,
+    }
+
+
+def machine() -> str:
+    """Cores, processor, system and the versions that matter."""
+    name = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return (
+        f"{os.cpu_count()} cores of {name}, {platform.system()}, Python "
+        f"{platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def write_table(results: dict[str, Any]) -> None:
+    """README.md from all results."""
+    lines = [INTRODUCTION]
+    for name, title in BENCHMARKS.items():
+        if name not in results:
+            continue
+        part = results[name]
+        lines += [
+            f"## {title}",
+            "",
+            f"`--only {name}`: {part['seconds']} s, {part['date']}, {part['machine']}",
+            "",
+            "| quantity | figure | target | holds | |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [_line(Row(**row)) for row in part["rows"]] + [""]
+    TABLE.write_text("\n".join(lines))
+
+
+def _line(row: Row) -> str:
+    holds = {True: "yes", False: "**no**", None: ""}[row.holds]
+    cells = (row.quantity, row.figure, row.target, holds, row.note)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def show(name: str, part: dict[str, Any]) -> None:
+    """Prints one benchmark's rows."""
+    table = Table("quantity", "figure", "target", "holds", "", title=BENCHMARKS[name])
+    for row in part["rows"]:
+        holds = {True: "yes", False: "NO", None: ""}[row["holds"]]
+        table.add_row(row["quantity"], row["figure"], row["target"], holds, row["note"])
+    Console().print(table)
+
+
+def main() -> None:
+    """Measures what was asked for and writes what was found."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", choices=list(BENCHMARKS), help="measure one")
+    parser.add_argument("--write-rows", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.write_rows:
+        rows = importlib.import_module(f"benchmarks.{arguments.only}").rows()
+        arguments.write_rows.write_text(json.dumps([asdict(row) for row in rows]))
+        return
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in [arguments.only] if arguments.only else BENCHMARKS:
+        results[name] = measure(name)
+        show(name, results[name])
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        write_table(results)
+
+
+if __name__ == "__main__":
+    main()
