@@ -1,7 +1,7 @@
 """Runs the benchmarks, each in a process of its own, and writes their table.
 
-    python -m benchmarks                # all of them; some 40 minutes on two cores
-    python -m benchmarks --only solver  # one; the others' rows stay as they are
+python -m benchmarks                # all of them; some 40 minutes on two cores
+python -m benchmarks --only solver  # one; the others' rows stay as they are
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ TABLE = FOLDER / "README.md"
 INTRODUCTION = """\
 # Benchmarks
 
-`python -m benchmarks` measures all of this and writes this page; `--only NAME` measures one part.
-Ratios compare runs that take turns in one process, step by step where they can; figures are medians.
+`python -m benchmarks` measures all of this and writes this page; `--only NAME` measures one
+part. Ratios compare runs that take turns, step by step where they can; figures are medians.
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from dograph.data.batch import Batch
@@ -13,7 +14,15 @@ from dograph.mixers.seen import Seen, Signal
 from dograph.model import LanguageModel
 from dograph.reference import load_reference
 from dograph.signals.domain_gradients import DomainGradients
-from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.signals.sketches import (
+    SequenceSketcher,
+    SketchSettings,
+    WeightedLoss,
+    weighted_sum,
+)
+
+SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
+"""Strategies under which a layer's parameters are there only while it works."""
 
 
 class SignalGatherer:
@@ -29,6 +38,7 @@ class SignalGatherer:
     Attributes:
         sketcher: None where nobody wants sketches.
         reference: the frozen reference model; None where no excess loss is needed.
+        weighted_loss: what makes the last micro-batch's loss of its weights.
 
     Raises:
         UserError: if the mixer's reference model is missing or does not fit.
@@ -47,7 +57,11 @@ class SignalGatherer:
         self.sketcher: SequenceSketcher | None = None
         self.reference: LanguageModel | None = None
         self.domain_gradients: DomainGradients | None = None
+        self.weighted_loss: WeightedLoss = weighted_sum
         self._step_domain: Tensor | None = None
+        # A scaler's small losses would be lost in the half precision of unscaled gradients.
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        self._may_share = not scaled and not isinstance(trainer.strategy, SHARDED)
         if Signal.EXCESS_LOSS in self.needs:
             if not data.mixer.reference:
                 raise UserError(
@@ -72,6 +86,9 @@ class SignalGatherer:
         if self.sketcher is not None:
             asked = Signal.SKETCH in self.data.mixer.needs_at(step)
             self.sketcher.recording = observing or asked
+            # What only looks at training must not change it, not even by rounding.
+            changes = self.data.mixer.changes_loss
+            self.sketcher.sharing = asked and changes and self._may_share
 
     def see(
         self, batch: Batch, token_losses: Tensor, losses: Tensor, step: int, position: int
@@ -86,10 +103,12 @@ class SignalGatherer:
             position: of this micro-batch in the optimiser step, from 0.
         """
         micro_batches = int(self.trainer.accumulate_grad_batches)
-        sketch = None
+        sketch, self.weighted_loss = None, weighted_sum
         if self.sketcher is not None and self.sketcher.recording:
-            sketch = self._gather(self.sketcher.sketch(losses, step))
-            self.sketcher.recording = False  # further forward passes are not the batch's
+            own, self.weighted_loss = self.sketcher.sketch_and_share(losses, step)
+            sketch = self._gather(own)
+            # Further forward passes are not the batch's.
+            self.sketcher.recording = self.sketcher.sharing = False
         last = position == micro_batches - 1
         probe_sketch, probe_domain = self._probe(step, losses.device) if last else (None, None)
         return Seen(

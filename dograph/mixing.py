@@ -127,6 +127,7 @@ class MixingCallback(Callback):
         assert self.gatherer is not None
         position = len(self._micro_batches)
         self.seen = self.gatherer.see(batch, token_losses, losses, self._step, position)
+        self.model.weighted_loss = self.gatherer.weighted_loss
         mixer = self.data.mixer
         self._finite = (self._finite or position == 0) and (not mixer.listens or self.seen.finite)
         self.model.unusable = not self._finite

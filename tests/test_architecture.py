@@ -19,6 +19,7 @@ ORDER = [
     "mixers",
     "data",
     "memory",
+    "cross_entropy",
     "model",
     "checkpoint",
     "reference",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError
-from dograph.signals.layers import (
-    Factors,
-    factors,
-    observed_layers,
-    of_positions,
-    unit_rows,
-    weight_of,
+from dograph.signals.layers import Factors, factors, observed_layers, unit_rows, weight_of
+from dograph.signals.shared_backward import (
+    NotShareable,
+    Record,
+    SharedBackward,
+    own_gradients,
+    part_above,
 )
+
+logger = logging.getLogger(__name__)
+
+
+WeightedLoss = Callable[[Tensor, Tensor], Tensor]
+"""From (B,) weights and (B,) losses to the scalar that is trained on."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class SequenceSketcher:
     Attributes:
         modules: the observed layers by name; none where every parameter's gradient is exact.
         recording: while False the hooks keep nothing.
+        sharing: whether a forward's sketch is to share its backward with the training's.
 
     Raises:
         UserError: if the blocks are unknown or have no trainable matrix.
@@ -82,9 +90,11 @@ class SequenceSketcher:
         self.settings = settings
         everything = settings.exact and settings.blocks in ("all", "model")
         self.modules = {} if everything else observed_layers(model, settings.blocks)
-        self.recording = True
-        self._inside_forward = False
-        self._records: list[tuple[str, Tensor, Tensor]] = []
+        self.recording, self.sharing = True, False
+        self._above = None if settings.exact else part_above(model, settings.blocks)
+        self._inside_forward = self._inside_part = False
+        self._records: list[Record] = []
+        self._below: Tensor | None = None
         self._projections: dict[tuple[str, int, torch.device, torch.dtype], Tensor] = {}
         # Layers that share a parameter (an embedding and the output layer) share its sketch.
         self._first: dict[int, str] = {}
@@ -108,41 +118,75 @@ class SequenceSketcher:
         Raises:
             UserError: if no forward was recorded, or a matrix has no part in the losses.
         """
-        if losses.dim() != 1 or not losses.requires_grad:
-            raise UserError(
-                f"sketch needs one loss a sequence with its graph alive, got shape "
-                f"{tuple(losses.shape)} and requires_grad={losses.requires_grad}"
-            )
         if self.settings.exact:
-            return self._exact_gradients(losses)
-        records, self._records = self._records, []
-        if not records:
+            return self._exact_gradients(_checked(losses))
+        sketch, _ = self._sketch(losses, step)
+        return sketch
+
+    def sketch_and_share(self, losses: Tensor, step: int = 0) -> tuple[Tensor, WeightedLoss]:
+        """As ``sketch``, and how training goes on from the backward that it took.
+
+        Set ``sharing`` before the forward. Where the model does not let two share a backward, the
+        plain way serves and the log says why, once.
+
+        Args:
+            losses: as in ``sketch``.
+            step: as in ``sketch``.
+
+        Returns:
+            The sketches, and what makes ``Σ_i a_i ℓ_i`` of (B,) weights and losses: equal to the
+            plain sum, its gradients to rounding.
+        """
+        if self._above is None or not self.sharing:
+            return self.sketch(losses, step), weighted_sum
+        sketch, take_rest = self._sketch(losses, step, shared=True)
+        try:
+            return sketch, take_rest().loss
+        except NotShareable as reason:
+            logger.info("sketches take a backward of their own: %s", reason)
+            self._above = None
+            return sketch, weighted_sum
+
+    def _sketch(
+        self, losses: Tensor, step: int, shared: bool = False
+    ) -> tuple[Tensor, Callable[[], SharedBackward]]:
+        """Sketches, and what builds the rest of the backward if it is shared."""
+        losses = _checked(losses)
+        records, below = self._records, self._below if shared else None
+        self._records, self._below = [], None
+        if not any(record.name in self.modules for record in records):
             raise UserError(
                 "nothing was recorded to sketch: set `recording = True`, call the model itself "
                 "(not its parts) with gradients enabled, then sketch once, before its backward"
             )
-        outputs = [output for _, _, output in records]
+        outputs = [record.output for record in records]
+        outputs += [] if below is None else [below]
         gradients = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
+        below_gradient = None if below is None else gradients[-1]
+        own = own_gradients(records, gradients[: len(records)], len(losses))
         parts: dict[str, Tensor] = {}
         with torch.no_grad(), torch.autocast(losses.device.type, enabled=False):
-            tokens: Tensor | None = None  # gradient by the token embedding's output
-            for (name, source, _), gradient in zip(records, gradients, strict=True):
-                if isinstance(self.modules[name], nn.Embedding):
-                    if not of_positions(source):
-                        tokens = gradient
-                    elif tokens is not None and gradient is not None:
-                        # Positions are added to tokens: what arrives there is each sequence's own.
-                        source, gradient = source.expand(len(losses), -1), tokens  # noqa: PLW2901
-                for key, part in self._project(name, source, gradient, len(losses), step):
+            for record, gradient in own:
+                if record.name not in self.modules:
+                    continue
+                found = self._project(record.name, record.source, gradient, len(losses), step)
+                for key, part in found:
                     # A parameter used several times in a forward has the sum of its gradients.
                     parts[key] = parts[key] + part if key in parts else part
-        return torch.cat(list(parts.values()), dim=1)
+
+        def take_rest() -> SharedBackward:
+            assert self._above is not None
+            if self._above.start is not None and below_gradient is None:
+                raise NotShareable("the blocks' input was not seen, or needs no gradient")
+            return SharedBackward(losses, own, below, below_gradient)
+
+        return torch.cat(list(parts.values()), dim=1), take_rest
 
     def detach(self) -> None:
         """Removes the hooks and lets go of what they kept."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._records = [], []
+        self._hooks, self._records, self._below = [], [], None
 
     def _project(
         self, name: str, source: Tensor, gradient: Tensor | None, batch: int, step: int
@@ -217,22 +261,36 @@ class SequenceSketcher:
             model.register_forward_pre_hook(self._open),
             model.register_forward_hook(self._close),
         ]
-        for name, module in self.modules.items():
+        above = self._above.layers if self._above is not None else {}
+        for name, module in {**above, **self.modules}.items():
             hooks.append(module.register_forward_hook(self._recorder(name)))
+        if self._above is not None and self._above.start is not None:
+            start = self._above.start
+            hooks.append(start.register_forward_pre_hook(self._enter, with_kwargs=True))
         return hooks
 
     def _open(self, *_: Any) -> None:
-        self._records = []
+        self._records, self._below = [], None
         self._inside_forward = True
+        self._inside_part = self._above is not None and self._above.start is None
+
+    def _enter(self, _: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        hidden = inputs[0] if inputs else options.get("hidden_states")
+        if self.sharing and self._inside_forward and isinstance(hidden, Tensor):
+            self._below = hidden if hidden.requires_grad else None
+            self._inside_part = True
 
     def _close(self, *_: Any) -> None:
         # Activation checkpointing runs blocks again in the backward: nothing to record there.
         self._inside_forward = False
 
     def _recorder(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        observed = name in self.modules
+
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if self.recording and self._inside_forward and output.requires_grad:
-                self._records.append((name, inputs[0].detach(), output))
+            wanted = observed or (self.sharing and self._inside_part)
+            if self.recording and self._inside_forward and wanted and output.requires_grad:
+                self._records.append(Record(name, module, inputs[0].detach(), output))
 
         return record
 
@@ -250,3 +308,23 @@ class SequenceSketcher:
             row = torch.cat([gradient.flatten() for gradient in gradients])
             rows.append(row.to(torch.promote_types(row.dtype, torch.float32)))
         return torch.stack(rows)
+
+
+def weighted_sum(weights: Tensor, losses: Tensor) -> Tensor:
+    """``Σ_i a_i ℓ_i``, the plain way.
+
+    Args:
+        weights: (B,) a.
+        losses: (B,) ℓ with their graph.
+    """
+    return (weights * losses).sum()
+
+
+def _checked(losses: Tensor) -> Tensor:
+    """Losses that can be sketched."""
+    if losses.dim() != 1 or not losses.requires_grad:
+        raise UserError(
+            f"sketch needs one loss a sequence with its graph alive, got shape "
+            f"{tuple(losses.shape)} and requires_grad={losses.requires_grad}"
+        )
+    return losses
