@@ -1,0 +1,187 @@
+"""What trains in `benchmarks.training`, each in a process of its own that takes turns.
+
+`python -m benchmarks.contestants NAME SIZE` is such a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.turns import Turns, wait_for_turn
+from dograph.composition import compose
+from dograph.corpus.prepare import prepare
+from dograph.corpus.store import Store
+from dograph.data.domains import DomainSequences, MixtureDataset
+from dograph.model import build_network, warmup_cosine
+from dograph.recipe import check
+from dograph.run import train
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+MIXERS = {
+    "stratified": "uniform_gpt2.yaml",
+    "dograph": "dograph_gpt2.yaml",
+    "schedule": "dograph_schedule_gpt2.yaml",
+}
+SCHEDULE_INTERVAL = 5
+"""Of the measured schedule: one plain step, then the four that it sketches."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and its batch.
+
+    Attributes:
+        layers, width, heads: as in configs/model.
+        vocabulary: of the output layer, at least the prepared store's.
+        batch: sequences.
+        context: tokens of each.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    batch: int
+    context: int
+
+
+SIZES = {
+    "nano": Size(4, 160, 5, 4096, 32, 128),
+    "micro": Size(7, 320, 10, 4096, 32, 128),
+    # GPT-2's own vocabulary; half the usual context, so that a step takes seconds, not a minute.
+    "small": Size(12, 768, 12, 50257, 32, 64),
+}
+
+
+def by_recipe(name: str, size: str) -> None:
+    """What `lightning run` does with a recipe, its steps taking turns."""
+    wanted = SIZES[size]
+    overrides = [
+        f"compose.model=gpt2_{size}",
+        f"model.config.vocab_size={wanted.vocabulary}",
+        f"data.batch_size={wanted.batch}",
+        f"data.context={wanted.context}",
+        "trainer.max_steps=1000000",
+        "trainer.val_check_interval=1000000",
+        "report.checkpoint_every=1000000",
+        "report.checkpoint_minutes=1000000",
+        "report.figures_every=0",
+    ]
+    if name == "schedule":
+        overrides.append(f"mixer.init_args.interval={SCHEDULE_INTERVAL}")
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = check(compose(RECIPES / MIXERS[name], overrides))
+        train(recipe, Path(folder) / "run", callbacks=[Turns()])
+
+
+def by_hand(network: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], size: Size) -> None:
+    """The loop that nanoGPT shows: random crops of a memory map, AdamW, clipping, cosine."""
+    matrices = [p for p in network.parameters() if p.ndim >= 2]
+    vectors = [p for p in network.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": 0.01},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
+    with tempfile.TemporaryDirectory() as folder:
+        batches = crops(Path(folder) / "train.bin", size)
+        for step, (inputs, targets) in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * warmup_cosine(step, warmup=40, total=1_000_000, final=0.1)
+            loss_of(inputs, targets).backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            wait_for_turn()
+
+
+def crops(path: Path, size: Size) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random (inputs, targets) batches without end, from a file of tokens of the same corpus."""
+    store: Store = prepare(check(compose(RECIPES / "uniform_gpt2.yaml")).corpus, progress=False)
+    domains = [DomainSequences(store, each.name, "train", size.context) for each in store.domains]
+    picks = [(place, index) for place in range(len(domains)) for index in range(300)]
+    tokens = MixtureDataset(domains).__getitems__(picks).tokens
+    tokens.numpy().astype(np.uint16).tofile(path)
+    draw = torch.Generator().manual_seed(0)
+    for _ in itertools.count():
+        text = np.memmap(path, dtype=np.uint16, mode="r")
+        most = len(text) - size.context - 1
+        starts = torch.randint(most, (size.batch,), generator=draw).tolist()
+        rows = [torch.from_numpy(text[i : i + size.context + 1].astype(np.int64)) for i in starts]
+        batch = torch.stack(rows)
+        yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
+
+
+def plain(size: Size, activation: str) -> None:
+    """transformers' GPT-2 in that loop, its loss by torch's cross-entropy."""
+    sizes = {"n_layer": size.layers, "n_embd": size.width, "n_head": size.heads}
+    network: Any = build_network(
+        "gpt2",
+        {
+            **sizes,
+            "vocab_size": size.vocabulary,
+            "n_positions": size.context,
+            "activation_function": activation,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        },
+    )
+
+    def loss_of(inputs: Tensor, targets: Tensor) -> Tensor:
+        logits = network(input_ids=inputs, use_cache=False).logits
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    by_hand(network.train(), loss_of, size)
+
+
+def nano_gpt(folder: Path, size: Size) -> None:
+    """nanoGPT's own model, from a copy of its repository beside this one, in that loop."""
+    specification = importlib.util.spec_from_file_location("nano_gpt_model", folder / "model.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    network = module.GPT(
+        module.GPTConfig(
+            block_size=size.context,
+            vocab_size=size.vocabulary,
+            n_layer=size.layers,
+            n_head=size.heads,
+            n_embd=size.width,
+            dropout=0.0,
+            bias=True,
+        )
+    )
+    by_hand(network.train(), lambda inputs, targets: network(inputs, targets)[1], size)
+
+
+def main() -> None:
+    """Trains until the parent has seen enough."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=[*MIXERS, "plain", "stock", "nanogpt"])
+    parser.add_argument("size", choices=list(SIZES))
+    parser.add_argument("--nanogpt", type=Path, help="a copy of nanoGPT's repository")
+    arguments = parser.parse_args()
+    size = SIZES[arguments.size]
+    torch.manual_seed(0)
+    if arguments.name in MIXERS:
+        by_recipe(arguments.name, arguments.size)
+    elif arguments.name == "nanogpt":
+        nano_gpt(arguments.nanogpt, size)
+    else:
+        plain(size, "gelu_new" if arguments.name == "stock" else "gelu_pytorch_tanh")
+
+
+if __name__ == "__main__":
+    main()
