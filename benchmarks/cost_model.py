@@ -96,7 +96,7 @@ class Changes:
         clustered: sequences that K-means is fitted to, at most; the rest go to the nearest
             centre on the GPU. 0: all.
         on_device: K-means on the GPU.
-        packed: one all-gather and one broadcast of plain tensors.
+        packed: sketches go with the losses in one all-gather, weights as a plain tensor.
         late: weights by the centres of the step before; the new ones come about meanwhile.
         shared_probe: ranks share the probe out.
     """
@@ -197,12 +197,13 @@ def kmeans_seconds(sequences: int, numbers: int) -> float:
 
 
 def loop_seconds(setting: Setting) -> float:
-    """What every mixer pays: drawing the batch, and asking all ranks whether to save or stop.
+    """What every mixer pays: drawing the batch, gathering domains and losses, a joint decision.
 
-    Nothing hides it: the answer is waited for, so that the GPU has run dry by then. Lightning's
-    reduction is a barrier and an all-reduce.
+    Whether to save or stop is a barrier and an all-reduce whose answer is waited for, so that the
+    GPU has run dry by then and nothing hides the drawing that comes next.
     """
-    return setting.batch * PICK + 2 * tree_seconds(setting)
+    gathers = 2 * ring_seconds(setting, 8 * setting.batch)
+    return setting.batch * PICK + gathers + 2 * tree_seconds(setting)
 
 
 def published(
@@ -211,10 +212,11 @@ def published(
     """Seconds that published DoGraph adds to a step, by part."""
     changes = Changes() if changes is None else changes
     size = setting.batch * sketch_numbers(setting.model, blocks) * SINGLE
-    gathers = ring_seconds(setting, size) + 2 * ring_seconds(setting, 8 * setting.batch)
-    messages = gathers + broadcast_object_seconds(setting, SINGLE * setting.batch)
-    if changes.packed:
-        messages = ring_seconds(setting, size) + ring_seconds(setting, SINGLE * setting.batch)
+    messages = ring_seconds(setting, size)
+    messages += broadcast_object_seconds(setting, SINGLE * setting.batch)
+    if changes.packed:  # sketches travel in a gather of the loop
+        bytes_alone = ring_seconds(setting, size) - ring_seconds(setting, 0)
+        messages = bytes_alone + ring_seconds(setting, SINGLE * setting.batch)
     host = _clustering_seconds(setting, changes, blocks) + SOLVE
     if changes.late:  # only the clusters' counts are waited for
         host = max(0.0, host + messages - step_seconds(setting))
@@ -251,14 +253,13 @@ def schedule(setting: Setting, changes: Changes | None = None) -> dict[str, floa
     probes = DOMAINS * PROBE / setting.share / (setting.gpus if changes.shared_probe else 1)
     probe = setting.compute(forward_flops(model) + passed) + projection_seconds(setting)
     gather = ring_seconds(setting, setting.batch * numbers * SINGLE)
-    always = 2 * ring_seconds(setting, 8 * setting.batch)
     copied = OBSERVED * setting.batch * numbers * SINGLE
     host = kmeans_seconds(WINDOW, numbers) + STATISTICS_NUMBER * WINDOW * numbers + SOLVE
     rare = 2 * broadcast_object_seconds(setting, 8 * DOMAINS)
     return {
         "sketched steps": OBSERVED / INTERVAL * sketched,
         "probe": probes * probe / INTERVAL,
-        "messages": always + (OBSERVED * gather + rare) / INTERVAL,
+        "messages": (OBSERVED * gather + rare) / INTERVAL,
         "K-means, solve": (copied / setting.device.host + host) / INTERVAL,
     }
 
@@ -269,7 +270,6 @@ def doge_exact(setting: Setting) -> dict[str, float]:
     return {
         "gradients": setting.compute(training_flops(setting.model)),
         "messages": moved / setting.bus
-        + 2 * ring_seconds(setting, 8 * setting.batch)
         + broadcast_object_seconds(setting, SINGLE * setting.batch)
         + 2 * broadcast_object_seconds(setting, 8 * DOMAINS),
     }
@@ -279,7 +279,7 @@ def doremi(setting: Setting) -> dict[str, float]:
     """A forward of a reference model of the same size."""
     return {
         "reference": setting.compute(forward_flops(setting.model)),
-        "messages": 3 * ring_seconds(setting, 8 * setting.batch)
+        "messages": ring_seconds(setting, SINGLE * setting.batch)
         + broadcast_object_seconds(setting, SINGLE * setting.batch)
         + 2 * broadcast_object_seconds(setting, 8 * DOMAINS),
     }

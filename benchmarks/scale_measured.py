@@ -119,13 +119,14 @@ def median_seconds(action: Callable[..., object], rounds: int) -> float:
 
 def measured_times() -> dict[str, float]:
     """Median seconds of steps, sketches and their parts, turn by turn."""
-    wide, thin = torch.randn(BATCH * CONTEXT, 320), torch.randn(320, counts.RANK)
+    # Many, so that they come from memory and not from the cache, as a model's outputs do.
+    wide, thin = torch.randn(20, BATCH * CONTEXT, 320), torch.randn(320, counts.RANK)
     square = torch.randn(1024, 1024)
     models = {model.name: (Timed(model), Matrices(model)) for model in (NANO, MICRO)}
     times: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(ROUNDS + 1):
         times["square"].append(cpu_seconds(torch.mm, square, square))
-        times["thin"].append(cpu_seconds(lambda: [wide @ thin for _ in range(20)]) / 20)
+        times["thin"].append(cpu_seconds(lambda: [each @ thin for each in wide]) / len(wide))
         for name, (timed, matrices) in models.items():
             times[f"{name} step"].append(cpu_seconds(timed.train))
             whole, down = timed.sketch()
