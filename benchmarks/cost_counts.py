@@ -137,6 +137,15 @@ def partial_backward_flops(model: Architecture, blocks: int = 1) -> int:
     return 2 * passed + 8 * blocks * model.context * model.width
 
 
+def logit_bytes(model: Architecture, half: bool = True) -> int:
+    """Bytes a token that the loss's backward moves, over and above products.
+
+    The loss's gradient is written and read as float32, log-softmax read and its gradient written;
+    under autocast that is read once more and written in bfloat16.
+    """
+    return model.vocabulary * (4 * SINGLE + (SINGLE + HALF if half else 0))
+
+
 def projection_flops(model: Architecture, blocks: int = 1, rank: int = RANK) -> int:
     """FLOPs a token of projecting inputs and output gradients to rank r, and of their products.
 

@@ -16,6 +16,7 @@ from benchmarks.cost_counts import (
     checkpoint_bytes,
     domain_gradient_bytes,
     forward_flops,
+    logit_bytes,
     partial_backward_flops,
     projection_bytes,
     projection_flops,
@@ -182,6 +183,12 @@ def broadcast_object_seconds(setting: Setting, size: float) -> float:
     return ring_seconds(setting, 8) + ring_seconds(setting, size)
 
 
+def backward_seconds(setting: Setting, blocks: int = 1) -> float:
+    """From the losses to the observed outputs: products, and the logits' way through memory."""
+    moved = setting.tokens * logit_bytes(setting.model) / setting.device.memory
+    return setting.compute(partial_backward_flops(setting.model, blocks)) + moved
+
+
 def projection_seconds(setting: Setting, blocks: int = 1) -> float:
     """Float32 products outside autocast: by FLOPs or by bytes, whichever takes longer."""
     by_flops = projection_flops(setting.model, blocks) / (UTILISATION * setting.device.single)
@@ -221,9 +228,8 @@ def published(
     if changes.late:  # only the clusters' counts are waited for
         host = max(0.0, host + messages - step_seconds(setting))
         messages = tree_seconds(setting)
-    passed = 0 if changes.one_backward else partial_backward_flops(setting.model, blocks)
     return {
-        "backward": setting.compute(passed),
+        "backward": 0.0 if changes.one_backward else backward_seconds(setting, blocks),
         "projections": projection_seconds(setting, blocks),
         "messages": messages,
         "K-means, solve": host,
@@ -248,10 +254,11 @@ def schedule(setting: Setting, changes: Changes | None = None) -> dict[str, floa
     """
     changes = Changes() if changes is None else changes
     model, numbers = setting.model, sketch_numbers(setting.model)
-    passed = partial_backward_flops(model)
-    sketched = setting.compute(0 if changes.one_backward else passed) + projection_seconds(setting)
+    own = 0.0 if changes.one_backward else backward_seconds(setting)
+    sketched = own + projection_seconds(setting)
     probes = DOMAINS * PROBE / setting.share / (setting.gpus if changes.shared_probe else 1)
-    probe = setting.compute(forward_flops(model) + passed) + projection_seconds(setting)
+    probe = setting.compute(forward_flops(model)) + backward_seconds(setting)
+    probe += projection_seconds(setting)
     gather = ring_seconds(setting, setting.batch * numbers * SINGLE)
     copied = OBSERVED * setting.batch * numbers * SINGLE
     host = kmeans_seconds(WINDOW, numbers) + STATISTICS_NUMBER * WINDOW * numbers + SOLVE

@@ -121,12 +121,13 @@ def measured_times() -> dict[str, float]:
     """Median seconds of steps, sketches and their parts, turn by turn."""
     # Many, so that they come from memory and not from the cache, as a model's outputs do.
     wide, thin = torch.randn(20, BATCH * CONTEXT, 320), torch.randn(320, counts.RANK)
-    square = torch.randn(1024, 1024)
+    square, logits = torch.randn(1024, 1024), torch.randn(BATCH * CONTEXT, VOCABULARY)
     models = {model.name: (Timed(model), Matrices(model)) for model in (NANO, MICRO)}
     times: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(ROUNDS + 1):
         times["square"].append(cpu_seconds(torch.mm, square, square))
         times["thin"].append(cpu_seconds(lambda: [each @ thin for each in wide]) / len(wide))
+        times["add"].append(cpu_seconds(torch.add, logits, 1.0))
         for name, (timed, matrices) in models.items():
             times[f"{name} step"].append(cpu_seconds(timed.train))
             whole, down = timed.sketch()
@@ -141,21 +142,30 @@ def time_rows() -> list[Row]:
     found, tokens = measured_times(), BATCH * CONTEXT
     rate = tokens * counts.training_flops(NANO) / found["nano step"]
     thin_rate = 2 * tokens * 320 * counts.RANK / found["thin"]
+    memory = 2 * counts.SINGLE * tokens * VOCABULARY / found["add"]
     share = rate / (2 * 1024**3 / found["square"])
     calibration = (
         f"{1000 * found['nano step']:.0f} ms, {rate / 1e9:.1f} GFLOP/s, {share:.0%} of a square "
-        f"product's; thin products reach {thin_rate / rate:.0%} of that"
+        f"product's; thin products reach {thin_rate / rate:.0%} of that; memory "
+        f"{memory / 1e9:.1f} GB/s"
     )
     note = f"{BATCH} × {CONTEXT} tokens, float32, no optimiser; CPU time of one thread"
     predicted = counts.training_flops(MICRO) / counts.training_flops(NANO)
     measured = found["micro step"] / found["nano step"]
     rows = [
         Row("calibration: nano's training step", calibration, note=note),
-        roughly("micro's step over nano's", predicted, measured, ""),
+        roughly(
+            "micro's step over nano's",
+            predicted,
+            measured,
+            "",
+            "by FLOPs; nano spends more of its step on the loss, which is memory and no FLOPs",
+        ),
     ]
     for model in (NANO, MICRO):
         name = model.name
         down = tokens * counts.partial_backward_flops(model) / rate
+        down += tokens * counts.logit_bytes(model, half=False) / memory
         projected = tokens * counts.projection_flops(model) / thin_rate
         whole, step = 100 * (down + projected), found[f"{name} step"]
         rows += [

@@ -93,7 +93,7 @@ def test_domain_gradients_and_checkpoints(model):
 def test_identities(setting):
     assert setting.batch == setting.share * setting.gpus <= model_of.LARGEST_BATCH
     two, one = (model_of.published(setting, Changes(one_backward=each)) for each in (False, True))
-    passed = setting.compute(counts.partial_backward_flops(setting.model))
+    passed = model_of.backward_seconds(setting)
     assert sum(two.values()) - sum(one.values()) == pytest.approx(passed)
     assert one["backward"] == 0
     assert min(two.values()) >= 0
