@@ -125,7 +125,7 @@ def crops(path: Path, size: Size) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def plain(size: Size, activation: str) -> None:
-    """transformers' GPT-2 in that loop, its loss by torch's cross-entropy."""
+    """GPT-2 of transformers in that loop, its loss by torch's cross-entropy."""
     sizes = {"n_layer": size.layers, "n_embd": size.width, "n_head": size.heads}
     network: Any = build_network(
         "gpt2",
@@ -147,7 +147,7 @@ def plain(size: Size, activation: str) -> None:
 
 
 def nano_gpt(folder: Path, size: Size) -> None:
-    """nanoGPT's own model, from a copy of its repository beside this one, in that loop."""
+    """The model of nanoGPT, from a copy of its repository beside this one, in that loop."""
     specification = importlib.util.spec_from_file_location("nano_gpt_model", folder / "model.py")
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)

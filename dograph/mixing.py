@@ -17,6 +17,9 @@ from dograph.mixers.seen import Seen
 from dograph.model import LanguageModel
 from dograph.signals.sketches import SketchSettings
 
+COUNTED_TOGETHER = 64
+"""Optimiser steps whose sequence weights stay on their device before they are counted."""
+
 
 class MixingCallback(Callback):
     """Gathers what the mixer needs, asks it for weights, hands them to loss and sampler.
@@ -34,7 +37,6 @@ class MixingCallback(Callback):
 
     Attributes:
         seen: what was seen of the last batch, of all ranks.
-        effective: (S,) sums of sequence weights by domain over the run.
     """
 
     def __init__(
@@ -52,7 +54,8 @@ class MixingCallback(Callback):
         self.observe_every, self.observe_window = observe_every, observe_window
         self.gatherer: SignalGatherer | None = None
         self.seen: Seen | None = None
-        self.effective = torch.zeros(0, dtype=torch.float64)
+        self._effective = torch.zeros(0, dtype=torch.float64)
+        self._uncounted: list[tuple[Tensor, Tensor]] = []
         self._micro_batches: list[Seen] = []
         self._finite = True
         self._step = 0
@@ -69,7 +72,8 @@ class MixingCallback(Callback):
             )
         self.trainer, self.model, self.data = trainer, pl_module, data
         # A resumed run's own sums are restored after this.
-        self.effective = torch.zeros(len(data.domains), dtype=torch.float64)
+        self._effective = torch.zeros(len(data.domains), dtype=torch.float64)
+        self._uncounted = []
         self._micro_batches = []
         if self.sketch_settings.fresh and getattr(data.mixer, "window", 1) > 1:
             raise UserError(
@@ -159,9 +163,9 @@ class MixingCallback(Callback):
         seen = joined(self._micro_batches)
         self._micro_batches = []
         assert seen.sequence_weights is not None
-        self.effective.index_add_(
-            0, seen.domain.cpu(), seen.sequence_weights.to("cpu", torch.float64)
-        )
+        self._uncounted.append((seen.domain, seen.sequence_weights))
+        if len(self._uncounted) == COUNTED_TOGETHER:
+            self._count()
         mixer = self.data.mixer
         if mixer.changes_loss and mixer.whole_batch and self._finite:
             on_simplex(seen.sequence_weights, "the optimiser step's sequence weights")
@@ -174,13 +178,25 @@ class MixingCallback(Callback):
                 on_simplex(mixer.sampling_weights, f"{type(mixer).__name__}.sampling_weights")
                 self.data.sampler.set_weights(mixer.sampling_weights.numpy())
 
+    @property
+    def effective(self) -> Tensor:
+        """(S,) float64, sums of sequence weights by domain over the run."""
+        self._count()
+        return self._effective
+
+    def _count(self) -> None:
+        """Adds up what has been put by, so that no step waits for its device."""
+        for domain, weights in self._uncounted:
+            self._effective.index_add_(0, domain.cpu(), weights.to("cpu", torch.float64))
+        self._uncounted.clear()
+
     def state_dict(self) -> dict[str, Any]:
         """Effective weights so far."""
         return {"effective": self.effective}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what ``state_dict`` gave."""
-        self.effective = state_dict["effective"]
+        self._effective = state_dict["effective"]
 
 
 def joined(parts: list[Seen]) -> Seen:

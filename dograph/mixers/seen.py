@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
 from torch import Tensor
 
 
@@ -70,7 +71,7 @@ class Seen:
 
     @property
     def finite(self) -> bool:
-        """Whether every loss and signal is; waits for the device."""
+        """Whether every loss and signal is; waits for the device, once."""
         signals = (
             self.sequence_loss,
             self.sketch,
@@ -78,4 +79,6 @@ class Seen:
             self.domain_kernel,
             self.probe_sketch,
         )
-        return all(bool(signal.isfinite().all()) for signal in signals if signal is not None)
+        device = self.sequence_loss.device
+        found = [signal.isfinite().all().to(device) for signal in signals if signal is not None]
+        return bool(torch.stack(found).all())
