@@ -34,6 +34,7 @@ BENCHMARKS = {
     "prepare": "From text to tokens",
     "startup": "Start-up",
     "doge": "DoGE's gradients",
+    "overhead": "Where the time of DoGraph goes",
     "memory": "Peak memory",
     "scale": "Cost model against what was measured",
     "sketches": "Sketches against loops",
