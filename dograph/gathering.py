@@ -13,6 +13,7 @@ from dograph.errors import UserError
 from dograph.mixers.seen import Seen, Signal
 from dograph.model import LanguageModel
 from dograph.reference import load_reference
+from dograph.signals.backward_reader import BackwardReader
 from dograph.signals.domain_gradients import DomainGradients
 from dograph.signals.sketches import (
     SequenceSketcher,
@@ -39,6 +40,7 @@ class SignalGatherer:
         sketcher: None where nobody wants sketches.
         reference: the frozen reference model; None where no excess loss is needed.
         weighted_loss: what makes the last micro-batch's loss of its weights.
+        reader: of the backward of the last micro-batch, where its sketches come from there.
 
     Raises:
         UserError: if the mixer's reference model is missing or does not fit.
@@ -58,6 +60,7 @@ class SignalGatherer:
         self.reference: LanguageModel | None = None
         self.domain_gradients: DomainGradients | None = None
         self.weighted_loss: WeightedLoss = weighted_sum
+        self.reader: BackwardReader | None = None
         self._step_domain: Tensor | None = None
         # A scaler's small losses would be lost in the half precision of unscaled gradients.
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
@@ -89,6 +92,7 @@ class SignalGatherer:
             # What only looks at training must not change it, not even by rounding.
             changes = self.data.mixer.changes_loss
             self.sketcher.sharing = asked and changes and self._may_share
+            self.sketcher.reading = self.sketcher.recording and not changes and self._may_share
 
     def see(
         self, batch: Batch, token_losses: Tensor, losses: Tensor, step: int, position: int
@@ -103,12 +107,15 @@ class SignalGatherer:
             position: of this micro-batch in the optimiser step, from 0.
         """
         micro_batches = int(self.trainer.accumulate_grad_batches)
-        sketch, self.weighted_loss = None, weighted_sum
+        sketch, self.weighted_loss, self.reader = None, weighted_sum, None
         if self.sketcher is not None and self.sketcher.recording:
-            own, self.weighted_loss = self.sketcher.sketch_and_share(losses, step)
-            sketch = self._gather(own)
+            if self.sketcher.reading:
+                self.reader = self.sketcher.take_reader(step)
+            else:
+                own, self.weighted_loss = self.sketcher.sketch_and_share(losses, step)
+                sketch = self._gather(own)
             # Further forward passes are not the batch's.
-            self.sketcher.recording = self.sketcher.sharing = False
+            self.sketcher.recording = self.sketcher.sharing = self.sketcher.reading = False
         last = position == micro_batches - 1
         probe_sketch, probe_domain = self._probe(step, losses.device) if last else (None, None)
         return Seen(
@@ -123,6 +130,17 @@ class SignalGatherer:
             step_domain=self._domains_of_step(micro_batches, position),
             learning_rate=float(self.trainer.optimizers[0].param_groups[0]["lr"]),
         )
+
+    def read_sketch(self, weights: Tensor) -> Tensor | None:
+        """(B,) sequences' sketches of all ranks, where the micro-batch's backward was read.
+
+        Args:
+            weights: (B,) that this rank's losses counted by.
+        """
+        if self.reader is None:
+            return None
+        reader, self.reader = self.reader, None
+        return self._gather(reader.sketch(weights / int(self.trainer.accumulate_grad_batches)))
 
     def _excess_loss(self, batch: Batch, token_losses: Tensor) -> Tensor | None:
         """(B,) mean over tokens of ``max(ℓ − ℓ_reference, 0)``, of all ranks."""

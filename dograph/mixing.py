@@ -57,6 +57,7 @@ class MixingCallback(Callback):
         self._effective = torch.zeros(0, dtype=torch.float64)
         self._uncounted: list[tuple[Tensor, Tensor]] = []
         self._micro_batches: list[Seen] = []
+        self._own_weights = torch.zeros(0)
         self._finite = True
         self._step = 0
 
@@ -142,11 +143,12 @@ class MixingCallback(Callback):
         weights = weights.to(losses.device)
         self.seen.sequence_weights = weights
         self._micro_batches.append(self.seen)
-        if world_size == 1:
-            return weights
-        share = losses.numel()
-        first = self.trainer.global_rank * share
-        return weights[first : first + share] * world_size
+        if world_size > 1:
+            share = losses.numel()
+            first = self.trainer.global_rank * share
+            weights = weights[first : first + share] * world_size
+        self._own_weights = weights
+        return weights
 
     def on_train_batch_end(
         self,
@@ -158,6 +160,7 @@ class MixingCallback(Callback):
     ) -> None:
         """Counts the batch; after an optimiser step lets the mixer update what is drawn."""
         self.data.sampler.mark_trained()
+        self._read_sketch()
         if trainer.global_step == self._step:
             return
         seen = joined(self._micro_batches)
@@ -177,6 +180,17 @@ class MixingCallback(Callback):
             if mixer.live:
                 on_simplex(mixer.sampling_weights, f"{type(mixer).__name__}.sampling_weights")
                 self.data.sampler.set_weights(mixer.sampling_weights.numpy())
+
+    def _read_sketch(self) -> None:
+        """Adds the sketches that the micro-batch's backward has brought, if it was asked."""
+        if self.gatherer is None or self.seen is None:
+            return
+        sketch = self.gatherer.read_sketch(self._own_weights)
+        if sketch is None:
+            return
+        self.seen.sketch = sketch
+        if self.data.mixer.listens:
+            self._finite = self._finite and bool(sketch.isfinite().all())
 
     @property
     def effective(self) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError
+from dograph.signals.backward_reader import BackwardReader
 from dograph.signals.layers import Factors, factors, observed_layers, unit_rows, weight_of
 from dograph.signals.shared_backward import (
     NotShareable,
@@ -81,6 +82,7 @@ class SequenceSketcher:
         modules: the observed layers by name; none where every parameter's gradient is exact.
         recording: while False the hooks keep nothing.
         sharing: whether a forward's sketch is to share its backward with the training's.
+        reading: whether it is to be read from the training's; see ``take_reader``.
 
     Raises:
         UserError: if the blocks are unknown or have no trainable matrix.
@@ -90,11 +92,13 @@ class SequenceSketcher:
         self.settings = settings
         everything = settings.exact and settings.blocks in ("all", "model")
         self.modules = {} if everything else observed_layers(model, settings.blocks)
-        self.recording, self.sharing = True, False
+        self.recording, self.sharing, self.reading = True, False, False
+        self._reader: BackwardReader | None = None
         self._above = None if settings.exact else part_above(model, settings.blocks)
         self._inside_forward = self._inside_part = False
         self._records: list[Record] = []
         self._below: Tensor | None = None
+        self._reading_step = 0
         self._projections: dict[tuple[str, int, torch.device, torch.dtype], Tensor] = {}
         # Layers that share a parameter (an embedding and the output layer) share its sketch.
         self._first: dict[int, str] = {}
@@ -147,6 +151,23 @@ class SequenceSketcher:
             self._above = None
             return sketch, weighted_sum
 
+    def take_reader(self, step: int = 0) -> BackwardReader:
+        """What reads the latest forward's sketches from the backward to come.
+
+        Args:
+            step: as in ``sketch``.
+
+        Raises:
+            UserError: if ``reading`` was not set before the forward.
+        """
+        reader, self._reader = self._reader, None
+        if reader is None:
+            raise UserError(
+                "nothing was recorded to read: set `reading = True`, then call the model"
+            )
+        self._reading_step = step
+        return reader
+
     def _sketch(
         self, losses: Tensor, step: int, shared: bool = False
     ) -> tuple[Tensor, Callable[[], SharedBackward]]:
@@ -186,7 +207,12 @@ class SequenceSketcher:
         """Removes the hooks and lets go of what they kept."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._records, self._below = [], [], None
+        self._hooks, self._records, self._below, self._reader = [], [], None, None
+
+    def _project_read(
+        self, name: str, source: Tensor, gradient: Tensor, batch: int
+    ) -> list[tuple[str, Tensor]]:
+        return self._project(name, source, gradient, batch, self._reading_step)
 
     def _project(
         self, name: str, source: Tensor, gradient: Tensor | None, batch: int, step: int
@@ -271,6 +297,7 @@ class SequenceSketcher:
 
     def _open(self, *_: Any) -> None:
         self._records, self._below = [], None
+        self._reader = BackwardReader(self._project_read) if self.reading else None
         self._inside_forward = True
         self._inside_part = self._above is not None and self._above.start is None
 
@@ -290,7 +317,11 @@ class SequenceSketcher:
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             wanted = observed or (self.sharing and self._inside_part)
             if self.recording and self._inside_forward and wanted and output.requires_grad:
-                self._records.append(Record(name, module, inputs[0].detach(), output))
+                found = Record(name, module, inputs[0].detach(), output)
+                if self._reader is not None:
+                    self._reader.watch(found)
+                else:
+                    self._records.append(found)
 
         return record
 

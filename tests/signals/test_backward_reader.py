@@ -1,0 +1,58 @@
+import pytest
+import torch
+from test_shared_backward import SIZES, batch, build, losses_of
+
+from dograph.errors import UserError
+from dograph.signals.sketches import SequenceSketcher, SketchSettings
+
+
+@pytest.mark.parametrize("blocks", ["last", "all", "model", ["h.1.mlp"]])
+@pytest.mark.parametrize("architecture", list(SIZES))
+def test_it_reads_the_sketches_and_changes_no_bit(architecture, blocks):
+    model = build(architecture)
+    if isinstance(blocks, list):
+        names = [name for name, _ in model.named_modules()]
+        blocks = [next(name for name in names if name.endswith(".1.mlp"))]
+    tokens, weights = batch()
+    weights = (weights + 0.1).double()
+    sketcher = SequenceSketcher(model, SketchSettings(blocks=blocks, rank=3))
+    expected = sketcher.sketch(losses_of(model, tokens))
+    sketcher.recording = False
+    (weights * losses_of(model, tokens)).sum().backward()
+    plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    sketcher.recording = sketcher.reading = True
+    losses = losses_of(model, tokens)
+    reader = sketcher.take_reader()
+    sketcher.recording = sketcher.reading = False
+    losses_of(model, tokens)  # another forward, a probe's, is none of its business
+    (weights * losses).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter.grad, plain[name]), name
+    # Llama's norms work in float32, whatever the model's type.
+    tolerance = 1e-10 if architecture in ("gpt2", "gpt_neox") else 1e-4
+    torch.testing.assert_close(reader.sketch(weights), expected, rtol=tolerance, atol=1e-6)
+
+
+def test_even_weights_of_a_power_of_two_give_the_same_bits():
+    model = build(dtype=torch.float32)
+    tokens, _ = batch(sequences=8)
+    sketcher = SequenceSketcher(model, SketchSettings())
+    expected = sketcher.sketch(losses_of(model, tokens))
+    sketcher.reading = True
+    losses = losses_of(model, tokens)
+    reader = sketcher.take_reader()
+    even = torch.full((8,), 1 / 8)
+    (even * losses).sum().backward()
+    assert torch.equal(reader.sketch(even), expected)
+
+
+def test_without_a_backward_it_says_so():
+    model = build()
+    sketcher = SequenceSketcher(model, SketchSettings())
+    with pytest.raises(UserError, match="reading = True"):
+        sketcher.take_reader()
+    sketcher.reading = True
+    losses_of(model, batch()[0])
+    with pytest.raises(UserError, match="no gradient came"):
+        sketcher.take_reader().sketch(torch.ones(6))
