@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError
-from dograph.graph.domain_graph import DomainGraph, affinity
+from dograph.graph.domain_graph import DomainGraph, affinity, edge_rows
 from dograph.graph.minimum import Solution
-from dograph.graph.schedule_solver import Geometry, Problem, ScheduleSolver, edge_rows
+from dograph.graph.schedule_solver import Geometry, Problem, ScheduleSolver
 from dograph.mixers.base import BaseMixer, weights_by_name
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.look_ahead import LookAhead
@@ -297,15 +297,12 @@ class DoGraphSchedule(BaseMixer):
         share = graph.counts.double() / graph.counts.sum()
         scale = (share @ graph.kernel.diagonal()).clamp(min=1e-30)
         shares = contingency(labels, self.recent.domain, len(self.domains))[:, self.drawn]
-        edges = edge_rows(
-            affinity(graph.distances, self.neighbours), len(means) * self.neighbours // 2
-        )
         values, vectors = torch.linalg.eigh(graph.kernel / scale)
         root = values.clamp(min=0).sqrt()[:, None] * vectors.T
         return Problem(
             b=means @ (self.target_mixture @ targets) / scale,
             R=root,
-            laplacian_root=edges,
+            laplacian_root=edge_rows(affinity(graph.distances, self.neighbours)),
             P=shares,
             prior=self.prior_weights[self.drawn],
             previous=self.weights[self.drawn],

@@ -5,7 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dograph.graph.domain_graph import DomainGraph, affinity, laplacian
+from dograph.graph.domain_graph import (
+    DomainGraph,
+    affinity,
+    edge_differences,
+    edge_rows,
+    laplacian,
+)
 from dograph.signals.kernel import gradient_kernel, squared_distances
 
 
@@ -64,3 +70,11 @@ def test_affinity_by_hand():
 def test_coinciding_domains_have_affinity_one():
     A = affinity(torch.zeros(3, 3), 2)
     assert torch.equal(A, 1 - torch.eye(3))
+
+
+def test_edge_rows_are_a_root_of_the_laplacian():
+    strengths = affinity(squared_distances(torch.randn(7, 3).double()), 2)
+    rows = edge_rows(strengths)
+    torch.testing.assert_close(rows.T @ rows, laplacian(strengths))
+    assert len(rows) == (strengths > 0).sum() / 2
+    assert torch.equal(edge_differences(strengths), rows.sign())
