@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from dograph.signals.clusters import cluster_counts, cluster_means, cluster_spread
+from dograph.signals.kernel import gradient_kernel, squared_distances
 
 
 @dataclass
@@ -32,6 +36,37 @@ class DomainGraph:
     labels: Tensor
     weights: Tensor
     numbers: tuple[int, ...] | None = None
+
+
+def domain_graph(
+    sketches: Tensor,
+    labels: Tensor,
+    spread: Literal["mean", "printed"] = "mean",
+    numbers: tuple[int, ...] | None = None,
+) -> tuple[DomainGraph, Tensor]:
+    """The graph of a batch's or a window's clusters, weighted by their sequences.
+
+    Args:
+        sketches: (n, k).
+        labels: (n,) int64, 0 … m − 1, each one in use.
+        spread: form of σ², see ``cluster_spread``.
+        numbers: of the clusters, in the labels' order.
+
+    Returns:
+        The graph, and the (m, k) float64 means of its clusters.
+    """
+    exact = sketches.to(torch.float64)
+    means, counts = cluster_means(exact, labels), cluster_counts(labels)
+    graph = DomainGraph(
+        kernel=gradient_kernel(means),
+        distances=squared_distances(means),
+        spread=cluster_spread(exact, labels, form=spread),
+        counts=counts,
+        labels=labels,
+        weights=counts.double() / counts.sum(),
+        numbers=numbers,
+    )
+    return graph, means
 
 
 def affinity(distances: Tensor, neighbours: int) -> Tensor:
