@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dograph.graph.quadratic import QuadraticMinimum
 
+NO_EDGE = 2.0  # two weights differ by at most 1: a wider limit would only upset a solver's scale
 Backend = Literal["piqp", "cvxpylayers"]
 
 
@@ -71,7 +72,7 @@ def minimum(
     if entropy is None and backend == "piqp":
         weights: Tensor = QuadraticMinimum.apply(quadratic, linear, lowest, rows, limits)
         return weights
-    # Here, since cvxpy and what it brings take longer to import than most runs ever solve.
+    # Here, since few runs need it, and cvxpy takes 0.1 s or more to import.
     from dograph.graph.reference import layered_minimum
 
     return layered_minimum(quadratic, linear, lowest, rows, limits, entropy)

@@ -55,6 +55,9 @@ def solve(programme: Programme) -> tuple[Array, Array, Face]:
     pressure = np.array(result.z_u - result.z_l) if limited else limits
     slack = limits - np.abs(programme.rows @ found) if limited else limits
     side = np.where(slack < np.abs(pressure), np.sign(pressure), 0.0)
+    pressure *= np.abs(
+        side
+    )  # what is left elsewhere is rounding, which a wide limit would multiply
     weights, face = refine(Face(programme, low, side), found)
     return weights, pressure, face
 

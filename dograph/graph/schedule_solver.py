@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError
-from dograph.graph.minimum import Backend, Solution, exact, minimum
+from dograph.graph.minimum import NO_EDGE, Backend, Solution, exact, minimum
 
 Geometry = Literal["euclidean", "entropic"]
-NO_EDGE = 2.0
-"""Two weights differ by at most 1: times the least prior, this bound never binds."""
 SMALLEST = 1e-12
 """What an entropic step may start from; weights of 0 could never grow."""
 LEAST = 1e-8

@@ -11,7 +11,7 @@ from dograph.errors import UserError
 from dograph.graph.domain_graph import affinity as neighbour_affinity
 from dograph.graph.domain_graph import edge_differences
 from dograph.graph.domain_graph import laplacian as graph_laplacian
-from dograph.graph.minimum import Backend, Solution, exact, minimum
+from dograph.graph.minimum import NO_EDGE, Backend, Solution, exact, minimum
 from dograph.graph.programme import RIDGE
 from dograph.signals.kernel import kernel_distances
 
@@ -116,7 +116,7 @@ class GraphSolver(nn.Module):
             rows = limits = None
             if self.edges and graph is not None:
                 rows = edge_differences(graph)
-                limits = exact(delta).expand(len(rows))
+                limits = exact(delta).clamp(max=NO_EDGE).expand(len(rows))
             lowest = torch.full_like(linear, self.floor / len(linear))
             weights = minimum(quadratic, linear, lowest, rows, limits, backend=self.backend)
             weights = weights.to(K.device)

@@ -201,6 +201,15 @@ def test_equal_weights_where_the_graph_is_connected():
     torch.testing.assert_close(free, GraphSolver()(K, spread).weights, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("delta", [1.0, 1e6, float("inf")])
+def test_wide_limits_bind_nothing(delta):
+    K, spread, _ = instance(11, seed=1)
+    solver, plain = GraphSolver(edges=True, floor=0.99), GraphSolver(floor=0.99)
+    found = solver(K, spread, beta=1e8, delta=delta)
+    assert found.ok, found.status
+    torch.testing.assert_close(found.weights, plain(K, spread, beta=1e8).weights, rtol=0, atol=1e-9)
+
+
 def test_weights_do_not_depend_on_the_gradients_unit():
     K, spread, counts = instance(8)
     solver = GraphSolver(**ALL_TERMS)
