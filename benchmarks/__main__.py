@@ -1,7 +1,7 @@
 """Runs the benchmarks, each in a process of its own, and writes their table.
 
-python -m benchmarks                # all of them; some 40 minutes on two cores
-python -m benchmarks --only solver  # one; the others' rows stay as they are
+    python -m benchmarks                # all of them; some 40 minutes on two cores
+    python -m benchmarks --only solver  # one; the others' rows stay as they are
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def solve(programme: Programme) -> tuple[Array, Array, Face]:
     """Solves from scratch, so that the answer never depends on what was solved before.
 
     Args:
-        programme: of size near 1, without an entropy; no weight's limits exclude all weights.
+        programme: ``normalised``, without an entropy.
 
     Returns:
         (m,) weights, exact where the solver's answer shows what binds; (r,) multipliers of the
@@ -55,9 +55,7 @@ def solve(programme: Programme) -> tuple[Array, Array, Face]:
     pressure = np.array(result.z_u - result.z_l) if limited else limits
     slack = limits - np.abs(programme.rows @ found) if limited else limits
     side = np.where(slack < np.abs(pressure), np.sign(pressure), 0.0)
-    pressure *= np.abs(
-        side
-    )  # what is left elsewhere is rounding, which a wide limit would multiply
+    pressure = pressure * np.abs(side)  # elsewhere it is rounding, and would only widen the gap
     weights, face = refine(Face(programme, low, side), found)
     return weights, pressure, face
 
