@@ -1,80 +1,158 @@
-"""How long the differentiable solver takes: ``python -m benchmarks.solver``.
-
-Median milliseconds of a solve without gradients, and of a solve with gradients followed by a
-backward, by number of domains.
-"""
+"""The graph problem: milliseconds of a solve, with and without backward, against our first use."""
 
 from __future__ import annotations
 
-import argparse
+import functools
 import statistics
-import time
 from collections.abc import Callable
 
+import cvxpy as cp
 import torch
-from rich.console import Console
-from rich.table import Table
+from cvxpylayers.torch import CvxpyLayer
+from torch import Tensor
 
+from benchmarks.measuring import Row, growth, interleaved, median_ratio
+from dograph.graph.domain_graph import affinity, edge_rows
+from dograph.graph.schedule_solver import Problem, ScheduleSolver
 from dograph.graph.solver import GraphSolver
-from dograph.signals.kernel import gradient_kernel
+from dograph.signals.kernel import gradient_kernel, squared_distances
+from dograph.signals.threads import one_thread
 
-LARGEST_WITH_EDGES = 32  # edges bound all m(m−1)/2 pairs
-TERMS = {
-    "as published": {},
-    "anchor, Laplacian": {"anchor": True, "laplacian": True},
-    "all, with edges": {"anchor": True, "laplacian": True, "edges": True},
-}
-
-
-def milliseconds(action: Callable[[], object], repeats: int) -> float:
-    """Median time of an action that has been warmed up."""
-    action()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
+SIZES = (8, 32, 128, 512)
+DEFAULT = 11
+ROUNDS = {8: 30, 11: 30, 32: 20, 128: 8, 512: 3}
+ASKED, LONGEST = 128, 0.010
+"""Nodes, and the seconds their solve may take, as asked for."""
+WAYS = ("forward", "both")
+Instance = tuple[Tensor, Tensor, Tensor]
 
 
-def measure(m: int, terms: dict[str, bool], repeats: int) -> tuple[float, float, float]:
-    """(solve, solve with gradients, backward) milliseconds for m domains."""
+def instance(m: int) -> Instance:
+    """K, spread and counts of m clusters of sketches with 1024 numbers."""
     generator = torch.Generator().manual_seed(m)
     means = torch.randn(m, 1024, generator=generator, dtype=torch.float64)
-    kernel, spread = gradient_kernel(means), 1024 * torch.rand(m, generator=generator)
-    counts, solver = torch.ones(m), GraphSolver(**terms)
-    moving = kernel.clone().requires_grad_()
+    spread = 1024 * torch.rand(m, generator=generator, dtype=torch.float64)
+    return gradient_kernel(means), spread, torch.ones(m)
 
-    def solve(K: torch.Tensor) -> torch.Tensor:
-        solution = solver(K, spread, counts)
+
+@functools.cache
+def first_layer(m: int) -> CvxpyLayer:
+    """The problem as the method's page prints it, by cvxpylayers as it comes."""
+    root, linear, weights = cp.Parameter((m, m)), cp.Parameter(m), cp.Variable(m)
+    objective = cp.Minimize(cp.sum_squares(root @ weights) + linear @ weights)
+    problem = cp.Problem(objective, [weights >= 0, cp.sum(weights) == 1])
+    return CvxpyLayer(problem, parameters=[root, linear], variables=[weights])
+
+
+def first_way(kernel: Tensor, spread: Tensor) -> Tensor:
+    """(m,) weights by that layer, its default solver and arguments, a root by eigh; β = 0.1."""
+    m = len(kernel)
+    scale = kernel.trace() / m
+    values, vectors = torch.linalg.eigh(kernel / scale + 1e-6 * torch.eye(m, dtype=kernel.dtype))
+    root = values.clamp(min=0).sqrt()[:, None] * vectors.T
+    (weights,) = first_layer(m)(root, 0.1 * spread / scale)
+    return weights
+
+
+def ours(solver: GraphSolver, given: Instance) -> Tensor:
+    """(m,) weights by a GraphSolver, which must succeed."""
+    solution = solver(*given)
+    assert solution.ok, solution.status
+    return solution.weights
+
+
+def both_ways(m: int, solve: Callable[[Tensor], Tensor], name: str) -> dict[str, Callable]:
+    """A solve, and a solve with backward, by name."""
+    kernel = instance(m)[0]
+    moving = kernel.clone().requires_grad_()
+    return {
+        f"{name} forward": lambda: solve(kernel),
+        f"{name} both": lambda: solve(moving).square().sum().backward(),
+    }
+
+
+def size_row(m: int) -> tuple[Row, float, float]:
+    """One size as a row, with seconds forward, and of both ways."""
+    kernel, spread, counts = instance(m)
+    solver = GraphSolver()
+    actions = both_ways(m, lambda K: ours(solver, (K, spread, counts)), "ours")
+    actions |= both_ways(m, lambda K: first_way(K, spread), "first")
+    error = (first_way(kernel, spread) - ours(solver, (kernel, spread, counts))).abs().max()
+    assert error < 1e-2, "the two ways differ"
+    times = interleaved(actions, ROUNDS[m])
+    forward, both, first, first_both = (statistics.median(times[name]) for name in actions)
+    ratios = [median_ratio(times[f"first {way}"], times[f"ours {way}"]) for way in WAYS]
+    row = Row(
+        f"weights of {m} domains, as published",
+        f"{1000 * forward:.2f} ms, with backward {1000 * both:.2f} ms; first use took "
+        f"{ratios[0]:.1f} times as long, with backward {ratios[1]:.1f} times",
+        f"≤ {1000 * LONGEST:.0f} ms forward" if m == ASKED else "",
+        forward <= LONGEST if m == ASKED else None,
+        f"first use: {1000 * first:.1f} ms, with backward {1000 * first_both:.1f} ms, "
+        f"weights {error:.0e} off",
+    )
+    return row, forward, both
+
+
+def edge_row(m: int) -> Row:
+    """All terms, edges among them: only those that exist, against all terms but the edges."""
+    given = instance(m)
+    terms = {"laplacian": True, "edges": True, "anchor": True}
+    solver, plain = GraphSolver(**terms), GraphSolver(laplacian=True, anchor=True)
+    actions = both_ways(m, lambda K: ours(solver, (K, *given[1:])), "edges")
+    actions |= both_ways(m, lambda K: ours(plain, (K, *given[1:])), "none")
+    times = interleaved(actions, ROUNDS[m])
+    edges = int((affinity(squared_distances(given[0]), solver.neighbours) > 0).sum()) // 2
+    forward, both = (1000 * statistics.median(times[f"edges {way}"]) for way in WAYS)
+    ratio = median_ratio(times["edges forward"], times["none forward"])
+    figure = f"{forward:.2f} ms, with backward {both:.2f} ms; {ratio:.1f} times as without"
+    pairs = m * (m - 1) // 2
+    return Row(f"all terms, {m} domains, edges bounded", figure, note=f"{edges} of {pairs} pairs")
+
+
+def schedule_row(clusters: int, sources: int) -> Row:
+    """The schedule's solve, by its alignment's gradient."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.randn(clusters, 1024, generator=generator, dtype=torch.float64)
+    root = torch.linalg.cholesky(gradient_kernel(means) / 1024 + 1e-6 * torch.eye(clusters)).T
+    edges = edge_rows(affinity(squared_distances(means), 3))
+    shares = torch.softmax(torch.randn(clusters, sources, generator=generator).double(), dim=0)
+    prior = torch.full((sources,), 1 / sources, dtype=torch.float64)
+    alignment = torch.randn(clusters, generator=generator, dtype=torch.float64)
+    moving = alignment.clone().requires_grad_()
+    solver = ScheduleSolver(edges=True)
+
+    def solve(b: Tensor) -> Tensor:
+        solution = solver(Problem(b, root, edges, shares, prior, prior), lam=0.1, delta=0.2)
         assert solution.ok, solution.status
         return solution.weights
 
-    def backward() -> None:
-        solve(moving).square().sum().backward()
-
-    plain = milliseconds(lambda: solve(kernel), repeats)
-    forward = milliseconds(lambda: solve(moving), repeats)
-    return plain, forward, milliseconds(backward, repeats) - forward
-
-
-def main() -> None:
-    """Prints one table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 11, 32, 64, 128])
-    parser.add_argument("--repeats", type=int, default=15)
-    arguments = parser.parse_args()
-    table = Table("domains", "terms", title="Domain weights, median ms")
-    for column in ("solve", "solve, gradients kept", "backward"):
-        table.add_column(column, justify="right")
-    for m in arguments.sizes:
-        for name, terms in TERMS.items():
-            if terms.get("edges") and m > LARGEST_WITH_EDGES:
-                continue
-            times = measure(m, terms, arguments.repeats)
-            table.add_row(str(m), name, *(f"{value:.2f}" for value in times))
-    Console().print(table)
+    times = interleaved(
+        {
+            "forward": lambda: solve(alignment),
+            "both": lambda: solve(moving).square().sum().backward(),
+        },
+        rounds=30,
+    )
+    forward, both = (1000 * statistics.median(times[way]) for way in ("forward", "both"))
+    return Row(
+        f"the schedule's solve, {clusters} clusters, {sources} sources, edges bounded",
+        f"{forward:.2f} ms, with backward {both:.2f} ms",
+    )
 
 
-if __name__ == "__main__":
-    main()
+@one_thread()  # as in the mixers
+def rows() -> list[Row]:
+    """Each size, growth, edges, the schedule."""
+    table, forward, both = [], [], []
+    for m in SIZES:
+        row, ahead, and_back = size_row(m)
+        table.append(row)
+        forward.append(ahead)
+        both.append(and_back)
+    exponents = f"{growth(SIZES, forward):.2f}, with backward {growth(SIZES, both):.2f}"
+    large = growth(SIZES[-2:], forward[-2:])
+    note = f"forward from {SIZES[-2]} to {SIZES[-1]} alone: {large:.2f}; below, calls cost most"
+    table.append(Row("growth in the number of domains, exponent", exponents, note=note))
+    table.append(size_row(DEFAULT)[0])
+    return [*table, edge_row(32), edge_row(128), schedule_row(11, 7), schedule_row(64, 7)]

@@ -26,7 +26,10 @@ RECIPE = "recipe.yaml"
 """In a run's folder: everything resolved."""
 NEEDED = {"seed": int, "fingerprint": str, "tokenizer": str, "corpus": str}
 """What every run's facts say."""
-VERSIONS_OF = ("dograph", "lightning", "torch", "transformers", "litdata", "cvxpylayers", "numpy")
+VERSIONS_OF = (
+    *("dograph", "lightning", "torch", "transformers", "litdata"),
+    *("piqp", "cvxpylayers", "numpy"),
+)
 WITHOUT_EFFECT = ("name", "runs", "report")
 """Sections of a recipe that change nothing a later stage or a comparison could notice."""
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from dograph.signals.clusters import cluster_counts, cluster_means, cluster_spread
+from dograph.signals.kernel import gradient_kernel, squared_distances
 
 
 @dataclass
@@ -32,6 +36,37 @@ class DomainGraph:
     labels: Tensor
     weights: Tensor
     numbers: tuple[int, ...] | None = None
+
+
+def domain_graph(
+    sketches: Tensor,
+    labels: Tensor,
+    spread: Literal["mean", "printed"] = "mean",
+    numbers: tuple[int, ...] | None = None,
+) -> tuple[DomainGraph, Tensor]:
+    """The graph of a batch's or a window's clusters, weighted by their sequences.
+
+    Args:
+        sketches: (n, k).
+        labels: (n,) int64, 0 … m − 1, each one in use.
+        spread: form of σ², see ``cluster_spread``.
+        numbers: of the clusters, in the labels' order.
+
+    Returns:
+        The graph, and the (m, k) float64 means of its clusters.
+    """
+    exact = sketches.to(torch.float64)
+    means, counts = cluster_means(exact, labels), cluster_counts(labels)
+    graph = DomainGraph(
+        kernel=gradient_kernel(means),
+        distances=squared_distances(means),
+        spread=cluster_spread(exact, labels, form=spread),
+        counts=counts,
+        labels=labels,
+        weights=counts.double() / counts.sum(),
+        numbers=numbers,
+    )
+    return graph, means
 
 
 def affinity(distances: Tensor, neighbours: int) -> Tensor:
@@ -70,3 +105,28 @@ def laplacian(affinity: Tensor) -> Tensor:
         (m, m) positive semi-definite with rows that sum to 0.
     """
     return torch.diag(affinity.sum(dim=1)) - affinity
+
+
+def edges(affinity: Tensor) -> tuple[Tensor, Tensor]:
+    """The two ends i < j of every edge, (E,) int64 each, in the order of the pairs."""
+    first, second = affinity.detach().triu(1).nonzero(as_tuple=True)
+    return first, second
+
+
+def edge_differences(affinity: Tensor) -> Tensor:
+    """(E, m) rows ``e_i − e_j`` of the edges i < j, float64: ``rows @ w`` are differences."""
+    first, second = edges(affinity)
+    identity = torch.eye(len(affinity), dtype=torch.float64, device=affinity.device)
+    return identity[first] - identity[second]
+
+
+def edge_rows(affinity: Tensor) -> Tensor:
+    """``S`` with ``SᵀS = L``: a row ``√A_ij (e_i − e_j)`` for each edge i < j (ours).
+
+    Args:
+        affinity: (m, m) symmetric, 0 where there is no edge.
+
+    Returns:
+        (E, m) float64, differentiable in the affinity.
+    """
+    return affinity[edges(affinity)].double().sqrt()[:, None] * edge_differences(affinity)

@@ -1,31 +1,17 @@
-"""The minimum of a quadratic (or entropic) programme on the simplex, solved, polished, checked."""
+"""The minimum of a programme on the simplex, by whichever solver, and what a solve answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dograph.graph.refinement import Programme, refine
+from dograph.graph.quadratic import QuadraticMinimum
 
-RIDGE = 1e-6
-NO_EDGE = 2.0  # two weights differ by at most 1, so that this bound never binds
-TOLERANCE = 1e-5
-LARGEST_GAP = 1e-4  # relative to the objective's largest coefficient
-LARGEST_LIFT = 1e-3  # relative to the largest entry: far above float32's rounding
-# At m = 11 Clarabel takes 0.6 ms where SCS takes 0.9 ms for 1e-9 (they are even at m = 64).
-SOLVER: dict[str, Any] = {
-    "solve_method": "Clarabel",
-    "tol_gap_abs": 1e-12,
-    "tol_gap_rel": 1e-12,
-    "tol_feas": 1e-12,
-}
-DENSE_DERIVATIVE = 24  # largest m with limits whose derivative is found by a dense factorisation
-
-Layer = Callable[..., tuple[Tensor, ...]]
+NO_EDGE = 2.0  # two weights differ by at most 1: a wider limit would only upset a solver's scale
+Backend = Literal["piqp", "cvxpylayers"]
 
 
 @dataclass(frozen=True)
@@ -54,86 +40,39 @@ def exact(value: float | Tensor) -> Tensor:
 
 
 def minimum(
-    layer: Layer,
     quadratic: Tensor,
     linear: Tensor,
     lowest: Tensor,
-    more: tuple[Tensor, ...] = (),
-    *,
     rows: Tensor | None = None,
     limits: Tensor | None = None,
-    inside: Tensor | None = None,
+    *,
     entropy: Tensor | None = None,
+    backend: Backend = "piqp",
 ) -> Tensor:
     """Minimises ``wᵀHw + c·w (+ μ Σ w ln w)`` over the simplex above ``lowest``, |A w| ≤ limits.
 
     Args:
-        layer: a cvxpylayers layer from F with ``FᵀF = H``, c, (μ,) and ``more``, all scaled.
         quadratic: (m, m) H, positive semi-definite up to rounding.
         linear: (m,) c.
         lowest: (m,) ≥ 0, of sum < 1.
-        more: what else the layer takes.
-        rows: (r, m) A, for the checks.
-        limits: (r,) ≥ 0, for the checks.
-        inside: (m,) weights that keep the limits.
-        entropy: μ > 0. None: no such term.
+        rows: (r, m) A. None: no such constraints.
+        limits: (r,) ≥ 0, with rows.
+        entropy: μ > 0, always by cvxpylayers. None: no such term.
+        backend: ``piqp``, or ``cvxpylayers``, the reference: slower, and up to 1e-6 from the
+            minimum where it is not told which constraints bind.
 
     Returns:
-        (m,) float64 on the simplex, differentiable in what the layer takes.
+        (m,) float64 on the simplex, differentiable in everything, once.
 
     Raises:
-        ArithmeticError: if an input is not finite, or the layer's answer is not the minimum.
+        ArithmeticError: if an input is not finite, or the solver's answer is not the minimum.
     """
-    given = [quadratic, linear, *more, *([] if entropy is None else [entropy])]
-    if not all(torch.isfinite(tensor).all() for tensor in given):
-        raise ArithmeticError("a kernel, spread, count or coefficient is not finite")
-    quadratic = (quadratic + quadratic.T) / 2
-    # Neither a common factor nor a common shift of c moves the minimum: solve near 1.
-    linear = linear - linear.min().detach()
-    size = torch.maximum(quadratic.abs().max(), linear.max()).detach()
-    if entropy is not None:
-        size = torch.maximum(size, entropy.detach())
-        entropy = entropy / size
-    quadratic, linear = quadratic / size, linear / size
-    root = root_of(quadratic)
-    inputs = [root, linear, *([] if entropy is None else [entropy]), *more]
-    options = dict(SOLVER)
-    if any(tensor.requires_grad for tensor in inputs) and torch.is_grad_enabled():
-        dense = limits is None or len(linear) <= DENSE_DERIVATIVE
-        options["mode"] = "dense" if dense else "lsqr"
-    (found,) = layer(*inputs, solver_args=options)
-    programme = Programme(
-        root.detach(),
-        linear.detach(),
-        lowest.detach(),
-        None if rows is None else rows.detach(),
-        None if limits is None else limits.detach(),
-        inside,
-        0.0 if entropy is None else float(entropy.detach()),
-    )
-    # The layer does not report the solver's status: its answer has to speak for itself.
-    if not programme.violation(found.detach()) <= TOLERANCE:
-        raise ArithmeticError("the solver's answer is not finite or breaks a constraint")
-    polished = found + (refine(programme, found.detach()) - found).detach()
-    free = (polished - lowest).clamp(min=0)
-    weights = lowest + (1 - lowest.sum()) * free / free.sum()
-    if not programme.gap(weights.detach()) <= LARGEST_GAP:
-        raise ArithmeticError("the solver's answer is not optimal")
-    return weights
+    if rows is None or limits is None:
+        rows, limits = linear.new_zeros(0, len(linear)), linear.new_zeros(0)
+    if entropy is None and backend == "piqp":
+        weights: Tensor = QuadraticMinimum.apply(quadratic, linear, lowest, rows, limits)
+        return weights
+    # Here, since few runs need it, and cvxpy takes 0.1 s or more to import.
+    from dograph.graph.reference import layered_minimum
 
-
-def root_of(quadratic: Tensor) -> Tensor:
-    """(m, m) upper F with ``FᵀF = H``, by Cholesky: differentiable also for equal eigenvalues.
-
-    Raises:
-        ArithmeticError: if H is indefinite by more than float32's rounding.
-    """
-    factor, info = torch.linalg.cholesky_ex(quadratic)
-    if info:
-        # A kernel computed in float32 can be indefinite by its rounding: lift it by that much.
-        lift = RIDGE - torch.linalg.eigvalsh(quadratic.detach()).min()
-        if lift > LARGEST_LIFT:
-            raise ArithmeticError("K is not positive semi-definite")
-        identity = torch.eye(len(quadratic), dtype=quadratic.dtype)
-        factor = torch.linalg.cholesky(quadratic + lift * identity)
-    return factor.T
+    return layered_minimum(quadratic, linear, lowest, rows, limits, entropy)

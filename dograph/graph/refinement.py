@@ -1,154 +1,188 @@
-"""From a cone solver's answer to the exact minimum, and the check that it is one.
+"""From a solver's answer to the exact minimum, and its derivative.
 
-In a cone programme ``‖F w‖²`` is bounded by a variable of its own, known to the solver's 1e-12;
-the weights behind it are then only known to the square root, 1e-6. Which constraints bind is clear
-by then, and given these the minimum is the solution of a linear system (the "polish" of OSQP,
-Stellato et al. 2020).
+An interior-point answer is known to some 1e-9, a cone solver's only to the square root of its
+1e-12. Which constraints bind is clear by then, and given these the minimum is the solution of a
+linear system (the "polish" of OSQP, Stellato et al. 2020), which the implicit function theorem
+also takes for the derivative (as OptNet does, Amos and Kolter 2017).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from scipy.linalg import qr
+from scipy.linalg.lapack import dgetrf, dgetrs
 
-TIGHT = 1e-5
+from dograph.graph.programme import SMALLEST, Array, Programme
+
 EXACT = 1e-9
 ROUNDING = 1e-15
-SMALLEST = 1e-12
+DEPENDENT = 1e-9  # rows are of 1, −1 or shares of clusters: what is smaller than this is rounding
 NEWTON_STEPS = 8
+TIGHTENED = 5  # times at most
+
+
+class Slopes(NamedTuple):
+    """Derivatives of a scalar by a programme's data, in its fields' shapes."""
+
+    quadratic: Array
+    linear: Array
+    lowest: Array
+    rows: Array
+    limits: Array
 
 
 @dataclass(frozen=True)
-class Programme:
-    """Minimise ``‖F w‖² + c·w + μ Σ w ln w``, ``w ≥ lowest``, ``Σ w = 1``, ``|A w| ≤ limits``.
+class Face:
+    """The part of the feasible set on which some constraints bind.
 
     Attributes:
-        root: (m, m) F.
-        linear: (m,) c.
-        lowest: (m,) the smallest weights allowed, ≥ 0, of sum < 1.
-        rows: (r, m) A; None for no such constraints.
-        limits: (r,) ≥ 0; None without rows.
-        inside: (m,) weights that keep all constraints, whatever the limits, so that ``A inside``
-            is 0; needed with rows.
-        entropy: μ ≥ 0.
+        programme: the problem.
+        low: (m,) bool, which weights are at their lowest.
+        side: (r,) 1 where ``A w`` is at its upper limit, −1 at its lower, else 0.
     """
 
-    root: Tensor
-    linear: Tensor
-    lowest: Tensor
-    rows: Tensor | None = None
-    limits: Tensor | None = None
-    inside: Tensor | None = None
-    entropy: float = 0.0
+    programme: Programme
+    low: np.ndarray
+    side: np.ndarray
 
-    def differences(self, weights: Tensor) -> Tensor:
-        """(r,) ``A w``, none where nothing limits them."""
-        return weights.new_empty(0) if self.rows is None else self.rows @ weights
+    @cached_property
+    def bound(self) -> np.ndarray:
+        """Numbers of the binding rows, less those that the sum and the others imply."""
+        bound = self.side.nonzero()[0]
+        if not len(bound):
+            return bound
+        columns = self.programme.rows[bound][:, ~self.low].T
+        centred = columns - columns.mean(axis=0)
+        triangle, order = qr(centred, mode="r", pivoting=True)
+        size = np.abs(triangle.diagonal())
+        enough = size > DEPENDENT * size.max(initial=1.0)
+        kept: np.ndarray = np.sort(bound[order[: len(size)][enough]])
+        return kept
 
-    def objective(self, weights: Tensor) -> float:
-        """``‖F w‖² + c·w``."""
-        return float((self.root @ weights).square().sum() + self.linear @ weights)
+    @cached_property
+    def system(self) -> tuple[np.ndarray, np.ndarray]:
+        """Factors of the optimality system of the free weights and the multipliers."""
+        free, count = (~self.low).nonzero()[0], 1 + len(self.bound)
+        size = len(free)
+        system = np.zeros((size + count, size + count))
+        # In units of H: then a small H is as well conditioned as a large one.
+        system[:size, :size] = self.programme.quadratic[np.ix_(free, free)] / self.unit
+        system[size, :size] = 1
+        system[size + 1 :, :size] = self.programme.rows[np.ix_(self.bound, free)]
+        system[:size, size:] = system[size:, :size].T
+        # LAPACK itself: scipy's checks and numpy's copies take longer than 11 domains' system.
+        factors, pivots, _ = dgetrf(system)
+        return factors, pivots
 
-    def violation(self, weights: Tensor) -> float:
-        """By how much the worst constraint is violated; ≤ 0 for feasible weights."""
-        gaps = [(weights.sum() - 1).abs(), (self.lowest - weights).max()]
-        if self.limits is not None and len(self.limits):
-            gaps.append((self.differences(weights).abs() - self.limits).max())
-        return float(torch.stack(gaps).max())
+    @cached_property
+    def unit(self) -> float:
+        """Largest entry of H among the free weights; 1 where that is 0."""
+        return float(np.abs(self.programme.quadratic.diagonal()[~self.low]).max(initial=0)) or 1.0
 
-    def gap(self, weights: Tensor) -> float:
-        """How far the objective can be above its minimum at feasible weights, at most.
+    def solve(self, above: Array, below: Array) -> tuple[Array, Array]:
+        """``(u, v)`` with ``2Hu + Bᵀv = above`` at the free weights and ``Bu = below``."""
+        size = len(above)
+        right = np.concatenate([above / (2 * self.unit), below])
+        solution, _ = dgetrs(*self.system, right)
+        return solution[:size], solution[size:] * 2 * self.unit
 
-        Without limits this is Frank and Wolfe's bound. With limits it is a necessary condition
-        only: no descent may lead towards the weights that keep all constraints.
+    @cached_property
+    def minimum(self) -> tuple[Array, Array]:
+        """(m,) the minimum on this face, and the (1 + b,) multipliers of sum and binding rows."""
+        at = self.programme
+        rest = np.where(self.low, at.lowest, 0.0)
+        slope = 2 * at.quadratic @ rest + at.linear
+        target = self.side[self.bound] * at.limits[self.bound] - at.rows[self.bound] @ rest
+        free, multipliers = self.solve(
+            -slope[~self.low], np.concatenate([[1 - rest.sum()], target])
+        )
+        rest[~self.low] = free
+        return rest, multipliers
+
+    def tightened(self, weights: Array) -> Face:
+        """The face on which what ``weights`` break binds, too."""
+        at, difference = self.programme, self.programme.rows @ weights
+        broken = np.abs(difference) > at.limits + EXACT
+        low = self.low | (weights < at.lowest - EXACT)
+        return Face(at, low, np.where(broken, np.sign(difference), self.side))
+
+    def signs_right(self, weights: Array, multipliers: Array) -> bool:
+        """Whether no binding constraint keeps the weights from something better."""
+        at, bound = self.programme, self.bound
+        pressed = at.slope(weights) + multipliers[1:] @ at.rows[bound] + multipliers[0]
+        one_sided = np.where(at.limits[bound] > 0, self.side[bound], 0)
+        return bool(
+            (pressed[self.low] >= -EXACT).all() and (one_sided * multipliers[1:] >= -EXACT).all()
+        )
+
+    def slopes(self, upstream: Array) -> Slopes:
+        """Derivatives of what has the derivative ``upstream`` (m,) by the weights.
+
+        With R = 0 the optimality system and J its matrix, dw = −J⁻¹ dR; J is symmetric, so one
+        solve for ``upstream`` serves all data.
         """
-        slope = self.slope(weights)
-        return float(slope @ weights - self.least(slope))
-
-    def slope(self, weights: Tensor) -> Tensor:
-        """(m,) the objective's gradient."""
-        slope = 2 * self.root.T @ (self.root @ weights) + self.linear
-        if self.entropy:
-            slope = slope + self.entropy * (weights.clamp(min=SMALLEST).log() + 1)
-        return slope
-
-    def least(self, slope: Tensor) -> Tensor:
-        """The least ``slope · w`` over all feasible weights; with limits, that of ``inside``."""
-        if self.inside is not None and self.limits is not None:
-            return slope @ self.inside
-        return self.lowest @ slope + (1 - self.lowest.sum()) * slope.min()
+        at, low, bound = self.programme, self.low, self.bound
+        weights, multipliers = self.minimum
+        u = np.zeros_like(weights)
+        u[~low], v = self.solve(upstream[~low], np.zeros(1 + len(bound)))
+        rows, limits = np.zeros_like(at.rows), np.zeros_like(at.limits)
+        rows[bound] = -np.outer(multipliers[1:], u) - np.outer(v[1:], weights)
+        limits[bound] = self.side[bound] * v[1:]
+        lowest = upstream - 2 * at.quadratic @ u - v[0] - v[1:] @ at.rows[bound]
+        outer = np.outer(u, weights)
+        return Slopes(-outer - outer.T, -u, np.where(low, lowest, 0.0), rows, limits)
 
 
-@torch.no_grad()
-def refine(programme: Programme, found: Tensor) -> Tensor:
-    """Solves for the weights exactly, taking as binding what nearly binds at ``found``.
+def refine(face: Face, found: Array) -> tuple[Array, Face]:
+    """The exact minimum, if what seems to bind at ``found`` does.
 
     Args:
-        programme: the problem.
-        found: (m,) a solver's answer, within about 1e-6.
+        face: of what seems to bind; its programme has no entropy.
+        found: (m,) a solver's answer.
 
     Returns:
-        (m,) the exact minimum; ``found`` itself where its binding constraints prove not to be
-        those of the minimum (a constraint broken, or a multiplier of the wrong sign and no gain).
+        (m,) the minimum on the face, and the face, tightened while its minimum breaks constraints
+        (along a direction in which the objective is all but flat, a solver cannot tell what
+        binds). ``found`` itself where that does not end well, or where a multiplier has the wrong
+        sign and nothing is gained: then the minimum is elsewhere.
     """
-    if programme.entropy:
-        return found if programme.rows is not None else _entropic_minimum(programme, found)
-    m = len(found)
-    low = found - programme.lowest < TIGHT
-    rows = [torch.ones(1, m, dtype=found.dtype), torch.eye(m, dtype=found.dtype)[low]]
-    values = [torch.ones(1, dtype=found.dtype), programme.lowest[low]]
-    free_sign = [torch.tensor([True]), torch.zeros(len(rows[1]), dtype=torch.bool)]
-    if programme.limits is not None and programme.rows is not None:
-        difference = programme.differences(found)
-        bound = difference.abs() > programme.limits - TIGHT
-        sign, limit = difference[bound].sign(), programme.limits[bound]
-        # Minus, so that like a low weight's its multiplier is ≤ 0 at the minimum.
-        rows.append(-sign[:, None] * programme.rows[bound])
-        values.append(-limit)
-        free_sign.append(limit == 0)
-    matrix, target = torch.cat(rows), torch.cat(values)
-    weights, multipliers = _equality_minimum(programme, matrix, target)
-    weights[low] = programme.lowest[low]  # without the linear system's rounding
-    signs_right = bool((multipliers[~torch.cat(free_sign)] <= EXACT).all())
+    programme, tight = face.programme, face
+    for _ in range(TIGHTENED):
+        if tight.low.all():
+            return found, face
+        weights, multipliers = tight.minimum
+        if programme.violation(weights) <= EXACT:
+            break
+        tight = tight.tightened(weights)
+    else:
+        return found, face
     # Constraints that depend on each other have multipliers of any sign; the objective then tells.
-    right = signs_right or programme.objective(weights) < programme.objective(found) - ROUNDING
-    return weights if right and programme.violation(weights) <= EXACT else found
+    gain = programme.objective(found) - programme.objective(weights)
+    if tight.signs_right(weights, multipliers) or gain >= -ROUNDING:
+        return weights, tight
+    return found, face
 
 
-def _entropic_minimum(programme: Programme, found: Tensor) -> Tensor:
-    """Newton's method in ratios, so that small weights become as exact as large ones."""
-    weights = found.clamp(min=SMALLEST).maximum(programme.lowest)
+def entropic_minimum(programme: Programme, found: Array) -> Array:
+    """The minimum with an entropy and no rows, by Newton's method in ratios from ``found``.
+
+    In ratios small weights become as exact as large ones.
+    """
+    weights = np.maximum(found.clip(SMALLEST), programme.lowest)
     for _ in range(NEWTON_STEPS):
         slope = programme.slope(weights)
         free = weights > programme.lowest + EXACT
-        curvature = 2 * programme.root.T @ programme.root + torch.diag(programme.entropy / weights)
-        inside = curvature[free][:, free]
-        one = torch.ones(int(free.sum()), 1, dtype=weights.dtype)
-        system = torch.cat(
-            [torch.cat([inside, one], dim=1), torch.cat([one.T, one.new_zeros(1, 1)], dim=1)]
-        )
-        right = torch.cat([-slope[free], one.new_zeros(1)])
-        step = torch.linalg.solve(system, right)[:-1]
-        ratio = (step / weights[free]).clamp(-1, 1).exp()
-        weights = weights.clone()
-        weights[free] = (weights[free] * ratio).maximum(programme.lowest[free])
+        curvature = 2 * programme.quadratic + np.diag(programme.entropy / weights)
+        size = int(free.sum())
+        system = np.zeros((size + 1, size + 1))
+        system[:size, :size] = curvature[np.ix_(free, free)]
+        system[:size, size] = system[size, :size] = 1
+        step = np.linalg.solve(system, np.append(-slope[free], 0.0))[:-1]
+        ratio = np.exp((step / weights[free]).clip(-1, 1))
+        weights[free] = np.maximum(weights[free] * ratio, programme.lowest[free])
         weights[free] *= (1 - weights[~free].sum()) / weights[free].sum()
     return weights
-
-
-def _equality_minimum(
-    programme: Programme, matrix: Tensor, target: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Minimum over ``matrix @ w = target`` and its multipliers, from the optimality system."""
-    m, count = len(programme.linear), len(target)
-    quadratic = 2 * programme.root.T @ programme.root
-    corner = torch.zeros(count, count, dtype=matrix.dtype)
-    system = torch.cat(
-        [torch.cat([quadratic, matrix.T], dim=1), torch.cat([matrix, corner], dim=1)]
-    )
-    # Least squares, since binding constraints may depend on each other.
-    right = torch.cat([-programme.linear, target])
-    solution = torch.linalg.lstsq(system, right[:, None], driver="gelsd").solution[:, 0]
-    return solution[:m], solution[m:]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import Literal, NamedTuple
 
-import cvxpy as cp
 import torch
-from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor, nn
 
 from dograph.errors import UserError
-from dograph.graph.minimum import NO_EDGE, Solution, exact, minimum
+from dograph.graph.minimum import NO_EDGE, Backend, Solution, exact, minimum
 
 Geometry = Literal["euclidean", "entropic"]
 SMALLEST = 1e-12
@@ -28,7 +25,7 @@ class Problem(NamedTuple):
         b: (K,) alignment of each cluster's mean gradient with the target's.
         R: (r, K) root of the clusters' kernel, ``RᵀR = MᵀM``, in b's units.
         laplacian_root: (E, K), a row ``√A_ij (e_i − e_j)`` for each edge (``edge_rows``):
-            ``SᵀS = L``; its rows also say where the edges are.
+            ``SᵀS = L``; its rows also say where the edges are, and rows of 0 are none.
         P: (K, S) share of each cluster in each source; columns sum to 1.
         prior: (S,) α_0 > 0 on the simplex.
         previous: (S,) α_prev on the simplex.
@@ -55,14 +52,15 @@ class ScheduleSolver(nn.Module):
         subject to |w̃_i − w̃_j| ≤ δ on every edge (i, j)      if ``edges``
 
     The prior keeps every constraint, so that there is always a solution. All quadratic terms join
-    one matrix over α: one cone programme (DPP) per number of sources and edges, canonicalised
-    once a process. Differentiable in every input. A failed solve never raises: see
+    one matrix over α. Differentiable in every input. A failed solve never raises: see
     ``Solution.ok``; its weights are α_prev.
 
     Args:
         edges: whether δ counts.
         geometry: of the proximal term.
         floor: ε in [0, 1).
+        backend: the solver of the euclidean geometry, see ``minimum``; the entropic one's is
+            cvxpylayers.
 
     Attributes:
         solves: calls so far.
@@ -71,12 +69,17 @@ class ScheduleSolver(nn.Module):
     """
 
     def __init__(
-        self, *, edges: bool = False, geometry: Geometry = "euclidean", floor: float = 0.1
+        self,
+        *,
+        edges: bool = False,
+        geometry: Geometry = "euclidean",
+        floor: float = 0.1,
+        backend: Backend = "piqp",
     ) -> None:
         super().__init__()
         if not 0 <= floor < 1:
             raise UserError(f"floor is {floor}: it must lie in [0, 1)")
-        self.edges, self.geometry, self.floor = edges, geometry, floor
+        self.edges, self.geometry, self.floor, self.backend = edges, geometry, floor, backend
         self.reset()
 
     def reset(self) -> None:
@@ -146,19 +149,17 @@ class ScheduleSolver(nn.Module):
             quadratic = quadratic + mu / 2 * torch.eye(len(prior), dtype=torch.float64)
             linear = linear - mu * previous
         rows = limits = None
-        if self.edges and len(problem.laplacian_root):
-            rows = edge_differences(problem.laplacian_root) @ relative
+        if self.edges:
+            rows = signs(problem.laplacian_root) @ relative
             limits = delta.expand(len(rows)).clamp(max=NO_EDGE / prior.min().item())
         weights = minimum(
-            schedule_layer(len(prior), 0 if rows is None else len(rows), entropic),
             quadratic,
             linear,
             lowest,
-            (lowest,) if rows is None or limits is None else (lowest, rows, limits),
-            rows=rows,
-            limits=limits,
-            inside=prior.detach(),
+            rows,
+            limits,
             entropy=mu if entropic else None,
+            backend=self.backend,
         )
         with torch.no_grad():
             values = {
@@ -178,58 +179,7 @@ class ScheduleSolver(nn.Module):
         return (weights - previous).square().sum() / 2
 
 
-@functools.cache
-def schedule_layer(size: int, edges: int, entropic: bool) -> CvxpyLayer:
-    """The cone programme over ``size`` sources, canonicalised once a process and re-used.
-
-    Args:
-        size: S.
-        edges: rows of |A α| ≤ limits.
-        entropic: whether μ Σ α ln α joins the objective.
-
-    Returns:
-        A layer from F (S, S), c (S,), μ if entropic, lowest (S,) and, with edges, A (E, S) and
-        limits (E,) to α.
-    """
-    weights = cp.Variable(size)
-    root, linear, lowest = cp.Parameter((size, size)), cp.Parameter(size), cp.Parameter(size)
-    objective = cp.sum_squares(root @ weights) + linear @ weights
-    parameters = [root, linear]
-    if entropic:
-        entropy = cp.Parameter(nonneg=True)
-        objective += entropy * cp.sum(-cp.entr(weights))
-        parameters.append(entropy)
-    constraints = [weights >= lowest, cp.sum(weights) == 1]
-    parameters.append(lowest)
-    if edges:
-        rows, limits = cp.Parameter((edges, size)), cp.Parameter(edges)
-        constraints += [rows @ weights <= limits, rows @ weights >= -limits]
-        parameters += [rows, limits]
-    return CvxpyLayer(cp.Problem(cp.Minimize(objective), constraints), parameters, [weights])
-
-
-def edge_rows(affinity: Tensor, count: int | None = None) -> Tensor:
-    """``S`` with ``SᵀS = L``: a row ``√A_ij (e_i − e_j)`` for each edge i < j (ours).
-
-    Args:
-        affinity: (K, K) symmetric, 0 where there is no edge.
-        count: rows to make, the rest zero, so that problems of one size share a layer. None: as
-            many as there are edges.
-
-    Returns:
-        (E, K), differentiable in the affinity.
-    """
-    size = len(affinity)
-    first, second = torch.triu_indices(size, size, 1, device=affinity.device)
-    joined = affinity[first, second] > 0
-    first, second = first[joined], second[joined]
-    identity = torch.eye(size, dtype=affinity.dtype, device=affinity.device)
-    rows = affinity[first, second].sqrt()[:, None] * (identity[first] - identity[second])
-    if count is None:
-        return rows
-    return torch.cat([rows[:count], rows.new_zeros(max(count - len(rows), 0), size)])
-
-
-def edge_differences(laplacian_root: Tensor) -> Tensor:
-    """(E, K) rows ``e_i − e_j`` of the same edges; zero where a row is."""
-    return laplacian_root.detach().sign()
+def signs(laplacian_root: Tensor) -> Tensor:
+    """(E, K) rows ``e_i − e_j`` of the same edges, without those that are 0."""
+    rows = laplacian_root.detach().sign()
+    return rows[rows.any(dim=1)]

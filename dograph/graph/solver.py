@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import time
 
-import cvxpy as cp
-import numpy as np
-import numpy.typing as npt
 import torch
-from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor, nn
 
 from dograph.errors import UserError
 from dograph.graph.domain_graph import affinity as neighbour_affinity
+from dograph.graph.domain_graph import edge_differences
 from dograph.graph.domain_graph import laplacian as graph_laplacian
-from dograph.graph.minimum import NO_EDGE, RIDGE, Solution, exact, minimum
+from dograph.graph.minimum import NO_EDGE, Backend, Solution, exact, minimum
+from dograph.graph.programme import RIDGE
 from dograph.signals.kernel import kernel_distances
 
 
@@ -30,10 +27,8 @@ class GraphSolver(nn.Module):
         subject to |w_i − w_j| ≤ δ on every edge      if ``edges``
 
     The first line is the paper's with our scaling; the rest is ours. As Σ_j w_j = 1, every
-    quadratic term joins one matrix ``FᵀF = K/s + 1e-6 I + γL + ν diag(1/p)`` (the anchor's linear
-    part is constant). So the cone programme is the same for all terms, a fifth quicker at m = 11
-    than one cone a term, and differentiable where a root of γL is not: at γ = 0 and in L's null
-    space. Each size is canonicalised once a process, whichever solver asks.
+    quadratic term joins one matrix ``K/s + 1e-6 I + γL + ν diag(1/p)`` (the anchor's linear part is
+    constant). Each solve starts afresh: the answer does not depend on what was solved before.
 
     Differentiable in every input. A solve that fails never raises: see ``Solution.ok``.
 
@@ -43,6 +38,7 @@ class GraphSolver(nn.Module):
         anchor: whether ν counts; ``forward`` then needs ``counts``.
         floor: ε in [0, 1), every weight is at least ε/m.
         neighbours: k of the mutual nearest-neighbour graph built where no affinity is given.
+        backend: the solver, see ``minimum``.
 
     Attributes:
         solves: calls so far.
@@ -63,6 +59,7 @@ class GraphSolver(nn.Module):
         anchor: bool = False,
         floor: float = 0.0,
         neighbours: int = 3,
+        backend: Backend = "piqp",
     ) -> None:
         super().__init__()
         if not 0 <= floor < 1:
@@ -70,7 +67,7 @@ class GraphSolver(nn.Module):
         if neighbours < 1:
             raise UserError(f"neighbours is {neighbours}: it must be ≥ 1")
         self.laplacian, self.edges, self.anchor = laplacian, edges, anchor
-        self.floor, self.neighbours = floor, neighbours
+        self.floor, self.neighbours, self.backend = floor, neighbours, backend
         self.solves = self.failures = 0
 
     def forward(
@@ -111,9 +108,18 @@ class GraphSolver(nn.Module):
         try:
             graph = self._graph(K, affinity)
             quadratic, linear = _published_objective(K, spread, beta)
-            quadratic = quadratic + self._optional_terms(graph, gamma, counts, nu)
-            limits = self._limits(graph, delta)
-            weights = self._solve(quadratic, linear, limits).to(K.device)
+            if self.laplacian and graph is not None:
+                quadratic = quadratic + exact(gamma) * graph_laplacian(graph)
+            if self.anchor and counts is not None:
+                shares = exact(counts) / exact(counts).sum()
+                quadratic = quadratic + exact(nu) * torch.diag(1 / shares)
+            rows = limits = None
+            if self.edges and graph is not None:
+                rows = edge_differences(graph)
+                limits = exact(delta).clamp(max=NO_EDGE).expand(len(rows))
+            lowest = torch.full_like(linear, self.floor / len(linear))
+            weights = minimum(quadratic, linear, lowest, rows, limits, backend=self.backend)
+            weights = weights.to(K.device)
             status = "optimal"
         except Exception as error:  # no batch is worth a training run: the caller sees `ok`
             self.failures += 1
@@ -126,78 +132,6 @@ class GraphSolver(nn.Module):
         if affinity is None:
             affinity = neighbour_affinity(kernel_distances(exact(K)), self.neighbours)
         return exact(affinity)
-
-    def _optional_terms(
-        self,
-        graph: Tensor | None,
-        gamma: float | Tensor,
-        counts: Tensor | None,
-        nu: float | Tensor,
-    ) -> Tensor:
-        """What the Laplacian and the anchor add to the quadratic form; a zero without them."""
-        terms = torch.zeros((), dtype=torch.float64)
-        if self.laplacian and graph is not None:
-            terms = terms + exact(gamma) * graph_laplacian(graph)
-        if self.anchor and counts is not None:
-            terms = terms + exact(nu) * torch.diag(exact(counts).sum() / exact(counts))
-        return terms
-
-    def _limits(self, graph: Tensor | None, delta: float | Tensor) -> Tensor | None:
-        """(m(m−1)/2,) bound on |w_i − w_j| for each pair i < j; None without edges."""
-        if not self.edges or graph is None or len(graph) == 1:
-            return None
-        joined = graph[tuple(torch.triu_indices(len(graph), len(graph), 1))] > 0
-        return torch.where(joined, exact(delta), torch.tensor(NO_EDGE).double())
-
-    def _solve(self, quadratic: Tensor, linear: Tensor, limits: Tensor | None) -> Tensor:
-        """(m,) the checked solution; raises ArithmeticError where there is none."""
-        m = len(linear)
-        return minimum(
-            domain_layer(m, limits is not None, self.floor),
-            quadratic,
-            linear,
-            torch.full((m,), self.floor / m, dtype=torch.float64),
-            () if limits is None else (limits,),
-            rows=None if limits is None else torch.from_numpy(pair_differences(m)),
-            limits=limits,
-            inside=torch.full((m,), 1 / m, dtype=torch.float64),
-        )
-
-
-@functools.cache
-def domain_layer(size: int, edges: bool, floor: float) -> CvxpyLayer:
-    """The cone programme of ``size`` domains, canonicalised once a process and re-used.
-
-    Kept outside the modules that use it, so that no state_dict, copy or pickle sees it.
-
-    Args:
-        size: m.
-        edges: whether pairs of weights are bounded.
-        floor: ε.
-
-    Returns:
-        A layer from F (m, m), c (m,) and, with edges, the m(m−1)/2 bounds of the pairs i < j to w.
-        All pairs are there and absent edges get a bound that cannot bind: the incidence stays
-        constant and the problem DPP.
-    """
-    weights, root, linear = cp.Variable(size), cp.Parameter((size, size)), cp.Parameter(size)
-    constraints = [weights >= floor / size, cp.sum(weights) == 1]
-    parameters = [root, linear]
-    if edges:
-        incidence = pair_differences(size)
-        limits = cp.Parameter(len(incidence))
-        constraints += [incidence @ weights <= limits, incidence @ weights >= -limits]
-        parameters.append(limits)
-    objective = cp.Minimize(cp.sum_squares(root @ weights) + linear @ weights)
-    return CvxpyLayer(cp.Problem(objective, constraints), parameters, [weights])
-
-
-@functools.cache
-def pair_differences(size: int) -> npt.NDArray[np.float64]:
-    """(m(m−1)/2, m) rows that give ``w_i − w_j`` of all pairs i < j."""
-    first, second = np.triu_indices(size, 1)
-    rows: npt.NDArray[np.float64] = np.eye(size)[first] - np.eye(size)[second]
-    return rows
 
 
 def kernel_scale(K: Tensor) -> Tensor:

@@ -10,21 +10,14 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError
-from dograph.graph.domain_graph import DomainGraph
+from dograph.graph.domain_graph import DomainGraph, domain_graph
 from dograph.graph.minimum import Solution
 from dograph.graph.objectives import alignment, robust
 from dograph.graph.solver import GraphSolver
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.seen import Seen, Signal
-from dograph.signals.clusters import (
-    cluster_counts,
-    cluster_means,
-    cluster_sequences,
-    cluster_spread,
-    effective_number,
-    mutual_information,
-)
-from dograph.signals.kernel import gradient_kernel, squared_distances
+from dograph.signals.clusters import cluster_sequences, effective_number, mutual_information
+from dograph.signals.threads import one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -140,9 +133,10 @@ class DoGraph(BaseMixer):
         assert seen.sketch is not None
         sketches = torch.cat([*(earlier.to(seen.sketch) for earlier in self.recent), seen.sketch])
         self.recent.append(seen.sketch)
-        labels = cluster_sequences(sketches, self.clusters, seed=self.seed + seen.step)
-        graph = self._domain_graph(sketches, labels)
-        graph.weights = self._cluster_weights(graph, seen.step)
+        with one_thread():
+            labels = cluster_sequences(sketches, self.clusters, seed=self.seed + seen.step)
+            graph, _ = domain_graph(sketches, labels, self.spread)
+            graph.weights = self._cluster_weights(graph, seen.step)
         self.graph = graph
         here = labels[-seen.batch_size :].cpu()
         self._assigned = here, seen.domain
@@ -181,18 +175,6 @@ class DoGraph(BaseMixer):
             scalars["solver_optimal"] = float(self.solution.ok)
             scalars["solver_failures"] = float(self.solver.failures)
         return scalars
-
-    def _domain_graph(self, sketches: Tensor, labels: Tensor) -> DomainGraph:
-        means = cluster_means(sketches, labels)
-        counts = cluster_counts(labels)
-        return DomainGraph(
-            kernel=gradient_kernel(means),
-            distances=squared_distances(means),
-            spread=cluster_spread(sketches, labels, form=self.spread),
-            counts=counts,
-            labels=labels,
-            weights=counts.double() / counts.sum(),
-        )
 
     def _cluster_weights(self, graph: DomainGraph, step: int) -> Tensor:
         if self.objective == "alignment":

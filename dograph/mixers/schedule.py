@@ -12,21 +12,15 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError
-from dograph.graph.domain_graph import DomainGraph, affinity
+from dograph.graph.domain_graph import DomainGraph, affinity, domain_graph, edge_rows
 from dograph.graph.minimum import Solution
-from dograph.graph.schedule_solver import Geometry, Problem, ScheduleSolver, edge_rows
+from dograph.graph.schedule_solver import Geometry, Problem, ScheduleSolver
 from dograph.mixers.base import BaseMixer, weights_by_name
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.look_ahead import LookAhead
 from dograph.mixers.seen import Seen, Signal
-from dograph.signals.clusters import (
-    cluster_counts,
-    cluster_means,
-    cluster_spread,
-    effective_number,
-    mutual_information,
-)
-from dograph.signals.kernel import gradient_kernel, squared_distances
+from dograph.signals.clusters import effective_number, mutual_information
+from dograph.signals.threads import one_thread
 from dograph.signals.tracking import TrackedClusters
 from dograph.signals.window import SketchWindow, contingency, mean_by_domain
 
@@ -218,6 +212,7 @@ class DoGraphSchedule(BaseMixer):
             return super().sequence_weights(seen)
         return self.published.sequence_weights(seen)
 
+    @one_thread()
     def update(self, seen: Seen) -> Tensor:
         """(S,) what to draw from now on; as before where there is nothing to go by."""
         if seen.probe_sketch is None or seen.probe_domain is None or not len(self.recent):
@@ -228,14 +223,15 @@ class DoGraphSchedule(BaseMixer):
             return self.weights
         before = self.targets
         self.targets = probe if before is None else self.memory * before + (1 - self.memory) * probe
-        labels, changes = self.tracked.update(self.recent.sketches)
+        sketches = self.recent.sketches.double()
+        labels, changes = self.tracked.update(sketches)
         for change in changes:
             logger.info("step %d: cluster %s", seen.step + 1, change)
-        graph = self._domain_graph(labels)
-        problem = self._problem(graph, labels, self.targets)
+        graph, means = domain_graph(sketches, labels, numbers=tuple(self.tracked.numbers))
+        problem = self._problem(graph, means, self.targets)
         if before is not None and self.look_ahead.active:
-            earlier = self._problem(graph, labels, before)
-            now = self._problem(graph, labels, probe).b
+            earlier = self._problem(graph, means, before)
+            now = self._problem(graph, means, probe).b
             self.look_ahead.learn(self.solver, earlier, now, self._fixed)
         self.solution = self.solver(problem, **self.look_ahead.scalars(), **self._fixed)
         if not self.solution.ok:
@@ -277,35 +273,18 @@ class DoGraphSchedule(BaseMixer):
             return torch.full((len(self.domains),), 1 / len(self.domains), dtype=torch.float64)
         return weights_by_name(self.target, self.domains, "target")
 
-    def _domain_graph(self, labels: Tensor) -> DomainGraph:
-        sketches = self.recent.sketches
-        means, counts = cluster_means(sketches, labels), cluster_counts(labels)
-        return DomainGraph(
-            kernel=gradient_kernel(means),
-            distances=squared_distances(means),
-            spread=cluster_spread(sketches, labels),
-            counts=counts,
-            labels=labels,
-            weights=counts.double() / counts.sum(),
-            numbers=tuple(self.tracked.numbers),
-        )
-
-    def _problem(self, graph: DomainGraph, labels: Tensor, targets: Tensor) -> Problem:
-        """The problem of the sources that are drawn."""
-        means = cluster_means(self.recent.sketches, labels)
+    def _problem(self, graph: DomainGraph, means: Tensor, targets: Tensor) -> Problem:
+        """The problem of the sources that are drawn, from clusters of (m, k) means."""
         # By sequences: clusters of one or two are mostly noise, and their norms the largest.
         share = graph.counts.double() / graph.counts.sum()
         scale = (share @ graph.kernel.diagonal()).clamp(min=1e-30)
-        shares = contingency(labels, self.recent.domain, len(self.domains))[:, self.drawn]
-        edges = edge_rows(
-            affinity(graph.distances, self.neighbours), len(means) * self.neighbours // 2
-        )
+        shares = contingency(graph.labels, self.recent.domain, len(self.domains))[:, self.drawn]
         values, vectors = torch.linalg.eigh(graph.kernel / scale)
         root = values.clamp(min=0).sqrt()[:, None] * vectors.T
         return Problem(
             b=means @ (self.target_mixture @ targets) / scale,
             R=root,
-            laplacian_root=edges,
+            laplacian_root=edge_rows(affinity(graph.distances, self.neighbours)),
             P=shares,
             prior=self.prior_weights[self.drawn],
             previous=self.weights[self.drawn],

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
+
+from dograph.signals.clusters import fitted_labels
 
 SAME = 0.5
 """Share of its sequences that a cluster must keep to be the same one."""
@@ -83,10 +82,7 @@ class TrackedClusters:
         count = min(self.clusters, len(points))
         warm = self.centres is not None and len(self.centres) == count
         start = self.centres.numpy() if warm and self.centres is not None else "k-means++"
-        kmeans = KMeans(count, init=start, n_init=1, random_state=self.seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points: fine
-            return kmeans.fit(points).labels_
+        return fitted_labels(points, count, start, self.seed)
 
     def _named(
         self, points: Any, labels: Any, centres: Any, before: Tensor | None, numbers: list[int]

@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dograph.graph.domain_graph import DomainGraph, affinity, laplacian
+from dograph.graph.domain_graph import (
+    DomainGraph,
+    affinity,
+    domain_graph,
+    edge_differences,
+    edge_rows,
+    laplacian,
+)
 from dograph.signals.kernel import gradient_kernel, squared_distances
 
 
@@ -64,3 +71,23 @@ def test_affinity_by_hand():
 def test_coinciding_domains_have_affinity_one():
     A = affinity(torch.zeros(3, 3), 2)
     assert torch.equal(A, 1 - torch.eye(3))
+
+
+def test_edge_rows_are_a_root_of_the_laplacian():
+    strengths = affinity(squared_distances(torch.randn(7, 3).double()), 2)
+    rows = edge_rows(strengths)
+    torch.testing.assert_close(rows.T @ rows, laplacian(strengths))
+    assert len(rows) == (strengths > 0).sum() / 2
+    assert torch.equal(edge_differences(strengths), rows.sign())
+
+
+def test_the_graph_of_labelled_sketches():
+    sketches = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
+    graph, means = domain_graph(sketches, torch.tensor([0, 1, 0]), numbers=(4, 7))
+    assert means.tolist() == [[2, 0], [0, 2]]
+    assert graph.kernel.tolist() == [[4, 0], [0, 4]]
+    assert graph.distances.tolist() == [[0, 8], [8, 0]]
+    assert graph.counts.tolist() == [2, 1] and graph.numbers == (4, 7)
+    # v = (1, 0), pooled 2/3: (2 · 1 + 1.5 · 2/3) / 3.5 and (0 + 1.5 · 2/3) / 2.5.
+    torch.testing.assert_close(graph.spread, torch.tensor([3 / 3.5, 1 / 2.5]).double())
+    torch.testing.assert_close(graph.weights, torch.tensor([2 / 3, 1 / 3]).double())

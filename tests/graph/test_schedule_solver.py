@@ -4,32 +4,13 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from graph_problems import schedule
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dograph.graph.domain_graph import affinity, laplacian
-from dograph.graph.schedule_solver import Problem, ScheduleSolver, edge_differences, edge_rows
+from dograph.graph.domain_graph import edge_rows
+from dograph.graph.schedule_solver import Problem, ScheduleSolver
 from dograph.mixers.doge import mirrored
-from dograph.signals.kernel import gradient_kernel, squared_distances
-
-
-def instance(K, S, seed, neighbours=3):
-    """b, R, √L, P, prior and previous of a random problem."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    means = normal(K, 6)
-    kernel = gradient_kernel(means)
-    scale = kernel.diagonal().mean()
-    b = means @ normal(6) / scale
-    R = means.T / scale.sqrt()
-    root = edge_rows(affinity(squared_distances(means), neighbours))
-    P = torch.softmax(normal(K, S), dim=0)
-    prior = torch.softmax(normal(S) / 2, dim=0)
-    previous = torch.softmax(normal(S) / 2, dim=0)
-    return Problem(b, R, root, P, prior, previous)
 
 
 def independent(problem, geometry, edges, floor, kappa, lam, mu, nu, delta):
@@ -75,7 +56,7 @@ def independent(problem, geometry, edges, floor, kappa, lam, mu, nu, delta):
     seed=st.integers(0, 10_000),
 )
 def test_agrees_with_an_independent_solver(K, S, edges, floor, kappa, lam, mu, nu, delta, seed):
-    problem = instance(K, S, seed)
+    problem = schedule(K, S, seed)
     scalars = {"kappa": kappa, "lam": lam, "mu": mu, "nu": nu, "delta": delta}
     solution = ScheduleSolver(edges=edges, floor=floor)(problem, **scalars)
     assert solution.ok, solution.status
@@ -93,7 +74,7 @@ def test_agrees_with_an_independent_solver(K, S, edges, floor, kappa, lam, mu, n
     seed=st.integers(0, 10_000),
 )
 def test_entropic_steps_agree_with_an_independent_solver(K, S, edges, mu, seed):
-    problem = instance(K, S, seed)
+    problem = schedule(K, S, seed)
     scalars = {"kappa": 0.5, "lam": 0.5, "mu": mu, "nu": 0.2, "delta": 0.3}
     solution = ScheduleSolver(edges=edges, geometry="entropic", floor=0.05)(problem, **scalars)
     assert solution.ok, solution.status
@@ -104,7 +85,7 @@ def test_entropic_steps_agree_with_an_independent_solver(K, S, edges, mu, seed):
 @pytest.mark.parametrize("geometry", ["euclidean", "entropic"])
 def test_derivatives_agree_with_finite_differences(geometry):
     names = ("b", "R", "root", "P", "prior", "previous")
-    inputs = dict(zip(names, instance(5, 4, seed=3), strict=True))
+    inputs = dict(zip(names, schedule(5, 4, seed=3), strict=True))
     scalars = {"kappa": 0.7, "lam": 0.4, "mu": 1.3, "nu": 0.3}
     inputs |= {f"√{name}": torch.tensor(value).double().sqrt() for name, value in scalars.items()}
     solver = ScheduleSolver(geometry=geometry, floor=0.05)
@@ -133,7 +114,7 @@ def test_derivatives_agree_with_finite_differences(geometry):
 
 
 def test_the_laplacians_root_is_differentiable_too():
-    inputs = list(instance(5, 4, seed=3))
+    inputs = list(schedule(5, 4, seed=3))
     solver = ScheduleSolver(floor=0.0)
     direction = torch.tensor([0.3, -1.0, 0.5, 0.8], dtype=torch.float64)
 
@@ -147,18 +128,8 @@ def test_the_laplacians_root_is_differentiable_too():
     assert (root.grad * step).sum().item() == pytest.approx(expected, rel=1e-2)
 
 
-def test_edge_rows_are_a_root_of_the_laplacian():
-    strengths = affinity(squared_distances(torch.randn(7, 3).double()), 2)
-    rows = edge_rows(strengths)
-    torch.testing.assert_close(rows.T @ rows, laplacian(strengths))
-    padded = edge_rows(strengths, 20)
-    assert padded.shape == (20, 7)
-    torch.testing.assert_close(padded.T @ padded, laplacian(strengths))
-    assert set(edge_differences(padded).unique().tolist()) == {-1.0, 0.0, 1.0}
-
-
 def test_without_alignment_the_prior_stays_and_returns():
-    b, R, root, P, prior, _previous = instance(6, 4, seed=1)
+    b, R, root, P, prior, _previous = schedule(6, 4, seed=1)
     still = {"kappa": 0.0, "lam": 2.0, "mu": 1.0}
     kept = ScheduleSolver(edges=True)(Problem(0 * b, R, root, P, prior, prior), **still, delta=0.1)
     torch.testing.assert_close(kept.weights, prior, atol=1e-6, rtol=0)
@@ -172,7 +143,7 @@ def test_without_alignment_the_prior_stays_and_returns():
 
 def test_it_is_doges_update_under_the_named_settings():
     """κ = λ = ν = 0, every source a cluster of its own, entropic proximity."""
-    _, R, root, _, prior, previous = instance(4, 4, seed=2)
+    _, R, root, _, prior, previous = schedule(4, 4, seed=2)
     scores = torch.tensor([0.3, 0.0, 0.1, 0.2], dtype=torch.float64)
     solver = ScheduleSolver(geometry="entropic", floor=0.0)
     found = solver(Problem(scores, R, root, torch.eye(4), prior, previous), kappa=0.0, mu=0.25)
@@ -183,7 +154,7 @@ def test_it_is_doges_update_under_the_named_settings():
 
 def test_entropic_steps_do_not_freeze_without_a_floor():
     """DoGE's setting, 80 times over: a weight may fall to nothing, the others go on."""
-    _, R, root, _, prior, weights = instance(4, 4, seed=2)
+    _, R, root, _, prior, weights = schedule(4, 4, seed=2)
     scores = torch.tensor([0.3, 0.0, 0.1, 0.2], dtype=torch.float64)
     solver = ScheduleSolver(geometry="entropic", floor=0.0)
     for _ in range(80):
@@ -196,7 +167,7 @@ def test_entropic_steps_do_not_freeze_without_a_floor():
 
 
 def test_no_difference_along_a_connected_graph_is_the_priors_cluster_shares():
-    b, R, _, P, prior, previous = instance(5, 4, seed=4)
+    b, R, _, P, prior, previous = schedule(5, 4, seed=4)
     connected = torch.ones(5, 5, dtype=torch.float64).fill_diagonal_(0)
     solver = ScheduleSolver(edges=True)
     found = solver(Problem(b, R, edge_rows(connected), P, prior, previous), delta=0.0)
@@ -205,7 +176,7 @@ def test_no_difference_along_a_connected_graph_is_the_priors_cluster_shares():
 
 
 def test_permuting_sources_or_clusters_permutes_the_answer():
-    b, R, root, P, prior, previous = instance(6, 5, seed=5)
+    b, R, root, P, prior, previous = schedule(6, 5, seed=5)
     solver = ScheduleSolver(edges=True)
     options = {"lam": 0.5, "delta": 0.3}
     plain = solver(Problem(b, R, root, P, prior, previous), **options).weights
@@ -221,7 +192,7 @@ def test_permuting_sources_or_clusters_permutes_the_answer():
 
 
 def test_terms_add_up_to_the_objective():
-    problem = instance(6, 4, seed=6)
+    problem = schedule(6, 4, seed=6)
     solver = ScheduleSolver()
     scalars = {"kappa": 0.6, "lam": 0.9, "mu": 1.1, "nu": 0.4}
     alpha = solver(problem, **scalars).weights
@@ -237,7 +208,7 @@ def test_terms_add_up_to_the_objective():
 
 
 def broken(change):
-    parts = list(instance(5, 3, seed=7))
+    parts = list(schedule(5, 3, seed=7))
     change(parts)
     return parts
 
