@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import cvxpy as cp
 import torch
-from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor, nn
 
 from dograph.errors import UserError
 from dograph.graph.minimum import NO_EDGE, Solution, exact, minimum
+
+if TYPE_CHECKING:
+    from cvxpylayers.torch import CvxpyLayer
 
 Geometry = Literal["euclidean", "entropic"]
 SMALLEST = 1e-12
@@ -191,6 +192,10 @@ def schedule_layer(size: int, edges: int, entropic: bool) -> CvxpyLayer:
         A layer from F (S, S), c (S,), μ if entropic, lowest (S,) and, with edges, A (E, S) and
         limits (E,) to α.
     """
+    # Here, so that a run without a graph never waits for them.
+    import cvxpy as cp
+    from cvxpylayers.torch import CvxpyLayer
+
     weights = cp.Variable(size)
     root, linear, lowest = cp.Parameter((size, size)), cp.Parameter(size), cp.Parameter(size)
     objective = cp.sum_squares(root @ weights) + linear @ weights

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import time
+from typing import TYPE_CHECKING
 
-import cvxpy as cp
 import numpy as np
 import numpy.typing as npt
 import torch
-from cvxpylayers.torch import CvxpyLayer
 from torch import Tensor, nn
 
 from dograph.errors import UserError
@@ -17,6 +16,9 @@ from dograph.graph.domain_graph import affinity as neighbour_affinity
 from dograph.graph.domain_graph import laplacian as graph_laplacian
 from dograph.graph.minimum import NO_EDGE, RIDGE, Solution, exact, minimum
 from dograph.signals.kernel import kernel_distances
+
+if TYPE_CHECKING:
+    from cvxpylayers.torch import CvxpyLayer
 
 
 class GraphSolver(nn.Module):
@@ -180,6 +182,10 @@ def domain_layer(size: int, edges: bool, floor: float) -> CvxpyLayer:
         All pairs are there and absent edges get a bound that cannot bind: the incidence stays
         constant and the problem DPP.
     """
+    # Here, so that a run without a graph never waits for them.
+    import cvxpy as cp
+    from cvxpylayers.torch import CvxpyLayer
+
     weights, root, linear = cp.Variable(size), cp.Parameter((size, size)), cp.Parameter(size)
     constraints = [weights >= floor / size, cp.sum(weights) == 1]
     parameters = [root, linear]

@@ -9,8 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 SAME = 0.5
@@ -80,6 +78,10 @@ class TrackedClusters:
         return torch.from_numpy(np.argsort(order)[found]), changes
 
     def _fit(self, points: Any) -> Any:
+        # Here, so that a run without clusters never waits for it.
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
+
         count = min(self.clusters, len(points))
         warm = self.centres is not None and len(self.centres) == count
         start = self.centres.numpy() if warm and self.centres is not None else "k-means++"
