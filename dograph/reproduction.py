@@ -14,6 +14,7 @@ import torch
 from dograph.composition import compose
 from dograph.corpus.manifest import MANIFEST
 from dograph.corpus.prepare import prepare
+from dograph.corpus.store import Store
 from dograph.errors import UserError
 from dograph.provenance import (
     FACTS,
@@ -92,10 +93,10 @@ def reproduce(folder: Path) -> Reproduction:
         )
     recipe = check(compose(folder / RECIPE, _recorded_store(facts)))
     check_buildable(recipe)
-    _check_corpus(recipe, facts, folder)
+    store = _same_corpus(recipe, facts, folder)
     again = free_folder(folder, FOLDER)
     with on_threads(_threads(facts)), claimed(again):
-        train(recipe, again)
+        train(recipe, store, again)
         changed = tuple(_changed(facts))
     before = {**history.outcome(), "final": _final(summary.as_json())}
     after = {**MixtureHistory.read(again).outcome(), "final": _final(read_summary(again).as_json())}
@@ -134,13 +135,15 @@ def _recorded_store(facts: Mapping[str, Any]) -> list[str]:
     return [f"corpus.source={path}"] if (path / MANIFEST).is_file() else []
 
 
-def _check_corpus(recipe: Recipe, facts: Mapping[str, Any], folder: Path) -> None:
+def _same_corpus(recipe: Recipe, facts: Mapping[str, Any], folder: Path) -> Store:
+    """The prepared corpus; raises UserError where it is no longer the run's."""
     store = prepare(recipe.corpus)
     if store.fingerprint != facts["fingerprint"]:
         raise UserError(
             f"{store.path}: the corpus is no longer what {folder} was trained on (fingerprint "
             f"{store.fingerprint}, it was {facts['fingerprint']}); its store was {facts['corpus']}"
         )
+    return store
 
 
 def _final(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,18 +76,21 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
     if resume is not None:
         folder, checkpoint = resume, checkpoint_to_resume(resume, steps)
     else:
-        digest = facts_digest(run_inputs(recipe.composition.values, prepare(recipe.corpus)))
+        store = prepare(recipe.corpus)
+        digest = facts_digest(run_inputs(recipe.composition.values, store))
         folder = place_for(recipe.runs / recipe.name, recipe.seed, digest)
     with file_errors(folder, "runs", GOES_ON), claimed(folder):
         check_inside(folder)
         remove_partial(folder)
-        if resume is None:
+        if resume is not None:
+            store = prepare(recipe.corpus)  # now that nobody else runs in the folder
+        else:
             if place_for(recipe.runs / recipe.name, recipe.seed, digest) != folder:
                 raise UserError(f"{folder}: another command was quicker; give this one again")
             checkpoint = newest_sound(folder, below=steps)
         if checkpoint is not None:
             say(f"goes on from {checkpoint}")
-        summary = train(recipe, folder, checkpoint)
+        summary = train(recipe, store, folder, checkpoint)
     if summary is not None:
         print_summary(summary, folder, recipe.runs)
     return folder
@@ -101,15 +104,17 @@ def say(text: str) -> None:
 
 def train(
     recipe: Recipe,
+    store: Store,
     folder: Path,
     checkpoint: Path | None = None,
     callbacks: Sequence[Callback] = (),
     stops: bool = False,
 ) -> RunSummary | None:
-    """One training run: prepare, build, fit, save ``checkpoints/final.ckpt``.
+    """One training run: build, fit, save ``checkpoints/final.ckpt``.
 
     Args:
-        recipe: checked.
+        recipe: checked, and its network buildable.
+        store: the recipe's corpus, prepared.
         folder: of the run.
         checkpoint: to go on from.
         callbacks: more of them, called after the recipe's own.
@@ -124,13 +129,12 @@ def train(
         Interrupted: on SIGINT or SIGTERM, with the checkpoint's path.
     """
     quieten()
-    check_buildable(recipe)
     data = build_data(recipe)
+    data.store = store
     logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
     own_callbacks, report, saver = build_callbacks(recipe, folder)
     trainer = build_trainer(recipe, logger, own_callbacks)
     recipe.mixer.check(data.batch_size * trainer.world_size)
-    store = prepare(recipe.corpus)
     # Provenance comes last: until it is written, a run has not begun.
     trainer.callbacks += [*callbacks, Provenance(folder, recipe, store)]  # type: ignore[attr-defined]
     seed_everything(recipe.seed, workers=True, verbose=False)

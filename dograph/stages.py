@@ -229,6 +229,7 @@ class Experiment:
         """Uses a finished run of a stage, goes on with an interrupted one, or makes a new one."""
         by_name = {stage: made.by_name() for stage, made in self.done.items()}
         recipe = check(compose(self.path, self.overrides, name, by_name, above))
+        check_buildable(recipe)
         store = prepare(recipe.corpus)
         # Paths say nothing of what is in a checkpoint; what it was made from does.
         digests = {stage: made.by_name(made.inputs) for stage, made in self.done.items()}
@@ -256,7 +257,7 @@ class Experiment:
         try:
             with claimed(found.folder):
                 remove_partial(found.folder)
-                summary = train(recipe, found.folder, checkpoint, [mark], stops=True)
+                summary = train(recipe, store, found.folder, checkpoint, [mark], stops=True)
         except Interrupted as interruption:
             if interruption.finished and is_first_rank():
                 mark.write(finished=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dograph.cli import main
+from dograph.corpus.prepare import prepare
 
 ROOT = Path(__file__).parent.parent
 RECIPE = str(ROOT / "recipes" / "dograph_gpt2.yaml")
@@ -29,6 +30,40 @@ def test_help_needs_no_heavy_import(command):
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "usage:" in out.stdout
+
+
+def test_a_missing_recipe_needs_no_heavy_import():
+    code = (
+        "import sys; from dograph.cli import main\n"
+        "assert main(['run', 'nowhere.yaml']) == 2\n"
+        "assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "nowhere.yaml: no such file" in out.stderr
+
+
+def test_a_run_without_clusters_imports_neither_kmeans_nor_solver(small_recipe):
+    recipe = small_recipe("plain", steps=1)
+    code = (
+        "import gc, sys; from dograph.cli import main\n"
+        f"assert main(['run', {str(recipe)!r}]) == 0\n"
+        "assert not {'sklearn', 'cvxpy', 'cvxpylayers', 'datasets'} & set(sys.modules)\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 100_000"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_run_prepares_its_corpus_once(small_recipe, monkeypatch):
+    prepared = []
+
+    def counted(settings, **options):
+        prepared.append(settings)
+        return prepare(settings, **options)
+
+    monkeypatch.setattr("dograph.run.prepare", counted)
+    monkeypatch.setattr("dograph.data.mixer.prepare", counted)
+    assert main(["run", str(small_recipe("once", steps=1))]) == 0
+    assert len(prepared) == 1
 
 
 def test_a_misspelt_key_fails_with_a_suggestion(capsys):

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback
 
 from dograph.composition import compose
+from dograph.corpus.prepare import prepare
 from dograph.errors import UserError
 from dograph.model import LanguageModel
 from dograph.numerics import REPORT
@@ -40,7 +41,7 @@ def trained(small_recipe, tmp_path, steps, mixer="Stratified", name="poisoned", 
     quieten()
     recipe = check(compose(small_recipe(name, f"dograph.mixers.{mixer}", **more)))
     poison = Poison(steps)
-    summary = train(recipe, tmp_path / name, callbacks=[poison])
+    summary = train(recipe, prepare(recipe.corpus), tmp_path / name, callbacks=[poison])
     return poison, summary, recipe.mixer
 
 
@@ -63,7 +64,7 @@ def test_too_many_in_a_row_stop_the_run_and_keep_their_documents(small_recipe, t
     path = small_recipe("long", steps=12)
     recipe = check(compose(path, ["report.non_finite_limit=2"]))
     with pytest.raises(UserError, match="3 optimiser steps in a row") as stop:
-        train(recipe, tmp_path / "long", callbacks=[Poison(range(5, 12))])
+        train(recipe, prepare(recipe.corpus), tmp_path / "long", callbacks=[Poison(range(5, 12))])
     assert REPORT in str(stop.value)
     report = json.loads((tmp_path / "long" / REPORT).read_text())
     assert sorted(report["steps"]) == ["6", "7", "8"]
@@ -78,7 +79,7 @@ def test_the_documents_of_every_micro_batch_are_kept(small_recipe, tmp_path):
     overrides = ["report.non_finite_limit=2", "trainer.accumulate_grad_batches=4"]
     recipe = check(compose(path, overrides))
     with pytest.raises(UserError, match="3 optimiser steps in a row"):
-        train(recipe, tmp_path / "parts", callbacks=[Poison(range(5, 12))])
+        train(recipe, prepare(recipe.corpus), tmp_path / "parts", callbacks=[Poison(range(5, 12))])
     report = json.loads((tmp_path / "parts" / REPORT).read_text())
     assert {step: len(found) for step, found in report["steps"].items()} == {
         "6": 32,
@@ -110,7 +111,7 @@ def test_infinite_gradients_of_a_finite_loss_are_skipped_too(small_recipe, tmp_p
     mixer = "dograph.mixers.DoReMiOnline\n  init_args: {step_size: 0.5}"
     recipe = check(compose(small_recipe("exploding", mixer)))
     watched = Poison(())
-    train(recipe, tmp_path / "exploding", callbacks=[Explode(), watched])
+    train(recipe, prepare(recipe.corpus), tmp_path / "exploding", callbacks=[Explode(), watched])
     assert [step for step, _ in recipe.mixer.history] == [0, 1, 2, 3, 5, 6, 7, 8]
     assert torch.equal(watched.weights[3], watched.weights[4])
     assert watched.last.skipped.tolist() == [1, 0]
@@ -133,7 +134,7 @@ def test_a_gradient_scalers_skipped_steps_are_counted(small_recipe, tmp_path):
     overrides = [f"trainer.plugins=[{plugin}]", "trainer.gradient_clip_val=1.0"]
     recipe = check(compose(small_recipe("scaled"), overrides))
     poison = Poison({4})
-    train(recipe, tmp_path / "scaled", callbacks=[poison])
+    train(recipe, prepare(recipe.corpus), tmp_path / "scaled", callbacks=[poison])
     assert poison.last.trainer.precision_plugin.scaler is not None
     assert torch.equal(poison.weights[4], poison.weights[5])
     assert not torch.equal(poison.weights[6], poison.weights[7])

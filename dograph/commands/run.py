@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dograph.commands.exit_codes import EXIT_INTERRUPTED
+from dograph.commands.importing import uncollected
 from dograph.commands.mixers import add_mixers
 from dograph.errors import UserError
 
@@ -46,10 +47,13 @@ def add_run(commands: Any) -> None:
 def command_run(arguments: argparse.Namespace) -> int:
     """`run`: check, train, print the end of the run."""
     from dograph.composition import compose, stage_names
-    from dograph.recipe import check
-    from dograph.saving import Interrupted
 
     staged = stage_names(arguments.recipe, arguments.overrides)
+    with uncollected():
+        from dograph.recipe import check
+        from dograph.run import run
+        from dograph.saving import Interrupted
+
     words = [str(arguments.recipe), *arguments.overrides]
     words += ["--stage", arguments.stage] if arguments.stage else []
     words += ["--mixers", str(arguments.mixers)] if arguments.mixers else []
@@ -62,8 +66,6 @@ def command_run(arguments: argparse.Namespace) -> int:
         if arguments.check:
             print(recipe.as_yaml(), end="")
             return 0
-        from dograph.run import run
-
         run(recipe, arguments.resume)
     except Interrupted as interruption:
         if arguments.resume:

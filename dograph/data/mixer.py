@@ -113,7 +113,7 @@ class DataMixer(LightningDataModule):
         self.workers, self.lookahead = workers, lookahead
         self.validation_sequences = validation_sequences
         self.seed = 0 if seed is None else seed
-        self.store: Store | None = None
+        self.store: Store | None = None  # whoever has opened it may set it
         self.train_domains: list[DomainSequences] = []
         self.validation_domains: list[DomainSequences] = []
 
@@ -129,7 +129,7 @@ class DataMixer(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Prepares the corpus where it is not prepared yet; on one process."""
-        self.store = prepare(self.corpus)
+        self.store = self.store or prepare(self.corpus)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the domains and gives the mixer its start.

@@ -8,9 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import sklearn
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from dograph.errors import UserError
@@ -34,6 +31,10 @@ def cluster_sequences(sketches: Tensor, clusters: int, seed: int) -> Tensor:
     >>> cluster_sequences(torch.tensor([[0.0], [9.0], [0.1]]), 2, seed=0).unique().tolist()
     [0, 1]
     """
+    # Here, so that a run without clusters never waits for it.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     if clusters < 1:
         raise UserError(f"clusters is {clusters}: K-means needs at least 1")
     if not torch.isfinite(sketches).all():
@@ -133,6 +134,8 @@ def mutual_information(labels: Tensor, domain: Tensor) -> float:
     Returns:
         From 0 (independent) to the smaller of the two entropies.
     """
+    from sklearn.metrics import mutual_info_score
+
     return float(mutual_info_score(domain.cpu().numpy(), labels.cpu().numpy()))
 
 

@@ -1,3 +1,4 @@
+import importlib.metadata
 import itertools
 import sys
 
@@ -84,6 +85,24 @@ def test_our_own_distribution_and_editable_ones_are_left_out(tmp_path, monkeypat
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert list(environment.installed_distributions()) == ["b-c"]
     assert EnvironmentSource().identity()[1:] == ["b-c==1.0"]
+
+
+def test_a_distributions_header_is_what_importlib_reads(tmp_path):
+    found = list(importlib.metadata.distributions())
+    for name, text in (
+        ("a-1.dist-info/METADATA", "Version: 1\nName: a\n\nVersion: 2\n\nName: b\n"),
+        ("b-1.egg-info/PKG-INFO", "Name: b\nSummary: of\n  two lines\nVersion: 3"),
+        ("c-1.dist-info/METADATA", "\nName: below\n"),
+        ("d-1.dist-info/RECORD", ""),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    (tmp_path / "e-1.egg-info").write_text("Name: e\nVersion: 4\n\nreadme")
+    found += importlib.metadata.distributions(path=[str(tmp_path)])
+    assert len(found) > 20
+    for each in found:
+        header, whole = environment.header(each), each.metadata
+        assert (header["Name"], header["Version"]) == (whole["Name"], whole["Version"])
 
 
 def test_the_order_does_not_depend_on_where_the_environment_lives(tmp_path, monkeypatch):
