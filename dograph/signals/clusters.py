@@ -6,7 +6,6 @@ import warnings
 from typing import Any, Literal
 
 import numpy as np
-import sklearn
 import torch
 from torch import Tensor
 
@@ -31,10 +30,6 @@ def cluster_sequences(sketches: Tensor, clusters: int, seed: int) -> Tensor:
     >>> cluster_sequences(torch.tensor([[0.0], [9.0], [0.1]]), 2, seed=0).unique().tolist()
     [0, 1]
     """
-    # Here, so that a run without clusters never waits for it.
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
     if clusters < 1:
         raise UserError(f"clusters is {clusters}: K-means needs at least 1")
     if not torch.isfinite(sketches).all():
@@ -59,6 +54,11 @@ def fitted_labels(points: Any, clusters: int, start: Any, seed: int) -> Any:
         start: (clusters, k) centres, or "k-means++".
         seed: of k-means++.
     """
+    # Here, so that a run without clusters never waits for it.
+    import sklearn
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     kmeans = KMeans(clusters, init=start, n_init=1, random_state=seed)
     trusted = sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
     with trusted, warnings.catch_warnings():

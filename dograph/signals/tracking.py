@@ -79,10 +79,6 @@ class TrackedClusters:
         return torch.from_numpy(np.argsort(order)[found]), changes
 
     def _fit(self, points: Any) -> Any:
-        # Here, so that a run without clusters never waits for it.
-        from sklearn.cluster import KMeans
-        from sklearn.exceptions import ConvergenceWarning
-
         count = min(self.clusters, len(points))
         warm = self.centres is not None and len(self.centres) == count
         start = self.centres.numpy() if warm and self.centres is not None else "k-means++"
