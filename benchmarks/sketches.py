@@ -1,4 +1,4 @@
-"""Sketches against per-sample gradient loops: ``python -m benchmarks.sketches``.
+"""Sketches against per-sample gradient loops.
 
 All get the gradient of every sequence's loss with respect to the same matrices of GPT-2 nano,
 the sketch from one forward that is already done. They take turns, so that a busy machine slows
@@ -7,7 +7,6 @@ all of them.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import math
 import statistics
@@ -15,11 +14,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from benchmarks.measuring import Row
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 
 VOCABULARY, CONTEXT = 4096, 128
@@ -95,29 +93,24 @@ def inner_product_error(draws: int) -> tuple[float, float, float]:
     return float(in_errors), float(bias.abs().max() / norm), float(deviation.mean() / norm)
 
 
-def main() -> None:
-    """Prints the times and the errors."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--draws", type=int, default=100)
-    arguments = parser.parse_args()
-    table = Table("matrices", title=f"GPT-2 nano, {arguments.batch} × {CONTEXT} tokens, median ms")
-    for column in ("sketch", "loop, batch's graph", "ratio", "loop, own graphs", "ratio"):
-        table.add_column(column, justify="right")
+def rows(batch: int = 32, repeats: int = 2, draws: int = 60) -> list[Row]:
+    """Sketches over loops, for the last block and for all, and what their inner products err."""
+    found = []
     for blocks in ("last", "all"):
-        sketch, shared, separate = times(blocks, arguments.batch, arguments.repeats)
-        ratios = f"{shared / sketch:.1f}×", f"{separate / sketch:.1f}×"
-        row = f"{sketch:.1f}", f"{shared:.1f}", ratios[0], f"{separate:.1f}", ratios[1]
-        table.add_row(blocks, *row)
-    Console().print(table)
-    in_errors, bias, deviation = inner_product_error(arguments.draws)
-    errors = Table("inner products of sketches, last block", "", title="Rank 16")
-    errors.add_row("root mean square bias, in standard errors (1: unbiased)", f"{in_errors:.2f}")
-    errors.add_row(f"largest bias over {arguments.draws} draws, of the mean norm²", f"{bias:.3f}")
-    errors.add_row("standard deviation of one draw, of the mean norm²", f"{deviation:.3f}")
-    Console().print(errors)
-
-
-if __name__ == "__main__":
-    main()
+        sketch, shared, separate = times(blocks, batch, repeats)
+        for what, loop in (("batch's graph", shared), ("graphs of their own", separate)):
+            note = f"{sketch:.0f} and {loop:.0f} ms, {batch} × {CONTEXT} tokens"
+            quantity = f"sketch of {blocks} matrices against a backward a sequence, {what}"
+            found.append(Row(quantity, f"{loop / sketch:.1f}×", "", None, note))
+    in_errors, bias, deviation = inner_product_error(draws)
+    found += [
+        Row(
+            "root mean square bias of inner products, in standard errors",
+            f"{in_errors:.2f}",
+            "",
+            None,
+            f"1 if unbiased; largest {bias:.3f} of the mean norm² over {draws} draws",
+        ),
+        Row("standard deviation of one draw, of the mean norm²", f"{deviation:.3f}"),
+    ]
+    return found
