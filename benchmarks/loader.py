@@ -1,85 +1,112 @@
-"""Sequences a second of DataMixer with live weights over litdata's CombinedStreamingDataset.
-
-Both read the same prepared store, batch by batch, in the main process; interleaved.
-
-    python benchmarks/loader.py --pairs 7 --batches 400
-"""
+"""DataMixer with live weights against litdata's CombinedStreamingDataset, on one store."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
 from litdata import CombinedStreamingDataset, StreamingDataLoader, StreamingDataset, TokensLoader
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.measuring import Row, median_ratio
 from dograph.corpus.prepare import prepare
 from dograph.corpus.settings import CorpusSettings
 from dograph.corpus.store import Store
 from dograph.data.mixer import DataMixer
 
+WORKERS = (0, 1, 2)
+ROUNDS = 9
+BATCHES = 250
+"""A turn; few enough that no domain of the environment's corpus ends, which would end theirs."""
+CHANGES = 20
+"""Of the weights, when their way to a batch is timed."""
 
-def ours(corpus: CorpusSettings, batches: int, workers: int) -> float:
-    """Sequences a second; the weights change after every batch."""
-    data = DataMixer(corpus=corpus, workers=workers)
-    data.setup()
-    loader = iter(data.train_dataloader())
+
+def ours(data: DataMixer) -> Iterator[int]:
+    """Sequences of one batch after the other; new weights after each, as in training."""
     draw = np.random.default_rng(0)
-    next(loader)
-    data.sampler.mark_trained()
-    start = time.perf_counter()
-    for _ in islice(loader, batches):
+    for batch in data.train_dataloader():
         data.sampler.mark_trained()
         data.sampler.set_weights(draw.dirichlet(np.ones(len(data.domains))))
-    return batches * data.batch_size / (time.perf_counter() - start)
+        yield len(batch.tokens)
 
 
-def combined(store: Store, batches: int, workers: int, batch_size: int = 32) -> float:
-    """Sequences a second of litdata's own mixture, with fixed weights."""
+def theirs(store: Store, data: DataMixer) -> Iterator[int]:
+    """The same of litdata's own mixture, whose weights are fixed."""
     datasets = [
         StreamingDataset(
-            str(store.folder(entry.name, "train")), item_loader=TokensLoader(129), shuffle=True
+            str(store.folder(entry.name, "train")),
+            item_loader=TokensLoader(data.context + 1),
+            shuffle=True,
         )
         for entry in store.domains
     ]
     weights = [1 / len(datasets)] * len(datasets)
     mixture = CombinedStreamingDataset(datasets, seed=0, weights=weights, iterate_over_all=False)
-    loader = iter(StreamingDataLoader(mixture, batch_size=batch_size, num_workers=workers))
-    next(loader)
+    loader = StreamingDataLoader(mixture, batch_size=data.batch_size, num_workers=data.workers)
+    return (len(batch) for batch in loader)
+
+
+def seconds_a_sequence(batches: Iterator[int]) -> float:
+    """From the second batch on: the first waits for processes, files and their checks."""
+    next(batches)
     start = time.perf_counter()
-    seen = sum(1 for _ in islice(loader, batches))
-    return seen * batch_size / (time.perf_counter() - start)
+    sequences = sum(islice(batches, BATCHES))
+    return (time.perf_counter() - start) / sequences
 
 
-def main() -> None:
-    """Prints both speeds and the median ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=400)
-    parser.add_argument("--workers", type=int, default=0)
-    arguments = parser.parse_args()
-    corpus = CorpusSettings()
-    store = prepare(corpus, progress=False)
-    table = Table(title=f"{arguments.workers} workers, {arguments.batches} batches of 32")
-    for column in ("pair", "DataMixer, sequences/s", "CombinedStreamingDataset", "ratio"):
-        table.add_column(column, justify="right")
-    ratios = []
-    for pair in range(arguments.pairs):
-        if pair % 2:
-            theirs = combined(store, arguments.batches, arguments.workers)
-            mine = ours(corpus, arguments.batches, arguments.workers)
-        else:
-            mine = ours(corpus, arguments.batches, arguments.workers)
-            theirs = combined(store, arguments.batches, arguments.workers)
-        ratios.append(mine / theirs)
-        table.add_row(str(pair + 1), f"{mine:,.0f}", f"{theirs:,.0f}", f"{ratios[-1]:.2f}")
-    Console().print(table)
-    print(f"median ratio {statistics.median(ratios):.2f}")
+def speed(store: Store, workers: int) -> Row:
+    """Both, turn by turn."""
+    mine, other = [], []
+    for turn in range(ROUNDS + 1):  # the first is not counted
+        data = DataMixer(corpus=CorpusSettings(str(store.path)), workers=workers)
+        data.setup()
+        sides = [(mine, ours(data)), (other, theirs(store, data))]
+        for times, batches in sides if turn % 2 else sides[::-1]:
+            times.append(seconds_a_sequence(batches))
+    ratio = median_ratio(other[1:], mine[1:])
+    rates = [f"{1 / statistics.median(times[1:]):,.0f}" for times in (mine, other)]
+    return Row(
+        f"sequences a second with live weights over CombinedStreamingDataset, {workers} workers",
+        f"{ratio:.2f} ({rates[0]} / {rates[1]})",
+        "≥ 1.0",
+        ratio >= 1,
+        f"new weights after every batch, theirs fixed; batches of {data.batch_size} sequences of "
+        f"{data.context + 1} tokens, {len(data.domains)} domains; {ROUNDS} turns of {BATCHES} "
+        "batches after the first, medians",
+    )
 
 
-if __name__ == "__main__":
-    main()
+def until_new_weights(store: Store, workers: int) -> Row:
+    """Batches and time from ``set_weights`` to the first batch that is drawn by them."""
+    data = DataMixer(corpus=CorpusSettings(str(store.path)), workers=workers)
+    data.setup()
+    loader = iter(data.train_dataloader())
+    batches, milliseconds = [], []
+    for change in range(CHANGES):
+        chosen = change % 2
+        data.sampler.set_weights([float(s == chosen) for s in range(len(data.domains))])
+        start = time.perf_counter()
+        for served, batch in enumerate(loader):
+            data.sampler.mark_trained()
+            if bool((batch.domain == chosen).all()):
+                milliseconds.append(1000 * (time.perf_counter() - start))
+                batches.append(served)
+                break
+    return Row(
+        f"from new weights to the first batch drawn by them, {workers} workers",
+        f"{' or '.join(map(str, sorted(set(batches))))} batches later, "
+        f"{statistics.median(milliseconds[1:]):.1f} ms",
+        f"data.lookahead = {data.lookahead} batches",
+        set(batches) == {data.lookahead},
+        f"{CHANGES} changes, milliseconds of loading alone: in training it is as many steps",
+    )
+
+
+def rows() -> list[Row]:
+    """Speed and delay for every number of workers."""
+    store = prepare(CorpusSettings(), progress=False)
+    speeds = [speed(store, workers) for workers in WORKERS]
+    return speeds + [until_new_weights(store, workers) for workers in WORKERS]

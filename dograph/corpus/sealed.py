@@ -45,22 +45,27 @@ class SealedFile:
         self._store, self._digest, self._size, self._look = store, digest, size, look
         self._seen: tuple[int, int, int] | None = None
 
-    def check(self) -> None:
+    def check(self) -> bool:
         """Read the whole file if it was not read before, or was touched since.
 
         Afterwards this costs one look at its size and times: a mapped file that was cut would end
-        the process, and litdata waits for one that has gone.
+        the process.
+
+        Returns:
+            Whether it was read: what was mapped of it before may be another file by now.
 
         Raises:
             UserError: if it is missing or its content is another, naming it.
         """
         try:
             state = os.lstat(self._text)
-            if (state.st_ino, state.st_size, state.st_ctime_ns) != self._seen:
-                self._verify(state)
+            if (state.st_ino, state.st_size, state.st_ctime_ns) == self._seen:
+                return False
+            self._verify(state)
         except (OSError, ValueError) as error:
             self._seen = None
             raise damaged(self._store, self.path, error) from error
+        return True
 
     def _verify(self, state: os.stat_result) -> None:
         if not stat.S_ISREG(state.st_mode):

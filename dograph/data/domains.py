@@ -1,22 +1,22 @@
-"""Tokens as sequences by index, from litdata folders, and whole batches of them."""
+"""Tokens as sequences by index, from litdata's files, and whole batches of them."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from litdata import StreamingDataset, TokensLoader
-from litdata.streaming.sampler import ChunkedIndex
 from torch.utils.data import Dataset
 
 from dograph.corpus.manifest import Split
 from dograph.corpus.store import Store
 from dograph.data.batch import Batch
 from dograph.errors import UserError
+
+MAPPED_CHUNKS = 2
+"""Of a domain and split, open at once: stores of any size leave file descriptors over."""
 
 
 class DomainSequences:
@@ -34,7 +34,7 @@ class DomainSequences:
 
     def __init__(self, store: Store, domain: str, split: Split, context: int) -> None:
         self.domain, self.split, self.block = domain, split, context + 1
-        self._store, self.folder = store, store.folder(domain, split)
+        self.folder = store.folder(domain, split)
         chunks = store.chunks(domain, split)
         self.chunk_tokens = np.array([chunk.dim for chunk in chunks], dtype=np.int64)
         self.chunk_lengths = self.chunk_tokens // self.block
@@ -45,60 +45,78 @@ class DomainSequences:
                 "add text to the domain or remove it"
             )
         self._first_sequence = np.concatenate([[0], np.cumsum(self.chunk_lengths)])
-        self._first_token = np.concatenate([[0], np.cumsum(self.chunk_tokens)])
-        self._starts = self._first_sequence[1:-1]
-        self._places: list[int] = self._starts.tolist()
+        first_token = np.concatenate([[0], np.cumsum(self.chunk_tokens)])
+        # Tokens at chunks' ends that fill no sequence, up to each chunk.
+        self._skipped = first_token - self._first_sequence * self.block
+        self._in_window = np.array([0, self.block - 1])
         self._ends_file = store.sealed_ends(domain, split)
-        self._document_ends = store.document_ends(domain, split)
+        self._document_ends = np.asarray(store.document_ends(domain, split))
         self._files = store.sealed_chunks(domain, split)
-        self._tokens = StreamingDataset(
-            str(self.folder), item_loader=TokensLoader(block_size=self.block), shuffle=False
-        )
+        self._headers = [chunk.header_bytes for chunk in chunks]
+        self._type = np.dtype(store.token_type).newbyteorder("<")
+        self._mapped: dict[int, npt.NDArray[np.integer]] = {}
 
     def __len__(self) -> int:
-        return int(self.chunk_lengths.sum())
+        return int(self._first_sequence[-1])
 
-    def __getitem__(self, index: int) -> npt.NDArray[np.integer]:
+    def __getstate__(self) -> dict[str, Any]:
+        # A mapped file would be sent to a spawned process whole.
+        return {**self.__dict__, "_mapped": {}}
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.int64]:
         """(T + 1,) tokens of one sequence.
 
         Raises:
             UserError: if its chunk is missing or damaged.
         """
-        self.check(np.array([index]))
-        return self.unchecked(index)
+        return self.tokens(np.array([index]))[0]
 
-    def check(self, indices: npt.NDArray[np.int64]) -> None:
-        """Looks at the files that sequences are in, each once; litdata would wait for a lost one.
+    def tokens(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """(n, T + 1) tokens of sequences.
 
         Args:
-            indices: (n,) sequence indices.
+            indices: (n,) of the sequences.
 
         Raises:
-            UserError: if a chunk or the index is missing or damaged.
+            UserError: if a chunk is missing or damaged.
         """
-        if self._tokens.cache is None:  # litdata is about to read the index once more
-            self._store.chunks(self.domain, self.split)
-        for chunk in set(np.searchsorted(self._starts, indices, side="right").tolist()):
-            self._files[chunk].check()
-
-    def unchecked(self, index: int) -> npt.NDArray[np.integer]:
-        """(T + 1,) tokens of one sequence that `check` has just passed."""
-        return self._tokens[ChunkedIndex(index, bisect_right(self._places, index))]
+        chunks = self._chunks(indices)
+        rows = np.empty((len(indices), self.block), dtype=np.int64)
+        for chunk in set(chunks.tolist()):
+            inside = chunks == chunk
+            rows[inside] = self._windows(chunk)[indices[inside] - self._first_sequence[chunk]]
+        return rows
 
     def documents(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(n, 2) ordinals, within domain and split, of the first and last document touched.
 
         Args:
-            indices: (n,) sequence indices.
+            indices: (n,) of the sequences.
 
         Raises:
             UserError: if the file of the documents' ends is missing or damaged.
         """
         self._ends_file.check()
-        chunk = np.searchsorted(self._first_sequence, indices, side="right") - 1
-        start = self._first_token[chunk] + (indices - self._first_sequence[chunk]) * self.block
-        ends = np.stack([start, start + self.block - 1], axis=1)
-        return np.searchsorted(self._document_ends, ends, side="right")
+        start = indices * self.block + self._skipped[self._chunks(indices)]
+        return self._document_ends.searchsorted(start[:, None] + self._in_window, side="right")
+
+    def _chunks(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return self._first_sequence.searchsorted(indices, side="right") - 1
+
+    def _windows(self, chunk: int) -> npt.NDArray[np.integer]:
+        """(sequences, T + 1) tokens of a chunk as they lie on the disk, checked now.
+
+        Passes go through a domain chunk by chunk, so that the last few are mapped again seldom.
+        """
+        file = self._files[chunk]
+        if file.check() or chunk not in self._mapped:
+            self._mapped.pop(chunk, None)
+            if len(self._mapped) == MAPPED_CHUNKS:
+                del self._mapped[next(iter(self._mapped))]
+            shape = (int(self.chunk_lengths[chunk]), self.block)
+            mapped = np.memmap(file.path, self._type, "r", self._headers[chunk], shape)
+            self._mapped[chunk] = np.asarray(mapped)  # a plain array is quicker to index
+        return self._mapped[chunk]
 
 
 class MixtureDataset(Dataset[Batch]):
@@ -117,18 +135,16 @@ class MixtureDataset(Dataset[Batch]):
     def __getitems__(self, picks: Sequence[tuple[int, int]]) -> Batch:
         """The batch of (domain, index) pairs; torch's loader calls it once a batch."""
         rows = np.array(picks, dtype=np.int64).reshape(-1, 2)
+        domains, indices = rows.T.copy()
         tokens = np.empty((len(rows), self.domains[0].block), dtype=np.int64)
         documents = np.empty((len(rows), 2), dtype=np.int64)
-        for domain in np.unique(rows[:, 0]):
-            inside = rows[:, 0] == domain
-            self.domains[domain].check(rows[inside, 1])
-            documents[inside] = self.domains[domain].documents(rows[inside, 1])
-        for row, (domain, index) in enumerate(picks):
-            tokens[row] = self.domains[domain].unchecked(index)
+        for domain in set(domains.tolist()):
+            inside = np.flatnonzero(domains == domain)
+            found = indices[inside]
+            tokens[inside] = self.domains[domain].tokens(found)
+            documents[inside] = self.domains[domain].documents(found)
         return Batch(
-            torch.from_numpy(tokens),
-            torch.from_numpy(rows[:, 0].copy()),
-            torch.from_numpy(documents),
+            torch.from_numpy(tokens), torch.from_numpy(domains), torch.from_numpy(documents)
         )
 
 

@@ -16,6 +16,7 @@ from small_corpora import sentences, write_corpus
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from dograph.corpus import CorpusSettings, Store, prepare
+from dograph.corpus.checksums import facts_digest
 from dograph.corpus.document import document_hash, hash_number
 from dograph.corpus.lock import exclusive
 from dograph.errors import UserError
@@ -122,6 +123,34 @@ def test_killed_then_prepared_again_equals_an_uninterrupted_run(
     resumed = prepare(dataclasses.replace(small_settings, store=str(store)), progress=False)
     assert content(resumed) == content(small_store)
     assert not partial.exists()
+
+
+def byte_tokenizer(path):
+    """A byte-level BPE of a few merges, which no release of a trainer decides."""
+    alphabet = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    merges = [("g", "r"), ("gr", "a"), ("Ġ", "w"), ("t", "e")]
+    words = [*alphabet, *(first + second for first, second in merges)]
+    tokenizer = Tokenizer(models.BPE({word: n for n, word in enumerate(words)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(path))
+    return str(path)
+
+
+def test_the_same_text_gives_the_same_bytes_for_ever(tmp_path):
+    """What was written once, by large and small splits; runs of old stores go on by it."""
+    corpus = write_corpus(tmp_path / "corpus", 20)
+    lines = [json.dumps({"text": text}) for text in sentences(3, 600, words=500)]
+    (corpus / "large.jsonl").write_text("\n".join(lines))
+    settings = CorpusSettings(
+        source=str(corpus),
+        tokenizer=byte_tokenizer(tmp_path / "tokenizer.json"),
+        validation_fraction=0.2,
+        store=str(tmp_path / "store"),
+    )
+    store = prepare(settings, progress=False)
+    files = {path: digest for path, digest in store.files.items() if path.startswith("domains/")}
+    assert len([path for path in files if path.endswith(".bin")]) == 7  # two of large's train split
+    assert facts_digest(files) == "6c8c9d7c13806e617ef013a895082987"
 
 
 def test_a_wide_vocabulary_and_a_tokenizer_file(tmp_path):

@@ -1,12 +1,17 @@
 """Domains, batches and validation as DataMixer serves them."""
 
+import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from litdata import StreamingDataset, TokensLoader
 
+from dograph.corpus.prepare import prepare
 from dograph.corpus.settings import CorpusSettings
+from dograph.corpus.store import Store
 from dograph.data.domains import DomainSequences, MixtureDataset
 from dograph.data.mixer import DataMixer, EvenlySpaced
 from dograph.errors import UserError
@@ -94,6 +99,89 @@ def test_reading_whole_batches_equals_reading_one_by_one(store):
         assert np.array_equal(batch.tokens[row].numpy(), domains[domain][index])
         expected = domains[domain].documents(np.array([index]))[0]
         assert np.array_equal(batch.documents[row].numpy(), expected)
+
+
+@pytest.fixture(scope="module")
+def two_chunks(tmp_path_factory):
+    """A store whose one domain has two chunks: as many as processes that made it."""
+    folder = tmp_path_factory.mktemp("chunks")
+    (folder / "text").mkdir()
+    with (folder / "text" / "web.jsonl").open("w") as file:
+        for number in range(240):
+            file.write(json.dumps({"text": f"{number} " + "tensor graph weight " * 500}) + "\n")
+    settings = CorpusSettings(str(folder / "text"), vocab_size=300, store=str(folder / "store"))
+    return prepare(settings, progress=False)
+
+
+@pytest.mark.parametrize("mapped", [1, 2])
+def test_sequences_are_those_that_litdata_reads(two_chunks, monkeypatch, mapped):
+    monkeypatch.setattr("dograph.data.domains.MAPPED_CHUNKS", mapped)
+    sequences = DomainSequences(two_chunks, "web", "train", context=32)
+    assert len(sequences.chunk_lengths) == 2
+    folder = str(two_chunks.folder("web", "train"))
+    theirs = StreamingDataset(folder, item_loader=TokensLoader(33), shuffle=False)
+    assert len(sequences) == len(theirs)
+    indices = np.random.default_rng(0).permutation(len(theirs))[:64]
+    expected = np.stack([theirs[int(index)] for index in indices])
+    assert np.array_equal(sequences.tokens(indices), expected)
+    assert np.array_equal(sequences.tokens(indices[::-1]), expected[::-1])
+
+
+def test_a_chunk_put_back_is_mapped_anew(store, tmp_path):
+    copy = Store.open(shutil.copytree(store.path, tmp_path / "store"))
+    sequences = DomainSequences(copy, "code", "train", context=32)
+    expected = sequences[3]
+    (chunk,) = sequences.folder.glob("chunk*")
+    whole = chunk.read_bytes()
+    with chunk.open("r+b") as file:  # in place: what is mapped changes with it
+        file.write(bytes(len(whole)))
+    beside = tmp_path / "beside"
+    beside.write_bytes(whole)
+    beside.replace(chunk)
+    assert np.array_equal(sequences[3], expected)
+
+
+def test_what_is_sent_to_a_process_holds_no_tokens(store):
+    sequences = DomainSequences(store, "code", "train", context=32)
+    before = len(pickle.dumps(sequences))
+    expected = sequences[3]
+    sent = pickle.dumps(sequences)
+    assert len(sent) - before < 100  # of some ten thousand tokens
+    assert np.array_equal(pickle.loads(sent)[3], expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("lookahead", [2, 4])
+def test_new_weights_hold_exactly_lookahead_batches_later(corpus_settings, workers, lookahead):
+    """In batches served, by processes that have prefetched as much as they may."""
+    data = ready(corpus_settings, workers=workers, lookahead=lookahead)
+    loader = iter(data.train_dataloader())
+    one_hot = [[float(s == domain) for s in range(3)] for domain in range(3)]
+    data.sampler.set_weights(one_hot[0])  # holds from batch `lookahead`
+    served = []
+    for step in range(20):
+        served.append(set(next(loader).domain.tolist()))
+        data.sampler.mark_trained()
+        if step == 9:  # the next batch is number 10
+            data.sampler.set_weights(one_hot[1])
+    assert served[:lookahead] == [{0, 1, 2}] * lookahead
+    assert served[lookahead : 10 + lookahead] == [{0}] * 10
+    assert served[10 + lookahead :] == [{1}] * (10 - lookahead)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_the_same_with_workers(corpus_settings, workers):
+    def served(count):
+        data = ready(corpus_settings, workers=count)
+        loader = iter(data.train_dataloader())
+        for step in range(12):
+            yield next(loader)
+            data.sampler.mark_trained()
+            data.sampler.set_weights(np.random.default_rng(step).dirichlet([1, 1, 1]))
+
+    for batch, expected in zip(served(workers), served(0), strict=True):
+        for name in ("tokens", "domain", "documents"):
+            assert torch.equal(getattr(batch, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize(
