@@ -150,6 +150,17 @@ class MixingCallback(Callback):
         self._own_weights = weights
         return weights
 
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the sketches that the micro-batch's backward has brought, if it was asked."""
+        assert self.gatherer is not None and self.seen is not None
+        sketch = self.gatherer.read_sketch(self._own_weights)
+        if sketch is None:
+            return
+        self.seen.sketch = sketch
+        if self.data.mixer.listens:
+            self._finite = self._finite and bool(sketch.isfinite().all())
+            self.model.unusable = not self._finite
+
     def on_train_batch_end(
         self,
         trainer: Trainer,
@@ -160,7 +171,6 @@ class MixingCallback(Callback):
     ) -> None:
         """Counts the batch; after an optimiser step lets the mixer update what is drawn."""
         self.data.sampler.mark_trained()
-        self._read_sketch()
         if trainer.global_step == self._step:
             return
         seen = joined(self._micro_batches)
@@ -180,17 +190,6 @@ class MixingCallback(Callback):
             if mixer.live:
                 on_simplex(mixer.sampling_weights, f"{type(mixer).__name__}.sampling_weights")
                 self.data.sampler.set_weights(mixer.sampling_weights.numpy())
-
-    def _read_sketch(self) -> None:
-        """Adds the sketches that the micro-batch's backward has brought, if it was asked."""
-        if self.gatherer is None or self.seen is None:
-            return
-        sketch = self.gatherer.read_sketch(self._own_weights)
-        if sketch is None:
-            return
-        self.seen.sketch = sketch
-        if self.data.mixer.listens:
-            self._finite = self._finite and bool(sketch.isfinite().all())
 
     @property
     def effective(self) -> Tensor:

@@ -74,14 +74,14 @@ class Packer:
                 with suppress(BrokenPipeError):  # what was not sent is not needed any more
                     pipe.close()
 
-    def run(self, packings: list[Packing], advance: Callable[[int], None]) -> None:
+    def run(self, folder: Path, packings: list[Packing], advance: Callable[[int], None]) -> None:
         """Have the splits packed; ``advance`` is called with bytes of text done.
 
         Raises:
             PackingFailedError: if the process ends early.
             UserError: if it does for a reason that the user can mend.
         """
-        request = [asdict(item) for item in packings]
+        request = {"folder": str(folder), "packings": [asdict(item) for item in packings]}
         commands, messages = self._pipes()
         with suppress(BrokenPipeError):  # it has ended: reading finds out and says why
             commands.write(json.dumps(request).encode() + b"\n")

@@ -3,12 +3,12 @@
 ``litdata.optimize`` takes over the process that calls it: it seeds ``random``, NumPy and torch,
 replaces the start method of multiprocessing and the handler of Ctrl-C, empties its cache folders
 (by default ``data`` and ``chunks`` in the temporary folder), and waits for ever if a worker is
-killed. Here all that happens to processes that do nothing else, and whose workers can be forked
-safely because they have no other threads at work: importing torch anew in each of two workers per
+killed. Here all that happens to a process that does nothing else, and whose workers can be forked
+safely because it has no other threads at work: importing torch anew in each of two workers per
 domain and split would take longer than the tokenising.
 
-`main`, run in a fresh interpreter, reads one line of JSON (a list, see `Packing`) from its standard
-input and writes one JSON line per finished part, finished split and failure to its standard output.
+`main`, run in a fresh interpreter, reads one JSON object (see `Packing`) from its standard input
+and writes one JSON line per finished part, finished split and failure to its standard output.
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
-from multiprocessing.connection import wait
-from multiprocessing.context import ForkProcess
+from multiprocessing import active_children
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
@@ -198,11 +196,10 @@ def isolate() -> int:
     return messages
 
 
-def use_scratch(folder: str, lane: int) -> None:
+def use_scratch(folder: str) -> None:
     """Point litdata at cache folders of our own: it empties those it is pointed at."""
-    scratch = Path(folder, "litdata", str(lane))
-    os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(scratch / "chunks")
-    os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(scratch / "data")
+    os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(Path(folder, "litdata", "chunks"))
+    os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(Path(folder, "litdata", "data"))
 
 
 def end_group() -> None:
@@ -220,53 +217,9 @@ def watch(owner: int, messages: int) -> None:
         workers = {worker for worker in workers if worker.exitcode is None}
         if killed:
             time.sleep(4 * _POLL_SECONDS)  # litdata ends its workers on an error it then reports
-            send_killed(messages, killed[0])
+            send(messages, {"failed": f"a tokenising process ended with code {killed[0]}"})
             break
     end_group()
-
-
-def send_killed(messages: int, code: int) -> None:
-    """Tell of a process that ended without a word."""
-    send(messages, {"failed": f"a tokenising process ended with code {code}"})
-
-
-def lanes_of(packings: list[Packing]) -> list[list[Packing]]:
-    """Splits to be packed one after the other, beside those of the other lane.
-
-    A split of a single part occupies one process only: on a lane of their own such splits fill
-    what the large ones leave of the cores, for next to no memory.
-    """
-    lanes = [
-        [packing for packing in packings if packing.parts > 1],
-        [packing for packing in packings if packing.parts <= 1],
-    ]
-    return [lane for lane in lanes if lane]
-
-
-def run_lane(number: int, packings: list[Packing], messages: int) -> None:
-    """Pack one lane's splits, in a process of its own: litdata takes that over, too."""
-    use_scratch(packings[0].folder, number)
-    threading.Thread(target=watch, args=(os.getppid(), messages), daemon=True).start()
-    try:
-        for packing in packings:
-            pack(packing, messages)
-    except Exception:
-        # Not by the log, which may be on the full disk that is the error.
-        text = traceback.format_exc()
-        send(messages, {"failed": text[-_LONGEST_ERROR:], "told": told_elsewhere(text)})
-        end_group()
-
-
-def attend(lanes: Sequence[ForkProcess], owner: int, messages: int) -> None:
-    """Wait for the lanes; end everything when the owner has gone or a lane was killed."""
-    while any(lane.exitcode is None for lane in lanes):
-        wait([lane.sentinel for lane in lanes if lane.exitcode is None], _POLL_SECONDS)
-        killed = next((lane.exitcode for lane in lanes if lane.exitcode), None)
-        if killed is not None:
-            send_killed(messages, killed)
-        if killed is not None or os.getppid() != owner:
-            end_group()
-    send(messages, {"finished": True})
 
 
 def main() -> None:
@@ -275,12 +228,17 @@ def main() -> None:
     messages = isolate()
     from litdata import optimize  # noqa: F401 — while the documents are being staged
 
-    request = sys.stdin.readline()
-    if not request:
+    request = json.loads(sys.stdin.readline() or "null")
+    if request is None:
         return  # the owner found nothing to pack
-    lanes = lanes_of([Packing(**item) for item in json.loads(request)])
-    fork = get_context("fork")
-    processes = [fork.Process(target=run_lane, args=(*lane, messages)) for lane in enumerate(lanes)]
-    for process in processes:
-        process.start()
-    attend(processes, owner, messages)
+    use_scratch(request["folder"])
+    threading.Thread(target=watch, args=(owner, messages), daemon=True).start()
+    try:
+        for item in request["packings"]:
+            pack(Packing(**item), messages)
+        send(messages, {"finished": True})
+    except Exception:
+        # Not by the log, which may be on the full disk that is the error.
+        text = traceback.format_exc()
+        send(messages, {"failed": text[-_LONGEST_ERROR:], "told": told_elsewhere(text)})
+        end_group()

@@ -212,7 +212,7 @@ class _Build:
         total = sum(size for _, size in packings)
         begin = time.monotonic()
         with self._display.step("tokenise", total) as advance:
-            packer.run([packing for packing, _ in packings], advance)
+            packer.run(self._folder, [packing for packing, _ in packings], advance)
         seconds = time.monotonic() - begin
         self._display.note(
             f"tokenised {total / 1e6:.1f} MB in {seconds:.1f} s: {total / 1e6 / seconds:.1f} MB/s"
