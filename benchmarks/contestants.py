@@ -83,7 +83,7 @@ def by_recipe(name: str, size: str) -> None:
         overrides.append(f"mixer.init_args.interval={SCHEDULE_INTERVAL}")
     with tempfile.TemporaryDirectory() as folder:
         recipe = check(compose(RECIPES / MIXERS[name], overrides))
-        train(recipe, Path(folder) / "run", callbacks=[Turns()])
+        train(recipe, prepare(recipe.corpus), Path(folder) / "run", callbacks=[Turns()])
 
 
 def by_hand(network: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], size: Size) -> None:

@@ -89,13 +89,13 @@ def test_the_documents_of_every_micro_batch_are_kept(small_recipe, tmp_path):
 
 
 def test_a_sketch_that_is_not_finite_skips_the_step(small_recipe, tmp_path, monkeypatch):
-    sketch = SequenceSketcher.sketch
+    sketch = SequenceSketcher.sketch_and_share
 
     def poisoned(self, losses, step):
-        found = sketch(self, losses, step)
-        return found * float("nan") if step == 3 else found
+        found, weighted_loss = sketch(self, losses, step)
+        return found * (float("nan") if step == 3 else 1), weighted_loss
 
-    monkeypatch.setattr(SequenceSketcher, "sketch", poisoned)
+    monkeypatch.setattr(SequenceSketcher, "sketch_and_share", poisoned)
     mixer = "DoGraph\n  init_args: {clusters: 4}"
     poison, _, _ = trained(small_recipe, tmp_path, (), mixer)
     assert poison.last.skipped.tolist() == [1, 0]

@@ -14,13 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dograph.signals.layers import (
-    LAYERS,
-    MATRICES,
-    factors,
-    of_positions,
-    transformer_blocks,
-)
+from dograph.signals.layers import MATRICES, factors, of_positions, transformer_blocks
+
+BY_FACTORS = (*MATRICES, nn.Embedding)
+"""Layers whose parameters may be shared with others; those of the rest get theirs from autograd."""
 
 
 class Record(NamedTuple):
@@ -194,7 +191,7 @@ def _checked(
         if len(record.source) != batch or len(gradient) != batch:
             raise NotShareable(f"`{record.name}` has no sequence in its first dimension")
         found.append((record, gradient))
-    others = [r for r, _ in found if type(r.module) not in LAYERS]
+    others = [r for r, _ in found if type(r.module) not in BY_FACTORS]
     owners = [id(p) for r, _ in found for p in r.module.parameters(recurse=False)]
     for record in others:
         if any(owners.count(id(p)) > 1 for p in record.module.parameters(recurse=False)):
@@ -235,7 +232,7 @@ def _weighted(
     """Each trainable parameter of a layer with ``Σ_i a_i`` times its gradient of sequence i."""
     module = record.module
     own = {name: p for name, p in module.named_parameters(recurse=False) if p.requires_grad}
-    if type(module) not in LAYERS:
+    if type(module) not in BY_FACTORS:
         wanted = list(own.values())
         with torch.enable_grad():
             scaled = gradient * _along(weights, gradient)
@@ -247,7 +244,7 @@ def _weighted(
     for part in factors(module, source, gradient):
         if part.parameter not in own:
             continue
-        if part.inputs is None:
+        if part.inputs is None:  # a bias
             value = weights.to(part.outputs.dtype) @ part.outputs
         elif isinstance(module, nn.Embedding):
             value = _of_embedding(module, part.outputs, part.inputs, weights)
