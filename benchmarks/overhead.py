@@ -1,11 +1,7 @@
-"""Where the time goes that published DoGraph adds to a step; `--figure` draws it.
-
-python -m benchmarks.overhead --figure
-"""
+"""Where the time goes that published DoGraph adds to a step."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections import defaultdict
@@ -27,7 +23,7 @@ FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "dograph_overhead.p
 PARTS: dict[str, tuple[Any, str]] = {
     "projections of the sketch": (SequenceSketcher, "_project"),
     "K-means": (published, "cluster_sequences"),
-    "means, spread, graph": (DoGraph, "_domain_graph"),
+    "means, spread, graph": (published, "domain_graph"),
     "solve": (GraphSolver, "forward"),
     "weights as a whole": (BaseMixer, "weigh"),
 }
@@ -77,21 +73,21 @@ def parts_of(size: str) -> tuple[float, dict[str, float]]:
 
 
 def rows() -> list[Row]:
-    """Milliseconds of each part, and their share of a step."""
+    """Milliseconds of each part, and their share of a step; draws them, too."""
+    sizes = {size: parts_of(size) for size in STEPS}
+    draw(sizes, FIGURE)
     found = []
-    for size in STEPS:
-        step, parts = parts_of(size)
+    for size, (step, parts) in sizes.items():
         for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
             share = f"{100 * seconds / step:.2f} % of a step of {1000 * step:.0f} ms"
             found.append(Row(f"{size}: {name}", f"{1000 * seconds:.2f} ms", "", None, share))
     return found
 
 
-def draw(path: Path) -> None:
-    """The parts in percent of a step, nano and micro, as bars."""
+def draw(sizes: dict[str, tuple[float, dict[str, float]]], path: Path) -> None:
+    """The parts in percent of a step, of every size, as bars."""
     from matplotlib import pyplot
 
-    sizes = {size: parts_of(size) for size in STEPS}
     names = sorted(sizes["nano"][1], key=lambda name: sizes["nano"][1][name])
     figure, axes = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
     height = 0.8 / len(sizes)
@@ -109,18 +105,3 @@ def draw(path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", reverse=False)
     figure.savefig(path, dpi=150)
-
-
-def main() -> None:
-    """Prints the parts, or draws them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--figure", action="store_true", help=f"draw {FIGURE.name}")
-    if parser.parse_args().figure:
-        draw(FIGURE)
-        return
-    for row in rows():
-        print(f"{row.quantity}: {row.figure} ({row.note})")
-
-
-if __name__ == "__main__":
-    main()
