@@ -152,7 +152,8 @@ class MixingCallback(Callback):
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the sketches that the micro-batch's backward has brought, if it was asked."""
-        assert self.gatherer is not None and self.seen is not None
+        if self.gatherer is None or self.seen is None:
+            return
         sketch = self.gatherer.read_sketch(self._own_weights)
         if sketch is None:
             return
