@@ -15,7 +15,7 @@ from dograph.gathering import SignalGatherer
 from dograph.mixers.base import even_weights, on_simplex, rehearse
 from dograph.mixers.seen import Seen
 from dograph.model import LanguageModel
-from dograph.signals.sketches import SketchSettings
+from dograph.signals.sketches import SketchSettings, weighted_sum
 
 COUNTED_TOGETHER = 64
 """Optimiser steps whose sequence weights stay on their device before they are counted."""
@@ -132,7 +132,9 @@ class MixingCallback(Callback):
         assert self.gatherer is not None
         position = len(self._micro_batches)
         self.seen = self.gatherer.see(batch, token_losses, losses, self._step, position)
+        # Handed over: it holds on to the batch.
         self.model.weighted_loss = self.gatherer.weighted_loss
+        self.gatherer.weighted_loss = weighted_sum
         mixer = self.data.mixer
         self._finite = (self._finite or position == 0) and (not mixer.listens or self.seen.finite)
         self.model.unusable = not self._finite
@@ -149,6 +151,13 @@ class MixingCallback(Callback):
             weights = weights[first : first + share] * world_size
         self._own_weights = weights
         return weights
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        """Lets the sketches be read from this backward, where they are."""
+        if self.gatherer is not None and self.gatherer.reader is not None:
+            self.gatherer.reader.arm()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the sketches that the micro-batch's backward has brought, if it was asked."""
@@ -177,7 +186,7 @@ class MixingCallback(Callback):
         seen = joined(self._micro_batches)
         self._micro_batches = []
         assert seen.sequence_weights is not None
-        self._uncounted.append((seen.domain, seen.sequence_weights))
+        self._uncounted.append((seen.domain, seen.sequence_weights.clone()))
         if len(self._uncounted) == COUNTED_TOGETHER:
             self._count()
         mixer = self.data.mixer

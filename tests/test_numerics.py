@@ -13,6 +13,7 @@ from dograph.model import LanguageModel
 from dograph.numerics import REPORT
 from dograph.recipe import check
 from dograph.run import quieten, train
+from dograph.signals.backward_reader import BackwardReader
 from dograph.signals.sketches import SequenceSketcher
 
 
@@ -100,6 +101,26 @@ def test_a_sketch_that_is_not_finite_skips_the_step(small_recipe, tmp_path, monk
     poison, _, _ = trained(small_recipe, tmp_path, (), mixer)
     assert poison.last.skipped.tolist() == [1, 0]
     assert torch.equal(poison.weights[3], poison.weights[4])
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_so_does_one_that_is_read_from_the_backward(
+    small_recipe, tmp_path, monkeypatch, micro_batches
+):
+    sketch, calls = BackwardReader.sketch, []
+
+    def poisoned(self, scale):
+        calls.append(None)
+        return sketch(self, scale) * (float("nan") if len(calls) == 3 * micro_batches + 1 else 1)
+
+    monkeypatch.setattr(BackwardReader, "sketch", poisoned)
+    path = small_recipe("read", "dograph.mixers.DoGEOnline")
+    recipe = check(compose(path, [f"trainer.accumulate_grad_batches={micro_batches}"]))
+    poison = Poison(())
+    train(recipe, prepare(recipe.corpus), tmp_path / "read", callbacks=[poison])
+    assert poison.last.skipped.tolist() == [1, 0]
+    assert torch.equal(poison.weights[3], poison.weights[4])
+    assert not torch.equal(poison.weights[4], poison.weights[5])
 
 
 def test_infinite_gradients_of_a_finite_loss_are_skipped_too(small_recipe, tmp_path):

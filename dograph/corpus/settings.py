@@ -45,8 +45,7 @@ class CorpusSettings:
     """Folder of the tokens; None: one per digest in ``$DOGRAPH_CACHE`` or ``~/.cache/dograph``."""
 
     workers: int = 2
-    """Tokenising processes of a split, beside which one more does splits of a single part (1 MB);
-    fixed, so that the store does not depend on the machine."""
+    """Tokenising processes; fixed, so that the store does not depend on the machine."""
 
     def __post_init__(self) -> None:
         for name in ("source", "tokenizer", "text_key"):

@@ -101,7 +101,7 @@ def normalised(parts: Iterable[Array], entropy: float = 0.0) -> tuple[Programme,
     if not all(np.isfinite(part).all() for part in parts) or not np.isfinite(entropy):
         raise ArithmeticError("a kernel, spread, count or coefficient is not finite")
     linear = linear - linear.min()
-    size = max(float(np.abs(quadratic).max()), float(linear.max()), entropy)
+    size = max(float(np.abs(quadratic).max()), float(linear.max()), entropy) or 1.0
     scaled = (quadratic + quadratic.T) / (2 * size)
     _, indefinite = dpotrf(scaled)
     if indefinite:

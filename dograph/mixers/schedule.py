@@ -203,8 +203,9 @@ class DoGraphSchedule(BaseMixer):
 
     @property
     def changes_loss(self) -> bool:
-        """Whether losses are weighed as published DoGraph does."""
-        return self.published is not None
+        """Whether losses are weighed as published DoGraph does, or as a subclass has it."""
+        own = type(self).sequence_weights is not DoGraphSchedule.sequence_weights
+        return self.published is not None or own
 
     def sequence_weights(self, seen: Seen) -> Tensor:
         """(B,) published DoGraph's weights if ``reweigh``, else alike."""

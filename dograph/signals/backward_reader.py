@@ -18,7 +18,8 @@ class BackwardReader:
     """Projects the output gradients of one forward's layers as the backward brings them.
 
     For mixers whose losses count alike, so that the weights are known before the backward: what
-    arrives is every sequence's own gradient, scaled by its weight.
+    arrives is every sequence's own gradient, scaled by its weight. What is differentiated must be
+    the weighted losses alone.
 
     Args:
         project: makes a layer's sketches.
@@ -29,6 +30,11 @@ class BackwardReader:
         self._records: list[Record] = []
         self._parts: dict[int, list[tuple[str, Tensor]]] = {}
         self._of_embeddings: dict[int, Tensor] = {}
+        self._armed = False
+
+    def arm(self) -> None:
+        """Reads the next backward; what was differentiated before it is none of its business."""
+        self._armed = True
 
     def watch(self, record: Record) -> None:
         """Reads the gradient by a layer's output, when it comes; the output itself is let go."""
@@ -55,12 +61,19 @@ class BackwardReader:
                     found = self._project(record.name, record.source, gradient, len(scale))
             elif not found:
                 raise UserError(f"no gradient came to `{record.name}`: it has no part in the loss")
+            if any(len(part) != len(scale) for _, part in found):
+                raise UserError(
+                    f"`{record.name}` has no sequence in its first dimension: only matrices with "
+                    "the batch as first dimension can be sketched"
+                )
             for key, part in found:
                 parts[key] = parts[key] + part if key in parts else part
         joined = torch.cat(list(parts.values()), dim=1)
         return joined / scale.to(joined)[:, None]
 
     def _arrived(self, place: int, gradient: Tensor) -> None:
+        if not self._armed:
+            return
         record = self._records[place]
         if isinstance(record.module, nn.Embedding):  # positions need the tokens' gradient, too
             self._of_embeddings[place] = gradient

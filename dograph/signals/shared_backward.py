@@ -8,6 +8,7 @@ by the sequences' weights; the parameters above get theirs from them, and the ba
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,12 +29,14 @@ class Record(NamedTuple):
         module: the layer.
         source: its input, detached.
         output: with its graph.
+        version: of the output when the layer returned it; a later one was changed in place.
     """
 
     name: str
     module: nn.Module
     source: Tensor
     output: Tensor
+    version: int
 
 
 class Above(NamedTuple):
@@ -79,7 +82,7 @@ def own_gradients(
     """Each record with the gradient by its output, those of positions per sequence, too.
 
     Positional embeddings are alike for all sequences and added to token embeddings: what arrives
-    at a token's is each sequence's own.
+    at a token's is each sequence's own. See ``check_positions``.
 
     Args:
         records: in the order of the forward.
@@ -97,6 +100,23 @@ def own_gradients(
                 gradient = tokens  # noqa: PLW2901
         found.append((of_record, gradient))
     return found
+
+
+def check_positions(records: Sequence[Record], gradients: Sequence[Tensor | None]) -> None:
+    """Raises NotShareable unless positions are added to tokens as they are."""
+    tokens = None
+    for record, gradient in zip(records, gradients, strict=True):
+        if gradient is None or not isinstance(record.module, nn.Embedding):
+            continue
+        if not of_positions(record.source):
+            tokens = gradient
+        elif tokens is None or not _alike(tokens.sum(dim=0), gradient[0]):
+            raise NotShareable(f"`{record.name}` is not added to tokens as it is")
+
+
+def _alike(first: Tensor, second: Tensor) -> bool:
+    """To the rounding of sums in half precision; another factor or place is far off."""
+    return bool((first - second).norm() <= 0.05 * second.norm())
 
 
 class SharedBackward:
@@ -124,8 +144,15 @@ class SharedBackward:
         self.parameters = _own_parameters([record for record, _ in self.records])
         if below is not None and len(below) != len(losses):
             raise NotShareable("the blocks' input has no sequence in its first dimension")
+        uses = Counter(
+            id(parameter)
+            for record, _ in self.records
+            for parameter in record.module.parameters(recurse=False)
+            if parameter.requires_grad
+        )
         reached = _reached(losses, below)
-        if reached != {id(parameter) for parameter in self.parameters}:
+        # Fewer uses than records are the cast that autocast makes once of a shared parameter.
+        if reached.keys() != uses.keys() or any(reached[key] > uses[key] for key in uses):
             raise NotShareable("parameters are used beside the layers that own them")
 
     def loss(self, weights: Tensor, losses: Tensor) -> Tensor:
@@ -188,6 +215,8 @@ def _checked(
     for record, gradient in records:
         if gradient is None:
             raise NotShareable(f"the output of `{record.name}` has no part in the losses")
+        if record.output._version != record.version:
+            raise NotShareable(f"the output of `{record.name}` is changed in place")
         if len(record.source) != batch or len(gradient) != batch:
             raise NotShareable(f"`{record.name}` has no sequence in its first dimension")
         found.append((record, gradient))
@@ -207,16 +236,16 @@ def _own_parameters(records: Sequence[Record]) -> list[nn.Parameter]:
     return list({id(p): p for p in parameters if p.requires_grad}.values())
 
 
-def _reached(losses: Tensor, below: Tensor | None) -> set[int]:
-    """Ids of the parameters that the losses depend on other than through ``below``."""
+def _reached(losses: Tensor, below: Tensor | None) -> Counter[int]:
+    """Uses of the parameters, by id, that the losses depend on other than through ``below``."""
     end = None if below is None else below.grad_fn
-    found: set[int] = set()
+    found: Counter[int] = Counter()
     waiting, known = [losses.grad_fn], {losses.grad_fn}
     while waiting:
         node: Any = waiting.pop()
-        if hasattr(node, "variable"):
-            found.add(id(node.variable))
         for following, output in node.next_functions:
+            if hasattr(following, "variable"):
+                found[id(following.variable)] += 1
             if following is end and end is not None:
                 if below is not None and output != below.output_nr:
                     raise NotShareable("the blocks' input is one of several results")

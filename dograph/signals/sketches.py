@@ -18,6 +18,7 @@ from dograph.signals.shared_backward import (
     NotShareable,
     Record,
     SharedBackward,
+    check_positions,
     own_gradients,
     part_above,
 )
@@ -98,7 +99,7 @@ class SequenceSketcher:
         self._inside_forward = self._inside_part = False
         self._records: list[Record] = []
         self._below: Tensor | None = None
-        self._reading_step = 0
+        self._reading_step, self._said = 0, False
         self._projections: dict[tuple[str, int, torch.device, torch.dtype], Tensor] = {}
         # Layers that share a parameter (an embedding and the output layer) share its sketch.
         self._first: dict[int, str] = {}
@@ -147,8 +148,9 @@ class SequenceSketcher:
         try:
             return sketch, take_rest().loss
         except NotShareable as reason:
-            logger.info("sketches take a backward of their own: %s", reason)
-            self._above = None
+            if not self._said:
+                logger.info("sketches take a backward of their own: %s", reason)
+            self._said = True
             return sketch, weighted_sum
 
     def take_reader(self, step: int = 0) -> BackwardReader:
@@ -199,6 +201,7 @@ class SequenceSketcher:
             assert self._above is not None
             if self._above.start is not None and below_gradient is None:
                 raise NotShareable("the blocks' input was not seen, or needs no gradient")
+            check_positions(records, gradients[: len(records)])
             return SharedBackward(losses, own, below, below_gradient)
 
         return torch.cat(list(parts.values()), dim=1), take_rest
@@ -316,8 +319,12 @@ class SequenceSketcher:
 
         def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             wanted = observed or (self.sharing and self._inside_part)
-            if self.recording and self._inside_forward and wanted and output.requires_grad:
-                found = Record(name, module, inputs[0].detach(), output)
+            if not (self.recording and self._inside_forward and wanted):
+                return
+            # A router or an attention may take and return other things: the plain way serves then.
+            tensors = inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)
+            if tensors and output.requires_grad:
+                found = Record(name, module, inputs[0].detach(), output, output._version)
                 if self._reader is not None:
                     self._reader.watch(found)
                 else:

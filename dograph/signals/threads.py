@@ -31,4 +31,6 @@ def one_thread() -> Iterator[None]:
 @functools.cache
 def _pools() -> ThreadpoolController:
     """The thread pools of the process's libraries; to look for them takes 30 ms."""
+    import sklearn.cluster  # noqa: F401  (K-means has a pool of its own, there once imported)
+
     return ThreadpoolController()

@@ -26,6 +26,9 @@ def test_it_reads_the_sketches_and_changes_no_bit(architecture, blocks):
     reader = sketcher.take_reader()
     sketcher.recording = sketcher.reading = False
     losses_of(model, tokens)  # another forward, a probe's, is none of its business
+    head = model.get_output_embeddings().weight
+    torch.autograd.grad(losses.sum(), head, retain_graph=True)  # nor is another backward
+    reader.arm()
     (weights * losses).sum().backward()
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter.grad, plain[name]), name
@@ -42,6 +45,7 @@ def test_even_weights_of_a_power_of_two_give_the_same_bits():
     sketcher.reading = True
     losses = losses_of(model, tokens)
     reader = sketcher.take_reader()
+    reader.arm()
     even = torch.full((8,), 1 / 8)
     (even * losses).sum().backward()
     assert torch.equal(reader.sketch(even), expected)

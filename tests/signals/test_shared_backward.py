@@ -1,4 +1,6 @@
+import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from dograph.cross_entropy import token_losses
+from dograph.signals.shared_backward import SharedBackward
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 
 VOCABULARY = 53
@@ -55,7 +58,7 @@ def both_ways(model, blocks, tokens, weights, factor=1.0):
         sketch, weighted_loss = sketcher.sketch_and_share(losses)
         loss = weighted_loss(weights.to(losses.dtype), losses)
         (factor * loss).backward()
-        shared = sketcher._above is not None and sharing
+        shared = sharing and isinstance(getattr(weighted_loss, "__self__", None), SharedBackward)
         sketcher.detach()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         found.append((loss.detach(), gradients, sketch, shared))
@@ -135,6 +138,66 @@ def test_what_bypasses_the_blocks_goes_the_plain_way(caplog):
         assert torch.equal(shared[1][name], gradient), name
 
 
+def test_what_changes_an_output_in_place_goes_the_plain_way():
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(
+            "olmo", vocab_size=VOCABULARY, clip_qkv=0.01, **SIZES["llama"], pad_token_id=None
+        )
+    ).double()
+    plain, shared = both_ways(model, "last", *batch())
+    assert not shared[3]
+    assert all(torch.equal(shared[1][name], gradient) for name, gradient in plain[1].items())
+
+
+@pytest.mark.parametrize("architecture", ["mixtral", "gpt_oss"])
+def test_layers_that_return_other_things_go_the_plain_way(architecture):
+    sizes = {**SIZES["llama"], "num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8}
+    config = AutoConfig.for_model(architecture, vocab_size=VOCABULARY, **sizes, pad_token_id=None)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    plain, shared = both_ways(model, "last", *batch())
+    assert not shared[3]
+    assert all(torch.equal(shared[1][name], gradient) for name, gradient in plain[1].items())
+
+
+class UsesItsEmbeddingAgain(nn.Module):
+    """Has its token embedding as output layer without telling."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, use_cache):
+        hidden = self.model(input_ids, use_cache=use_cache).last_hidden_state
+        logits = nn.functional.linear(hidden, self.model.wte.weight)
+        return type("Out", (), {"logits": logits})
+
+
+def test_a_parameter_that_is_used_outside_its_layer_goes_the_plain_way():
+    model = UsesItsEmbeddingAgain(build().transformer)
+    plain, shared = both_ways(model, "model", *batch())
+    assert not shared[3]
+    assert all(torch.equal(shared[1][name], gradient) for name, gradient in plain[1].items())
+
+
+class ScalesTokens(nn.Module):
+    """Multiplies what it embeds before it adds positions."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, use_cache):
+        embedded = 3 * self.model.transformer.wte(input_ids)
+        return self.model(inputs_embeds=embedded, use_cache=use_cache)
+
+
+def test_positions_that_are_not_added_to_tokens_go_the_plain_way():
+    plain, shared = both_ways(ScalesTokens(build()), "model", *batch())
+    assert not shared[3]
+    assert all(torch.equal(shared[1][name], gradient) for name, gradient in plain[1].items())
+
+
 def test_named_blocks_go_the_plain_way():
     plain, shared = both_ways(build(), ["transformer.h.1.mlp"], *batch())
     assert not shared[3]
@@ -159,8 +222,10 @@ def test_it_lets_go_of_the_batch():
     sketcher.sharing = True
     losses = losses_of(model, tokens)
     sketch, weighted_loss = sketcher.sketch_and_share(losses)
+    held = weakref.ref(weighted_loss.__self__)
     loss = weighted_loss(weights.double(), losses)
+    del weighted_loss, losses
+    assert held() is not None
     loss.backward()
-    with pytest.raises((RuntimeError, AttributeError)):
-        loss.backward()
-    assert sketcher._records == [] and sketcher._below is None and not sketch.requires_grad
+    gc.collect()
+    assert held() is None and not sketch.requires_grad
