@@ -31,10 +31,10 @@ PARTS: dict[str, tuple[Any, str]] = {
 
 
 class Stopwatch:
-    """Adds up the seconds of functions while it stands in for them."""
+    """Notes the seconds of functions, call by call, while it stands in for them."""
 
     def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._originals: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> Stopwatch:
@@ -54,22 +54,28 @@ class Stopwatch:
             try:
                 return function(*arguments, **options)
             finally:
-                self.seconds[name] += time.perf_counter() - start
+                self.seconds[name].append(time.perf_counter() - start)
 
         return timed
 
 
 def parts_of(size: str) -> tuple[float, dict[str, float]]:
-    """Median seconds of DoGraph's step, and mean seconds a step of its parts."""
+    """Median seconds of DoGraph's step, and of its parts."""
     quieten()
     steps = STEPS[size] + WARM_UP
     with Stopwatch() as watch:
         step = statistics.median(timed_run(f"gpt2_{size}", DoGraph(), steps)[WARM_UP:])
-    means = {name: total / steps for name, total in watch.seconds.items()}
-    # `weigh` is called by the rehearsal, too; one call in many.
-    inner = sum(means[name] for name in ("K-means", "means, spread, graph", "solve"))
-    means["checks, labels, copies"] = means.pop("weights as a whole") - inner
-    return step, means
+    parts = {name: _median_step(calls, steps) for name, calls in watch.seconds.items()}
+    inner = sum(parts[name] for name in ("K-means", "means, spread, graph", "solve"))
+    parts["checks, labels, copies"] = parts.pop("weights as a whole") - inner
+    return step, parts
+
+
+def _median_step(calls: list[float], steps: int) -> float:
+    """Median seconds of a step's calls; those before training, of its rehearsal, are left out."""
+    each = len(calls) // steps
+    trained = calls[len(calls) - each * steps :]
+    return statistics.median(sum(trained[i : i + each]) for i in range(0, len(trained), each))
 
 
 def rows() -> list[Row]:

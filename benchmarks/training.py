@@ -69,7 +69,8 @@ def of_size(size: str) -> list[Row]:
             f"{overhead:.3f}",
             f"≤ {most}",
             overhead <= most,
-            f"every step; quartiles of {ROUNDS[size]} rounds {spread}",
+            f"every step; quartiles of {ROUNDS[size]} rounds {spread}"
+            + ("" if overhead <= most else "; what it is made of: `--only overhead`, and noise"),
         )
     )
     found.append(schedule_row(size, times["schedule"], stratified))
