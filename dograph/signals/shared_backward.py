@@ -219,7 +219,10 @@ def _checked(
             raise NotShareable(f"the output of `{record.name}` is changed in place")
         if len(record.source) != batch or len(gradient) != batch:
             raise NotShareable(f"`{record.name}` has no sequence in its first dimension")
-        found.append((record, gradient))
+        # Only the others' outputs are needed again: to hold on to the logits would be dear.
+        by_factors = type(record.module) in BY_FACTORS
+        kept = record._replace(output=gradient.new_empty(0)) if by_factors else record
+        found.append((kept, gradient))
     others = [r for r, _ in found if type(r.module) not in BY_FACTORS]
     owners = [id(p) for r, _ in found for p in r.module.parameters(recurse=False)]
     for record in others:

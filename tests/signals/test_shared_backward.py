@@ -223,6 +223,8 @@ def test_it_lets_go_of_the_batch():
     losses = losses_of(model, tokens)
     sketch, weighted_loss = sketcher.sketch_and_share(losses)
     held = weakref.ref(weighted_loss.__self__)
+    outputs = {record.name: record.output.numel() for record, _ in held().records}
+    assert outputs["lm_head"] == 0, "the logits are held until the backward"
     loss = weighted_loss(weights.double(), losses)
     del weighted_loss, losses
     assert held() is not None
