@@ -144,6 +144,15 @@ class LanguageModel(LightningModule):
         logits = self.network(input_ids=tokens[:, :-1], use_cache=False).logits
         return token_losses(logits, tokens[:, 1:])
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Lets go of the last step's gradients before the forward; Lightning does so after it.
+
+        A backward that is taken with the forward, for sketches, would come on top of them.
+        """
+        if batch_idx % int(self.trainer.accumulate_grad_batches) == 0:
+            for optimizer in self.trainer.optimizers:
+                optimizer.zero_grad()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's weighted loss, ``Σ_i a_i ℓ_i``."""
         token_losses = self.token_losses(batch.tokens)
