@@ -7,6 +7,10 @@ from benchmarks.training import THREADS
 from benchmarks.turns import Contestant, take_turns
 
 MOST = 1.05
+REASON = (
+    "; above both: the logits and their gradient are there together with the output gradients of "
+    "the last block (83 MB), and scikit-learn's and the solver's libraries"
+)
 
 
 def rows() -> list[Row]:
@@ -26,6 +30,7 @@ def rows() -> list[Row]:
             f"{ratio:.3f}",
             f"≤ {MOST}",
             ratio <= MOST,
-            f"{peaks['dograph']:,.0f} and {peaks['stratified']:,.0f} MB after three steps",
+            f"{peaks['dograph']:,.0f} and {peaks['stratified']:,.0f} MB after three steps"
+            + ("" if ratio <= MOST else REASON),
         )
     ]
