@@ -71,7 +71,7 @@ def _lines(axes: Any, parts: list[dict[str, float]]) -> None:
             label=label,
         )
     axes.axhspan(LEAST, BOTTLENECK, color="#F3F3F3", zorder=0)
-    axes.text(1, BOTTLENECK * 0.93, f"below {BOTTLENECK:.0f} %", fontsize=8, va="top",
+    axes.text(1, LEAST * 1.2, f"below {BOTTLENECK:.0f} %", fontsize=8, va="bottom",
               color=QUIET_COLOUR)  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
