@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import Row, growth
+from dograph.graph.clusters import cluster_sequences
+from dograph.graph.threads import one_thread
 from dograph.mixers import DoGraph, DoGraphSchedule
-from dograph.mixers.seen import Seen
-from dograph.signals.clusters import cluster_sequences
+from dograph.signals.batch_signals import Seen
 from dograph.signals.sketches import SketchSettings
-from dograph.signals.threads import one_thread
 
 BATCH = 32
 DOMAINS = 7

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.turns import Turns, wait_for_turn
-from dograph.composition import compose
-from dograph.corpus.prepare import prepare
-from dograph.corpus.store import Store
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.store import Store
 from dograph.data.domains import DomainSequences, MixtureDataset
-from dograph.model import build_network, warmup_cosine
-from dograph.recipe import check
-from dograph.run import train
+from dograph.experiments.recipe.check import check
+from dograph.experiments.recipe.compose import compose
+from dograph.experiments.run import train
+from dograph.training.language_model import build_network, warmup_cosine
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 MIXERS = {

@@ -1,7 +1,7 @@
 """What a training step counts, by architecture: parameters, FLOPs and bytes, without a clock.
 
 Matrix products alone, two FLOPs a multiplication with its addition; attention counts all T² pairs
-as ``dograph.report.cost`` and PaLM (arXiv 2204.02311, appendix B) do.
+as ``dograph.reports.cost`` and PaLM (arXiv 2204.02311, appendix B) do.
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from benchmarks.measuring import Row, growth, interleaved
 from benchmarks.timed_run import timed_run
-from dograph.cross_entropy import token_losses
+from dograph.experiments.run import quieten
 from dograph.mixers import BaseMixer, DoGE
 from dograph.mixers.doge import sketched_kernel
-from dograph.model import build_network
-from dograph.run import quieten
 from dograph.signals.domain_gradients import DomainGradients
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.training.cross_entropy import token_losses
+from dograph.training.language_model import build_network
 
 SOURCES = {
     "exact": SketchSettings(),

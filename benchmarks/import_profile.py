@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from dograph.report.figures.appearance import DOMAIN_COLOURS, QUIET_COLOUR, TEXT_COLOUR
+from dograph.reports.figures.appearance import DOMAIN_COLOURS, QUIET_COLOUR, TEXT_COLOUR
 
 _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \| +(\w+)")
 

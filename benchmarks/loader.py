@@ -11,10 +11,10 @@ import numpy as np
 from litdata import CombinedStreamingDataset, StreamingDataLoader, StreamingDataset, TokensLoader
 
 from benchmarks.measuring import Row, median_ratio
-from dograph.corpus.prepare import prepare
-from dograph.corpus.settings import CorpusSettings
-from dograph.corpus.store import Store
-from dograph.data.mixer import DataMixer
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.corpus.store import Store
+from dograph.data.data_mixer import DataMixer
 
 WORKERS = (0, 1, 2)
 ROUNDS = 9

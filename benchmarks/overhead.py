@@ -12,9 +12,9 @@ from typing import Any
 import dograph.mixers.dograph as published
 from benchmarks.measuring import Row
 from benchmarks.timed_run import timed_run
+from dograph.experiments.run import quieten
 from dograph.graph.solver import GraphSolver
 from dograph.mixers import BaseMixer, DoGraph
-from dograph.run import quieten
 from dograph.signals.sketches import SequenceSketcher
 
 WARM_UP = 5

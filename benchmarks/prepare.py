@@ -22,8 +22,8 @@ from pathlib import Path
 
 from benchmarks.measuring import Row, interleaved, median_ratio
 from benchmarks.process_tree import peak_megabytes
-from dograph.corpus.prepare import prepare
-from dograph.corpus.settings import CorpusSettings
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
 
 DOMAINS = 4
 MEGABYTES = 50

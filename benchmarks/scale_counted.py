@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cost_counts as counts
 from benchmarks.measuring import Row
-from dograph.model import build_network
+from dograph.graph.window import SketchWindow
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
-from dograph.signals.window import SketchWindow
+from dograph.training.language_model import build_network
 
 VOCABULARY, CONTEXT, BATCH = 4096, 128, 16
 SLACK, EXACTNESS = 2.0, 0.03

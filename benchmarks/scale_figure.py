@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.cost_counts import MODELS
 from benchmarks.cost_model import Setting, loop_seconds, published
 from benchmarks.scale import BOTTLENECK, shares
-from dograph.report.figures.appearance import QUIET_COLOUR, TEXT_COLOUR, quiet_axes, style
+from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR, quiet_axes, style
 
 GPUS = [2**power for power in range(11)]
 LABELS = {

@@ -33,14 +33,9 @@ from benchmarks.scale_counted import (
     sequence_losses,
 )
 from dograph.data.sampler import MixtureSampler
+from dograph.graph.clusters import cluster_counts, cluster_means, cluster_sequences, cluster_spread
+from dograph.graph.kernel import gradient_kernel
 from dograph.graph.solver import GraphSolver
-from dograph.signals.clusters import (
-    cluster_counts,
-    cluster_means,
-    cluster_sequences,
-    cluster_spread,
-)
-from dograph.signals.kernel import gradient_kernel
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 
 ROUNDS, SEEDS = 5, 5

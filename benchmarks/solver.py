@@ -13,10 +13,10 @@ from torch import Tensor
 
 from benchmarks.measuring import Row, growth, interleaved, median_ratio
 from dograph.graph.domain_graph import affinity, edge_rows
+from dograph.graph.kernel import gradient_kernel, squared_distances
 from dograph.graph.schedule_solver import Problem, ScheduleSolver
 from dograph.graph.solver import GraphSolver
-from dograph.signals.kernel import gradient_kernel, squared_distances
-from dograph.signals.threads import one_thread
+from dograph.graph.threads import one_thread
 
 SIZES = (8, 32, 128, 512)
 DEFAULT = 11

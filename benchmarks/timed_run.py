@@ -8,14 +8,14 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
 
-from dograph.composition import compose
-from dograph.corpus.prepare import prepare
-from dograph.data.mixer import DataMixer
+from dograph.data.corpus.prepare import prepare
+from dograph.data.data_mixer import DataMixer
+from dograph.experiments.recipe.check import check
+from dograph.experiments.recipe.compose import compose
+from dograph.experiments.run import build_model
 from dograph.mixers import BaseMixer
-from dograph.mixing import MixingCallback
-from dograph.recipe import check
-from dograph.run import build_model
 from dograph.signals.sketches import SketchSettings
+from dograph.training.mixing_callback import MixingCallback
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "uniform_gpt2.yaml"
 

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dograph.corpus.prepare import prepare
-    from dograph.corpus.settings import CorpusSettings
-    from dograph.corpus.store import Store
     from dograph.data.batch import Batch
-    from dograph.data.mixer import DataMixer
+    from dograph.data.corpus.prepare import prepare
+    from dograph.data.corpus.settings import CorpusSettings
+    from dograph.data.corpus.store import Store
+    from dograph.data.data_mixer import DataMixer
     from dograph.data.sampler import MixtureSampler
     from dograph.errors import UserError
     from dograph.evaluation.perplexity import DomainPerplexity
@@ -18,46 +18,46 @@ if TYPE_CHECKING:
     from dograph.mixers.base import BaseMixer
     from dograph.mixers.doge import DoGE, DoGEOnline
     from dograph.mixers.dograph import DoGraph
+    from dograph.mixers.dograph_schedule import DoGraphSchedule
     from dograph.mixers.doremi import DoReMi, DoReMiOnline
     from dograph.mixers.dynamic_loss import DynamicLoss
     from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
-    from dograph.mixers.schedule import DoGraphSchedule
-    from dograph.mixers.seen import Seen, Signal
-    from dograph.mixing import MixingCallback
-    from dograph.model import LanguageModel
-    from dograph.report.tensorboard import MixtureReport
+    from dograph.reports.tensorboard import MixtureReport
+    from dograph.signals.batch_signals import Seen, Signal
     from dograph.signals.sketches import SequenceSketcher, SketchSettings
+    from dograph.training.language_model import LanguageModel
+    from dograph.training.mixing_callback import MixingCallback
 
 # Imported when first used, so that `--help` does not wait for torch.
 _HOMES = {
     "BaseMixer": "mixers.base",
     "Batch": "data.batch",
-    "CorpusSettings": "corpus.settings",
-    "DataMixer": "data.mixer",
+    "CorpusSettings": "data.corpus.settings",
+    "DataMixer": "data.data_mixer",
     "DoGE": "mixers.doge",
     "DoGEOnline": "mixers.doge",
     "DoGraph": "mixers.dograph",
-    "DoGraphSchedule": "mixers.schedule",
+    "DoGraphSchedule": "mixers.dograph_schedule",
     "DoReMi": "mixers.doremi",
     "DoReMiOnline": "mixers.doremi",
     "DomainPerplexity": "evaluation.perplexity",
     "DynamicLoss": "mixers.dynamic_loss",
     "Fixed": "mixers.fixed",
     "GraphSolver": "graph.solver",
-    "LanguageModel": "model",
-    "MixingCallback": "mixing",
-    "MixtureReport": "report.tensorboard",
+    "LanguageModel": "training.language_model",
+    "MixingCallback": "training.mixing_callback",
+    "MixtureReport": "reports.tensorboard",
     "MixtureSampler": "data.sampler",
     "Proportional": "mixers.fixed",
-    "Seen": "mixers.seen",
+    "Seen": "signals.batch_signals",
     "SequenceSketcher": "signals.sketches",
-    "Signal": "mixers.seen",
+    "Signal": "signals.batch_signals",
     "SketchSettings": "signals.sketches",
-    "Store": "corpus.store",
+    "Store": "data.corpus.store",
     "Stratified": "mixers.fixed",
     "Temperature": "mixers.fixed",
     "UserError": "errors",
-    "prepare": "corpus.prepare",
+    "prepare": "data.corpus.prepare",
 }
 
 __all__ = [

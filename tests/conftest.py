@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dograph.corpus.prepare import prepare
-from dograph.corpus.settings import CorpusSettings
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 WORDS = {

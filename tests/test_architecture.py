@@ -1,73 +1,40 @@
 """The one-way rule, and promises that the README makes."""
 
-import ast
 import re
 from pathlib import Path
 
 import dograph
+from benchmarks.imports import arrows, levels
 
 ROOT = Path(__file__).parent.parent
-# Data goes down this list; a part imports only from itself and from parts above it.
-ORDER = [
-    "errors",
-    "recipe_limits",
-    "records",
-    "file_errors",
-    "corpus",
-    "signals",
-    "graph",
-    "mixers",
-    "data",
-    "memory",
-    "cross_entropy",
-    "model",
-    "checkpoint",
-    "reference",
-    "gathering",
-    "mixing",
-    "evaluation",
-    "report",
-    "composition",
-    "recipe_classes",
-    "recipe",
-    "provenance",
-    "saving",
-    "numerics",
-    "run_folder",
-    "run",
-    "stage_record",
-    "stages",
-    "sweep_jobs",
-    "sweep",
-    "reproduction",
-    "comparison",
-    "commands",
-    "cli",
-    "__main__",
-]
 
 
-def imports(path):
-    """Parts of the package that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            if name.startswith("dograph."):
-                yield name.split(".")[1]
+def order():
+    """The package's entries as README's tree lists them: each imports only from those above it."""
+    tree = (ROOT / "README.md").read_text().partition("```tree\n")[2].partition("```")[0]
+    names = [line.split()[0].removesuffix(".py").rstrip("/") for line in tree.splitlines()[1:]]
+    return [*names, "__main__"]
 
 
-def test_no_part_imports_one_below_it():
-    package = ROOT / "dograph"
-    for path in package.rglob("*.py"):
-        part = path.relative_to(package).parts[0].removesuffix(".py")
-        if part == "__init__":
-            continue
-        for imported in imports(path):
-            assert ORDER.index(imported) <= ORDER.index(part), f"{path} imports {imported}"
+def test_the_readmes_tree_is_the_package():
+    entries = {path.stem for path in (ROOT / "dograph").iterdir()}
+    assert set(order()) == entries - {"__init__", "py", "__pycache__"}
+
+
+def test_no_entry_imports_one_below_it():
+    place = {name: number for number, name in enumerate(order())}
+    for importing, imported in arrows():
+        assert place[imported] < place[importing], f"{importing} imports {imported}"
+
+
+def test_levels_and_arrows_stay_few():
+    pairs = arrows()
+    assert max(levels(pairs).values()) < 11
+    assert len(pairs) <= 70
+
+
+def test_the_benchmarks_have_no_circle():
+    assert levels(arrows("benchmarks"))
 
 
 def test_every_public_name_is_there():

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from dograph.corpus.manifest import Split
-from dograph.corpus.store import Store
 from dograph.data.batch import Batch
+from dograph.data.corpus.manifest import Split
+from dograph.data.corpus.store import Store
 from dograph.errors import UserError
 
 MAPPED_CHUNKS = 2

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
 
-from dograph.data.passes import DomainPass
+from dograph.data.epoch_order import DomainPass
 from dograph.errors import UserError
 
 Draw = Literal["stratified", "multinomial"]

@@ -10,22 +10,22 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from dograph.corpus.atomic import write_json
 from dograph.errors import UserError
 from dograph.evaluation.downstream import asked_words, check_harness, run_tasks
 from dograph.evaluation.evaluate import described, evaluate, few_sequences, scores_table
 from dograph.evaluation.held_out import open_domains
 from dograph.evaluation.options import check_positive
-from dograph.evaluation.subject import Subject, open_subject
 from dograph.evaluation.suites import CLOZE, CONTINUATION, LOCAL, PAPER, suite_of
+from dograph.evaluation.target import Subject, open_subject
 from dograph.evaluation.task_results import (
-    FILE_NAME,
     Results,
     as_json,
     read_results,
     results_table,
     write_results,
 )
+from dograph.files.atomic import write_json
+from dograph.files.run_dir import TASKS
 
 
 def evaluate_checkpoint(
@@ -118,7 +118,7 @@ class _Report:
         asked = {name for word in words for name in (PAPER if word == "paper" else (word,))}
         if again := sorted(there & asked):
             raise UserError(
-                f"{self.run / FILE_NAME} has results of {', '.join(again)}: add --force to "
+                f"{self.run / TASKS} has results of {', '.join(again)}: add --force to "
                 "replace them, or name another file with --output"
             )
 

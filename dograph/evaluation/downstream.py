@@ -15,8 +15,8 @@ from typing import Any
 from dograph.errors import UserError
 from dograph.evaluation.local_tasks import write_local_tasks
 from dograph.evaluation.options import check_positive
-from dograph.evaluation.subject import Subject
 from dograph.evaluation.suites import LOCAL, PAPER, suite_of
+from dograph.evaluation.target import Subject
 from dograph.evaluation.task_results import Conditions, Results, TaskResult
 
 RESAMPLES = 1000

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dograph.data.mixer import DataMixer
+from dograph.data.data_mixer import DataMixer
 from dograph.evaluation.bootstrap import scores
 from dograph.evaluation.held_out import held_out_losses, open_domains
 from dograph.evaluation.options import check_positive
 from dograph.evaluation.scores import Interval, Score, Scores
-from dograph.evaluation.subject import Subject
+from dograph.evaluation.target import Subject
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -16,8 +16,8 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerFast
 
-from dograph.corpus.store import Store
-from dograph.evaluation.subject import Subject, open_subject
+from dograph.data.corpus.store import Store
+from dograph.evaluation.target import Subject, open_subject
 
 
 @register_model("dograph")

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dograph.data.data_mixer import EvenlySpaced
 from dograph.data.domains import DomainSequences, MixtureDataset
-from dograph.data.mixer import EvenlySpaced
-from dograph.evaluation.subject import Subject
+from dograph.evaluation.target import Subject
 from dograph.evaluation.text_bytes import TextBytes
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from dograph.corpus.store import Store
+from dograph.data.corpus.store import Store
 from dograph.errors import UserError
 from dograph.evaluation.local_examples import CHOICES, DomainExamples, Example
 from dograph.evaluation.options import check_positive

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import MeanMetric
 
-from dograph.data.mixer import DataMixer
+from dograph.data.data_mixer import DataMixer
 
 
 def summarise(losses: dict[str, float]) -> dict[str, float]:

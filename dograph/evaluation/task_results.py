@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dograph.corpus.atomic import read_json, write_json
 from dograph.errors import UserError
 from dograph.evaluation.suites import CLOZE, CONTINUATION, PAPER, suite_of
+from dograph.files.atomic import read_json, write_json
+from dograph.files.run_dir import TASKS
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-FILE_NAME = "tasks.json"
-"""In a run's folder: of its final checkpoint, on its own corpus."""
 
 
 class Conditions(NamedTuple):
@@ -112,7 +110,7 @@ def read_results(run: Path) -> Results:
     Raises:
         UserError: if it is damaged.
     """
-    path = run / FILE_NAME
+    path = run / TASKS
     try:
         content = read_json(path)
         found = content["tasks"] if content is not None else {}
@@ -137,7 +135,7 @@ def write_results(run: Path, results: Results, facts: Mapping[str, Any]) -> Path
 
     Local tasks replace all earlier local ones, so that a suite is of one call.
     """
-    path, local = run / FILE_NAME, (CLOZE, CONTINUATION)
+    path, local = run / TASKS, (CLOZE, CONTINUATION)
     kept = read_results(run)
     if any(suite_of(name) in local for name in results):
         kept = {name: result for name, result in kept.items() if suite_of(name) not in local}

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from dograph.corpus.store import Store
+from dograph.data.corpus.store import Store
 
 Tokens = npt.NDArray[np.integer]
 

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dograph.signals.clusters import cluster_counts, cluster_means, cluster_spread
-from dograph.signals.kernel import gradient_kernel, squared_distances
+from dograph.graph.clusters import cluster_counts, cluster_means, cluster_spread
+from dograph.graph.kernel import gradient_kernel, squared_distances
 
 
 @dataclass

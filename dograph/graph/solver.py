@@ -11,9 +11,9 @@ from dograph.errors import UserError
 from dograph.graph.domain_graph import affinity as neighbour_affinity
 from dograph.graph.domain_graph import edge_differences
 from dograph.graph.domain_graph import laplacian as graph_laplacian
+from dograph.graph.kernel import kernel_distances
 from dograph.graph.minimum import NO_EDGE, Backend, Solution, exact, minimum
 from dograph.graph.programme import RIDGE
-from dograph.signals.kernel import kernel_distances
 
 
 class GraphSolver(nn.Module):

@@ -3,11 +3,11 @@
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.doge import DoGE, DoGEOnline
 from dograph.mixers.dograph import DoGraph
+from dograph.mixers.dograph_schedule import DoGraphSchedule
 from dograph.mixers.doremi import DoReMi, DoReMiOnline
 from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
-from dograph.mixers.schedule import DoGraphSchedule
-from dograph.mixers.seen import Seen, Signal
+from dograph.signals.batch_signals import Seen, Signal
 
 __all__ = [
     "BaseMixer",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError
-from dograph.mixers.seen import Seen, Signal
+from dograph.signals.batch_signals import Seen, Signal
 
 SIMPLEX_TOLERANCE = 1e-4
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer, checked_floor, weights_by_name
 from dograph.mixers.domain_loss import domain_counts, weighted_domains
-from dograph.mixers.seen import Seen, Signal
+from dograph.signals.batch_signals import Seen, Signal
 
 LARGEST_SCORE = 5.0
 """Scores are clipped to [0, 5 lr], as in the authors' configurations."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dograph.mixers.seen import Seen
+from dograph.signals.batch_signals import Seen
 
 
 def domain_counts(domain: Tensor, domains: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer, checked_floor
 from dograph.mixers.domain_loss import domain_means, weighted_domains, weighted_sequences
-from dograph.mixers.seen import Seen, Signal
+from dograph.signals.batch_signals import Seen, Signal
 
 
 def exponentiated(weights: Tensor, scores: Tensor, step_size: float, smoothing: float) -> Tensor:

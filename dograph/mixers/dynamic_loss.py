@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer
-from dograph.mixers.seen import Seen
+from dograph.signals.batch_signals import Seen
 
 Strategy = Literal["linupper", "extremes"]
 

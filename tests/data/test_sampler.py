@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dograph.data.passes import DomainPass
+from dograph.data.epoch_order import DomainPass
 from dograph.data.sampler import MixtureSampler, stratified_counts
 from dograph.errors import UserError
 

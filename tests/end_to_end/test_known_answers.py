@@ -12,9 +12,9 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
-from dograph.corpus.prepare import prepare
-from dograph.corpus.settings import CorpusSettings
-from dograph.data.mixer import DataMixer
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.data_mixer import DataMixer
 from dograph.mixers import (
     DoGE,
     DoGEOnline,
@@ -24,9 +24,9 @@ from dograph.mixers import (
     DynamicLoss,
     Stratified,
 )
-from dograph.mixing import MixingCallback
-from dograph.model import LanguageModel
 from dograph.signals.sketches import SketchSettings
+from dograph.training.language_model import LanguageModel
+from dograph.training.mixing_callback import MixingCallback
 
 pytestmark = pytest.mark.slow
 EVEN = 1 / 5

@@ -11,8 +11,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dograph.checkpoint import newest_sound, steps_done
-from dograph.cli import main
+from dograph.cli.main import main
+from dograph.training.checkpoint import newest_sound, steps_done
 
 ROOT = Path(__file__).parent.parent.parent
 DOMAINS = ("animals", "code", "numbers")

@@ -11,10 +11,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_run import DOMAINS, ROOT, small
 
-from dograph.cli import main
+from dograph.cli.main import main
 from dograph.errors import UserError
-from dograph.stage_record import differences
-from dograph.stages import Experiment, largest_move
+from dograph.experiments.stage_record import differences
+from dograph.experiments.stages import Experiment, largest_move
 
 
 def quick(settings, runs, *more):

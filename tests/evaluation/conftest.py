@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dograph.cli import main
+from dograph.cli.main import main
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -7,15 +7,15 @@ import shutil
 import pytest
 import torch
 
-from dograph.cli import main
-from dograph.corpus.prepare import prepare
-from dograph.corpus.settings import CorpusSettings
-from dograph.corpus.store import Store
+from dograph.cli.main import main
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.corpus.store import Store
+from dograph.data.data_mixer import EvenlySpaced
 from dograph.data.domains import DomainSequences
-from dograph.data.mixer import EvenlySpaced
 from dograph.errors import UserError
 from dograph.evaluation.evaluate import evaluate
-from dograph.evaluation.subject import open_subject
+from dograph.evaluation.target import open_subject
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import sys
 import pytest
 import torch
 
-from dograph.cli import main
+from dograph.cli.main import main
 from dograph.errors import UserError
 from dograph.evaluation.downstream import load_tasks, run_tasks
-from dograph.evaluation.subject import open_subject
 from dograph.evaluation.suites import PAPER
+from dograph.evaluation.target import open_subject
 from dograph.evaluation.task_results import TaskResult, conditions, read_results, write_results
 
 pytest.importorskip("lm_eval")
@@ -95,7 +95,7 @@ def test_loglikelihoods_are_those_of_the_plain_network(subject, batch_size):
 
 
 def test_the_tokenizer_gives_the_stores_tokens(subject):
-    from dograph.corpus.documents import Documents
+    from dograph.data.corpus.documents import Documents
     from dograph.evaluation.harness import CheckpointLM
 
     model = CheckpointLM(subject)

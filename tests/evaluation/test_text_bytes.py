@@ -5,9 +5,9 @@ import json
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dograph.corpus.prepare import prepare
-from dograph.corpus.settings import CorpusSettings
-from dograph.corpus.tokenizer import END_OF_TEXT
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.corpus.tokenizer import END_OF_TEXT
 from dograph.evaluation.text_bytes import TextBytes
 
 TEXTS = [f"naïve 你好 🙂 text {number}, tabs\tand  blanks\n" for number in range(30)]

@@ -10,7 +10,13 @@ from pathlib import Path
 CONTEXT = multiprocessing.get_context("forkserver")
 # A warm process is forked for each attempt: importing would take longer than the command.
 CONTEXT.set_forkserver_preload(
-    ["dograph.run", "dograph.stages", "dograph.cli", "attempts", "lives"]
+    [
+        "dograph.experiments.run",
+        "dograph.experiments.stages",
+        "dograph.cli.main",
+        "attempts",
+        "lives",
+    ]
 )
 MOST_MEMORY = 12 * 2**30
 """Bytes of addresses: what asks for more is refused at once, not by the machine's end."""
@@ -59,7 +65,7 @@ def _live(arguments, log, code):
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     import torch
 
-    from dograph.cli import main
+    from dograph.cli.main import main
 
     torch.set_num_threads(1)
     code.value = main(arguments)

@@ -17,8 +17,8 @@ import dograph.graph.solver
 from dograph.mixers.fixed import Stratified
 
 PAGE = 4096
-BATCH = "dograph.report.tensorboard:MixtureReport.on_train_batch_end"
-CHECKPOINT = "dograph.saving:AtomicCheckpoints.save_checkpoint"
+BATCH = "dograph.reports.tensorboard:MixtureReport.on_train_batch_end"
+CHECKPOINT = "dograph.training.checkpointing:AtomicCheckpoints.save_checkpoint"
 
 
 def before_call(target, number, deed):

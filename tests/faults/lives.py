@@ -12,7 +12,9 @@ from pathlib import Path
 PHASES = ("starting", "preparing", "training", "evaluating", "checkpointing", "ended")
 CONTEXT = multiprocessing.get_context("forkserver")
 # A warm process is forked for each life: importing would take longer than the run.
-CONTEXT.set_forkserver_preload(["dograph.run", "dograph.stages", "dograph.cli", "lives"])
+CONTEXT.set_forkserver_preload(
+    ["dograph.experiments.run", "dograph.experiments.stages", "dograph.cli.main", "lives"]
+)
 LONGEST = 180.0
 LATEST = {None: 3.0, "preparing": 0.8, "training": 0.5, "evaluating": 0.02, "checkpointing": 0.01}
 """Seconds into a phase, or into a life, at which it may end."""
@@ -46,13 +48,13 @@ def _live(arguments, phase, log, before=None, command="run"):
     import torch
     from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 
-    import dograph.run
-    import dograph.stages
-    from dograph.cli import main
-    from dograph.saving import AtomicCheckpoints
+    import dograph.experiments.run
+    import dograph.experiments.stages
+    from dograph.cli.main import main
+    from dograph.training.checkpointing import AtomicCheckpoints
 
     torch.set_num_threads(1)
-    for module in (dograph.run, dograph.stages):
+    for module in (dograph.experiments.run, dograph.experiments.stages):
         module.prepare = _announced(module.prepare, phase, "preparing")
     AtomicCheckpoints.save_checkpoint = _announced(
         AtomicCheckpoints.save_checkpoint, phase, "checkpointing"

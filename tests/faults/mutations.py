@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from dograph.corpus import Store
-from dograph.corpus.checksums import file_digest, read_sealed, write_sealed
-from dograph.corpus.documents import Documents
+from dograph.data.corpus import Store
+from dograph.data.corpus.documents import Documents
 from dograph.data.domains import DomainSequences
+from dograph.files.checksums import file_digest, read_sealed, write_sealed
 
 CONTEXT = 15
 ODD = [

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dograph.report.history import MixtureHistory
+from dograph.reports.history import MixtureHistory
 
 ROOT = Path(__file__).parent.parent.parent
 CLOCKED = ("speed/", "mixer/solver_milliseconds", "final/seconds")

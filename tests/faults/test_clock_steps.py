@@ -8,7 +8,7 @@ from disturbances import dies
 from lives import live
 from outcomes import arguments, differing, outcome
 
-from dograph.report.event_files import settle_event_files
+from dograph.reports.event_files import settle_event_files
 
 DAY = 86_400
 CLOCKS = {

@@ -7,8 +7,8 @@ import time
 import pytest
 from outcomes import differing, outcome
 
-from dograph.cli import main
-from dograph.saving import AtomicCheckpoints
+from dograph.cli.main import main
+from dograph.training.checkpointing import AtomicCheckpoints
 
 STEPS = 24
 

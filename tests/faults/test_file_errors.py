@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from dograph.data.loaders import WorkerDiedError, loader_errors
-from dograph.errors import UserError
-from dograph.file_errors import REMEDIES, file_errors
-from dograph.run import quieten
+from dograph.errors import REMEDIES, UserError, file_errors
+from dograph.experiments.run import quieten
 
 PLACE = Path("/data/runs")
 

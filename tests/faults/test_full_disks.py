@@ -11,28 +11,28 @@ from disturbances import CHECKPOINT, fill, fills
 from lives import live
 from outcomes import arguments, differing, outcome
 
-from dograph.corpus.store import Store
+from dograph.data.corpus.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STEPS = 24
 WRITERS = {
     "the event file itself": ("lightning.pytorch.trainer.trainer:Trainer.fit", 1, 0),
-    "where the run came from": ("dograph.provenance:Provenance.on_fit_start", 1, 0),
-    "points": ("dograph.report.tensorboard:MixtureReport._log_point", 4, 0),
-    "a point, half": ("dograph.report.tensorboard:MixtureReport._log_point", 5, 4096),
+    "where the run came from": ("dograph.experiments.provenance:Provenance.on_fit_start", 1, 0),
+    "points": ("dograph.reports.tensorboard:MixtureReport._log_point", 4, 0),
+    "a point, half": ("dograph.reports.tensorboard:MixtureReport._log_point", 5, 4096),
     "a checkpoint, half": (CHECKPOINT, 2, 100_000),
-    "a picture": ("dograph.report.board:Board.picture", 2, 0),
-    "the history": ("dograph.report.history:MixtureHistory.write", 1, 0),
-    "the summary": ("dograph.report.tensorboard:write_summary", 1, 0),
+    "a picture": ("dograph.reports.board:Board.picture", 2, 0),
+    "the history": ("dograph.reports.history:MixtureHistory.write", 1, 0),
+    "the summary": ("dograph.reports.tensorboard:write_summary", 1, 0),
     "the last checkpoint": (CHECKPOINT, 3, 8192),
 }
 STAGES = {
-    "the lock": ("dograph.corpus.prepare:exclusive", 1, 0),
-    "documents": ("dograph.corpus.staging:PartWriter.add", 100, 8192),
-    "hashes": ("dograph.corpus.duplicates:SeenDocuments.commit", 1, 0),
-    "the tokenizer": ("dograph.corpus.prepare:make_tokenizer", 1, 0),
-    "tokens": ("dograph.corpus.packer:Packer.run", 1, 4096),
-    "the manifest": ("dograph.corpus.store:Store.write_manifest", 1, 0),
+    "the lock": ("dograph.data.corpus.prepare:exclusive", 1, 0),
+    "documents": ("dograph.data.corpus.staging:PartWriter.add", 100, 8192),
+    "hashes": ("dograph.data.corpus.dedup:SeenDocuments.commit", 1, 0),
+    "the tokenizer": ("dograph.data.corpus.prepare:make_tokenizer", 1, 0),
+    "tokens": ("dograph.data.corpus.tokenize_process:Packer.run", 1, 4096),
+    "the manifest": ("dograph.data.corpus.store:Store.write_manifest", 1, 0),
 }
 
 

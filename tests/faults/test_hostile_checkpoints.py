@@ -13,8 +13,8 @@ from attempts import SMALL, attempt
 from nested import at, places
 from outcomes import differing, outcome
 
-from dograph.checkpoint import read_checkpoint
 from dograph.errors import UserError
+from dograph.training.checkpoint import read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 VALUES = [

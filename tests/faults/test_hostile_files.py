@@ -13,10 +13,10 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from dograph.corpus.expansion import FREE_BYTES, MOST_EXPANSION
-from dograph.corpus.readers import read_documents
-from dograph.corpus.source import FolderSource
-from dograph.corpus.staging import Staging
+from dograph.data.corpus.decompression import FREE_BYTES, MOST_EXPANSION
+from dograph.data.corpus.readers import read_documents
+from dograph.data.corpus.source import FolderSource
+from dograph.data.corpus.staging import Staging
 from dograph.errors import UserError
 
 MUTATIONS = 1_000

@@ -6,7 +6,7 @@ import pytest
 from lives import Lives
 from outcomes import ROOT, arguments, differing, outcome
 
-from dograph.composition import stage_names
+from dograph.experiments.recipe.compose import stage_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PHASES = ("preparing", "training", "checkpointing", "evaluating")

@@ -9,7 +9,7 @@ from disturbances import before_call
 from lives import live
 from outcomes import arguments, differing, outcome
 
-from dograph.corpus.store import Store
+from dograph.data.corpus.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STEPS = 16
@@ -58,7 +58,9 @@ def test_a_disk_that_cannot_be_written_at_first_or_in_between(told, expected, di
     refused = "Read-only file system; make its file system writable or set runs to another place"
     stops(where, log, refused, "runs")
     disk.remount("rw")
-    halt = partial(before_call, "dograph.saving:AtomicCheckpoints.save_checkpoint", 2, _give_up)
+    halt = partial(
+        before_call, "dograph.training.checkpointing:AtomicCheckpoints.save_checkpoint", 2, _give_up
+    )
     live(where, log, halt)
     assert [path.name for path in (seed_0(place) / "checkpoints").iterdir()] == ["step=10.ckpt"]
     disk.remount("ro")
@@ -121,7 +123,7 @@ def test_a_file_of_the_corpus_vanishes_while_it_is_prepared(
     ]
     lost, kept = source / "numbers.jsonl", tmp_path / "numbers.jsonl"
     vanishes = partial(
-        before_call, "dograph.corpus.staging:PartWriter.add", 70, partial(lost.rename, kept)
+        before_call, "dograph.data.corpus.staging:PartWriter.add", 70, partial(lost.rename, kept)
     )
     stops(where, log, str(lost), "No such file or directory; put it back", before=vanishes)
     kept.rename(lost)
@@ -131,7 +133,9 @@ def test_a_file_of_the_corpus_vanishes_while_it_is_prepared(
 
 def test_the_store_is_gone_between_two_starts(told, expected, tmp_path):
     log = tmp_path / "log"
-    halt = partial(before_call, "dograph.saving:AtomicCheckpoints.save_checkpoint", 2, _give_up)
+    halt = partial(
+        before_call, "dograph.training.checkpointing:AtomicCheckpoints.save_checkpoint", 2, _give_up
+    )
     live(told(tmp_path), log, halt)
     before = Store.open(tmp_path / "store").fingerprint
     shutil.rmtree(tmp_path / "store")

@@ -14,9 +14,9 @@ from mutations import (
     same,
 )
 
-import dograph.corpus.staging
-from dograph.corpus import CorpusSettings, Store, prepare
-from dograph.corpus.documents import Documents
+import dograph.data.corpus.staging
+from dograph.data.corpus import CorpusSettings, Store, prepare
+from dograph.data.corpus.documents import Documents
 from dograph.data.domains import DomainSequences
 from dograph.errors import UserError
 
@@ -29,7 +29,7 @@ LONGEST = 20
 def original(corpus_folder, tmp_path_factory):
     """A store whose splits have two chunks each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dograph.corpus.staging, "PART_BYTES", 4000)
+        patch.setattr(dograph.data.corpus.staging, "PART_BYTES", 4000)
         place = tmp_path_factory.mktemp("stores") / "original"
         settings = CorpusSettings(
             source=str(corpus_folder), vocab_size=300, store=str(place), validation_fraction=0.2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dograph.cli import main, printable
+from dograph.cli.main import main, printable
 
 RED = "\x1b[31m"
 

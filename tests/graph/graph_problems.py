@@ -3,8 +3,8 @@
 import torch
 
 from dograph.graph.domain_graph import affinity, edge_rows
+from dograph.graph.kernel import gradient_kernel, squared_distances
 from dograph.graph.schedule_solver import Problem
-from dograph.signals.kernel import gradient_kernel, squared_distances
 
 ALL_TERMS = {"laplacian": True, "edges": True, "anchor": True}
 

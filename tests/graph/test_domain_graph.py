@@ -13,7 +13,7 @@ from dograph.graph.domain_graph import (
     edge_rows,
     laplacian,
 )
-from dograph.signals.kernel import gradient_kernel, squared_distances
+from dograph.graph.kernel import gradient_kernel, squared_distances
 
 
 def graph_of(m, seed=0, k=6):

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.graph.domain_graph import affinity, laplacian
+from dograph.graph.kernel import gradient_kernel, kernel_distances
 from dograph.graph.reference import cone_layer
 from dograph.graph.schedule_solver import ScheduleSolver
 from dograph.graph.solver import GraphSolver, kernel_scale
-from dograph.signals.kernel import gradient_kernel, kernel_distances
 
 SHAPES = ["generic", "duplicates", "low rank", "no spread", "equal spread", "float32", "scaled"]
 GRADIENTS_OF = ("beta", "gamma", "nu", "delta")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from dograph.errors import UserError
 from dograph.graph import quadratic
 from dograph.graph.domain_graph import affinity, laplacian
+from dograph.graph.kernel import gradient_kernel, kernel_distances
 from dograph.graph.solver import GraphSolver
-from dograph.signals.kernel import gradient_kernel, kernel_distances
 
 FLOAT32_MEANS = torch.randn(40, 3, generator=torch.manual_seed(0))
 COEFFICIENTS = {"beta": 0.3, "gamma": 0.2, "delta": 0.15, "nu": 0.5}

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from dograph.cross_entropy import token_losses
 from dograph.signals.shared_backward import SharedBackward
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.training.cross_entropy import token_losses
 
 VOCABULARY = 53
 SIZES = {

@@ -1,0 +1,81 @@
+"""What `prepare` shows: progress while it works, and a closing table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from dograph.data.corpus.store import Store
+
+
+class Display:
+    """Progress bars in bytes of text, one per step; silent unless ``visible``."""
+
+    def __init__(self, console: Console, visible: bool) -> None:
+        self.console = console
+        self._visible = visible
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not visible,
+        )
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        if self._visible:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Show the bars while the block runs."""
+        with self._progress:
+            yield
+
+    @contextmanager
+    def step(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """Show one bar; yields what to call with each number of bytes done."""
+        task = self._progress.add_task(name, total=total)
+        yield lambda done: self._progress.advance(task, done)
+        finished = self._progress.tasks[task].completed
+        self._progress.update(task, total=finished or 1, completed=finished or 1)
+
+
+def closing_table(store: Store) -> Table:
+    """Documents, tokens, share of the tokens and validation tokens of each domain."""
+    total = sum(entry.train_tokens for entry in store.domains)
+    table = Table(title=f"{store.path}", caption=f"fingerprint {store.fingerprint}")
+    table.add_column("domain")
+    for heading in ("documents", "tokens", "share", "validation tokens"):
+        table.add_column(heading, justify="right")
+    for entry in store.domains:
+        table.add_row(
+            entry.name,
+            f"{entry.documents:,}",
+            f"{entry.train_tokens:,}",
+            f"{entry.train_tokens / max(1, total):.1%}",
+            f"{entry.validation_tokens:,}",
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        f"{sum(entry.documents for entry in store.domains):,}",
+        f"{total:,}",
+        "100.0%",
+        f"{sum(entry.validation_tokens for entry in store.domains):,}",
+    )
+    return table

@@ -1,0 +1,170 @@
+"""A source: named domains, each a stream of documents, and what they depend on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from dograph.data.corpus.document import document_hash
+from dograph.data.corpus.domain_name import check_domain_name
+from dograph.data.corpus.environment import EnvironmentSource
+from dograph.data.corpus.readers import COMPRESSIONS, JSON_LINES, PARQUET, TEXT, readable_stem
+from dograph.data.corpus.readers import read_documents as read_file
+from dograph.data.corpus.settings import ENVIRONMENT, CorpusSettings
+from dograph.errors import UserError
+
+
+class Source(Protocol):
+    """Documents by domain, in an order that depends on nothing but the source's content."""
+
+    name: str
+
+    def domains(self) -> tuple[str, ...]:
+        """The names, sorted."""
+
+    def documents(self, domain: str) -> Iterator[str]:
+        """The domain's documents, the same stream each time."""
+
+    def default_megabytes(self, domain: str) -> float | None:
+        """The cap where the settings name none, in 10⁶ bytes; None: whole."""
+
+    def where(self, domain: str) -> str:
+        """The place a user would look for the domain's text."""
+
+    def identity(self) -> list[str]:
+        """What the documents depend on, cheap to gather; the same list, the same documents."""
+
+
+class FolderSource:
+    """A folder in which each sub-folder or file of a known format is a domain.
+
+    Files are taken in the order of a hash of their names, so that a cap does not cut a domain
+    down to its alphabetically first part. Names that begin with a dot or an underscore are
+    skipped; so are formats that no reader knows. A link is read as the file that it leads to,
+    wherever that is; a pipe, a device or a link that leads nowhere is refused, not skipped.
+
+    Raises:
+        UserError: if the folder is missing, holds no domain or what is no regular file, or a name
+            is unsafe or used twice.
+    """
+
+    def __init__(self, folder: Path, text_key: str) -> None:
+        if not folder.is_dir():
+            raise UserError(
+                f"corpus source {folder} is not a folder; give 'environment' or a folder with one "
+                "folder or file per domain."
+            )
+        self.name = folder.resolve().name or "corpus"
+        self._folder = folder
+        self._text_key = text_key
+        self._files: dict[str, list[Path]] = {}
+        for entry in sorted(folder.iterdir()):
+            self._add(entry)
+        if not self._files:
+            raise UserError(
+                f"corpus source {folder} holds no domain; put in it one folder or file per domain "
+                f"({_known_formats()})."
+            )
+
+    def _add(self, entry: Path) -> None:
+        name = entry.name if entry.is_dir() else readable_stem(entry)
+        if name is None or entry.name.startswith((".", "_")):
+            return
+        if not entry.is_dir():
+            _check_regular(entry)
+        check_domain_name(name, entry)
+        if name in self._files:
+            raise UserError(f"{entry}: a second source of domain '{name}'; rename one of the two.")
+        self._files[name] = self._inside(entry) if entry.is_dir() else [entry]
+
+    @staticmethod
+    def _inside(folder: Path) -> list[Path]:
+        files = [
+            path
+            for path in folder.rglob("*")
+            if readable_stem(path) is not None
+            and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+            and not path.is_dir()
+        ]
+        for path in files:
+            _check_regular(path)
+        return sorted(files, key=lambda path: document_hash(bytes(path.relative_to(folder))))
+
+    def domains(self) -> tuple[str, ...]:
+        """The names, sorted."""
+        return tuple(sorted(self._files))
+
+    def documents(self, domain: str) -> Iterator[str]:
+        """The documents of the domain's files, one file after the other."""
+        for path in self._files[domain]:
+            yield from read_file(path, self._text_key)
+
+    def default_megabytes(self, domain: str) -> float | None:
+        """No cap."""
+        return None
+
+    def where(self, domain: str) -> str:
+        """The domain's folder or file, and the formats looked for."""
+        files = self._files[domain]
+        place = files[0] if len(files) == 1 else self._folder / domain
+        return f"{place} ({_known_formats()})"
+
+    def identity(self) -> list[str]:
+        """Name, size and time of change of each file: reading a terabyte to compare is no check."""
+        lines = [f"text_key={self._text_key}"]
+        for domain in self.domains():
+            for path in self._files[domain]:
+                state = path.stat()
+                relative = path.relative_to(self._folder).as_posix()
+                lines.append(f"{domain} {relative} {state.st_size} {state.st_mtime_ns}")
+        return lines
+
+
+def open_source(settings: CorpusSettings) -> Source:
+    """The source that the settings name.
+
+    Raises:
+        UserError: if the source does not exist or ``megabytes`` names a domain it lacks.
+    """
+    source: Source
+    if settings.source == ENVIRONMENT:
+        source = EnvironmentSource()
+    else:
+        source = FolderSource(Path(settings.source).expanduser(), settings.text_key)
+    if isinstance(settings.megabytes, dict):
+        for domain in settings.megabytes:
+            _check_known(domain, source)
+    return source
+
+
+def cap_bytes(source: Source, domain: str, settings: CorpusSettings) -> int | None:
+    """Most bytes of text to take from the domain; None: all of it."""
+    cap = settings.megabytes
+    if isinstance(cap, dict):
+        cap = cap.get(domain)
+    if cap is None:
+        cap = source.default_megabytes(domain)
+    return None if cap is None else max(1, round(cap * 1e6))
+
+
+def _check_regular(path: Path) -> None:
+    if not path.is_file():
+        what = "a link that leads to no file" if path.is_symlink() else "no regular file"
+        raise UserError(f"{path}: {what}; take it out of the corpus, or put the file there.")
+
+
+def _check_known(domain: str, source: Source) -> None:
+    known = source.domains()
+    if domain not in known:
+        near = difflib.get_close_matches(domain, known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UserError(
+            f"corpus: megabytes names '{domain}', but {source.name} has {list(known)}.{hint}"
+        )
+
+
+def _known_formats() -> str:
+    plain = ", ".join(JSON_LINES + TEXT)
+    return f"{plain}, each also with {' or '.join(COMPRESSIONS)}; {', '.join(PARQUET)}"

@@ -1,0 +1,253 @@
+"""First step: documents → compressed parts on disk, without duplicates, split and capped.
+
+The parts of a domain count as done once ``staged/<domain>.json`` exists; an interrupted run goes
+on at the first domain without it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import zstandard
+
+from dograph.data.corpus.dedup import SeenDocuments, start_again
+from dograph.data.corpus.document import document_hash, hash_number, is_validation
+from dograph.errors import UserError
+from dograph.files.checksums import new_digest, read_marker, write_sealed
+from dograph.files.strict_json import whole_number, with_keys
+
+PART_BYTES = 1_000_000
+"""Text per part: small enough that two processes share a 2 MB domain evenly."""
+
+Advance = Callable[[int], None]
+"""Called with bytes of text as they are dealt with."""
+
+
+@dataclass(frozen=True)
+class StagedSplit:
+    """What one split of one domain holds."""
+
+    documents: int = 0
+    bytes: int = 0
+    parts: int = 0
+    hashes: str = ""
+    """Digest of the documents' hashes."""
+
+
+@dataclass(frozen=True)
+class StagedDomain:
+    """A domain whose parts are all on disk."""
+
+    name: str
+    train: StagedSplit
+    validation: StagedSplit
+
+    def split(self, name: str) -> StagedSplit:
+        """The split of that name."""
+        return self.train if name == "train" else self.validation
+
+
+class PartWriter:
+    """Writes one split: numbered parts of JSON strings, and the documents' hashes in order."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.documents = self.bytes = self.parts = 0
+        self._folder = folder
+        self._hashes = (folder / "hashes").open("wb")
+        self._digest = new_digest()
+        self._part: BinaryIO | None = None
+        self._part_bytes = 0
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close_part()
+        self._hashes.close()
+
+    def add(self, text: str, digest: bytes, size: int) -> None:
+        """Append a document of ``size`` bytes."""
+        if self._part is None:
+            path = part_path(self._folder, self.parts)
+            compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
+            self._part = compressor.stream_writer(path.open("wb"))
+            self.parts += 1
+        self._part.write(json.dumps(text).encode() + b"\n")
+        number = hash_number(digest).to_bytes(8, "little")
+        self._hashes.write(number)
+        self._digest.update(number)
+        self.documents += 1
+        self.bytes += size
+        self._part_bytes += size
+        if self._part_bytes >= PART_BYTES:
+            self._close_part()
+
+    def counts(self) -> StagedSplit:
+        """What has been written."""
+        return StagedSplit(self.documents, self.bytes, self.parts, self._digest.hexdigest())
+
+    def _close_part(self) -> None:
+        if self._part is not None:
+            self._part.close()
+        self._part, self._part_bytes = None, 0
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Where a split's part of that number is."""
+    return folder / f"{number:06d}.jsonl.zst"
+
+
+def read_part(path: Path) -> Iterator[str]:
+    """The documents of a part, in order.
+
+    Raises:
+        UserError: if the part is missing or damaged, naming it and the remedy.
+    """
+    remedy = start_again(path.parents[3])
+    try:
+        with (
+            path.open("rb") as file,
+            zstandard.ZstdDecompressor().stream_reader(file) as reader,
+            io.TextIOWrapper(io.BufferedReader(reader, 2**17), encoding="utf-8") as lines,
+        ):
+            for line in lines:
+                text = json.loads(line)
+                if not isinstance(text, str):
+                    raise ValueError("it holds something other than text")
+                yield text
+    except (FileNotFoundError, ValueError, RecursionError, zstandard.ZstdError) as error:
+        raise UserError(f"{path}: damaged ({error}); {remedy}") from error
+
+
+@dataclass
+class Staging:
+    """Stages domains one after the other in their sorted order.
+
+    Args:
+        folder: the store in the making; parts go to ``staged/`` in it.
+        validation_fraction: share of documents to hold out.
+    """
+
+    folder: Path
+    validation_fraction: float
+
+    def __post_init__(self) -> None:
+        self._staged = self.folder / "staged"
+        self._staged.mkdir(parents=True, exist_ok=True)
+        self._seen = SeenDocuments(self._staged / "seen.sqlite")
+
+    def close(self) -> None:
+        """Close the set of documents."""
+        self._seen.close()
+
+    def domain(
+        self,
+        name: str,
+        documents: Callable[[], Iterator[str]],
+        cap: int | None,
+        where: str,
+        advance: Advance,
+    ) -> StagedDomain:
+        """Stage one domain, or recall it if an earlier run did.
+
+        ``documents`` is called once, and once more if chance left a split empty, which happens to
+        domains of a few documents: then the document with the extreme hash goes to that split.
+
+        Raises:
+            UserError: if the domain has no document, or a single one that would have to be in
+                both splits.
+        """
+        marker = self._staged / f"{name}.json"
+        staged = _recalled(marker, name)
+        if staged is not None:
+            advance(staged.train.bytes + staged.validation.bytes)
+            return staged
+        staged, extremes = self._write(name, documents(), cap, self._by_hash, advance)
+        total = staged.train.documents + staged.validation.documents
+        if total == 0:
+            raise UserError(f"domain '{name}' holds no new text: {where}; add text or remove it.")
+        if self.validation_fraction > 0 and 0 in (
+            staged.train.documents,
+            staged.validation.documents,
+        ):
+            if total == 1:
+                raise UserError(
+                    f"domain '{name}' holds a single document: {where}; add a second, or set "
+                    "validation_fraction to 0."
+                )
+            chosen = _one_exception(staged, *extremes)
+            staged, _ = self._write(name, documents(), cap, chosen, lambda _: None)
+        self._seen.commit()
+        write_sealed(marker, asdict(staged))
+        return staged
+
+    def _by_hash(self, digest: bytes) -> bool:
+        return is_validation(digest, self.validation_fraction)
+
+    def _write(
+        self,
+        name: str,
+        documents: Iterator[str],
+        cap: int | None,
+        held_out: Callable[[bytes], bool],
+        advance: Advance,
+    ) -> tuple[StagedDomain, tuple[bytes, bytes]]:
+        folder = self._staged / name
+        shutil.rmtree(folder, ignore_errors=True)
+        self._seen.begin(name)
+        lowest, highest = b"\xff" * 17, b""
+        taken = 0
+        with PartWriter(folder / "train") as train, PartWriter(folder / "validation") as held:
+            for text in documents:
+                if not text.strip():
+                    continue
+                # JSON can spell half a surrogate pair, which is no text and has no tokens.
+                data = text.encode("utf-8", "replace")
+                digest, size = document_hash(data), len(data)
+                if cap is not None and taken and taken + size > cap:
+                    break
+                if not self._seen.add(digest, name):
+                    continue
+                (held if held_out(digest) else train).add(data.decode(), digest, size)
+                lowest, highest = min(lowest, digest), max(highest, digest)
+                taken += size
+                advance(size)
+        return StagedDomain(name, train.counts(), held.counts()), (lowest, highest)
+
+
+def _one_exception(staged: StagedDomain, lowest: bytes, highest: bytes) -> Callable[[bytes], bool]:
+    """The split by hash when all documents fell on one side: one moves to the other."""
+    if staged.validation.documents == 0:
+        return lambda digest: digest == lowest
+    return lambda digest: digest != highest
+
+
+def _recalled(marker: Path, name: str) -> StagedDomain | None:
+    """What an earlier run staged, or None if it did not, or its marker is damaged."""
+    facts = read_marker(marker)
+    if facts is None or facts.get("name") != name:
+        return None
+    try:
+        with_keys(facts, set(StagedDomain.__dataclass_fields__), "a domain")
+        return StagedDomain(name, _split(facts["train"]), _split(facts["validation"]))
+    except ValueError:
+        return None
+
+
+def _split(value: Any) -> StagedSplit:
+    facts = with_keys(value, set(StagedSplit.__dataclass_fields__), "a split")
+    counts = {key: whole_number(facts[key], key) for key in ("documents", "bytes", "parts")}
+    return StagedSplit(**counts, hashes=str(facts["hashes"]))

@@ -1,0 +1,137 @@
+"""The tokenizer: trained on the staged text, or loaded; its hash and its end of text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from dograph.data.corpus.settings import GPT2_TOKENIZER, TRAIN_TOKENIZER
+from dograph.data.corpus.staging import StagedDomain, part_path, read_part
+from dograph.errors import UserError
+from dograph.files.checksums import facts_digest
+
+END_OF_TEXT = "<|endoftext|>"
+KNOWN_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
+SAMPLE_BYTES = 8_000_000
+"""Text a vocabulary is learnt from, the same amount of each domain."""
+SAMPLE_PARTS = 32
+"""Parts per domain that the sample is spread over."""
+WIDEST_UINT16 = 2**16
+
+
+def make_tokenizer(
+    choice: str, vocab_size: int, folder: Path, domains: list[StagedDomain]
+) -> Tokenizer:
+    """Train, load or fetch the tokenizer that the settings' ``tokenizer`` names.
+
+    Raises:
+        UserError: if the file is missing or no tokenizer, or the hub cannot be reached.
+    """
+    if choice == TRAIN_TOKENIZER:
+        return train(vocab_size, sample(folder, domains))
+    if choice == GPT2_TOKENIZER:
+        return _from_hub(choice)
+    return load(Path(choice).expanduser())
+
+
+def load(path: Path) -> Tokenizer:
+    """Read a ``tokenizer.json``.
+
+    Raises:
+        UserError: if the file is missing or holds no tokenizer.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"tokenizer {path} is not a file; give 'train', 'gpt2' or the path of a tokenizer.json."
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise UserError(
+            f"tokenizer {path} cannot be read ({error}); it must be a tokenizer.json written by "
+            "the tokenizers library."
+        ) from error
+
+
+def _from_hub(name: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_pretrained(name)
+    except Exception as error:  # whatever the hub's client raises, the remedy is the same
+        raise UserError(
+            f"tokenizer '{name}' cannot be fetched from the hub ({type(error).__name__}); connect, "
+            "or give the path of its tokenizer.json, or 'train'."
+        ) from error
+
+
+def train(vocab_size: int, texts: Iterator[str]) -> Tokenizer:
+    """Learn a byte-level BPE of at most ``vocab_size`` tokens; id 0 is the end of text.
+
+    The same texts give the same vocabulary, whatever the number of cores.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def sample(
+    folder: Path, domains: list[StagedDomain], total_bytes: int = SAMPLE_BYTES
+) -> Iterator[str]:
+    """Training documents for the vocabulary, evenly from domains and from all along each."""
+    share = total_bytes // len(domains)
+    for domain in domains:
+        count = min(domain.train.parts, SAMPLE_PARTS)
+        for index in range(count):
+            number = index * domain.train.parts // count
+            path = part_path(folder / "staged" / domain.name / "train", number)
+            taken = 0
+            for text in read_part(path):
+                yield text[:share]
+                taken += len(text)
+                if taken >= share // count:
+                    break
+
+
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
+    """Hexadecimal hash of what decides the tokens; truncation and padding do not."""
+    parts = json.loads(tokenizer.to_str())
+    for runtime_setting in ("truncation", "padding"):
+        parts.pop(runtime_setting, None)
+    return facts_digest(parts)
+
+
+def end_of_text(tokenizer: Tokenizer) -> int:
+    """The id of the token put after each document.
+
+    Raises:
+        UserError: if the vocabulary has no token known for that purpose.
+    """
+    for token in KNOWN_ENDS:
+        number = tokenizer.token_to_id(token)
+        if number is not None:
+            return int(number)
+    raise UserError(
+        f"the tokenizer has no end-of-text token; add one of {list(KNOWN_ENDS)} to its "
+        "added_tokens."
+    )
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest id, so that an embedding of that size has a row for each."""
+    return int(max(itertools.chain(tokenizer.get_vocab(with_added_tokens=True).values(), (0,)))) + 1
+
+
+def token_type(vocab_size: int) -> str:
+    """NumPy's name of the stored integers: two bytes where the vocabulary fits."""
+    return "uint16" if vocab_size <= WIDEST_UINT16 else "int32"

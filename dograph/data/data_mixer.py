@@ -1,0 +1,272 @@
+"""The DataMixer: prepared domains, one sampler, one mixer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from dograph.data.batch import Batch
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.corpus.store import Store
+from dograph.data.domains import DomainSequences, MixtureDataset, as_read
+from dograph.data.loaders import PatientLoader
+from dograph.data.sampler import Draw, MixtureSampler
+from dograph.errors import UserError
+from dograph.mixers.base import BaseMixer, on_simplex
+from dograph.mixers.fixed import Stratified
+from dograph.signals.batch_signals import Signal
+
+
+class EvenlySpaced(Sampler[list[tuple[int, int]]]):
+    """Fixed validation batches of one domain: evenly spaced sequences, in order.
+
+    Args:
+        domain: its index.
+        length: sequences the domain has.
+        count: sequences to take, at most ``length``.
+        batch_size: sequences a batch.
+        rank: of this process; sequences go to ranks in turn.
+        world_size: number of processes.
+
+    Raises:
+        UserError: if there are fewer sequences than ranks.
+    """
+
+    def __init__(
+        self, domain: int, length: int, count: int, batch_size: int, rank: int, world_size: int
+    ) -> None:
+        indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
+        each = len(indices) // world_size  # the same for every rank, so that all stay in step
+        if each == 0:
+            raise UserError(
+                f"domain {domain} has {len(indices)} validation sequences for {world_size} ranks: "
+                "raise data.validation_sequences, lower data.context or use fewer devices"
+            )
+        picks = [(domain, int(index)) for index in indices[rank : each * world_size : world_size]]
+        self.batches = [picks[i : i + batch_size] for i in range(0, len(picks), batch_size)]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class DataMixer(LightningDataModule):
+    """Serves a prepared corpus by live domain weights; one validation loader per domain.
+
+    Use it with ``dograph.MixingCallback`` and ``use_distributed_sampler=False`` in any Lightning
+    script. Its checkpoint state holds sampler and mixer.
+
+    Args:
+        mixer: decides the weights. None: Stratified.
+        corpus: where the text is and how it becomes tokens.
+        context: tokens a sequence, T ≥ 1.
+        batch_size: sequences a batch on each process, ≥ 1.
+        draw: "stratified" or "multinomial".
+        workers: loader processes a rank; 0 reads in the main process. The batches are the same.
+        lookahead: batches between new weights and the first batch drawn by them; at least
+            ``workers`` so that prefetching cannot overtake them.
+        validation_sequences: sequences of each domain's validation set that are used, evenly
+            spaced over it.
+        seed: of the draws. None: the recipe's seed.
+    """
+
+    def __init__(
+        self,
+        mixer: BaseMixer | None = None,
+        corpus: CorpusSettings | None = None,
+        context: int = 128,
+        batch_size: int = 32,
+        draw: Draw = "stratified",
+        workers: int = 0,
+        lookahead: int = 4,
+        validation_sequences: int = 96,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        for key, value in (
+            ("context", context),
+            ("batch_size", batch_size),
+            ("validation_sequences", validation_sequences),
+        ):
+            if value < 1:
+                raise UserError(f"data.{key} is {value}: it must be ≥ 1")
+        if workers < 0 or lookahead < 0:
+            raise UserError(f"data.workers is {workers}, data.lookahead {lookahead}: both are ≥ 0")
+        if workers > lookahead:
+            raise UserError(
+                f"data.workers is {workers} but data.lookahead is {lookahead}: set lookahead to at "
+                "least the number of workers, else prefetched batches would miss new weights"
+            )
+        if workers > max(64, 8 * (os.cpu_count() or 1)):
+            raise UserError(f"data.workers is {workers}, for {os.cpu_count()} cores: lower it")
+        self.mixer = mixer if mixer is not None else Stratified()
+        self.corpus = corpus if corpus is not None else CorpusSettings()
+        self.context, self.batch_size, self.draw = context, batch_size, draw
+        self.workers, self.lookahead = workers, lookahead
+        self.validation_sequences = validation_sequences
+        self.seed = 0 if seed is None else seed
+        self.store: Store | None = None  # whoever has opened it may set it
+        self.train_domains: list[DomainSequences] = []
+        self.validation_domains: list[DomainSequences] = []
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains, in the order of the weights."""
+        return tuple(domain.domain for domain in self.train_domains)
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        """(rank, world size) of the attached trainer, (0, 1) without one."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def prepare_data(self) -> None:
+        """Prepares the corpus where it is not prepared yet; on one process."""
+        self.store = self.store or prepare(self.corpus)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the domains and gives the mixer its start.
+
+        Raises:
+            UserError: for a domain shorter than a sequence, or settings that do not fit.
+        """
+        if self.train_domains:
+            return
+        self.store = self.store or prepare(self.corpus, progress=False)
+        names = [entry.name for entry in self.store.domains]
+        rank, world_size = self._ranks
+        train = [DomainSequences(self.store, name, "train", self.context) for name in names]
+        self.validation_domains = [
+            DomainSequences(self.store, name, "validation", self.context) for name in names
+        ]
+        tokens = [entry.train_tokens for entry in self.store.domains]
+        self.mixer.setup(names, tokens, self.batch_size * world_size, self.store.vocab_size)
+        self.train_domains = train
+        self._reserved = [self._held_out(index, domain) for index, domain in enumerate(train)]
+        self.sampler = MixtureSampler(
+            [domain.chunk_lengths.tolist() for domain in train],
+            self.mixer.sampling_weights.numpy(),
+            self.batch_size * world_size,
+            self.seed,
+            self.draw,
+            self.lookahead,
+            rank,
+            world_size,
+            self._reserved,
+        )
+
+    def _held_out(self, index: int, domain: DomainSequences) -> list[int]:
+        """Sequences, evenly spaced over a domain, that are kept from training for probes.
+
+        Raises:
+            UserError: if the mixer's probes make no sense, or the domain is too small for them.
+        """
+        mixer = self.mixer
+        if Signal.PROBE not in mixer.needs or not mixer.probes(index):
+            return []
+        if not 1 <= mixer.probe <= mixer.held_out:
+            raise UserError(
+                f"{type(mixer).__name__} probes {mixer.probe} of {mixer.held_out} held-out "
+                "sequences: set probe ≥ 1 and held_out ≥ probe"
+            )
+        if len(domain) < 2 * mixer.held_out:
+            raise UserError(
+                f"domain {domain.domain!r} has {len(domain)} sequences, too few to hold out "
+                f"{mixer.held_out} of them: lower mixer.init_args.held_out or data.context"
+            )
+        places = np.linspace(0, len(domain) - 1, mixer.held_out)
+        return [int(place) for place in places.round()]
+
+    def probe_batch(self, step: int) -> Batch:
+        """Held-out sequences, ``mixer.probe`` of each probed domain, by seed and step alone."""
+        picks = []
+        for index, reserved in enumerate(self._reserved):
+            if reserved:
+                draw = np.random.default_rng([self.seed, step, index])
+                chosen = draw.choice(reserved, self.mixer.probe, replace=False)
+                picks += [(index, int(place)) for place in chosen]
+        return MixtureDataset(self.train_domains).__getitems__(picks)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches without end, drawn by the live weights."""
+        return PatientLoader(
+            MixtureDataset(self.train_domains),
+            batch_sampler=self.sampler,
+            collate_fn=as_read,
+            num_workers=self.workers,
+            prefetch_factor=self.lookahead // self.workers if self.workers else None,
+            persistent_workers=self.workers > 0,
+            pin_memory=self._on_gpu,
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """One deterministic loader per domain, in the domains' order."""
+        dataset = MixtureDataset(self.validation_domains)
+        rank, world_size = self._ranks
+        return [
+            DataLoader(
+                dataset,
+                batch_sampler=EvenlySpaced(
+                    index,
+                    len(domain),
+                    self.validation_sequences,
+                    self.batch_size,
+                    rank,
+                    world_size,
+                ),
+                collate_fn=as_read,
+                pin_memory=self._on_gpu,
+            )
+            for index, domain in enumerate(self.validation_domains)
+        ]
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that goes on from it."""
+        assert self.store is not None
+        return {
+            "corpus fingerprint": self.store.fingerprint,
+            "context": self.context,
+            "global batch size": self.sampler.batch_size,
+            "draw": self.draw,
+            "lookahead": self.lookahead,
+            "seed": self.seed,
+            "held out": self.mixer.held_out,
+            "mixer": type(self.mixer).__name__,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sampler, mixer, and what they belong to."""
+        return {
+            "belongs_to": self._identity(),
+            "sampler": self.sampler.state_dict(),
+            "mixer": self.mixer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores sampler and mixer.
+
+        Raises:
+            UserError: if the checkpoint was trained on other data or by another mixer.
+        """
+        for key, value in self._identity().items():
+            was = state["belongs_to"].get(key)
+            if was != value:
+                raise UserError(
+                    f"the checkpoint's {key} is {was}, but this run's is {value}: go on with the "
+                    "same recipe, or start a new run"
+                )
+        self.mixer.load_state_dict(state["mixer"])
+        for name in ("weights", "sampling_weights"):
+            on_simplex(getattr(self.mixer, name), f"{type(self.mixer).__name__}.{name}")
+        self.sampler.load_state_dict(state["sampler"])

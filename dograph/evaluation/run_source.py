@@ -1,0 +1,116 @@
+"""Where a checkpoint came from: its run's folder, corpus and settings of the data."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf.errors import OmegaConfBaseException
+
+from dograph.data.data_mixer import DataMixer
+from dograph.errors import UserError
+from dograph.files.atomic import read_json
+from dograph.files.bounded_yaml import load_bounded
+from dograph.files.run_dir import FINAL_CHECKPOINT, PROVENANCE, RECIPE, SUMMARY
+
+DATA_KEYS = ("context", "validation_sequences", "batch_size")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run behind a checkpoint.
+
+    Attributes:
+        folder: of the run.
+        corpus: its store.
+        fingerprint: of that store as the run saw it.
+        tokenizer: hash of its tokenizer.
+        data: context, validation_sequences and batch_size of its recipe.
+    """
+
+    folder: Path
+    corpus: Path
+    fingerprint: str
+    tokenizer: str
+    data: dict[str, int]
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a path names: the file itself, or the final one of a run's folder.
+
+    For the folder of an experiment with stages it is that of the last stage, where the
+    experiment's ``summary.json`` names its folder.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder; name a run's folder or a .ckpt file")
+    if (path / FINAL_CHECKPOINT).is_file():
+        return path / FINAL_CHECKPOINT
+    try:
+        last = (read_json(path / SUMMARY) or {}).get("folder")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path / SUMMARY} is damaged: name a stage's folder") from error
+    if last and (path / str(last) / FINAL_CHECKPOINT).is_file():
+        return path / str(last) / FINAL_CHECKPOINT
+    stages = sorted(inner.parent.parent for inner in path.glob(f"*/{FINAL_CHECKPOINT}"))
+    if stages:
+        names = ", ".join(map(str, stages))
+        raise UserError(f"{path} holds several runs; name the folder of one of them: {names}")
+    others = sorted(map(str, (path / "checkpoints").glob("*.ckpt")))
+    there = f"; or name one of {', '.join(others)}" if others else ""
+    raise UserError(f"{path} has no {FINAL_CHECKPOINT}: name the folder of a finished run{there}")
+
+
+def find_origin(checkpoint: Path) -> Origin | None:
+    """What the files beside a checkpoint, or one folder up, say of its run; None without them.
+
+    Raises:
+        UserError: if they are damaged.
+    """
+    for folder in (checkpoint.parent, checkpoint.resolve().parent.parent):
+        if (folder / PROVENANCE).is_file():
+            return _read(folder)
+    return None
+
+
+def _read(folder: Path) -> Origin:
+    try:
+        facts = read_json(folder / PROVENANCE)
+        return Origin(
+            folder=folder,
+            corpus=Path(facts["corpus"]),
+            fingerprint=str(facts["fingerprint"]),
+            tokenizer=str(facts["tokenizer"]),
+            data=_data_settings(folder / RECIPE),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / PROVENANCE} is damaged or of an earlier version ({error!r}): move the "
+            "checkpoint elsewhere and name its corpus with --corpus STORE"
+        ) from error
+
+
+def _data_settings(recipe: Path) -> dict[str, int]:
+    """The recipe's section ``data``, with DataMixer's defaults for what it leaves out."""
+    parameters = inspect.signature(DataMixer).parameters
+    settings: dict[str, Any] = {key: parameters[key].default for key in DATA_KEYS}
+    try:
+        given = load_bounded(recipe).get("data") or {}
+        settings.update({key: given[key] for key in DATA_KEYS if key in given})
+        numbers = {key: int(value) for key, value in settings.items()}
+        if min(numbers.values()) < 1:
+            raise ValueError(f"data has numbers below 1: {numbers}")
+        return numbers
+    except FileNotFoundError:
+        raise UserError(
+            f"{recipe} is missing: it says how the run read its corpus; copy it beside {PROVENANCE}"
+        ) from None
+    except (yaml.YAMLError, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{recipe} is damaged: {error}") from error

@@ -1,0 +1,1 @@
+"""Recipes → runs → comparisons: what the command line starts."""

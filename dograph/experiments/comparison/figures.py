@@ -1,0 +1,220 @@
+"""A comparison's figures: losses over tokens, domains, cost against quality, mixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dograph.experiments.comparison.comparison import Comparison
+from dograph.experiments.comparison.curves import Curve, difference_curve, loss_curve, trajectory
+from dograph.experiments.comparison.domain_differences import domains_figure
+from dograph.experiments.comparison.legends import entry, legend_below, legend_beside
+from dograph.experiments.comparison.styles import method_styles
+from dograph.reports.figures.appearance import (
+    QUIET_COLOUR,
+    TEXT_COLOUR,
+    Style,
+    plain,
+    quiet_axes,
+    style,
+)
+from dograph.reports.figures.trajectories import smoothed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDE = 12.8
+"""Inches, of every figure."""
+PANELS_A_ROW = 3
+TITLE_SIZE, TEXT_SIZE = 10, 8
+
+
+def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
+    """All figures by name, in the order in which they are read."""
+    return {
+        "loss": loss_figure(comparison),
+        "domains": domains_figure(comparison),
+        "cost": cost_figure(comparison),
+        "mixtures": mixtures_figure(comparison),
+    }
+
+
+def loss_figure(comparison: Comparison) -> Figure:
+    """Mean loss over tokens, then mean and worst less the baseline's, each with its end beside it.
+
+    Intervals are drawn for the end only, next to each other; bands over the whole length would
+    lie upon each other.
+    """
+    from matplotlib.figure import Figure
+
+    base, methods = comparison.baseline, comparison.methods
+    looks = method_styles(method.name for method in methods)
+    own = [looks[method.name] for method in methods]
+    figure = Figure(figsize=(WIDE, 4), dpi=110, facecolor="white")
+    entries = [entry(looks[method.name], method.label) for method in methods]
+    legend = legend_below(figure, entries)
+    tall = 4.1 + legend
+    figure.set_size_inches(WIDE, tall)
+    panels = figure.subplots(1, 3)
+    strip = min(max(0.24, 0.14 + 0.018 * len(methods)), 0.45)
+    figure.subplots_adjust(
+        left=0.045,
+        right=0.99 - 0.28 * strip / (1 + strip),
+        top=1 - 0.6 / tall,
+        bottom=(legend + 0.6) / tall,
+        wspace=strip + 0.2,
+    )
+    less = f"less {plain(base.label)}'s with the same seed"
+    ends = [loss_curve(method) for method in methods]
+    means = [difference_curve(method, base) for method in methods]
+    worst = [difference_curve(method, base, "worst") for method in methods]
+    for axes, title, meaning, curves in (
+        (panels[0], "Mean loss", "over the domains, nats a token", ends),
+        (panels[1], "Mean loss, difference", less, means),
+        (panels[2], "Worst loss, difference", less, worst),
+    ):
+        _dress(axes, title, meaning, "tokens")
+        _draw_lines(axes, curves, own)
+        _in_thousands(axes)
+        _draw_ends(axes.inset_axes((1.02, 0, strip, 1), sharey=axes), curves, own)
+    return figure
+
+
+def _draw_lines(axes: Axes, curves: Sequence[Curve], looks: Sequence[Style]) -> None:
+    """Draws the first, the baseline's, last and strongest."""
+    for index in reversed(range(len(curves))):
+        axes.plot(
+            curves[index].tokens,
+            curves[index].mean,
+            color=looks[index].colour,
+            linestyle=looks[index].line,
+            marker=looks[index].marker,
+            markersize=4.5,
+            linewidth=1.6 if index else 2.4,
+        )
+
+
+def _draw_ends(axes: Axes, curves: Sequence[Curve], looks: Sequence[Style]) -> None:
+    """Draws each curve's last point with its interval, beside each other in the legend's order."""
+    quiet_axes(axes)
+    axes.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
+    axes.spines["left"].set_visible(False)
+    axes.grid(visible=False, axis="x")
+    axes.set_xlim(-0.8, len(curves) - 0.2)
+    axes.set_xlabel("end ± 95 %", fontsize=TEXT_SIZE, color=QUIET_COLOUR)
+    for place, (curve, look) in enumerate(zip(curves, looks, strict=True)):
+        if not len(curve.mean):
+            continue
+        half = 0.0 if curve.bounds is None else curve.bounds[1][-1] - curve.mean[-1]
+        axes.errorbar(
+            place,
+            curve.mean[-1],
+            yerr=half or None,
+            fmt=look.marker,
+            color=look.colour,
+            markersize=5,
+            elinewidth=1.4,
+        )
+
+
+def cost_figure(comparison: Comparison) -> Figure:
+    """Final mean loss against what all stages cost, in FLOPs and in seconds of training."""
+    from matplotlib.figure import Figure
+
+    looks = method_styles(method.name for method in comparison.methods)
+    best_first = sorted(comparison.methods, key=lambda method: method.mean.mean)
+    tall = max(4.4, 0.6 + 0.21 * len(best_first))
+    figure = Figure(figsize=(WIDE, tall), dpi=110, facecolor="white")
+    legend = legend_beside(
+        figure,
+        [
+            entry(looks[method.name], f"{method.label}  {method.mean.mean:.3f}", line=False)
+            for method in best_first
+        ],
+    )
+    panels = figure.subplots(1, 2, sharey=True)
+    figure.subplots_adjust(
+        left=0.06,
+        right=1 - (legend + 0.3) / WIDE,
+        top=1 - 0.6 / tall,
+        bottom=0.55 / tall,
+        wspace=0.08,
+    )
+    for axes, key, name in (
+        (panels[0], "flops", "FLOPs, estimated, all stages"),
+        (panels[1], "seconds", "seconds of training, all stages"),
+    ):
+        _dress(axes, "Mean loss", "nats a token; bars: 95 % intervals over seeds", name)
+        _draw_costs(axes, comparison, looks, key)
+        axes.set_xlim(left=0)
+        _in_thousands(axes)
+        axes.axhline(
+            comparison.baseline.mean.mean, color=QUIET_COLOUR, linewidth=0.8, dashes=(4, 4)
+        )
+    return figure
+
+
+def _draw_costs(axes: Axes, comparison: Comparison, looks: Mapping[str, Style], key: str) -> None:
+    for method in comparison.methods:
+        look, cost = looks[method.name], method.cost[key]
+        axes.errorbar(
+            cost.mean,
+            method.mean.mean,
+            xerr=cost.half or 0,
+            yerr=method.mean.half or 0,
+            fmt=look.marker,
+            color=look.colour,
+            ecolor=(look.colour, 0.55),
+            markersize=8,
+            elinewidth=1.2,
+        )
+
+
+def mixtures_figure(comparison: Comparison) -> Figure:
+    """How each method's mixture moved, a panel each, one colour a domain throughout."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    methods, domains = comparison.methods, comparison.domains
+    rows = -(-len(methods) // PANELS_A_ROW)
+    figure = Figure(figsize=(WIDE, 4), dpi=110, facecolor="white")
+    legend = legend_below(
+        figure, [entry(style(index), name, marker=False) for index, name in enumerate(domains)]
+    )
+    tall = 2.5 * rows + 0.4 + legend
+    figure.set_size_inches(WIDE, tall)
+    grid = figure.subplots(rows, PANELS_A_ROW, sharey=True, squeeze=False).ravel()
+    figure.subplots_adjust(
+        0.05, (legend + 0.6) / tall, 0.99, 1 - 0.6 / tall, wspace=0.06, hspace=0.6
+    )
+    for axes, method in zip(grid, methods, strict=False):
+        moved = trajectory(method, domains)
+        wide = max(1, len(moved.shares) // 12)
+        _dress(axes, plain(method.label), moved.meaning, "optimiser step")
+        for index, line in enumerate(smoothed(moved.shares, wide).T):
+            look = style(index)
+            axes.plot(moved.steps, line, color=look.colour, linestyle=look.line, linewidth=1.6)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    grid[0].set_ylim(bottom=0)  # shared, now that all lines are there
+    # Below a quarter the marks stand at 2.5 % and the like.
+    decimals = 0 if grid[0].get_ylim()[1] > 0.24 else None
+    grid[0].yaxis.set_major_formatter(PercentFormatter(1, decimals, symbol=" %"))
+    for axes in grid[len(methods) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _dress(axes: Axes, title: str, meaning: str, below: str) -> None:
+    quiet_axes(axes)
+    axes.set_title(title, fontsize=TITLE_SIZE, loc="left", color=TEXT_COLOUR, weight="bold", pad=16)
+    axes.text(0, 1.02, meaning, transform=axes.transAxes, fontsize=TEXT_SIZE, color=QUIET_COLOUR)
+    axes.set_xlabel(below, fontsize=TEXT_SIZE, color=QUIET_COLOUR)
+
+
+def _in_thousands(axes: Axes) -> None:
+    """Few ticks, as 400 k or 4.8 T."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))

@@ -1,0 +1,198 @@
+"""Finished runs on disk: what was scored, at which cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dograph.errors import UserError
+from dograph.evaluation.task_results import conditions, read_results, suite_means
+from dograph.experiments.provenance import read_facts
+from dograph.files.run_dir import HISTORY, PROVENANCE, REPRODUCED, STAGE, SUMMARY
+from dograph.reports.history import MixtureHistory
+from dograph.reports.summary import RunSummary, read_stages, read_summary
+
+DEEPEST = 3
+"""Folders below a given one in which runs are looked for: all runs, a recipe's, a seed's."""
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A finished run, or a finished experiment by its last stage.
+
+    Attributes:
+        method: the recipe's name, with the folder above it where one name stands for two.
+        folder: of the run, or of the experiment.
+        stages: (name, folder) of every stage, in order; the run itself without a name.
+    """
+
+    method: str
+    folder: Path
+    stages: tuple[tuple[str, Path], ...]
+
+    @property
+    def final(self) -> Path:
+        """Folder of the run, or of the experiment's last stage."""
+        return self.stages[-1][1]
+
+    @cached_property
+    def seed(self) -> int:
+        """Of everything random."""
+        return int(self.facts["seed"])
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Where the run came from."""
+        return read_facts(self.final)
+
+    @cached_property
+    def summary(self) -> RunSummary:
+        """The run's numbers; of an experiment, the last stage's."""
+        return read_summary(self.final)
+
+    @cached_property
+    def history(self) -> MixtureHistory:
+        """Validations and weights over the run.
+
+        Raises:
+            UserError: if it is missing, damaged, or of other domains than the summary.
+        """
+        history = MixtureHistory.read(self.final)
+        if set(history.domains) != {domain.name for domain in self.summary.domains}:
+            raise UserError(f"{self.final}: history and summary have not the same domains")
+        return history
+
+    @cached_property
+    def losses(self) -> dict[str, float]:
+        """Final validation loss in nats a token, by domain.
+
+        Raises:
+            UserError: if the run ended without a validation, or with one that is not finite.
+        """
+        domains = self.summary.domains
+        losses = {d.name: d.validation_loss for d in domains if d.validation_loss is not None}
+        if len(losses) < len(domains) or not losses:
+            raise UserError(
+                f"{self.final}: the run ended without a finite validation loss for every domain; "
+                "leave it out, or run it again with trainer.val_check_interval set"
+            )
+        return losses
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over domains of the final validation loss."""
+        return sum(self.losses.values()) / len(self.losses)
+
+    @property
+    def worst_loss(self) -> float:
+        """Highest of the domains' final validation losses."""
+        return max(self.losses.values())
+
+    @cached_property
+    def earlier_cost(self) -> dict[str, float]:
+        """Tokens, FLOPs and seconds of the stages before the last; zeros without any."""
+        costs = [read_summary(folder).cost for _, folder in self.stages[:-1]]
+        return {key: sum(cost[key] for cost in costs) for key in self.summary.cost}
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Tokens, FLOPs and seconds of all stages."""
+        return {key: self.earlier_cost[key] + value for key, value in self.summary.cost.items()}
+
+    @cached_property
+    def accuracies(self) -> dict[str, float]:
+        """Mean accuracy of each suite of downstream tasks that was evaluated whole."""
+        return suite_means(read_results(self.final))
+
+    @cached_property
+    def task_conditions(self) -> dict[str, tuple[object, ...]]:
+        """Under what each downstream task was evaluated: examples, seed, harness."""
+        return {name: tuple(found) for name, found in conditions(read_results(self.final)).items()}
+
+
+def find_runs(paths: Sequence[Path]) -> list[ComparedRun]:
+    """The finished runs in and below some folders; an experiment's stages count as one run.
+
+    Raises:
+        UserError: for a folder without any, or a method that ran twice with one seed.
+    """
+    found: dict[Path, ComparedRun] = {}
+    for path in paths:
+        runs = list(_below(path, DEEPEST))
+        if not runs:
+            raise UserError(
+                f"{path}: no finished run in it (a folder with {SUMMARY} and {HISTORY}); name "
+                "folders such as runs/uniform_gpt2 or runs/uniform_gpt2/seed_0"
+            )
+        found.update({run.folder.resolve(): run for run in runs})
+    return _apart(list(found.values()))
+
+
+def _apart(runs: list[ComparedRun]) -> list[ComparedRun]:
+    """The runs, named by the folder above, too, where one name stands for several methods."""
+    places: dict[str, set[Path]] = {}
+    for run in runs:
+        places.setdefault(run.method, set()).add(run.folder.resolve().parent)
+    named = [
+        replace(run, method=f"{run.folder.resolve().parent.parent.name}/{run.method}")
+        if len(places[run.method]) > 1
+        else run
+        for run in runs
+    ]
+    by_place: dict[tuple[str, int], ComparedRun] = {}
+    for run in named:
+        twin = by_place.setdefault((run.method, run.seed), run)
+        if twin is not run:
+            raise UserError(
+                f"{twin.folder} and {run.folder} are both {run.method} with seed {run.seed}: name "
+                "the runs to compare one by one"
+            )
+    return named
+
+
+def unfinished(paths: Sequence[Path]) -> list[Path]:
+    """Folders of runs and experiments that began and did not come to their end."""
+    begun = set()
+    for path in paths:
+        for name in (PROVENANCE, STAGE):
+            begun |= {file.parent for file in path.glob(f"**/{name}")}
+    # A stage stands for its experiment.
+    whole = {folder.parent if (folder / STAGE).exists() else folder for folder in begun}
+    return sorted(
+        folder
+        for folder in whole
+        if not any(part.startswith(REPRODUCED) for part in folder.parts)
+        and not ((folder / SUMMARY).is_file() and _run_in(folder))
+    )
+
+
+def _below(folder: Path, deepest: int) -> Iterator[ComparedRun]:
+    if (folder / SUMMARY).is_file():
+        run = _run_in(folder)
+        if run is not None:
+            yield run
+        return
+    if deepest and folder.is_dir():
+        for inner in sorted(folder.iterdir(), key=_in_numbers_order):
+            hidden = inner.name.startswith(".")
+            # A stage of an experiment that is not finished is no run of its own.
+            if inner.is_dir() and not hidden and not (inner / STAGE).exists():
+                yield from _below(inner, deepest - 1)
+
+
+def _run_in(folder: Path) -> ComparedRun | None:
+    """The run or the experiment in a folder; None for a summary of neither."""
+    name = folder.resolve().parent.name
+    if (folder / HISTORY).is_file():
+        return ComparedRun(name, folder, (("", folder),))
+    stages = read_stages(folder)
+    return ComparedRun(name, folder, tuple(stages)) if stages else None
+
+
+def _in_numbers_order(path: Path) -> list[tuple[int, str]]:
+    """So that seed_10 comes after seed_9."""
+    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.name)]

@@ -1,0 +1,81 @@
+"""One colour, marker and line for each method, in every figure of every comparison."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+
+from dograph.reports.figures.appearance import LINE_STYLES, MARKERS, LineStyle, Style
+
+# Okabe and Ito's set with two of Tol's muted one: told apart with any colour vision, and, with
+# the page's lighter shades for the two darkest, on white and on black.
+COLOURS = {
+    "uniform": "#333333",
+    "proportional": "#E69F00",
+    "temperature": "#999933",
+    "dynamic_loss": "#CC79A7",
+    "doremi": "#0072B2",
+    "doge": "#009E73",
+    "dograph": "#D55E00",
+    "dograph_anchored": "#882255",
+    "dograph_schedule": "#56B4E9",
+}
+"""By ``core`` of the recipe's name; another name takes one of these colours by a sum over it."""
+MODEL = re.compile(r"_(gpt|llama|qwen|mistral|gemma|pythia|olmo|opt|phi|bloom)(?![a-z]).*$")
+"""Where a recipe's name goes on with the model: from the first of these words to the end."""
+
+
+def core(name: str) -> str:
+    """A recipe's name without folders before it and without the model that ends it.
+
+    >>> core("uniform_gpt2"), core("mine/dograph_anchored_llama_15m"), core("doge_online")
+    ('uniform', 'dograph_anchored', 'doge_online')
+    """
+    last = name.rpartition("/")[2]
+    return MODEL.sub("", last) or last
+
+
+def method_styles(names: Iterable[str]) -> dict[str, Style]:
+    """The look of each method.
+
+    A colour depends on nothing but the ``core`` of the method's own name. So do line and marker,
+    unless a comparison has another method of that colour with the same line or marker: then the
+    later in the alphabet gives way.
+
+    Args:
+        names: of the recipes, all those of a comparison.
+    """
+    looks: dict[str, Style] = {}
+    for name in sorted(set(names), key=lambda name: (core(name) not in COLOURS, name)):
+        colour, line, marker = _own(core(name))
+        taken = [look for look in looks.values() if look.colour == colour]
+        line, marker = _free(line, marker, taken)
+        looks[name] = Style(colour, MARKERS[marker], LINE_STYLES[line], "")
+    return looks
+
+
+def _own(name: str) -> tuple[str, int, int]:
+    """Colour, line and marker that a name alone asks for; only known names have whole lines."""
+    if name in COLOURS:
+        return COLOURS[name], 0, list(COLOURS).index(name) % len(MARKERS)
+    colours, number = list(COLOURS.values()), zlib.crc32(name.encode())
+    number, colour = divmod(number, len(colours))
+    number, line = divmod(number, len(LINE_STYLES) - 1)
+    return colours[colour], 1 + line, number % len(MARKERS)
+
+
+def _free(line: int, marker: int, taken: Sequence[Style]) -> tuple[int, int]:
+    """The pair that shares least with what is taken: at best neither, then line or marker."""
+    lines: set[LineStyle] = {look.line for look in taken}
+    markers, pairs = {look.marker for look in taken}, {(look.line, look.marker) for look in taken}
+    places = [
+        ((line + turn) % len(LINE_STYLES), (marker + turn + turn // len(MARKERS)) % len(MARKERS))
+        for turn in range(len(LINE_STYLES) * len(MARKERS))
+    ]
+
+    def shared(place: tuple[int, int]) -> tuple[bool, int]:
+        found = LINE_STYLES[place[0]], MARKERS[place[1]]
+        return found in pairs, (found[0] in lines) + (found[1] in markers)
+
+    return min(places, key=shared)

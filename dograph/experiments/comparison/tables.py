@@ -1,0 +1,253 @@
+"""A comparison as text: Markdown, CSV, JSON, and a table for the screen."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dograph.experiments.comparison.comparison import Comparison, Method
+from dograph.experiments.comparison.statistics import Estimate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HEADINGS = (
+    "method",
+    "seeds",
+    "mean loss",
+    "worst loss",
+    "mean less {baseline}'s, paired",
+    "verdict",
+    "p (Holm)",
+    "worst less {baseline}'s, paired",
+    "tokens to {baseline}'s end",
+    "seconds to it",
+    "tokens, all stages",
+    "FLOPs",
+    "seconds",
+)
+LEGEND = (
+    "Losses in nats a token on the validation set; mean ± half of the 95 % interval over seeds "
+    "(Student's t), each by itself. Differences are paired by seed, below zero is better. p: "
+    "paired t-test of the mean's difference, adjusted for all methods together (Holm); win, loss: "
+    "p < 0.05; else tie. Tokens and seconds to the baseline's end: what it took, with all earlier "
+    "stages, to come down to the baseline's final mean loss of the same seed, over the seeds that "
+    "did."
+)
+
+NARROW = 5
+"""Domains beside each other where there is little room."""
+
+
+def summary_rows(comparison: Comparison) -> list[list[str]]:
+    """One row a method, under ``headings``."""
+    return [[*_row(m), *_accuracies(m, comparison.suites)] for m in comparison.methods]
+
+
+def _accuracies(method: Method, suites: Sequence[str]) -> list[str]:
+    known = [method.accuracies.get(suite) for suite in suites]
+    return ["" if found is None else plus_minus(found) for found in known]
+
+
+def domain_rows(comparison: Comparison) -> list[list[str]]:
+    """One row a method: final loss of each domain."""
+    return [
+        [method.label, *(plus_minus(method.domains[domain]) for domain in comparison.domains)]
+        for method in comparison.methods
+    ]
+
+
+def headings(comparison: Comparison) -> list[str]:
+    """``HEADINGS`` with the baseline's name, then a column for each suite of tasks."""
+    fixed = [heading.format(baseline=comparison.baseline.label) for heading in HEADINGS]
+    return [*fixed, *(f"accuracy, {suite.replace('_', ' ')}" for suite in comparison.suites)]
+
+
+def _row(method: Method) -> list[str]:
+    paired = method.paired
+    return [
+        method.label,
+        str(len(method.runs)),
+        plus_minus(method.mean),
+        plus_minus(method.worst),
+        *(
+            ["", "", "", ""]
+            if paired is None
+            else [
+                plus_minus(paired.mean, signed=True),
+                paired.verdict,
+                f"{paired.p:.2g}",
+                plus_minus(paired.worst, signed=True),
+            ]
+        ),
+        *_reached(method),
+        _short(method.cost["tokens"].mean),
+        f"{method.cost['flops'].mean:.2e}",
+        f"{method.cost['seconds'].mean:,.0f}",
+    ]
+
+
+def _reached(method: Method) -> tuple[str, str]:
+    reach = method.reach
+    if reach is None:
+        return "", ""
+    if reach.tokens is None or reach.seconds is None:
+        return f"never (0 of {reach.seeds})", "never"
+    seeds = "" if reach.reached == reach.seeds else f" ({reach.reached} of {reach.seeds})"
+    return f"{_short(reach.tokens.mean)}{seeds}", f"{reach.seconds.mean:,.0f}"
+
+
+def plus_minus(value: Estimate, signed: bool = False, places: int = 3) -> str:
+    """Mean ± half of the interval, e.g. "4.630 ± 0.046", "−0.007 ± 0.046"."""
+    mean = f"{value.mean:{'+' if signed else ''}.{places}f}".replace("-", "−")
+    return mean if value.half is None else f"{mean} ± {value.half:.{places}f}"
+
+
+def _short(count: float) -> str:
+    """Tokens with three digits: 820 k, 1.64 M."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            shown = count / size
+            digits = max(0, 2 - int(math.log10(shown)))
+            return f"{shown:.{digits}f} {unit}"
+    return f"{count:.0f}"
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """Both tables, the legend and the notes."""
+    parts = [
+        _markdown_table(headings(comparison), summary_rows(comparison)),
+        LEGEND,
+        "Final loss by domain:",
+        _markdown_table(["method", *comparison.domains], domain_rows(comparison)),
+        *map(_cell, comparison.notes),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_narrow_markdown(comparison: Comparison) -> dict[str, str]:
+    """The tables cut into pieces that a narrow place can show without breaking words.
+
+    Returns:
+        Markdown by the pieces' names, in the order of the alphabet too. The first has the legend
+        and the notes.
+    """
+    table = [headings(comparison), *summary_rows(comparison)]
+    by_domain = [["method", *comparison.domains], *domain_rows(comparison)]
+    columns = len(by_domain[0])
+    some = [_columns(by_domain, at, at + NARROW) for at in range(1, columns, NARROW)]
+    final = [_columns(table, 1, 4), LEGEND, *map(_cell, comparison.notes)]
+    return {
+        "final_loss": "\n\n".join(final),
+        "less_the_baseline": _columns(table, 4, 8),
+        "loss_of_each_domain": "\n\n".join(some),
+        "tokens_and_time": _columns(table, 8, len(table[0])),
+    }
+
+
+def _columns(table: Sequence[Sequence[str]], first: int, end: int) -> str:
+    """Columns ``first`` to ``end`` of a table with its headings, after the methods' names."""
+    rows = [[row[0], *row[first:end]] for row in table]
+    return _markdown_table(rows[0], rows[1:])
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Text that reads as it is: no HTML, no Markdown, and not the end of the cell.
+
+    An underscore within a word is left alone, as Markdown does.
+    """
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"[\\`*{}\[\]|#~!]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)
+
+
+def as_csv(comparison: Comparison) -> str:
+    """One line a run: method, seed, losses, costs; for programs, in full digits."""
+    file = io.StringIO()
+    costs = ("tokens", "flops", "seconds")
+    writer = csv.writer(file, lineterminator="\n")
+    domains = [f"loss/{domain}" for domain in comparison.domains]
+    tasks = [f"accuracy/{suite}" for suite in comparison.suites]
+    start = ["method", "seed", "mean_loss", "worst_loss"]
+    writer.writerow([*start, *domains, *costs, *tasks, "folder"])
+    for method in comparison.methods:
+        for run in method.runs:
+            losses = [run.losses[domain] for domain in comparison.domains]
+            spent = [run.cost[key] for key in costs]
+            right = [run.accuracies.get(suite, "") for suite in comparison.suites]
+            ends = [method.name, run.seed, run.mean_loss, run.worst_loss]
+            writer.writerow([*ends, *losses, *spent, *right, run.folder])
+    return file.getvalue()
+
+
+def as_json(comparison: Comparison) -> str:
+    """Everything that the tables show, in full digits."""
+    content = {
+        "baseline": comparison.baseline.name,
+        "domains": list(comparison.domains),
+        "notes": list(comparison.notes),
+        "methods": {method.name: _method_as_json(method) for method in comparison.methods},
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _method_as_json(method: Method) -> dict[str, Any]:
+    paired, reach = method.paired, method.reach
+    return {
+        "label": method.label,
+        "seeds": list(method.seeds),
+        "folders": [str(run.folder) for run in method.runs],
+        "mean_loss": _estimate(method.mean),
+        "worst_loss": _estimate(method.worst),
+        "losses": {name: _estimate(value) for name, value in method.domains.items()},
+        "cost": {name: _estimate(value) for name, value in method.cost.items()},
+        "accuracy": {suite: _estimate(value) for suite, value in method.accuracies.items()},
+        "paired": paired
+        and {
+            "mean_loss": _estimate(paired.mean),
+            "worst_loss": _estimate(paired.worst),
+            "losses": {name: _estimate(value) for name, value in paired.domains.items()},
+            "verdict": paired.verdict,
+            "p_holm": paired.p,
+        },
+        "to_baselines_end": reach
+        and {
+            "tokens": _estimate(reach.tokens),
+            "seconds": _estimate(reach.seconds),
+            "reached": reach.reached,
+            "seeds": reach.seeds,
+        },
+    }
+
+
+def _estimate(value: Estimate | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {"mean": value.mean, "half_width": value.half, "values": list(value.values)}
+
+
+def as_table(comparison: Comparison) -> Table:
+    """The first table, for the screen: what is most asked."""
+    from rich.box import HORIZONTALS
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = (0, 2, 3, 4, 5, 10)
+    names = headings(comparison)
+    table = Table(title="Comparison", title_justify="left", box=HORIZONTALS, pad_edge=False)
+    table.collapse_padding = True  # so that it fits a narrow screen
+    for column in shown:
+        first = column == 0
+        table.add_column(Text(names[column]), justify="left" if first else "right", no_wrap=first)
+    for row in summary_rows(comparison):
+        table.add_row(*(Text(row[column]) for column in shown))
+    return table

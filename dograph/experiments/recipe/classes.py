@@ -1,0 +1,112 @@
+"""Classes that a recipe names: importable ones of the expected base type, and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.pytorch.plugins import LayerSync, Precision
+from lightning.pytorch.strategies import Strategy
+
+from dograph.errors import UserError
+from dograph.experiments.recipe.compose import nearest
+from dograph.mixers.base import BaseMixer
+
+PARTS = (Strategy, Precision, ClusterEnvironment, LayerSync, CheckpointIO)
+"""What a trainer may be given as a class."""
+RUN_CODE = (
+    *("ddp_comm_state", "ddp_comm_hook", "ddp_comm_wrapper"),
+    *("auto_wrap_policy", "activation_checkpointing_policy", "dict_kwargs"),
+)
+"""Arguments of strategies that take any object or function."""
+_CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+def allow_code(path: Path) -> None:
+    """Lets recipes name classes of a file, or of the modules in a folder.
+
+    Without it they are found among installed packages and on ``PYTHONPATH`` only.
+
+    Raises:
+        UserError: if there is no such Python file or folder.
+    """
+    if not path.is_dir() and not (path.is_file() and path.suffix == ".py"):
+        raise UserError(f"--mixers {path}: name a Python file, or a folder of them")
+    sys.path.append(str((path if path.is_dir() else path.parent).resolve()))
+
+
+def check_classes(given: Any, where: str) -> None:
+    """Checks every class that the section ``trainer`` names before anything builds it.
+
+    jsonargparse would build any class, and look up any function, where an argument's type is as
+    wide as ``object`` or a callable, and follow a path through the modules that a module imports.
+
+    Args:
+        given: values of the section, at any depth.
+        where: they stand.
+
+    Raises:
+        UserError: for a class that is no part of a trainer, and for functions.
+    """
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            if key in RUN_CODE:
+                raise UserError(f"{where}.{key} is not for recipes: it would run any code")
+            if key == "class_path":
+                _check_part(str(value), f"{where}.{key}")
+            else:
+                check_classes(value, f"{where}.{key}")
+    elif isinstance(given, list):
+        for index, value in enumerate(given):
+            check_classes(value, f"{where}[{index}]")
+    elif isinstance(given, str) and _CLASS_PATH.fullmatch(given):
+        raise UserError(f"{where}: {given!r}: name a class as {{class_path: {given}}}")
+
+
+def _check_part(class_path: str, where: str) -> None:
+    found = _imported(class_path, where)
+    if not (isinstance(found, type) and issubclass(found, PARTS)):
+        raise UserError(f"{where}: {class_path!r} is no part of a trainer")
+
+
+def _imported(class_path: str, where: str) -> Any:
+    """What a module itself has by a name.
+
+    Raises:
+        UserError: if there is no such module or name, or it is of the standard library, whose
+            modules no run builds anything from, and some of which act as they are imported.
+    """
+    module_name, _, name = class_path.rpartition(".")
+    if not _CLASS_PATH.fullmatch(class_path):
+        raise UserError(f"{where} {class_path!r} is no path of a class, such as torch.nn.Linear")
+    if module_name.split(".")[0] in sys.stdlib_module_names:
+        raise UserError(f"{where} {class_path!r} is of Python's standard library: no part of a run")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(
+            f"{where} {class_path!r} cannot be imported ({error}); name its file with --mixers, or "
+            "put its folder on PYTHONPATH"
+        ) from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise UserError(f"{where} {class_path!r} names nothing{nearest(name, dir(module))}")
+    return found
+
+
+def import_mixer(class_path: str, origin: str) -> type[BaseMixer]:
+    """The mixer class at an import path.
+
+    Raises:
+        UserError: if there is none, or it is no subclass of BaseMixer.
+    """
+    where = f"{origin}: mixer.class_path"
+    found = _imported(class_path, where)
+    if not (isinstance(found, type) and issubclass(found, BaseMixer)):
+        raise UserError(f"{where} {class_path!r} is no subclass of dograph.mixers.BaseMixer")
+    return found

@@ -1,0 +1,223 @@
+"""A recipe's values, merged from files and the command line, each with its origin."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from dograph.errors import UserError
+from dograph.experiments.recipe.limits import check_interpolations
+from dograph.files.bounded_yaml import load_bounded
+
+COMMAND_LINE = "command line"
+
+
+@dataclass
+class Composition:
+    """A recipe's values and which file each came from.
+
+    Attributes:
+        values: everything merged and resolved, without ``compose``.
+        parts: (file or "command line", its own values), weakest first.
+    """
+
+    values: dict[str, Any]
+    parts: list[tuple[str, DictConfig]]
+
+    def origin(self, key: str) -> str:
+        """The file, or the command line, that had the last word on a dotted key."""
+        for label, part in reversed(self.parts):
+            if contains(part, key):
+                return label
+        # Else the recipe itself: it could have set the key.
+        return next(label for label, _ in reversed(self.parts) if label != COMMAND_LINE)
+
+
+def contains(config: DictConfig, key: str) -> bool:
+    """Whether a dotted key is set in a configuration."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        node = node._get_node(part)
+    return True
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """A hint at the nearest spelling, or an empty text."""
+    matches = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def load_yaml(path: Path) -> DictConfig:
+    """A YAML file as a mapping.
+
+    Raises:
+        UserError: if it is missing, unreadable or no mapping.
+    """
+    try:
+        config = load_bounded(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except UserError:
+        raise
+    except (OSError, YAMLError, ValueError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values")
+    return config
+
+
+def find_part(kind: str, name: str, recipe: Path) -> Path:
+    """The file ``configs/<kind>/<name>.yaml`` that a recipe composes.
+
+    Looked up beside the recipe's folder, in the working folder, and in the installed package.
+
+    Raises:
+        UserError: naming what there is.
+    """
+    for word in (kind, name):
+        if not re.fullmatch(r"\w[\w.-]*", word):
+            raise UserError(f"{recipe}: compose.{kind} is {name!r}: it names no file of configs/")
+    package = Path(__file__).parents[2]
+    roots = [recipe.resolve().parent.parent, Path.cwd(), package.parent, package]
+    folders = [root / "configs" / kind for root in roots]
+    for folder in folders:
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            return path
+    there = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    raise UserError(
+        f"{recipe}: compose.{kind} is {name!r}, but there is no configs/{kind}/{name}.yaml"
+        f"{nearest(name, there)} (there are: {', '.join(there) or 'none'})"
+    )
+
+
+def stage_names(path: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """The stages of a recipe in the order in which they run; none for a recipe of one run.
+
+    Raises:
+        UserError: for an unreadable recipe, or stages that are no mapping of names.
+    """
+    recipe = load_yaml(path)
+    if "stages" not in list(recipe):  # `in` alone would say no to a missing value, ???
+        return []
+    stages = recipe._get_node("stages")
+    if not isinstance(stages, DictConfig) or not stages:
+        raise UserError(f"{path}: stages maps names to what differs in them, e.g. {{main: {{}}}}")
+    names = [str(name) for name in stages]
+    for name in names:
+        if not name.replace("_", "").isalnum():
+            raise UserError(f"{path}: stage {name!r}: a name has letters, digits and _ only")
+    given = _as_config(overrides).get("stages", OmegaConf.create({}))
+    if not isinstance(given, DictConfig):
+        raise UserError(f"{COMMAND_LINE}: stages is {given!r}: write stages.NAME.key=value")
+    for name in map(str, given):
+        if name not in names:
+            raise UserError(f"{COMMAND_LINE}: there is no stage {name!r}{nearest(name, names)}")
+    return names
+
+
+def compose(
+    path: Path,
+    overrides: Sequence[str] = (),
+    stage: str | None = None,
+    artefacts: Mapping[str, Mapping[str, Any]] | None = None,
+    last: Mapping[str, Any] | None = None,
+) -> Composition:
+    """Merges what a recipe composes, the recipe itself and ``key=value`` overrides.
+
+    Args:
+        path: the recipe.
+        overrides: such as "trainer.max_steps=20", the last word on a key; those of the form
+            "stages.proxy.trainer.max_steps=20" are for one stage.
+        stage: which of the recipe's stages; its own values stand above the recipe's common ones.
+        artefacts: what ``${stages.NAME...}`` stands for, by the names of earlier stages.
+        last: values of a stage that stand above the recipe's, below the overrides.
+
+    Raises:
+        UserError: for unreadable files, unknown parts, malformed overrides or interpolations.
+    """
+    recipe = load_yaml(path)
+    given = _as_config(overrides)
+    try:
+        above = ("stages",) if stage is None else ("stages", "rounds")
+        own = [(str(path), _without(recipe, above))]
+        asked = [(COMMAND_LINE, _without(given, above))]
+        if stage is not None:
+            own.append((f"{path}, stage {stage}", _of_stage(recipe, stage, str(path))))
+            own.append((f"{path}, stage {stage}", OmegaConf.create(dict(last or {}))))
+            asked.append((COMMAND_LINE, _of_stage(given, stage, COMMAND_LINE)))
+        parts_asked = OmegaConf.select(
+            OmegaConf.merge(*(part for _, part in own + asked)), "compose", default={}
+        )
+        if not isinstance(parts_asked, DictConfig | dict):
+            raise UserError(f"{path}: compose maps a kind to a name, e.g. {{data: environment}}")
+        files = [find_part(str(kind), str(name), path) for kind, name in parts_asked.items()]
+        parts = [(str(file), load_yaml(file)) for file in files] + own + asked
+        merged = merge(part for _, part in parts)
+        merged.stages = dict(artefacts or {})
+        check_interpolations(merged, path)
+        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{path}: {error}") from error
+    assert isinstance(values, dict)
+    for key in ("compose", "stages"):
+        values.pop(key, None)
+    values.setdefault("name", path.stem)
+    return Composition({str(key): value for key, value in values.items()}, parts)
+
+
+def _as_config(overrides: Sequence[str]) -> DictConfig:
+    for override in overrides:
+        if "=" not in override or override.startswith("="):
+            raise UserError(f"{COMMAND_LINE}: {override!r} is no override; write key=value")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{COMMAND_LINE}: {error}") from error
+
+
+def _without(config: DictConfig, keys: Sequence[str]) -> DictConfig:
+    # Keys that are no texts stay, to be refused by name.
+    kept: list[Any] = [key for key in config if key not in keys]
+    return OmegaConf.masked_copy(config, kept)
+
+
+def _of_stage(config: DictConfig, stage: str, origin: str) -> DictConfig:
+    values = OmegaConf.select(config, f"stages.{stage}")
+    if values is None:
+        return OmegaConf.create({})
+    if not isinstance(values, DictConfig):
+        raise UserError(f"{origin}: stages.{stage} must be a mapping, got {values!r}")
+    return values
+
+
+def merge(parts: Iterable[DictConfig]) -> DictConfig:
+    """Merges configurations, the last word last; another mixer starts with its own defaults."""
+    merged = OmegaConf.create({})
+    for part in parts:
+        chosen = OmegaConf.select(part, "mixer.class_path")
+        if chosen is not None and chosen != OmegaConf.select(merged, "mixer.class_path"):
+            merged.pop("mixer", None)
+        merged = cast(DictConfig, OmegaConf.merge(merged, part))
+    return merged
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found.update(flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

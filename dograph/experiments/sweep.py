@@ -1,0 +1,254 @@
+"""Many recipes over many seeds: what is missing runs, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dograph.errors import UserError
+from dograph.experiments.provenance import own_commit, read_facts
+from dograph.experiments.recipe.compose import COMMAND_LINE
+from dograph.experiments.sweep_jobs import Job, jobs_of, summary_in
+from dograph.files.lock import exclusive
+from dograph.reports.summary import read_stages
+
+LAST_LINES = 12
+"""Of a failed run's log, shown at the end."""
+
+
+@dataclass
+class Failure:
+    """A run that did not come to its end.
+
+    Attributes:
+        job: of the run.
+        reason: such as "exit code 2".
+        log: what it printed.
+    """
+
+    job: Job
+    reason: str
+    log: Path
+
+    def last_lines(self) -> str:
+        """The end of the log; empty without one."""
+        if not self.log.is_file():
+            return ""
+        lines = self.log.read_text(errors="replace").rstrip().splitlines()
+        return "\n".join(lines[-LAST_LINES:])
+
+
+@dataclass
+class Running:
+    """A job in its process."""
+
+    job: Job
+    process: subprocess.Popen[bytes]
+    log: Path
+    slot: int
+    began: float
+
+
+@dataclass
+class Sweep:
+    """Recipes × seeds, run in processes; nothing runs twice.
+
+    Args:
+        recipes: files, each with another name.
+        seeds: of each.
+        overrides: ``key=value``, the last word, for all.
+        processes: runs at once.
+        threads: of each run. None: the environment's, else the cores shared out.
+        mixers: file or folder of the user's own mixers.
+        console: where to print.
+
+    Attributes:
+        failures: of the last ``run``.
+
+    Raises:
+        UserError: for a number that makes no sense.
+    """
+
+    recipes: Sequence[Path]
+    seeds: Sequence[int]
+    overrides: Sequence[str] = ()
+    processes: int = 1
+    threads: int | None = None
+    mixers: Path | None = None
+    console: Console = field(default_factory=Console)
+    failures: list[Failure] = field(init=False, default_factory=list)
+    _signals: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        for key, value in (("processes", self.processes), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise UserError(f"{COMMAND_LINE}: {key} is {value}: it must be ≥ 1")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"{COMMAND_LINE}: a seed stands twice in {list(self.seeds)}")
+        if any(override.startswith("seed=") for override in self.overrides):
+            raise UserError(f"{COMMAND_LINE}: name the seeds by --seeds, not by seed=")
+
+    def run(self) -> list[Path]:
+        """Runs what is missing; a run that fails does not stop the others.
+
+        Returns:
+            folders of what is finished, in the jobs' order.
+
+        Raises:
+            UserError: for mistakes, before anything runs.
+            KeyboardInterrupt: on SIGINT or SIGTERM, after every run has saved a checkpoint.
+        """
+        jobs = jobs_of(self.recipes, self.seeds, self.overrides)
+        runs = jobs[0].parent.parent
+        waiting = f"another sweep is running in {runs}; waiting for it"
+        with exclusive(runs / ".sweep.lock", lambda: self._say(waiting)) as lock:
+            done = [folder for job in jobs if (folder := job.finished()) is not None]
+            missing = [job for job in jobs if job.finished() is None]
+            self._say(
+                f"{len(jobs)} runs: {len(done)} finished, {len(missing)} to do, "
+                f"{self.processes} at once; logs in {runs / 'logs'}"
+            )
+            self._say_of_other_commits(done)
+            self.failures, self._signals = [], 0
+            with self._progress(len(jobs), len(done)) as bar, self._counting_signals():
+                self._run(missing, runs / "logs", lock, bar)
+            if self._signals:
+                raise KeyboardInterrupt
+        return [folder for job in jobs if (folder := job.finished()) is not None]
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _say_of_other_commits(self, done: Sequence[Path]) -> None:
+        """Code may have changed since a run finished: that is the reader's to judge."""
+        finals = [(read_stages(folder) or [("", folder)])[-1][1] for folder in done]
+        others = {read_facts(folder).get("commit") for folder in finals} - {own_commit()}
+        if others:
+            named = ", ".join(str(commit)[:12] for commit in others)
+            self._say(f"finished by other commits than this one, and used as they are: {named}")
+
+    def _progress(self, total: int, done: int) -> Progress:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        bar = Progress(*columns, console=self.console, transient=True)
+        bar.add_task("runs", total=total, completed=done)
+        return bar
+
+    @contextmanager
+    def _counting_signals(self) -> Iterator[None]:
+        """Inside the block SIGINT and SIGTERM are counted, and interrupt nothing."""
+
+        def count(number: int, frame: FrameType | None) -> None:
+            self._signals += 1
+
+        before = {kind: signal.signal(kind, count) for kind in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def _run(self, missing: Sequence[Job], logs: Path, lock: int, bar: Progress) -> None:
+        waiting, running, told = list(missing), list[Running](), 0
+        logs.mkdir(parents=True, exist_ok=True)
+        while running or (waiting and not self._signals):
+            free = set(range(self.processes)) - {run.slot for run in running}
+            if waiting and free and not self._signals:
+                job = waiting.pop(0)
+                log = logs / f"{job.parent.name}_seed_{job.seed}.log"
+                try:
+                    running.append(self._start(job, min(free), log, lock))
+                except OSError as error:
+                    self._fail(job, str(error), log)
+                continue
+            time.sleep(0.1)
+            if self._signals > told:
+                told = self._pass_on(running)
+            for run in [run for run in running if run.process.poll() is not None]:
+                running.remove(run)
+                self._conclude(run)
+                bar.advance(bar.task_ids[0])
+            names = ", ".join(run.job.name for run in running)
+            bar.update(bar.task_ids[0], description=names or "runs")
+
+    def _pass_on(self, running: Sequence[Running]) -> int:
+        """Lets every run save a checkpoint and end; on a second signal ends them at once."""
+        told = self._signals
+        if told == 1:
+            self._say("Stopping; every run saves a checkpoint. Run it again to go on.")
+        for run in running:
+            if told == 1:
+                run.process.send_signal(signal.SIGINT)
+            else:
+                os.killpg(run.process.pid, signal.SIGKILL)
+        return told
+
+    def _start(self, job: Job, slot: int, log: Path, lock: int) -> Running:
+        words = [sys.executable, "-m", "dograph", "run", str(job.recipe), *job.overrides]
+        words += ["--mixers", str(self.mixers)] if self.mixers else []
+        environment = {**os.environ, **environment_of(slot, self.processes, self.threads)}
+        environment["PYTHONSAFEPATH"] = "1"  # no module of the folder that it happens to run in
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                words,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                pass_fds=[lock],  # a run that outlives its sweep keeps the next sweep waiting
+                start_new_session=True,  # Ctrl-C comes to it once, from here
+            )
+        return Running(job, process, log, slot, time.monotonic())
+
+    def _conclude(self, run: Running) -> None:
+        code, seconds = run.process.returncode, time.monotonic() - run.began
+        folder = run.job.finished() if code == 0 else None
+        if folder is None:
+            if not self._signals:
+                self._fail(run.job, f"exit code {code}", run.log)
+            return
+        summary = summary_in(folder)
+        ends = [summary.get("mean_loss"), summary.get("worst_loss")]
+        shown = [f"{loss:.4f}" if isinstance(loss, float) else "none" for loss in ends]
+        self._say(f"{run.job.name}: mean loss {shown[0]}, worst {shown[1]}, {seconds:,.0f} s")
+
+    def _fail(self, job: Job, reason: str, log: Path) -> None:
+        self.failures.append(Failure(job, reason, log))
+        self._say(f"{job.name}: failed ({reason}), see {log}")
+
+
+def environment_of(slot: int, processes: int, threads: int | None) -> dict[str, str]:
+    """Environment variables by which runs at once share out cores and GPUs.
+
+    Args:
+        slot: of the run, in [0, processes).
+        processes: runs at once.
+        threads: of each run. None: as many as the environment says, else the cores by the runs.
+    """
+    import torch
+
+    shared = {}
+    if threads is not None or "OMP_NUM_THREADS" not in os.environ:
+        each = threads or max(len(os.sched_getaffinity(0)) // processes, 1)
+        shared["OMP_NUM_THREADS"] = str(each)
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = given.split(",") if given else list(map(str, range(torch.cuda.device_count())))
+    if len(devices) >= processes > 1:
+        share = len(devices) // processes
+        shared["CUDA_VISIBLE_DEVICES"] = ",".join(devices[slot * share : (slot + 1) * share])
+    return shared

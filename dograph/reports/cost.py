@@ -1,0 +1,110 @@
+"""What training costs, in floating-point operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from dograph.signals.batch_signals import Signal
+from dograph.signals.layers import MATRICES, weight_of
+from dograph.signals.sketches import SequenceSketcher
+from dograph.training.language_model import LanguageModel
+from dograph.training.signal_collector import SignalGatherer
+
+
+def matrices(network: nn.Module) -> dict[str, nn.Module]:
+    """The matrices that every token is multiplied by, by name; the output layer is one."""
+    return {
+        name: module for name, module in network.named_modules() if isinstance(module, MATRICES)
+    }
+
+
+def attention_flops(network: Any, context: int, layers: int | None = None) -> int:
+    """FLOPs a token of attention's two products, ``4 L T d``; what the mask hides counts, too.
+
+    Args:
+        network: of transformers.
+        context: T.
+        layers: L. None: all of the network's.
+    """
+    config = network.config
+    layers = int(config.num_hidden_layers) if layers is None else layers
+    return 4 * layers * context * int(config.hidden_size)
+
+
+def forward_flops(network: Any, context: int) -> int:
+    """FLOPs a token of a forward pass: ``2 N + 4 L T d`` (PaLM, arXiv 2204.02311, appendix B).
+
+    N are the entries of all matrices, the output layer's with them, embeddings not. A backward
+    pass takes twice as many.
+
+    Args:
+        network: of transformers.
+        context: T.
+    """
+    entries = sum(weight_of(module).numel() for module in matrices(network).values())
+    return 2 * entries + attention_flops(network, context)
+
+
+def sketch_flops(network: Any, sketcher: SequenceSketcher, context: int) -> int:
+    """FLOPs a token of sketches: a backward to the first observed matrix, then projections.
+
+    Args:
+        network: that is observed.
+        sketcher: which matrices, which rank.
+        context: T.
+    """
+    all_matrices = matrices(network)
+    names = list(all_matrices)
+    observed = [name for name in names if name in sketcher.modules]
+    first = names.index(observed[0])
+    passed = sum(weight_of(all_matrices[name]).numel() for name in names[first + 1 :])
+    blocks = {name.rsplit(".", 2)[0] for name in observed if name.count(".") > 1}
+    flops = 2 * passed + 2 * attention_flops(network, context, len(blocks))
+    for name in observed:
+        widths = weight_of(all_matrices[name]).shape
+        kept = [min(width, sketcher.settings.rank) for width in widths]
+        flops += sum(2 * width * rank for width, rank in zip(widths, kept, strict=True))
+        flops += 2 * kept[0] * kept[1]
+    return flops
+
+
+def training_flops(
+    model: LanguageModel, gatherer: SignalGatherer | None, context: int, steps: int = 1
+) -> float:
+    """FLOPs a trained token, with the signals that the mixer needs, at the steps that it does.
+
+    An estimate of matrix products alone: norms, softmax, the optimiser, validation, K-means and
+    the solver are left out.
+
+    Args:
+        model: in training.
+        gatherer: of the mixer's signals. None: plain training.
+        context: T.
+        steps: of the run.
+    """
+    forward = forward_flops(model.network, context)
+    flops: float = 3 * forward
+    if gatherer is None:
+        return flops
+    if gatherer.reference is not None:
+        flops += forward_flops(gatherer.reference.network, context)
+    if gatherer.domain_gradients is not None:
+        flops += 3 * forward
+    if gatherer.sketcher is None:
+        return flops
+    data, trainer = gatherer.data, gatherer.trainer
+    mixer = data.mixer
+    needed = [mixer.needs_at(step) for step in range(steps)]
+    sketched = sum(Signal.SKETCH in needs for needs in needed) / max(steps, 1)
+    probed = sum(Signal.PROBE in needs for needs in needed) / max(steps, 1)
+    if gatherer.sketcher.settings.exact:  # a backward of the whole batch for every sequence
+        sketch: float = 2 * forward * gatherer.data.batch_size
+    else:
+        sketch = sketch_flops(model.network, gatherer.sketcher, context)
+    # Every rank makes the whole probe, once an optimiser step.
+    probed_domains = sum(mixer.probes(index) for index in range(len(mixer.domains)))
+    batch = data.sampler.batch_size * int(trainer.accumulate_grad_batches)
+    probe = mixer.probe * probed_domains * trainer.world_size / batch
+    return flops + sketched * sketch + probed * probe * (forward + sketch)

@@ -1,0 +1,243 @@
+"""The domain graph: clusters of gradients, and how far apart their distributions are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from dograph.reports.figures.appearance import (
+    CLUSTER_COLOURS,
+    QUIET_COLOUR,
+    TEXT_COLOUR,
+    percent,
+    plain,
+    style,
+)
+from dograph.reports.figures.layout import boxes_apart, scaled_to_fit, squared_distance_plane
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, Normalize
+    from matplotlib.figure import Figure
+
+    from dograph.graph.domain_graph import DomainGraph
+
+Floats = npt.NDArray[np.float64]
+NEIGHBOURS_DRAWN = 3
+PAGE = np.array([1.30, 0.96])
+NODE_SCALE, SMALLEST_RADIUS = 0.27, 0.02
+LABEL_WIDTH, LABEL_HEIGHT = 0.36, 0.125
+
+
+def domain_graph_figure(
+    graph: DomainGraph, domain: Tensor | None, names: Sequence[str], title: str = "Domain graph"
+) -> Figure:
+    """Draws the clusters near each other where their gradients are alike.
+
+    Nodes lie by classical multidimensional scaling of MMD (moved only where they or their
+    labels would overlap); their area is the weight, their slices the human domains inside.
+    Edges join each node to its three nearest, dark and thick where MMD is small.
+
+    Args:
+        graph: m nodes; ``distances`` (m, m) are squared MMD.
+        domain: (n,) human domain of each sequence of ``graph.labels``. None: plain nodes.
+        names: the S human domains.
+        title: over the figure.
+    """
+    from matplotlib.figure import Figure
+
+    squared = _squared_mmd(graph)
+    weights = graph.weights.detach().cpu().double().numpy()
+    plane, kept = squared_distance_plane(squared)
+    radii = np.maximum(NODE_SCALE * np.sqrt(np.clip(weights, 0, None)), SMALLEST_RADIUS)
+    places = _node_places(plane, radii)
+    slices = None if domain is None else _domain_counts(graph, domain, len(names))
+
+    figure = Figure(figsize=(8.6, 5.4), dpi=110, facecolor="white")
+    axes = figure.add_axes((0.01, 0.03, 0.73, 0.86))
+    axes.set(xlim=(-PAGE[0], PAGE[0]), ylim=(-PAGE[1], PAGE[1]), aspect="equal")
+    axes.axis("off")
+    _draw_edges(figure, axes, places, np.sqrt(squared))
+    _draw_nodes(axes, places, radii, slices)
+    _draw_labels(axes, places, radii, graph)
+    if slices is not None:
+        _draw_domain_legend(figure, names, slices)
+    explanation = "area: weight · n: sequences"
+    if slices is not None:
+        explanation += " · slices: human domains"
+    if not squared.any():
+        explanation += " · every MMD is 0: the places mean nothing"
+    elif len(weights) > 3:
+        explanation += f" · the plane keeps {percent(kept)} of the squared MMD"
+    figure.text(0.02, 0.955, plain(title, 80), fontsize=12, color=TEXT_COLOUR, weight="bold")
+    figure.text(0.02, 0.912, explanation, fontsize=8, color=QUIET_COLOUR)
+    return figure
+
+
+def _squared_mmd(graph: DomainGraph) -> Floats:
+    """(m, m) squared distances, exactly 0 where they are but rounding."""
+    squared = np.clip(graph.distances.detach().cpu().double().numpy(), 0, None)
+    rounding = 1e-12 * float(graph.kernel.detach().diagonal().abs().max())
+    return np.where(squared <= rounding, 0.0, squared)
+
+
+def _node_places(plane: Floats, radii: Floats) -> Floats:
+    """(m, 2) centres; each node keeps room for itself and the label below it."""
+    tall = radii + LABEL_HEIGHT / 2
+    halves = np.stack([np.maximum(radii + 0.02, LABEL_WIDTH / 2), tall + 0.015], axis=1)
+    below = np.stack([np.zeros_like(radii), np.full_like(radii, LABEL_HEIGHT / 2)], axis=1)
+    room = np.maximum(PAGE - halves.max(axis=0), 0.1)
+    return boxes_apart(scaled_to_fit(plane, room) - below, halves, PAGE) + below
+
+
+def _domain_counts(graph: DomainGraph, domain: Tensor, domains: int) -> npt.NDArray[np.int64]:
+    """(m, S) sequences of each human domain in each cluster."""
+    table = np.zeros((graph.weights.numel(), domains), dtype=np.int64)
+    pair = graph.labels.detach().cpu().numpy(), domain.detach().cpu().numpy()
+    np.add.at(table, pair, 1)
+    return table
+
+
+def nearest_pairs(distances: Floats, neighbours: int = NEIGHBOURS_DRAWN) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, where one is among the nearest of the other; each pair once."""
+    apart = distances.copy()
+    np.fill_diagonal(apart, np.inf)
+    nearest = np.argsort(apart, axis=1, kind="stable")[:, : min(neighbours, len(apart) - 1)]
+    pairs = {(min(i, int(j)), max(i, int(j))) for i, row in enumerate(nearest) for j in row}
+    return sorted(pairs)
+
+
+def _draw_edges(figure: Figure, axes: Axes, places: Floats, distances: Floats) -> None:
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    pairs = nearest_pairs(distances)
+    if not pairs:
+        return
+    lengths = np.array([distances[pair] for pair in pairs])
+    order = np.argsort(-lengths)  # the nearest on top
+    lines = [[tuple(places[i]), tuple(places[j])] for i, j in (pairs[k] for k in order)]
+    least, most = float(lengths.min()), float(lengths.max())
+    if most - least <= 1e-9 * most:  # all alike: neither near nor far
+        axes.add_collection(LineCollection(lines, colors="#B0B0B0", linewidths=1.2, zorder=1))
+        return
+    shades = LinearSegmentedColormap.from_list("affinity", ["#303030", "#8C8C8C", "#DADADA"])
+    norm = Normalize(least, most)
+    farness = np.asarray(norm(lengths[order]))
+    axes.add_collection(
+        LineCollection(
+            lines,
+            colors=shades(farness),
+            linewidths=0.8 + 3.2 * (1 - farness),
+            capstyle="round",
+            zorder=1,
+        )
+    )
+    _draw_colour_bar(figure, norm, shades)
+
+
+def _draw_colour_bar(figure: Figure, norm: Normalize, shades: Colormap) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    bar = figure.colorbar(
+        ScalarMappable(norm, shades),
+        cax=figure.add_axes((0.765, 0.13, 0.2, 0.022)),
+        orientation="horizontal",
+    )
+    bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(3)
+    numbers = ScalarFormatter()
+    numbers.set_powerlimits((-2, 3))
+    bar.formatter = numbers
+    bar.update_ticks()
+    bar.ax.tick_params(labelsize=8, colors=QUIET_COLOUR, length=2)
+    bar.ax.xaxis.get_offset_text().set(size=8, color=QUIET_COLOUR)
+    bar.ax.set_title("MMD of the joined nodes", fontsize=8, color=TEXT_COLOUR, loc="left", pad=4)
+
+
+def _draw_nodes(
+    axes: Axes, places: Floats, radii: Floats, slices: npt.NDArray[np.int64] | None
+) -> None:
+    from matplotlib.patches import Circle, Wedge
+
+    for node, (place, radius) in enumerate(zip(places, radii, strict=True)):
+        centre = (float(place[0]), float(place[1]))
+        axes.add_patch(Circle(centre, radius + 0.012, color="white", zorder=2))
+        total = 0 if slices is None else int(slices[node].sum())
+        if slices is None or total == 0:
+            colour = style(node, CLUSTER_COLOURS).colour
+            axes.add_patch(Circle(centre, radius, facecolor=colour, edgecolor="white", zorder=3))
+            continue
+        start = 90.0
+        for index in np.flatnonzero(slices[node]):
+            angle = 360 * slices[node, index] / total
+            look = style(int(index))
+            axes.add_patch(
+                Wedge(
+                    centre,
+                    radius,
+                    start - angle,
+                    start,
+                    facecolor=look.colour,
+                    hatch=look.hatch,
+                    edgecolor="white",
+                    linewidth=0.5,
+                    zorder=3,
+                )
+            )
+            start -= angle
+
+
+def _draw_labels(axes: Axes, places: Floats, radii: Floats, graph: DomainGraph) -> None:
+    """Writes number, weight and sequences below each node."""
+    numbers = graph.numbers or range(1, len(graph.counts) + 1)
+    labels = zip(numbers, graph.weights.tolist(), graph.counts.tolist(), strict=True)
+    for node, (number, weight, count) in enumerate(labels):
+        axes.text(
+            places[node, 0],
+            places[node, 1] - radii[node] - 0.02,
+            f"{number}\n{percent(weight)} · n {count}",
+            fontsize=8,
+            linespacing=1.05,
+            ha="center",
+            va="top",
+            color=TEXT_COLOUR,
+            zorder=5,
+            bbox={"boxstyle": "round,pad=0.08", "color": "white", "alpha": 0.82, "linewidth": 0},
+        )
+
+
+def _draw_domain_legend(
+    figure: Figure, names: Sequence[str], slices: npt.NDArray[np.int64]
+) -> None:
+    from matplotlib.patches import Patch
+
+    shares = slices.sum(axis=0) / max(slices.sum(), 1)
+    handles = [
+        Patch(
+            facecolor=style(index).colour,
+            hatch=style(index).hatch,
+            edgecolor="white",
+            label=f"{plain(name, 20)}  {percent(shares[index])}",
+        )
+        for index, name in enumerate(names)
+    ]
+    crowded = len(names) > 16
+    figure.legend(
+        handles=handles,
+        title="human domain, share of n",
+        title_fontsize=8,
+        fontsize=7 if crowded else 8,
+        labelspacing=0.25 if crowded else 0.5,
+        loc="upper left",
+        bbox_to_anchor=(0.75, 0.9),
+        frameon=False,
+        alignment="left",
+        handlelength=1.2,
+        labelcolor=TEXT_COLOUR,
+    )

@@ -1,0 +1,242 @@
+"""Gradient directions in the plane of most variance: the paper's Figure 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from dograph.reports.figures.appearance import (
+    CLUSTER_COLOURS,
+    DOMAIN_COLOURS,
+    QUIET_COLOUR,
+    TEXT_COLOUR,
+    legend_marker,
+    percent,
+    plain,
+    quiet_axes,
+    style,
+)
+from dograph.reports.figures.layout import boxes_apart
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Integers = npt.NDArray[np.int64]
+Corner = npt.NDArray[np.float64]
+
+
+@dataclass
+class GradientDirections:
+    """n gradient directions as points of a plane.
+
+    Attributes:
+        step: optimiser steps done when they were seen.
+        points: (n, 2) principal components of the unit vectors; a distance of 2 is opposite.
+        explained: the share of the variance along each axis.
+        domain: (n,) human domains.
+        labels: (n,) clusters.
+        mutual_information: of the two, in nats.
+    """
+
+    step: int
+    points: npt.NDArray[np.float64]
+    explained: tuple[float, float]
+    domain: Integers
+    labels: Integers
+    mutual_information: float
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists."""
+        return {
+            "step": self.step,
+            "points": self.points.tolist(),
+            "explained": list(self.explained),
+            "domain": self.domain.tolist(),
+            "labels": self.labels.tolist(),
+            "mutual_information": self.mutual_information,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> GradientDirections:
+        """What ``state_dict`` described."""
+        first, second = state["explained"]
+        return cls(
+            step=int(state["step"]),
+            points=np.array(state["points"], dtype=np.float64).reshape(-1, 2),
+            explained=(float(first), float(second)),
+            domain=np.array(state["domain"], dtype=np.int64),
+            labels=np.array(state["labels"], dtype=np.int64),
+            mutual_information=float(state["mutual_information"]),
+        )
+
+
+def gradient_directions(
+    sketches: Tensor, domain: Tensor, labels: Tensor, step: int
+) -> GradientDirections:
+    """Projects sketches, each scaled to length 1, on their first two principal components.
+
+    Args:
+        sketches: (n, k) gradient sketches; a row of zeros stays zero.
+        domain: (n,) human domains.
+        labels: (n,) clusters.
+        step: optimiser steps done when they were seen.
+    """
+    from sklearn.decomposition import PCA
+
+    from dograph.graph.clusters import mutual_information
+
+    rows = sketches.detach().cpu().double()
+    unit = (rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)).numpy()
+    points, explained = np.zeros((len(unit), 2)), np.zeros(2)
+    taken = min(2, *unit.shape)
+    if np.ptp(unit, axis=0).max() > 1e-12:  # identical rows have no principal component
+        pca = PCA(n_components=taken, svd_solver="full")
+        points[:, :taken] = pca.fit_transform(unit)
+        explained[:taken] = pca.explained_variance_ratio_
+    domain, labels = domain.detach().cpu().long(), labels.detach().cpu().long()
+    return GradientDirections(
+        step=step,
+        points=points,
+        explained=(float(explained[0]), float(explained[1])),
+        domain=domain.numpy(),
+        labels=labels.numpy(),
+        mutual_information=float(mutual_information(labels, domain)),
+    )
+
+
+def gradient_directions_figure(seen: GradientDirections, names: Sequence[str]) -> Figure:
+    """PCA of gradient directions twice: coloured by human domain and by cluster."""
+    return directions_figure([("", seen)], names)
+
+
+def early_late_figure(
+    early: GradientDirections, late: GradientDirections, names: Sequence[str]
+) -> Figure:
+    """The first observed directions above the last ones, all four panels on one scale."""
+    return directions_figure([("early", early), ("late", late)], names)
+
+
+def directions_figure(
+    rows: Sequence[tuple[str, GradientDirections]], names: Sequence[str]
+) -> Figure:
+    """A row of two panels for each set of directions, on one scale.
+
+    Args:
+        rows: what each row is called, and its directions.
+        names: the S human domains.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(
+        figsize=(9.0, 0.7 + 4.25 * len(rows)),
+        dpi=110,
+        facecolor="white",
+        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1),
+    )
+    grid = figure.subplots(len(rows), 2, sharex=True, sharey=True, squeeze=False)
+    low, high = _square(np.concatenate([seen.points for _, seen in rows]))
+    grid[0, 0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    for (called, seen), (left, right) in zip(rows, grid, strict=True):
+        when = f"{called}, step {seen.step}" if called else f"step {seen.step}"
+        _scatter(left, seen, seen.domain, DOMAIN_COLOURS)
+        left.set_title(f"{when}: human domains", **_TITLE)
+        _scatter(right, seen, seen.labels, CLUSTER_COLOURS)
+        _number_clusters(right, seen)
+        information = f"mutual information {seen.mutual_information:.2f} nats"
+        right.set_title(f"{when}: clusters", **_TITLE)
+        right.set_title(information, fontsize=8.5, loc="right", color=QUIET_COLOUR)
+        for axes in (left, right):
+            _label_components(axes, seen)
+    present = sorted({int(index) for _, seen in rows for index in np.unique(seen.domain)})
+    figure.legend(
+        handles=[legend_marker(index, plain(names[index])) for index in present],
+        loc="outside lower center",
+        ncols=min(len(present), 7 if len(present) <= 7 else 5),
+        frameon=False,
+        fontsize=8,
+        labelcolor=TEXT_COLOUR,
+        handletextpad=0.2,
+        columnspacing=1.4,
+    )
+    return figure
+
+
+_TITLE: dict[str, Any] = {"fontsize": 10, "loc": "left", "color": TEXT_COLOUR, "weight": "bold"}
+
+
+def _square(points: npt.NDArray[np.float64]) -> tuple[Corner, Corner]:
+    """Lower left and upper right corner of a square that holds (n, 2) points with a margin."""
+    if len(points) == 0:
+        return np.full(2, -1.0), np.full(2, 1.0)
+    low, high = points.min(axis=0), points.max(axis=0)
+    half = max(float((high - low).max()) / 2, 0.1) * 1.1
+    middle = (low + high) / 2
+    return middle - half, middle + half
+
+
+def _label_components(axes: Axes, seen: GradientDirections) -> None:
+    quiet_axes(axes)
+    axes.set_aspect("equal")
+    axes.tick_params(labelbottom=True, labelleft=True)
+    for number, share, write in (
+        ("1st", seen.explained[0], axes.set_xlabel),
+        ("2nd", seen.explained[1], axes.set_ylabel),
+    ):
+        text = f"{number} component: {percent(share)} of variance"
+        write(text, fontsize=8, color=QUIET_COLOUR)
+
+
+def _number_clusters(axes: Axes, seen: GradientDirections) -> None:
+    """Writes each cluster's number at its middle, or beside it where several coincide."""
+    clusters = [int(cluster) for cluster in np.unique(seen.labels)]
+    if not clusters:
+        return
+    middles = np.array([np.median(seen.points[seen.labels == c], axis=0) for c in clusters])
+    low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
+    centre, half = (low + high) / 2, (high - low) / 2
+    badge = np.full_like(middles, 0.048)
+    apart = boxes_apart((middles - centre) / half, badge, np.ones(2))
+    for cluster, middle, place in zip(clusters, middles, apart * half + centre, strict=True):
+        colour = style(cluster, CLUSTER_COLOURS).colour
+        if np.abs(place - middle).max() > 0.03 * half.max():
+            axes.plot(*np.stack([middle, place]).T, color=TEXT_COLOUR, linewidth=0.7, zorder=3)
+        box = {"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": colour}
+        axes.text(
+            place[0],
+            place[1],
+            str(cluster + 1),
+            fontsize=7.5,
+            weight="bold",
+            ha="center",
+            va="center",
+            color=TEXT_COLOUR,
+            zorder=4,
+            bbox={**box, "linewidth": 1.5, "alpha": 0.94},
+        )
+
+
+def _scatter(
+    axes: Axes, seen: GradientDirections, groups: Integers, colours: Sequence[str]
+) -> None:
+    size = float(np.clip(6000 / max(len(groups), 1), 9, 34))
+    # Large groups first, so that small ones are not covered.
+    for group in sorted(np.unique(groups), key=lambda g: -int((groups == g).sum())):
+        look = style(int(group), colours)
+        mine = seen.points[groups == group]
+        axes.scatter(
+            mine[:, 0],
+            mine[:, 1],
+            s=size,
+            marker=look.marker,
+            color=look.colour,
+            alpha=0.8,
+            linewidths=0.4,
+            edgecolors="white",
+        )

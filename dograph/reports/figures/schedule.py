@@ -1,0 +1,156 @@
+"""How a schedule came to its weights: clusters over time, sources in clusters, terms, scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dograph.reports.figures.appearance import (
+    CLUSTER_COLOURS,
+    QUIET_COLOUR,
+    TEXT_COLOUR,
+    percent,
+    plain,
+    quiet_axes,
+    style,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Update = Mapping[str, Any]
+
+
+def schedule_figure(record: Sequence[Update], names: Sequence[str]) -> Figure:
+    """Four panels of a schedule's updates.
+
+    Args:
+        record: at least one update, as ``DoGraphSchedule.record`` keeps them.
+        names: the sources that are drawn, in the order of the contingency's columns.
+    """
+    from matplotlib.figure import Figure
+
+    tall = 8.4 + 0.16 * max(0, len(record[-1]["numbers"]) - 11)
+    figure = Figure(figsize=(12.8, tall), dpi=110, facecolor="white")
+    panels = figure.subplots(2, 2)
+    figure.subplots_adjust(left=0.07, right=0.9, top=0.93, bottom=0.08, wspace=0.42, hspace=0.38)
+    _draw_clusters(panels[0, 0], record)
+    _draw_contingency(panels[0, 1], record[-1], names)
+    _draw_terms(panels[1, 0], record)
+    _draw_scalars(panels[1, 1], record)
+    return figure
+
+
+def _dress(axes: Axes, title: str, meaning: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left", color=TEXT_COLOUR, weight="bold", pad=16)
+    axes.text(0, 1.02, meaning, transform=axes.transAxes, fontsize=8, color=QUIET_COLOUR)
+
+
+def _over_time(axes: Axes, steps: Sequence[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    quiet_axes(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel("optimiser step", fontsize=8, color=QUIET_COLOUR)
+    axes.set_xlim(steps[0] - 0.5, steps[-1] + 0.5)
+
+
+def _stacked(axes: Axes, steps: Sequence[int], layers: Mapping[str, Sequence[float]]) -> None:
+    """Areas on top of each other, each with its name at the right end."""
+    looks = [style(index, CLUSTER_COLOURS) for index in range(len(layers))]
+    values = np.array(list(layers.values()), dtype=np.float64)
+    times: Sequence[float] = steps
+    if len(steps) == 1:  # an area needs two ends
+        times, values = [steps[0] - 0.5, steps[0] + 0.5], np.repeat(values, 2, axis=1)
+    areas = axes.stackplot(times, values, colors=[look.colour for look in looks], alpha=0.85)
+    for area, look in zip(areas, looks, strict=True):
+        area.set_hatch(look.hatch)
+        area.set_edgecolor("white")
+        area.set_linewidth(0.6)
+    axes.set_ylim(0, max(float(values.sum(axis=0).max()), 1e-9))
+    middles = values[:, -1].cumsum() - values[:, -1] / 2
+    top = axes.get_ylim()[1]
+    last = -1.0
+    for name, height, share in zip(layers, middles / top, values[:, -1], strict=True):
+        if share <= 0:
+            continue
+        place = max(float(height), last + 0.042)
+        last = place
+        axes.text(
+            1.02,
+            place,
+            f"{name}  {percent(float(share))}",
+            transform=axes.transAxes,
+            fontsize=8,
+            va="center",
+            color=TEXT_COLOUR,
+        )
+
+
+def _draw_clusters(axes: Axes, record: Sequence[Update]) -> None:
+    numbers = sorted({number for update in record for number in update["numbers"]})
+    layers = {
+        str(number): [
+            dict(zip(update["numbers"], update["clusters"], strict=True)).get(number, 0.0)
+            for update in record
+        ]
+        for number in numbers
+    }
+    steps = [update["step"] for update in record]
+    _over_time(axes, steps)
+    _stacked(axes, steps, layers)
+    _dress(axes, "Cluster shares", "w = P α, by the clusters' numbers")
+
+
+def _draw_contingency(axes: Axes, last: Update, names: Sequence[str]) -> None:
+    table = np.array(last["contingency"], dtype=np.float64)
+    axes.imshow(table, cmap="Blues", vmin=0, vmax=max(float(table.max()), 1e-9), aspect="auto")
+    axes.set_xticks(range(len(names)), [plain(name, 16) for name in names])
+    axes.tick_params(axis="x", labelrotation=35, labelsize=8, length=0)
+    for label in axes.get_xticklabels():
+        label.set_horizontalalignment("right")
+    axes.set_yticks(range(len(table)), [str(number) for number in last["numbers"]])
+    axes.tick_params(axis="y", labelsize=8, length=0)
+    if table.size <= 200:
+        for row, column in np.ndindex(*table.shape):
+            share = float(table[row, column])
+            axes.text(
+                column,
+                row,
+                f"{100 * share:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if share > 0.6 * table.max() else TEXT_COLOUR,
+            )
+    _dress(axes, "Clusters in sources", f"P[c|s] in percent, step {last['step']}")
+
+
+def _draw_terms(axes: Axes, record: Sequence[Update]) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    names = list(dict.fromkeys(name for update in record for name in update["terms"]))
+    sizes = np.array([[abs(update["terms"].get(name, 0.0)) for name in names] for update in record])
+    shares = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1e-30)
+    steps = [update["step"] for update in record]
+    _over_time(axes, steps)
+    _stacked(axes, steps, dict(zip(names, shares.T.tolist(), strict=True)))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
+    _dress(axes, "The objective's terms", "share of their absolute values")
+
+
+def _draw_scalars(axes: Axes, record: Sequence[Update]) -> None:
+    steps = [update["step"] for update in record]
+    _over_time(axes, steps)
+    for index, name in enumerate(record[-1]["scalars"]):
+        values = [update["scalars"][name] for update in record]
+        look = style(index)
+        axes.plot(steps, values, color=look.colour, marker=look.marker, markersize=4, label=name)
+    if any(value > 0 for update in record for value in update["scalars"].values()):
+        axes.set_yscale("log")
+    axes.tick_params(which="both", labelsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _dress(axes, "Scalars", "κ, λ, μ; they move where adapt is true")

@@ -1,0 +1,196 @@
+"""The mixture over time: what was asked, what was drawn, what counted, and the losses."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dograph.errors import UserError
+from dograph.files.atomic import read_json, write_json
+from dograph.files.records import as_record
+from dograph.files.run_dir import HISTORY
+from dograph.signals.batch_signals import Seen
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One validation of a run.
+
+    Attributes:
+        step: optimiser steps done.
+        tokens: trained on so far.
+        seconds: of training so far.
+        losses: mean token loss in nats, by domain.
+    """
+
+    step: int
+    tokens: int
+    seconds: float
+    losses: dict[str, float]
+
+
+def shares_since(totals: Floats, before: Floats | None) -> Floats:
+    """(S,) shares of what was added between two totals; of everything if nothing was."""
+    added = totals if before is None else totals - before
+    added = added if added.sum() > 0 else totals
+    return added / max(float(added.sum()), 1e-30)
+
+
+@dataclass
+class MixtureHistory:
+    """Points of the mixture's trajectory; realised and effective shares hold between points.
+
+    Attributes:
+        domains: S names, in the order of the weights.
+        steps: t optimiser steps.
+        weights: t times (S,) weights of the sampler; a proxy's domain weights, which it finds.
+        realised: t times (S,) shares of the sequences trained on since the point before.
+        effective: t times (S,) shares of the loss weight since the point before.
+        validations: in the order of their steps.
+    """
+
+    domains: tuple[str, ...] = ()
+    steps: list[int] = field(default_factory=list)
+    weights: list[Floats] = field(default_factory=list)
+    realised: list[Floats] = field(default_factory=list)
+    effective: list[Floats] = field(default_factory=list)
+    validations: list[Validation] = field(default_factory=list)
+    _realised_total: Floats | None = None
+    _effective_total: Floats | None = None
+
+    def add(
+        self, step: int, weights: Floats, realised: npt.ArrayLike, effective: npt.ArrayLike
+    ) -> None:
+        """Adds a point.
+
+        Args:
+            step: optimiser steps done.
+            weights: (S,) weights in force.
+            realised: (S,) sequences trained on so far.
+            effective: (S,) sums of sequence weights so far.
+        """
+        drawn, counted = np.array(realised, float), np.array(effective, float)
+        self.steps.append(step)
+        self.weights.append(np.array(weights, float))
+        self.realised.append(shares_since(drawn, self._realised_total))
+        self.effective.append(shares_since(counted, self._effective_total))
+        self._realised_total, self._effective_total = drawn, counted
+
+    def add_validation(self, validation: Validation) -> None:
+        """Adds a validation; one at the same step replaces the one before."""
+        if self.validations and self.validations[-1].step == validation.step:
+            self.validations.pop()
+        self.validations.append(validation)
+
+    def outcome(self) -> dict[str, Any]:
+        """All points in JSON's types, without what the clock measured."""
+        points = self._points()
+        for validation in points["validations"]:
+            del validation["seconds"]
+        return points
+
+    def write(self, run_folder: Path) -> None:
+        """Writes ``history.json``, whole or not at all."""
+        write_json(run_folder / HISTORY, self._points())
+
+    @classmethod
+    def read(cls, run_folder: Path) -> MixtureHistory:
+        """What ``write`` wrote.
+
+        Raises:
+            UserError: if there is nothing, or it is damaged.
+        """
+        path, history = run_folder / HISTORY, cls()
+        try:
+            history._set_points(read_json(path))
+        except (LookupError, TypeError, ValueError, ArithmeticError, OSError) as error:
+            what = "is damaged" if path.is_file() else "is missing"
+            raise UserError(f"{path} {what}; name the folder of a finished run") from error
+        return history
+
+    def _points(self) -> dict[str, Any]:
+        return {
+            "domains": list(self.domains),
+            "steps": list(self.steps),
+            "weights": [row.tolist() for row in self.weights],
+            "realised": [row.tolist() for row in self.realised],
+            "effective": [row.tolist() for row in self.effective],
+            "validations": [asdict(validation) for validation in self.validations],
+        }
+
+    def _set_points(self, points: dict[str, Any]) -> None:
+        self.domains = tuple(map(str, points["domains"]))
+        self.steps = [int(step) for step in points["steps"]]
+        self.weights = [np.array(row, float) for row in points["weights"]]
+        self.realised = [np.array(row, float) for row in points["realised"]]
+        self.effective = [np.array(row, float) for row in points["effective"]]
+        self.validations = [as_record(Validation, each) for each in points["validations"]]
+        for name in ("weights", "realised", "effective"):
+            rows = getattr(self, name)
+            if len(rows) != len(self.steps) or any(len(row) != len(self.domains) for row in rows):
+                raise ValueError(f"{name} has not a value for every domain at every step")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers."""
+        return {
+            **self._points(),
+            "realised_total": _as_list(self._realised_total),
+            "effective_total": _as_list(self._effective_total),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues what ``state_dict`` gave."""
+        self._set_points(state)
+        self._realised_total = _as_array(state["realised_total"])
+        self._effective_total = _as_array(state["effective_total"])
+        for total in (self._realised_total, self._effective_total):
+            if total is not None and total.shape != (len(self.domains),):
+                raise ValueError(f"a total has shape {total.shape}, not one value a domain")
+
+
+def _as_list(values: Floats | None) -> list[float] | None:
+    return None if values is None else values.tolist()
+
+
+def _as_array(values: list[float] | None) -> Floats | None:
+    return None if values is None else np.array(values, float)
+
+
+class LossMeans:
+    """Means of the training loss since last asked; adding waits for no device."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(2)
+        self._batches = 0
+
+    def add(self, seen: Seen) -> None:
+        """Adds a batch's mean loss and its weighted loss."""
+        loss = seen.sequence_loss.float()
+        weighted = loss.mean() if seen.sequence_weights is None else seen.sequence_weights @ loss
+        self._sums = self._sums.to(loss.device) + torch.stack([loss.mean(), weighted])
+        self._batches += 1
+
+    def take(self) -> tuple[float, float] | None:
+        """(mean loss, mean weighted loss) in nats, then starts anew; None if nothing was added."""
+        if not self._batches:
+            return None
+        mean, weighted = (self._sums.cpu() / self._batches).tolist()
+        self._sums, self._batches = torch.zeros(2), 0
+        return mean, weighted
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far."""
+        return {"sums": self._sums.cpu(), "batches": self._batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues what ``state_dict`` gave."""
+        sums: Tensor = state["sums"]
+        self._sums, self._batches = sums, int(state["batches"])

@@ -1,0 +1,114 @@
+"""What is looked at in a window of steps: the gradients' directions and their domain graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dograph.graph.clusters import cluster_counts, cluster_means, cluster_sequences, cluster_spread
+from dograph.graph.domain_graph import DomainGraph
+from dograph.graph.kernel import gradient_kernel, squared_distances
+from dograph.signals.batch_signals import Seen
+
+PARTS = ("sketches", "domains", "weights")
+
+
+@dataclass
+class Observed:
+    """The n sequences of a finished window.
+
+    Attributes:
+        sketches: (n, k) gradient sketches.
+        domain: (n,) human domains.
+        weights: (n,) how the losses counted, on the simplex.
+    """
+
+    sketches: Tensor
+    domain: Tensor
+    weights: Tensor
+
+
+class ObservationWindow:
+    """Collects sketched batches until somebody looks at them; waits for no device.
+
+    Args:
+        comparable: whether sketches of different steps may be compared. If not, only the
+            latest batch is kept.
+    """
+
+    def __init__(self, comparable: bool = True) -> None:
+        self.comparable = comparable
+        self.sketches: list[Tensor] = []
+        self.domains: list[Tensor] = []
+        self.weights: list[Tensor] = []
+
+    def add(self, seen: Seen) -> None:
+        """Adds a batch; ignores one without sketches."""
+        if seen.sketch is None:
+            return
+        if not self.comparable:
+            self.clear()
+        uniform = torch.full_like(seen.sequence_loss, 1 / seen.batch_size)
+        self.sketches.append(seen.sketch.detach())
+        self.domains.append(seen.domain)
+        self.weights.append(uniform if seen.sequence_weights is None else seen.sequence_weights)
+
+    def clear(self) -> None:
+        """Forgets the batches."""
+        self.sketches, self.domains, self.weights = [], [], []
+
+    def take(self) -> Observed | None:
+        """The batches as one on the CPU, then starts anew.
+
+        Returns:
+            None for an empty window, and for one with gradients that are not finite: there is
+            nothing to draw of a run that has diverged, and drawing must not end it.
+        """
+        if not self.sketches:
+            return None
+        weights = torch.cat([batch.cpu() for batch in self.weights]).double()
+        observed = Observed(
+            sketches=torch.cat([batch.cpu() for batch in self.sketches]),
+            domain=torch.cat([batch.cpu() for batch in self.domains]),
+            weights=weights / weights.sum(),
+        )
+        self.clear()
+        return observed if bool(torch.isfinite(observed.sketches).all()) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The batches so far."""
+        return {part: [batch.cpu() for batch in getattr(self, part)] for part in PARTS}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues what ``state_dict`` gave."""
+        for part in PARTS:
+            setattr(self, part, list(state[part]))
+
+
+def observed_graph(observed: Observed, clusters: int, seed: int) -> DomainGraph:
+    """The domain graph of a window, its nodes weighted as their sequences counted in the loss.
+
+    So that mixers without a graph of their own compare with those that have one.
+
+    Args:
+        observed: n sequences.
+        clusters: wanted, ≥ 1; at most n are made.
+        seed: of K-means.
+    """
+    sketches = observed.sketches
+    labels = cluster_sequences(sketches, clusters, seed=seed)
+    means = cluster_means(sketches, labels)
+    counts = cluster_counts(labels)
+    weights = torch.zeros(len(counts), dtype=torch.float64)
+    weights.index_add_(0, labels, observed.weights)
+    return DomainGraph(
+        kernel=gradient_kernel(means),
+        distances=squared_distances(means),
+        spread=cluster_spread(sketches, labels),
+        counts=counts,
+        labels=labels,
+        weights=weights,
+    )

@@ -1,0 +1,1 @@
+"""Batches → losses → steps: the language model, the callback that mixes, checkpoints."""

@@ -1,0 +1,153 @@
+"""Checkpoints on disk: checked before they are trusted, and read without executing code."""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dograph.errors import UserError
+from dograph.files.run_dir import CHECKPOINTS
+from dograph.training.language_model import LanguageModel
+
+logger = logging.getLogger(__name__)
+
+INSTANTIATOR = "_instantiator"
+"""Lightning's key for a function by which a model is built, wherever it is imported from."""
+
+
+def load_model(path: Path | str, role: str = "checkpoint") -> LanguageModel:
+    """The model of a checkpoint that a run of this package wrote, on the CPU, frozen.
+
+    Args:
+        path: of the file.
+        role: what the checkpoint is to its user, for the messages.
+
+    Raises:
+        UserError: if the file is missing, damaged, names code, or is no such checkpoint.
+    """
+    settings = read_checkpoint(Path(path), lazy=True, role=role).get("hyper_parameters")
+    if isinstance(settings, dict) and INSTANTIATOR in settings:
+        raise UserError(f"{role} {path}: refused, since it names what should build its model")
+    try:
+        with torch.random.fork_rng(devices=[]):  # it is built at random before it is filled
+            model = LanguageModel.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        what = f"no checkpoint of a language model: {error}"
+        raise UserError(f"{role} {path}: {what}") from error
+    model.requires_grad_(False).eval()
+    return model
+
+
+def read_checkpoint(
+    path: Path, map_location: Any = "cpu", lazy: bool = False, role: str = "checkpoint"
+) -> dict[str, Any]:
+    """A checkpoint's content: tensors, numbers and text, never code.
+
+    Args:
+        path: of the file.
+        map_location: as torch takes it.
+        lazy: leave tensors on the disk until they are asked for.
+        role: what the checkpoint is to its user, for the messages.
+
+    Raises:
+        UserError: if it is missing, damaged, or would run code.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"{role} {path}: a sharded checkpoint; make one file of it: "
+            f"python -m lightning.pytorch.utilities.consolidate_checkpoint {path}"
+        )
+    if not path.is_file():
+        raise UserError(f"{role} {path}: no such file; name a checkpoint of a run")
+    if not is_sound(path):
+        raise UserError(f"{role} {path}: damaged, or no checkpoint (its checksums do not fit)")
+    try:
+        content = torch.load(path, map_location=map_location, weights_only=True, mmap=lazy)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{role} {path}: refused, since loading it would run code that it names ({reason})"
+        ) from error
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise UserError(f"{role} {path}: no checkpoint: {error}") from error
+    if not isinstance(content, dict) or "global_step" not in content:
+        raise UserError(f"{role} {path}: no checkpoint of a language model")
+    return content
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a checkpoint is whole: torch's files are archives with a checksum for each part.
+
+    A folder (a sharded checkpoint) is taken as it is.
+    """
+    if path.is_dir():
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch compresses nothing; what is compressed could expand without end.
+            stored = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+            return stored and archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError):
+        return False
+
+
+def newest_checkpoints(folder: Path) -> list[Path]:
+    """A run's checkpoints, by the steps behind them, most first; clocks are not asked."""
+    found = (folder / CHECKPOINTS).glob("*.ckpt")
+    return sorted(found, key=lambda file: (_named_step(file), file.name), reverse=True)
+
+
+def _named_step(path: Path) -> int:
+    """The step in a checkpoint's name, or in its content; −1 for one that tells neither."""
+    try:
+        return steps_done(path)
+    except UserError:
+        return -1
+
+
+def newest_sound(folder: Path, below: float = math.inf) -> Path | None:
+    """A run's newest checkpoint that is whole; None without any. Warns of those that are not.
+
+    Args:
+        folder: of the run.
+        below: optimiser steps that it must not have reached.
+
+    Raises:
+        UserError: if there are checkpoints and not one of them is whole.
+    """
+    damaged = []
+    for path in newest_checkpoints(folder):
+        if not is_sound(path):
+            damaged.append(path)
+        elif below == math.inf or _named_step(path) < below:
+            for other in damaged:
+                logger.warning("%s is damaged: %s is used instead", other, path.name)
+            return path
+    if damaged:
+        raise UserError(
+            f"{damaged[0]}: damaged, and there is no whole checkpoint before it; delete the "
+            f"checkpoints in {damaged[0].parent} to begin this run anew"
+        )
+    return None
+
+
+def steps_done(checkpoint: Path) -> int:
+    """Optimiser steps behind a checkpoint, by its name or else its content.
+
+    Raises:
+        UserError: if it is damaged, or tells neither.
+    """
+    named = re.fullmatch(r"step=(\d{1,18})", checkpoint.stem)
+    if named:
+        return int(named.group(1))
+    content = read_checkpoint(checkpoint, lazy=True)
+    if not isinstance(content["global_step"], int):
+        raise UserError(f"checkpoint {checkpoint}: its global_step is no number")
+    return int(content["global_step"])

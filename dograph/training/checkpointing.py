@@ -1,0 +1,246 @@
+"""Checkpoints in the making: whole or absent, in time, and on a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+
+from dograph.errors import UserError, refusal
+from dograph.files.atomic import flush_folder
+from dograph.files.run_dir import CHECKPOINTS
+from dograph.training.checkpoint import newest_checkpoints, read_checkpoint, steps_done
+
+PARTIAL = ".partial"
+RESTORING = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError)
+"""Errors that content of a wrong shape or type makes where it is restored."""
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals on which a run saves a checkpoint and stops; schedulers send the last ahead of time."""
+
+
+class Interrupted(Exception):  # noqa: N818  (an event, not an error)
+    """Training stopped on a signal; its checkpoint is saved.
+
+    Attributes:
+        checkpoint: the last one.
+        finished: whether the run had done all its steps by then.
+    """
+
+    def __init__(self, checkpoint: Path, finished: bool = False) -> None:
+        super().__init__(str(checkpoint))
+        self.checkpoint, self.finished = checkpoint, finished
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, flushes it to the disk and moves it there in one step.
+
+    Reading checks every byte and executes no code.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Saves a checkpoint whole or not at all.
+
+        Raises:
+            UserError: if the disk is full or the folder cannot be written; nothing is left behind.
+        """
+        path = Path(path)
+        beside = path.with_name(path.name + PARTIAL)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+            flush_folder(path.parent)
+        except (OSError, RuntimeError) as error:  # torch wraps what its file raises
+            with suppress(OSError):
+                beside.unlink()
+            refused = refusal(error)
+            if refused is None:
+                raise
+            then = "give the same command again: it goes on from the checkpoint before"
+            reason = replace(refused, file=None).told(path, None, then)
+            raise UserError(f"the checkpoint cannot be written: {reason}") from error
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = lambda storage, location: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Loads a checkpoint, never with code in it.
+
+        Raises:
+            UserError: if it is missing, damaged, or would run code.
+        """
+        return read_checkpoint(Path(path), map_location)
+
+
+class CheckpointSaver(Callback):
+    """Saves a checkpoint every so many steps and minutes, and on a signal, upon which it stops.
+
+    A step at which a validation is due is saved after that validation, so that a run that goes
+    on from there has it behind itself. The newest ``kept`` checkpoints stay. On a second signal
+    the run stops at once. Every rank saves and stops at the same step.
+
+    Attributes:
+        received: whether a signal asks to stop.
+        began: whether a batch has been trained on, so that a checkpoint to go on from has shown
+            itself to fit.
+
+    Args:
+        folder: where checkpoints go.
+        every: optimiser steps between two, ≥ 1.
+        minutes: between two, > 0.
+        kept: newest checkpoints that stay, ≥ 1.
+    """
+
+    def __init__(self, folder: Path, every: int, minutes: float, kept: int) -> None:
+        self.folder, self.every, self.minutes, self.kept = folder, every, minutes, kept
+        self.received = self.began = False
+        self._before: dict[signal.Signals, Any] = {}
+        self._step = 0
+        self._due = False
+        self._saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes over the signals.
+
+        Raises:
+            UserError: if what was restored is of another step than its checkpoint says.
+        """
+        if trainer.ckpt_path is not None:
+            said = steps_done(Path(trainer.ckpt_path))
+            if said != trainer.global_step:
+                raise UserError(f"it says step {said}, but its parts are of {trainer.global_step}")
+        self._step, self._due, self._saved_at = trainer.global_step, False, time.monotonic()
+        self.folder = trainer.strategy.broadcast(self.folder)
+        for kind in STOPPING:
+            self._before[kind] = signal.signal(kind, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+        Console(stderr=True).print(
+            "\nStopping after this step to save a checkpoint (again to stop at once)."
+        )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves what was due together with this validation."""
+        if self._due:
+            self._save(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Saves once a step is whole; a run at its last step just ends."""
+        self.began = True
+        if trainer.global_step == self._step:  # more micro-batches to come
+            return
+        self._step = trainer.global_step
+        due = self._is_due(trainer) or self._due
+        self._due = due and trainer.global_step < trainer.max_steps
+        if self._due and not validates_after(trainer):
+            self._save(trainer)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        late = time.monotonic() - self._saved_at >= 60 * self.minutes
+        due = self.received or late
+        if trainer.world_size > 1:  # clocks and signals differ among ranks
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+        return due or self._step % self.every == 0
+
+    def _save(self, trainer: Trainer) -> None:
+        self._due, self._saved_at = False, time.monotonic()
+        path = self.folder / f"step={self._step}.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)
+        if trainer.is_global_zero:
+            for old in newest_checkpoints(self.folder.parent)[self.kept :]:
+                if old != path:
+                    trainer.strategy.remove_checkpoint(old)
+        if self.asked_to_stop(trainer):
+            raise Interrupted(path)
+
+    def asked_to_stop(self, trainer: Trainer) -> bool:
+        """Whether any rank has got a signal."""
+        if trainer.world_size > 1:
+            return trainer.strategy.reduce_boolean_decision(self.received, all=False)
+        return self.received
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Gives the signals back; Lightning does not call ``teardown`` after an exception."""
+        self._restore()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives the signals back."""
+        self._restore()
+
+    def _restore(self) -> None:
+        for kind, handler in self._before.items():
+            signal.signal(kind, handler)
+        self._before = {}
+
+
+@contextmanager
+def restore_errors(checkpoint: Path | None, saver: CheckpointSaver) -> Iterator[None]:
+    """Turns what goes wrong with a checkpoint, up to the first batch, into an error that names it.
+
+    What it holds may be from another model, another version, or from a stranger.
+
+    Args:
+        checkpoint: to go on from; None where there is none.
+        saver: knows when a batch has been trained on.
+
+    Raises:
+        UserError: with the file and the remedy.
+    """
+    try:
+        yield
+    except UserError as error:
+        converted = error.__cause__ is not None  # told by whoever knew what had happened
+        if checkpoint is None or saver.began or converted or str(checkpoint) in str(error):
+            raise
+        raise UserError(f"{checkpoint}: {error}") from error
+    except RESTORING as error:
+        if checkpoint is None or saver.began:
+            raise
+        raise UserError(
+            f"{checkpoint}: cannot be gone on with ({type(error).__name__}: {error}): another "
+            "recipe or other code made it; go on with those, or begin anew under another name"
+        ) from error
+
+
+def validates_after(trainer: Trainer) -> bool:
+    """Whether a validation follows the batch that has just been trained on."""
+    every = trainer.val_check_batch
+    if not trainer.enable_validation or not isinstance(every, int):
+        return False
+    return (trainer.fit_loop.total_batch_idx + 1) % every == 0
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what a killed process left half written among a run's checkpoints."""
+    for path in (folder / CHECKPOINTS).glob(f"*{PARTIAL}"):
+        path.unlink()

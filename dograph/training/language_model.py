@@ -1,0 +1,325 @@
+"""A causal language model from transformers as a LightningModule that knows nothing of mixing."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from dograph.data.batch import Batch
+from dograph.errors import UserError
+from dograph.signals.layers import transformer_blocks
+from dograph.signals.sketches import WeightedLoss, weighted_sum
+from dograph.training.cross_entropy import token_losses
+
+MOST_LAYERS = 10_000
+"""Of a network; a slip of the pen would be built for hours."""
+_LAYERS = re.compile(r"layer|block|depth|attention_types", re.IGNORECASE)
+SequenceWeighting = Callable[[Batch, Tensor, Tensor], Tensor]
+"""(batch, (B, T) token losses, (B,) their means), all with their graph, to (B,) weights."""
+
+
+def check_schedule(
+    learning_rate: float,
+    final_learning_rate: float,
+    warmup: int,
+    weight_decay: float,
+    betas: tuple[float, float],
+) -> None:
+    """Checks what the optimiser and its schedule are made from.
+
+    Raises:
+        UserError: for what is out of its range, or not finite.
+    """
+    for key, value, good, range_ in (
+        ("learning_rate", learning_rate, 0 < learning_rate < math.inf, "> 0"),
+        ("final_learning_rate", final_learning_rate, 0 <= final_learning_rate < math.inf, "≥ 0"),
+        ("warmup", warmup, warmup >= 0, "≥ 0"),
+        ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "≥ 0"),
+        ("betas", betas, all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)"),
+    ):
+        if not good:
+            raise UserError(f"model.{key} is {value}: it must be {range_}")
+
+
+def uniform_weighting(batch: Batch, token_losses: Tensor, losses: Tensor) -> Tensor:
+    """Every sequence counts 1/B."""
+    return torch.full_like(losses, 1 / losses.numel())
+
+
+def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
+    """Learning-rate factor: linear warm-up, then a cosine from 1 to ``final``.
+
+    Args:
+        step: optimiser steps done.
+        warmup: steps of warm-up.
+        total: steps of the whole run.
+        final: factor at the end, in [0, 1].
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class LanguageModel(LightningModule):
+    """Trains any causal language model of transformers on weighted sequence losses.
+
+    ``training_step`` computes the mean token loss of every sequence, asks ``sequence_weighting``
+    how they count, and returns the weighted sum. A step whose gradients are not finite is skipped
+    by the optimiser, without asking the device.
+
+    Attributes:
+        skipped: (2,) steps skipped in all, and in a row up to now.
+        unusable: whether what was seen of the coming step is not finite, so that it is skipped.
+
+    Args:
+        architecture: transformers' model type, e.g. "gpt2", "llama", "gpt_neox".
+        config: what that type's configuration class takes, e.g. {"n_layer": 4, "n_embd": 160}.
+        pretrained: a hub name or folder to take weights from instead of random ones.
+        learning_rate: peak of the schedule.
+        final_learning_rate: at the end of the cosine.
+        warmup: optimiser steps of linear warm-up.
+        weight_decay: on matrices only (parameters of two or more dimensions).
+        betas: of AdamW.
+        compile: compile each Transformer block with torch.compile; blocks whose gradients are
+            sketched stay as they are.
+    """
+
+    def __init__(
+        self,
+        architecture: str = "gpt2",
+        config: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        learning_rate: float = 1e-3,
+        final_learning_rate: float = 1e-4,
+        warmup: int = 40,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.95),
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        # In every checkpoint, so that it can be loaded without its recipe; no logger needs them.
+        self.save_hyperparameters(logger=False)
+        check_schedule(learning_rate, final_learning_rate, warmup, weight_decay, betas)
+        self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
+        self.warmup, self.weight_decay, self.betas = warmup, weight_decay, betas
+        self.compile_blocks = compile
+        self.sequence_weighting: SequenceWeighting = uniform_weighting
+        self.weighted_loss: WeightedLoss = weighted_sum
+        self.observed_modules: Sequence[str] = ()
+        self.skipped = torch.zeros(2)
+        self.unusable = False
+        self.network: Any = build_network(architecture, config or {}, pretrained)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return int(self.network.config.vocab_size)
+
+    @property
+    def context(self) -> int | None:
+        """Longest sequence the model takes, in tokens; None where it has no bound."""
+        return getattr(self.network.config, "max_position_embeddings", None)
+
+    def token_losses(self, tokens: Tensor) -> Tensor:
+        """Cross-entropy of every next token.
+
+        Args:
+            tokens: (B, T + 1) int64.
+
+        Returns:
+            (B, T) float32, nats.
+        """
+        logits = self.network(input_ids=tokens[:, :-1], use_cache=False).logits
+        return token_losses(logits, tokens[:, 1:])
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Lets go of the last step's gradients before the forward; Lightning does so after it.
+
+        A backward that is taken with the forward, for sketches, would come on top of them.
+        """
+        if batch_idx % int(self.trainer.accumulate_grad_batches) == 0:
+            for optimizer in self.trainer.optimizers:
+                optimizer.zero_grad()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The batch's weighted loss, ``Σ_i a_i ℓ_i``."""
+        token_losses = self.token_losses(batch.tokens)
+        losses = token_losses.mean(dim=1)
+        weights = self.sequence_weighting(batch, token_losses, losses)
+        # Once: what is shared with the sketches holds on to this batch.
+        weighted_loss, self.weighted_loss = self.weighted_loss, weighted_sum
+        return weighted_loss(weights, losses)
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """(B, T) token losses of the batch, for whoever evaluates."""
+        return self.token_losses(batch.tokens)
+
+    def on_fit_start(self) -> None:
+        """Compiles the blocks that nothing observes."""
+        if not self.compile_blocks:
+            return
+        name = transformer_blocks(self.network)
+        for index, block in self.network.get_submodule(name).named_children():
+            prefix = f"{name}.{index}."
+            if not any(module.startswith(prefix) for module in self.observed_modules):
+                block.compile()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as the trainer asks, and has the optimiser skip a step that is not finite.
+
+        By norm also under bf16-mixed with a fused optimiser: Lightning refuses that pair, since a
+        gradient scaler would be bypassed, but bf16 has none. Under fp16 the scaler skips such
+        steps itself.
+        """
+        plugin = self.trainer.precision_plugin
+        parameters = list(plugin.main_params(optimizer))
+        sharded = isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+        scaled = getattr(plugin, "scaler", None) is not None
+        if gradient_clip_algorithm in (None, "norm") and not sharded and not scaled:
+            # Without a bound this only measures.
+            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+            wrong = ~norm.isfinite()
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            wrong = torch.stack([~gradient.isfinite().all() for gradient in gradients]).any()
+        found = self._count(wrong, sharded)
+        if not scaled:
+            optimizer.found_inf = found  # type: ignore[attr-defined]  # what a scaler sets
+        elif self.unusable:  # a scaler skips what it finds itself, and did not see this
+            optimizer.zero_grad()
+
+    def _count(self, wrong: Tensor, sharded: bool) -> Tensor:
+        """Counts a step that is not finite, on its device; 1 for one to be skipped, else 0."""
+        found = wrong.float().clamp(min=float(self.unusable))
+        if sharded:
+            found = cast(Tensor, self.trainer.strategy.reduce(found, reduce_op="max"))
+        total, in_a_row = self.skipped.to(found.device)
+        self.skipped = torch.stack([total + found, (in_a_row + 1) * found])
+        return found
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the counts of skipped steps."""
+        checkpoint["skipped_steps"] = self.skipped.tolist()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores them."""
+        total, in_a_row = checkpoint.get("skipped_steps", [0.0, 0.0])
+        self.skipped = torch.tensor([float(total), float(in_a_row)])
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Fused AdamW with decay on matrices only, linear warm-up, cosine."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        # Under a gradient scaler Lightning does not clip what a fused optimiser unscales itself.
+        fused = getattr(self.trainer.precision_plugin, "scaler", None) is None
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=fused)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            partial(
+                warmup_cosine,
+                warmup=self.warmup,
+                total=int(self.trainer.estimated_stepping_batches),
+                final=self.final_learning_rate / self.learning_rate,
+            ),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def configuration(architecture: str, pretrained: str | None = None) -> PretrainedConfig:
+    """The default configuration of a model type, or a pretrained model's own.
+
+    Raises:
+        UserError: if transformers does not know it.
+    """
+    try:
+        if pretrained is not None:
+            return AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
+        return AutoConfig.for_model(architecture)
+    except (ValueError, OSError) as error:
+        name = "architecture" if pretrained is None else "pretrained"
+        raise UserError(f"model.{name} {pretrained or architecture!r}: {error}") from error
+
+
+def takes(architecture: str, key: str) -> bool:
+    """Whether a model type's configuration has a key, under its own or transformers' name."""
+    settings = configuration(architecture)
+    return key in settings.to_dict() or key in settings.attribute_map
+
+
+def build_network(
+    architecture: str, config: dict[str, Any], pretrained: str | None = None
+) -> nn.Module:
+    """A transformers causal language model from a configuration, or pretrained.
+
+    Dropout is 0 unless the configuration sets it: gradients that are compared must not be noisy.
+    GPT-2's GELU (by tanh) is computed by one fused kernel, equal to rounding, in place of the eight
+    operations of transformers' ``gelu_new``: at nano scale these take a fifth of a step.
+
+    Raises:
+        UserError: for an unknown architecture, or a configuration that transformers refuses.
+    """
+    settings = configuration(architecture, pretrained)
+    names = set(settings.to_dict()) | set(settings.attribute_map)
+    unknown = sorted(str(key) for key in config if key not in names)
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0], names, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise UserError(f"model.config has no key {unknown[0]!r} for {architecture}{hint}")
+    _check_sizes(config, settings)
+    defaults: dict[str, Any] = {name: 0.0 for name in names if name.endswith(("pdrop", "dropout"))}
+    if getattr(settings, "activation_function", None) == "gelu_new":
+        defaults["activation_function"] = "gelu_pytorch_tanh"
+    try:
+        if pretrained is not None:
+            settings.update({**defaults, **config})
+            _check_sizes(settings.to_dict(), settings)
+            return AutoModelForCausalLM.from_pretrained(
+                pretrained, config=settings, trust_remote_code=False, use_safetensors=True
+            )
+        settings = AutoConfig.for_model(architecture, **{**defaults, **config})
+        return AutoModelForCausalLM.from_config(settings)
+    except Exception as error:  # whatever transformers makes of it: the configuration is at fault
+        raise UserError(f"model.config: {architecture} refuses {config}: {error}") from error
+
+
+def _check_sizes(config: Any, settings: PretrainedConfig, path: str = "model.config") -> None:
+    """Raises UserError for sizes that transformers takes, and that fail or never end later."""
+    if isinstance(config, list | tuple):
+        for each in config:
+            _check_sizes(each, settings, path)
+    if isinstance(config, int) and config > MOST_LAYERS and _LAYERS.search(path):
+        raise UserError(f"{path} is {config}: at most {MOST_LAYERS} layers are built")
+    if not isinstance(config, Mapping):
+        return
+    defaults = settings.to_dict()
+    for key, value in config.items():
+        name = settings.attribute_map.get(str(key), str(key))
+        default = defaults.get(name)
+        is_size = isinstance(default, int) and default >= 1 and not name.endswith("_id")
+        if is_size and type(value) is int and value < 1:
+            raise UserError(f"{path}.{key} is {value}: it must be ≥ 1")
+        _check_sizes(value, settings, f"{path}.{key}")

@@ -1,0 +1,216 @@
+"""Domains, batches and validation as DataMixer serves them."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from litdata import StreamingDataset, TokensLoader
+
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.corpus.store import Store
+from dograph.data.data_mixer import DataMixer, EvenlySpaced
+from dograph.data.domains import DomainSequences, MixtureDataset
+from dograph.errors import UserError
+from dograph.mixers import DoGraph, Proportional, Stratified
+
+
+def ready(settings, mixer=None, **options):
+    data = DataMixer(mixer, settings, **{"context": 32, "batch_size": 16, **options})
+    data.setup()
+    return data
+
+
+def test_sequences_are_the_stored_tokens_in_order(store):
+    sequences = DomainSequences(store, "code", "train", context=32)
+    assert len(sequences) == sequences.chunk_tokens.sum() // 33
+    first, second = sequences[0], sequences[1]
+    assert first.shape == (33,)
+    assert not np.array_equal(first, second)
+    longer = DomainSequences(store, "code", "train", context=65)
+    assert np.array_equal(longer[0], np.concatenate([first, second]))
+
+
+def test_documents_behind_a_sequence_are_those_whose_ends_it_holds(store):
+    sequences = DomainSequences(store, "code", "train", context=32)
+    for index in range(0, len(sequences), 17):
+        first, last = sequences.documents(np.array([index]))[0]
+        tokens = sequences[index]
+        ends = np.flatnonzero(tokens[:-1] == store.end_of_text)
+        assert last - first == len(ends)
+    assert sequences.documents(np.array([0]))[0][0] == 0
+
+
+def test_a_batch_names_its_domains_and_documents(store, corpus_settings):
+    data = ready(corpus_settings)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.tokens.shape == (16, 33)
+    assert batch.tokens.dtype == torch.int64
+    assert batch.documents.shape == (16, 2)
+    counts = torch.bincount(batch.domain, minlength=3)
+    assert counts.min() >= 5
+    assert counts.sum() == 16
+
+
+def test_realised_counts_follow_the_weights_within_one_sequence(store, corpus_settings):
+    data = ready(corpus_settings, Proportional())
+    loader = iter(data.train_dataloader())
+    counts = torch.zeros(3)
+    for _ in range(25):
+        counts += torch.bincount(next(loader).domain, minlength=3)
+    assert (counts - 25 * 16 * data.mixer.weights).abs().max() < 1
+
+
+def test_validation_is_fixed_and_spread_over_each_domain(store, corpus_settings):
+    data = ready(corpus_settings, validation_sequences=6)
+    loaders = data.val_dataloader()
+    assert len(loaders) == 3
+    for index, loader in enumerate(loaders):
+        batches, again = list(loader), list(loader)
+        assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(batches, again, strict=True))
+        assert all((batch.domain == index).all() for batch in batches)
+        assert sum(len(batch.tokens) for batch in batches) == 6
+
+
+def test_ranks_share_validation_evenly():
+    def picks(rank):
+        return [pick for batch in EvenlySpaced(0, 100, 65, 8, rank, 2) for pick in batch]
+
+    assert len(picks(0)) == len(picks(1)) == 32
+    assert not set(picks(0)) & set(picks(1))
+    with pytest.raises(UserError, match="validation_sequences"):
+        EvenlySpaced(0, 100, 1, 8, 0, 2)
+
+
+def test_a_domain_shorter_than_the_context_is_refused(store):
+    with pytest.raises(UserError, match=r"animals.*data.context"):
+        DomainSequences(store, "animals", "train", context=10**6)
+
+
+def test_reading_whole_batches_equals_reading_one_by_one(store):
+    domains = [DomainSequences(store, entry.name, "train", 32) for entry in store.domains]
+    dataset = MixtureDataset(domains)
+    picks = [(2, 5), (0, 1), (2, 0), (1, 7)]
+    batch = dataset.__getitems__(picks)
+    for row, (domain, index) in enumerate(picks):
+        assert np.array_equal(batch.tokens[row].numpy(), domains[domain][index])
+        expected = domains[domain].documents(np.array([index]))[0]
+        assert np.array_equal(batch.documents[row].numpy(), expected)
+
+
+@pytest.fixture(scope="module")
+def two_chunks(tmp_path_factory):
+    """A store whose one domain has two chunks: as many as processes that made it."""
+    folder = tmp_path_factory.mktemp("chunks")
+    (folder / "text").mkdir()
+    with (folder / "text" / "web.jsonl").open("w") as file:
+        for number in range(240):
+            file.write(json.dumps({"text": f"{number} " + "tensor graph weight " * 500}) + "\n")
+    settings = CorpusSettings(str(folder / "text"), vocab_size=300, store=str(folder / "store"))
+    return prepare(settings, progress=False)
+
+
+@pytest.mark.parametrize("mapped", [1, 2])
+def test_sequences_are_those_that_litdata_reads(two_chunks, monkeypatch, mapped):
+    monkeypatch.setattr("dograph.data.domains.MAPPED_CHUNKS", mapped)
+    sequences = DomainSequences(two_chunks, "web", "train", context=32)
+    assert len(sequences.chunk_lengths) == 2
+    folder = str(two_chunks.folder("web", "train"))
+    theirs = StreamingDataset(folder, item_loader=TokensLoader(33), shuffle=False)
+    assert len(sequences) == len(theirs)
+    indices = np.random.default_rng(0).permutation(len(theirs))[:64]
+    expected = np.stack([theirs[int(index)] for index in indices])
+    assert np.array_equal(sequences.tokens(indices), expected)
+    assert np.array_equal(sequences.tokens(indices[::-1]), expected[::-1])
+
+
+def test_a_chunk_put_back_is_mapped_anew(store, tmp_path):
+    copy = Store.open(shutil.copytree(store.path, tmp_path / "store"))
+    sequences = DomainSequences(copy, "code", "train", context=32)
+    expected = sequences[3]
+    (chunk,) = sequences.folder.glob("chunk*")
+    whole = chunk.read_bytes()
+    with chunk.open("r+b") as file:  # in place: what is mapped changes with it
+        file.write(bytes(len(whole)))
+    beside = tmp_path / "beside"
+    beside.write_bytes(whole)
+    beside.replace(chunk)
+    assert np.array_equal(sequences[3], expected)
+
+
+def test_what_is_sent_to_a_process_holds_no_tokens(store):
+    sequences = DomainSequences(store, "code", "train", context=32)
+    before = len(pickle.dumps(sequences))
+    expected = sequences[3]
+    sent = pickle.dumps(sequences)
+    assert len(sent) - before < 100  # of some ten thousand tokens
+    assert np.array_equal(pickle.loads(sent)[3], expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("lookahead", [2, 4])
+def test_new_weights_hold_exactly_lookahead_batches_later(corpus_settings, workers, lookahead):
+    """In batches served, by processes that have prefetched as much as they may."""
+    data = ready(corpus_settings, workers=workers, lookahead=lookahead)
+    loader = iter(data.train_dataloader())
+    one_hot = [[float(s == domain) for s in range(3)] for domain in range(3)]
+    data.sampler.set_weights(one_hot[0])  # holds from batch `lookahead`
+    served = []
+    for step in range(20):
+        served.append(set(next(loader).domain.tolist()))
+        data.sampler.mark_trained()
+        if step == 9:  # the next batch is number 10
+            data.sampler.set_weights(one_hot[1])
+    assert served[:lookahead] == [{0, 1, 2}] * lookahead
+    assert served[lookahead : 10 + lookahead] == [{0}] * 10
+    assert served[10 + lookahead :] == [{1}] * (10 - lookahead)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_the_same_with_workers(corpus_settings, workers):
+    def served(count):
+        data = ready(corpus_settings, workers=count)
+        loader = iter(data.train_dataloader())
+        for step in range(12):
+            yield next(loader)
+            data.sampler.mark_trained()
+            data.sampler.set_weights(np.random.default_rng(step).dirichlet([1, 1, 1]))
+
+    for batch, expected in zip(served(workers), served(0), strict=True):
+        for name in ("tokens", "domain", "documents"):
+            assert torch.equal(getattr(batch, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"context": 16}, "context"),
+        ({"batch_size": 8}, "batch size"),
+        ({"seed": 3}, "seed"),
+        ({"draw": "multinomial"}, "draw"),
+        ({"mixer": DoGraph(clusters=3)}, "mixer"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_by_name(store, corpus_settings, options, named):
+    state = ready(corpus_settings, Stratified()).state_dict()
+    with pytest.raises(UserError, match=named):
+        ready(corpus_settings, **{"mixer": Stratified(), **options}).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"context": 0}, {"batch_size": 0}, {"workers": -1}, {"lookahead": -1}, {"workers": 5}],
+)
+def test_settings_out_of_range_are_refused(options):
+    with pytest.raises(UserError):
+        DataMixer(None, CorpusSettings(), **options)
+
+
+def test_a_batch_survives_the_way_through_a_worker(store, corpus_settings):
+    batch = next(iter(ready(corpus_settings).train_dataloader()))
+    again = pickle.loads(pickle.dumps(batch))
+    for name in ("tokens", "domain", "documents"):
+        assert torch.equal(getattr(again, name), getattr(batch, name))

@@ -1,0 +1,247 @@
+"""From run folders to a comparison: pairing, costs, refusals."""
+
+import json
+import re
+
+import pytest
+from written_runs import RECIPE, write_experiment, write_run, write_study
+
+from dograph.errors import UserError
+from dograph.experiments.comparison.comparison import compare
+from dograph.experiments.comparison.runs import find_runs
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    # Seeds differ by 0.8 nats, the methods by 0.1 with every seed: only pairing sees it.
+    result = compare([write_study(tmp_path, spread=0.01)])
+    uniform, other = result.methods
+    assert (uniform.label, other.label) == ("uniform", "other")
+    assert uniform.mean.half > 0.3
+    assert other.paired.mean.mean == pytest.approx(-0.1 + 0.01 / 5)
+    assert other.paired.mean.half < 0.02
+    assert other.paired.verdict == "win"
+    assert other.paired.worst.mean == pytest.approx(other.paired.mean.mean)
+    assert other.paired.domains.keys() == {"code", "prose"}
+    assert not result.notes
+
+
+def test_the_baseline_is_the_stratified_method_or_the_one_named(tmp_path):
+    study = write_study(tmp_path)
+    assert compare([study]).baseline.name == "uniform_gpt2"
+    assert compare([study], "other").baseline.name == "other_gpt2"
+    assert compare([study], "other_gpt2").methods[1].paired.verdict == "loss"
+    with pytest.raises(UserError, match=r"no such method.*uniform_gpt2"):
+        compare([study], "unifrom_gpt2")
+    with pytest.raises(UserError, match="name the baseline"):
+        compare([study / "other_gpt2"])
+
+
+def test_tokens_and_seconds_to_the_baselines_end_count_every_stage(tmp_path):
+    start, end = (5.0, 5.0), (3.0, 3.0)
+    write_run(tmp_path / "uniform" / "seed_0", 0, [start, end])
+    write_experiment(tmp_path / "staged" / "seed_0", 0, [start, (1.0, 1.0)])
+    write_run(tmp_path / "slow" / "seed_0", 0, [start, (4.0, 4.0)], "Proportional")
+    result = compare([tmp_path])
+    methods = {method.label: method for method in result.methods}
+    # Half of the way from 5 to 1 is half of that from 2,000 to 4,000 tokens; the proxy cost 1,000.
+    assert methods["staged"].reach.tokens.mean == pytest.approx(1000 + 3000)
+    assert methods["staged"].reach.seconds.mean == pytest.approx(5 + 7.5)
+    assert methods["staged"].cost["tokens"].mean == 5000
+    assert methods["staged"].cost["seconds"].mean == 15
+    assert methods["uniform"].reach.tokens.mean == 4000
+    assert methods["slow"].reach.tokens is None
+    assert methods["slow"].reach.reached == 0
+    assert result.notes == ("Fewer than 5 seeds (1) show a direction and are no claim.",)
+
+
+def recipe(**sections):
+    """The recipe with other values in some sections."""
+    return {name: {**values, **sections.get(name, {})} for name, values in RECIPE.items()}
+
+
+@pytest.mark.parametrize(
+    ("condition", "changed", "said"),
+    [
+        ("tokens", {"tokens": 8000}, ("8,000", "4,000")),
+        ("tokenizer", {"tokenizer": "0ther"}, ("0ther", "beef")),
+        (
+            "validation",
+            {"recipe": recipe(data={"validation_sequences": 32})},
+            ("data.validation_sequences 32", "data.validation_sequences 16"),
+        ),
+        (
+            "validation",
+            {"recipe": recipe(data={"context": 32})},
+            ("data.context 32", "data.context 64"),
+        ),
+        ("validation", {"more_facts": {"validation_fingerprint": "v"}}, ("text v", "text f00d")),
+        (
+            "model",
+            {"recipe": recipe(model={"config": {"n_layer": 9}})},
+            (
+                "model.config.n_layer 9, model.config.n_embd not set",
+                "model.config.n_layer 1, model.config.n_embd 16",
+            ),
+        ),
+        (
+            "training",
+            {"recipe": recipe(model={"learning_rate": 0.1})},
+            ("model.learning_rate 0.1", "model.learning_rate 0.001"),
+        ),
+        ("training", {"recipe": recipe(data={"batch_size": 4})}, ("batch_size 4", "batch_size 8")),
+        ("training", {"more_facts": {"host": {"processes": 4}}}, ("processes 4", "processes 1")),
+    ],
+)
+def test_what_does_not_compare_is_refused_unless_allowed(tmp_path, condition, changed, said):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    write_run(tmp_path / "other" / "seed_0", 0, curve, "Proportional", **changed)
+    with pytest.raises(UserError, match="not comparable") as refusal:
+        compare([tmp_path])
+    other, own = said
+    assert re.search(f"{other} in .*/other/seed_0; .*{own} in .*/uniform", str(refusal.value))
+    assert f"--allow {condition}" in str(refusal.value)
+    assert "other/seed_0" in str(refusal.value)
+    result = compare([tmp_path], allowed=[condition])
+    assert len(result.methods) == 2
+    assert any("other/seed_0" in note for note in result.notes)
+
+
+def test_another_corpus_is_another_validation_set_too(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    write_run(tmp_path / "other" / "seed_0", 0, curve, "Proportional", fingerprint="0ther")
+    with pytest.raises(UserError, match="--allow validation"):
+        compare([tmp_path], allowed=["corpus"])
+    assert compare([tmp_path], allowed=["corpus", "validation"])
+
+
+def test_what_is_written_otherwise_is_the_same(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    config = {"n_embd": 16, "n_layer": 1}  # another order, and defaults written out
+    same = recipe(model={"config": config, "learning_rate": 1.0e-3}, data={"draw": "stratified"})
+    del same["model"]["architecture"]
+    write_run(tmp_path / "other" / "seed_0", 0, curve, "Proportional", recipe=same)
+    assert len(compare([tmp_path]).methods) == 2
+
+
+def test_another_host_is_told(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    more = {"commit": "bad", "host": {"cores": 64}}
+    write_run(tmp_path / "other" / "seed_0", 0, curve, "Proportional", more_facts=more)
+    notes = compare([tmp_path]).notes
+    assert any("cores 64" in note for note in notes)
+    assert any("Runs differ in their commit: bad in" in note for note in notes)
+
+
+def test_a_method_is_one_method(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    for seed, weights in ((0, {"a": 1}), (1, {"a": 2})):
+        values = {"mixer": {"class_path": "mine.M", "init_args": weights}, **RECIPE}
+        write_run(tmp_path / "mine" / f"seed_{seed}", seed, curve, "M", recipe=values)
+    with pytest.raises(
+        UserError, match=r"runs of mine are not of one method: run.*a 1 in .*seed_0"
+    ):
+        compare([tmp_path])
+
+
+def test_one_name_in_two_folders_is_two_methods(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    for place, tokens in (("short", 4000), ("long", 8000)):
+        write_run(tmp_path / place / "uniform_gpt2" / "seed_0", 0, curve, tokens=tokens)
+    result = compare([tmp_path], "short/uniform_gpt2", allowed=["tokens"])
+    assert [method.name for method in result.methods] == ["short/uniform_gpt2", "long/uniform_gpt2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("provenance.json", "{}", "says no seed"),
+        ("provenance.json", "{", "is damaged"),
+        ("history.json", "{", "is damaged"),
+        ("recipe.yaml", "data: 3\nmodel: {}", "data must be a mapping"),
+        ("recipe.yaml", "data: [", "cannot be read as YAML"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, name, content, said):
+    folder = write_run(tmp_path / "uniform" / "seed_0", 0, [(5.0, 5.0), (3.0, 3.0)])
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name}.*{said}|{said}.*{name}"):
+        compare([tmp_path])
+
+
+def test_a_damaged_experiment_is_named(tmp_path):
+    folder = write_experiment(tmp_path / "staged" / "seed_0", 0, [(3.0, 3.0)])
+    for content in ("{", '{"folder": "main"}', '{"folder": "main", "cost": {"stages": [3]}}'):
+        (folder / "summary.json").write_text(content)
+        with pytest.raises(UserError, match=r"summary\.json is damaged"):
+            find_runs([tmp_path])
+
+
+def test_an_unknown_condition_and_other_domains_are_refused(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve)
+    with pytest.raises(UserError, match="did you mean 'tokens'"):
+        compare([tmp_path], allowed=["token"])
+    write_run(tmp_path / "other" / "seed_0", 0, curve, domains=("code", "law"))
+    with pytest.raises(UserError, match="their means do not compare"):
+        compare([tmp_path], baseline="uniform")
+
+
+def test_seeds_that_only_one_method_has_are_said_and_not_paired(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    for seed in range(6):
+        write_run(tmp_path / "uniform" / f"seed_{seed}", seed, curve)
+    for seed in range(1, 7):
+        write_run(tmp_path / "other" / f"seed_{seed}", seed, curve, "Proportional")
+    result = compare([tmp_path])
+    assert len(result.methods[1].paired.mean.values) == 5
+    assert result.notes == ("Paired with uniform by seeds 1, 2, 3, 4, 5 only: other.",)
+
+
+def test_runs_are_found_from_any_folder_above_and_only_whole_ones(tmp_path):
+    study = write_study(tmp_path / "runs" / "study", seeds=(0, 1))
+    write_experiment(study / "staged_gpt2" / "seed_0", 0, [(3.0, 3.0)])
+    # A stage of an experiment that is under way, and a run that was killed.
+    write_run(study / "staged_gpt2" / "seed_1" / "proxy", 1, [(3.0, 3.0)])
+    (study / "staged_gpt2" / "seed_1" / "proxy" / "stage.json").write_text("{}")
+    # Another whose proxy ended before the main run began.
+    done = write_run(study / "staged_gpt2" / "seed_2" / "proxy", 2, [(3.0, 3.0)])
+    (done / "stage.json").write_text('{"finished": true}')
+    killed = write_run(study / "uniform_gpt2" / "seed_7", 7, [(3.0, 3.0)])
+    (killed / "summary.json").unlink()
+    for given in ([study], [tmp_path / "runs"], [study, study / "uniform_gpt2"]):
+        runs = find_runs(given)
+        assert [(run.method, run.seed) for run in runs] == [
+            ("other_gpt2", 0),
+            ("other_gpt2", 1),
+            ("staged_gpt2", 0),
+            ("uniform_gpt2", 0),
+            ("uniform_gpt2", 1),
+        ]
+    notes = compare([study]).notes
+    (left,) = (note for note in notes if "did not come to their end" in note)
+    for place in ("uniform_gpt2/seed_7", "staged_gpt2/seed_1", "staged_gpt2/seed_2"):
+        assert place in left
+    assert "proxy" not in left
+
+
+def test_what_is_no_run_or_runs_twice_is_said(tmp_path):
+    with pytest.raises(UserError, match="no finished run"):
+        find_runs([tmp_path])
+    with pytest.raises(UserError, match="no finished run"):
+        find_runs([tmp_path / "nowhere"])
+    write_run(tmp_path / "uniform" / "seed_0", 0, [(3.0, 3.0)])
+    write_run(tmp_path / "uniform" / "seed_0_1", 0, [(3.0, 3.0)])
+    with pytest.raises(UserError, match="both uniform with seed 0"):
+        find_runs([tmp_path])
+
+
+def test_a_run_without_a_finite_end_is_named(tmp_path):
+    folder = write_run(tmp_path / "uniform" / "seed_0", 0, [(3.0, float("nan"))])
+    assert json.loads((folder / "summary.json").read_text())["losses"]["prose"] is None
+    with pytest.raises(UserError, match=r"uniform/seed_0.*without a finite validation loss"):
+        compare([tmp_path])

@@ -1,0 +1,182 @@
+"""Every recipe and configuration is composed; every mistake names its file, key and remedy."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dograph.errors import UserError
+from dograph.experiments.recipe.check import SECTIONS, check
+from dograph.experiments.recipe.compose import compose, stage_names
+from dograph.experiments.stages import Experiment
+from dograph.mixers import DoGraph, Stratified
+
+ROOT = Path(__file__).parent.parent.parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+MAIN = ROOT / "recipes" / "dograph_gpt2.yaml"
+STANDING = {"proxy": {"checkpoint": "none", "weights": {"web": 1.0}}}
+
+
+def message(*overrides, recipe=MAIN):
+    with pytest.raises(UserError) as caught:
+        check(compose(recipe, overrides))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid(path):
+    staged = stage_names(path)
+    recipes = Experiment(path).check().values() if staged else [check(compose(path))]
+    assert len(recipes) == max(len(staged), 1)
+    assert {recipe.name for recipe in recipes} == {path.stem}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(file.parent.name, file.stem) for file in sorted((ROOT / "configs").glob("*/*.yaml"))],
+)
+def test_every_configuration_composes(kind, name):
+    check(compose(MAIN, [f"compose.{kind}={name}"]))
+
+
+def test_recipes_of_the_comparison_differ_in_the_mixer_alone():
+    """Main runs, too; `sketch` is a mixer's signal, and changes nothing where none asks for it."""
+    compared = [
+        compose(path, stage="main" if stage_names(path) else None, artefacts=STANDING)
+        for path in RECIPES
+        if path.stem != "dograph_proxy_gpt2"  # its main run is of another size
+    ]
+    for composition in compared:
+        for key in ("mixer", "name", "sketch"):
+            composition.values.pop(key, None)
+    assert all(each.values == compared[0].values for each in compared)
+
+
+PAPERS = {
+    "doge_gpt2": {
+        "stages.proxy.compose": "{model: gpt2_82m, trainer: gpu_doge_proxy}",
+        "stages.main.compose": "{model: gpt2_210m, trainer: gpu_dograph_210m}",
+        "stages.proxy.mixer.init_args.mu": "0.01",
+    },
+    "doremi_gpt2": {
+        "stages.reference.compose": "{model: gpt2_120m, trainer: gpu_doremi_proxy}",
+        "stages.proxy.compose": "{model: gpt2_120m, trainer: gpu_doremi_proxy}",
+        "stages.main.compose": "{model: gpt2_300m, trainer: gpu_dograph_300m}",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_scales_are_composed(name):
+    overrides = [f"{key}={value}" for key, value in PAPERS[name].items()]
+    recipes = Experiment(ROOT / "recipes" / f"{name}.yaml", overrides).check()
+    proxy, main = recipes["proxy"].sections, recipes["main"].sections
+    assert proxy["model"].config["n_layer"] == {"doge_gpt2": 6, "doremi_gpt2": 12}[name]
+    assert proxy["trainer"].max_steps == {"doge_gpt2": 10_000, "doremi_gpt2": 200_000}[name]
+    assert main["model"].config["n_layer"] == {"doge_gpt2": 24, "doremi_gpt2": 36}[name]
+    assert main["data"].context == 512
+    assert main["model"].compile
+
+
+def test_the_resolved_recipe_runs_alone(tmp_path):
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(check(compose(MAIN, ["seed=7"])).as_yaml())
+    again = check(compose(resolved))
+    assert (again.seed, again.name) == (7, "dograph_gpt2")
+    assert isinstance(again.mixer, DoGraph)
+
+
+def test_overrides_have_the_last_word():
+    recipe = check(compose(MAIN, ["trainer.max_steps=20", "mixer.init_args.clusters=4"]))
+    assert recipe.arguments("trainer")["max_steps"] == 20
+    assert recipe.mixer.clusters == 4
+
+
+def test_the_seed_reaches_projections_and_clusters_unless_they_set_their_own():
+    recipe = check(compose(MAIN, ["seed=7"]))
+    assert (recipe.seed, recipe.sketch.seed, recipe.mixer.seed) == (7, 7, 7)
+    recipe = check(compose(MAIN, ["seed=7", "sketch.seed=1", "mixer.init_args.seed=2"]))
+    assert (recipe.seed, recipe.sketch.seed, recipe.mixer.seed) == (7, 1, 2)
+
+
+def test_a_wrong_key_names_itself_its_file_and_the_nearest_spelling(tmp_path):
+    text = message("mixer.init_args.clutsers=4")
+    assert "command line" in text
+    assert "mixer.init_args.clutsers" in text
+    assert "'clusters'" in text
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("mixer: {class_path: dograph.mixers.Stratified}\ndata: {batchsize: 4}\n")
+    text = message(recipe=wrong)
+    assert "wrong.yaml" in text
+    assert "data.batchsize" in text
+    assert "'batch_size'" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("trianer.max_steps=3", "did you mean 'trainer'"),
+        ("corpus.sorce=x", "did you mean 'source'"),
+        ("mixer.init_arg=3", "did you mean 'init_args'"),
+        (
+            "mixer.init_args.clusters=many",
+            "mixer.init_args.clusters: Expected int. Got value: many",
+        ),
+        ("mixer.init_args.objective=best", "Got value: best"),
+        ("mixer.init_args.beta=-1", "beta is -1.0: it must be ≥ 0"),
+        ("mixer.init_args.clusters=0", "clusters is 0"),
+        ("mixer.class_path=dograph.mixers.DoGraf", "did you mean 'DoGraph'"),
+        ("mixer.class_path=torch.nn.Linear", "no subclass of"),
+        ("mixer.class_path=no.such.Thing", "cannot be imported"),
+        ("mixer=3", "mixer must name a class"),
+        ("mixer={class_path: dograph.mixers.Stratified, init_args: {a: 1}}", "known keys: none"),
+        ("data.batch_size=x", "data.batch_size: Expected int"),
+        ("data=4", "must be a mapping"),
+        ("report.every=0", "report.every is 0"),
+        ("sketch.rank=0", "rank is 0"),
+        ("seed=x", "seed is 'x'"),
+        ("seed=-1", "seed is -1"),
+        ("name=../a", "no folder name"),
+        ("compose.model=gpt2_nanu", "did you mean 'gpt2_nano'"),
+        ("trainer.max_steps=${nope}", "nope"),
+        ("nonsense", "write key=value"),
+    ],
+)
+def test_mistakes_get_clear_errors(override, expected):
+    assert expected in message(override)
+
+
+def test_a_missing_or_broken_recipe_is_named(tmp_path):
+    assert "no such file" in message(recipe=tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("mixer: [1, 2\n")
+    assert "broken.yaml" in message(recipe=broken)
+    broken.write_text("- 1\n- 2\n")
+    assert "mapping" in message(recipe=broken)
+    broken.write_text("!!python/object/apply:os.getcwd []\n")
+    assert "broken.yaml" in message(recipe=broken)
+
+
+@given(
+    section=st.sampled_from(sorted(SECTIONS)),
+    key=st.text(st.characters(codec="ascii", categories=["Ll"]), min_size=3, max_size=12),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_unknown_key_slips_through(section, key):
+    composition = compose(MAIN)
+    known = SECTIONS[section][0].__init__.__annotations__
+    if key in known:
+        return
+    composition.values.setdefault(section, {})[key] = 1
+    with pytest.raises(UserError, match="unknown key"):
+        check(composition)
+
+
+def test_a_mixer_of_ones_own_is_found_by_its_import_path(tmp_path, monkeypatch):
+    (tmp_path / "my_mixers.py").write_text(
+        "from dograph.mixers import Stratified\n\nclass Mine(Stratified):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = check(compose(MAIN, ["mixer={class_path: my_mixers.Mine}"]))
+    assert isinstance(recipe.mixer, Stratified)

@@ -1,0 +1,158 @@
+"""Classes that recipes name come from installed packages, or from where the user says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dograph.errors import UserError
+from dograph.experiments.recipe.check import check
+from dograph.experiments.recipe.classes import allow_code
+from dograph.experiments.recipe.compose import compose
+from dograph.experiments.run import build_trainer, is_sharded
+
+MAIN = Path(__file__).parent.parent.parent.parent / "recipes" / "dograph_gpt2.yaml"
+OWN = """\
+from pathlib import Path
+from dograph.mixers import Stratified
+Path("{trap}").touch()
+class Own(Stratified):
+    pass
+"""
+
+
+def refused(override):
+    with pytest.raises(UserError) as caught:
+        check(compose(MAIN, [override]))
+    return str(caught.value)
+
+
+@pytest.fixture
+def own_mixer(tmp_path):
+    """A folder with a mixer, and the file that appears once its code has run."""
+    (tmp_path / "hidden.py").write_text(OWN.format(trap=tmp_path / "ran"))
+    return tmp_path, tmp_path / "ran"
+
+
+def command(folder, *words):
+    """The command, as a shell in ``folder`` runs it."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    source = str(MAIN.parent.parent)
+    code = f"import sys; sys.path.insert(0, {source!r}); from dograph.cli.main import main; "
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code + f"sys.exit(main({list(words)}))"]
+        if sys.version_info >= (3, 11)
+        else [sys.executable, "-m", "dograph", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_code_beside_a_recipe_is_not_imported(own_mixer):
+    folder, trap = own_mixer
+    words = ["run", str(MAIN), "--check", "mixer={class_path: hidden.Own}"]
+    ended = command(folder, *words)
+    assert ended.returncode == 2
+    assert "'hidden.Own' cannot be imported" in ended.stderr
+    assert "--mixers" in ended.stderr
+    assert not trap.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", [".", "hidden.py"])
+def test_code_that_the_user_names_is(own_mixer, named):
+    folder, trap = own_mixer
+    words = ["run", str(MAIN), "--check", "mixer={class_path: hidden.Own}", "--mixers", named]
+    ended = command(folder, *words)
+    assert ended.returncode == 0, ended.stderr
+    assert "class_path: hidden.Own" in ended.stdout
+    assert trap.exists()
+
+
+def test_mixers_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"--mixers .*nothing\.py: name a Python file"):
+        allow_code(tmp_path / "nothing.py")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "mixer={class_path: os.system}",
+        "mixer={class_path: antigravity.Anything}",
+        "trainer.strategy={class_path: this.that}",
+        "trainer.profiler=antigravity.Anything",
+        "trainer.plugins=[{class_path: antigravity.Anything}]",
+    ],
+)
+def test_pythons_own_modules_are_not_imported(override):
+    assert "standard library" in refused(override) or "name a class as" in refused(override)
+    assert "antigravity" not in sys.modules
+
+
+DDP = "class_path: lightning.pytorch.strategies.DDPStrategy"
+POPEN = "torch.utils.cpp_extension.subprocess.Popen"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"trainer.strategy={{{DDP}, init_args: {{ddp_comm_state: {{class_path: {POPEN}}}}}}}",
+        f"trainer.strategy={{{DDP}, init_args: {{ddp_comm_hook: {POPEN}}}}}",
+        f"trainer.strategy={{{DDP}, dict_kwargs: {{ddp_comm_state: Popen}}}}",
+        f"trainer.strategy={{{DDP}, init_args: {{process_group_backend: a.b}}}}",
+        f"trainer.strategy={{class_path: {POPEN}}}",
+        f"trainer.plugins=[{{class_path: {POPEN}, init_args: {{args: ls}}}}]",
+        "trainer.plugins=[{class_path: Popen}]",
+        f"trainer.accelerator={POPEN}",
+        "mixer={class_path: torch.utils.cpp_extension.subprocess.Popen}",
+    ],
+)
+def test_no_argument_builds_what_it_likes(override):
+    """Types as wide as ``object``, and modules that a module imports, are ways to any code."""
+    text = refused(override)
+    assert any(
+        words in text
+        for words in (
+            "is not for recipes",
+            "cannot be imported",
+            "name a class",
+            "no path of a class",
+        )
+    ), text
+
+
+def test_trainer_keys_that_a_run_has_no_use_for_say_so():
+    for key in ("limit_train_batches", "fast_dev_run", "min_steps", "max_epochs"):
+        assert "a run is one epoch of trainer.max_steps steps" in refused(f"trainer.{key}=1")
+
+
+def test_classes_are_of_the_expected_type():
+    assert "no subclass of dograph.mixers.BaseMixer" in refused(
+        "mixer={class_path: torch.nn.Linear}"
+    )
+    assert "trainer.strategy" in refused("trainer.strategy={class_path: dograph.mixers.Stratified}")
+    assert "no path of a class" in refused("mixer={class_path: 'dograph..mixers'}")
+
+
+def test_a_profiler_of_a_class_could_write_anywhere():
+    name = "lightning.pytorch.profilers.SimpleProfiler"
+    text = refused(f"trainer.profiler={{class_path: {name}, init_args: {{dirpath: /tmp}}}}")
+    assert "no part of a trainer" in text
+
+
+def test_a_strategy_may_be_a_class_with_arguments():
+    """As FSDP's sharding, which no name says."""
+    name = "lightning.pytorch.strategies.DDPStrategy"
+    given = f"trainer.strategy={{class_path: {name}, init_args: {{static_graph: true}}}}"
+    recipe = check(compose(MAIN, [given]))
+    first, second = (build_trainer(recipe, logger=False, callbacks=[]) for _ in range(2))
+    assert type(first.strategy).__name__ == "DDPStrategy"
+    assert first.strategy._ddp_kwargs["static_graph"] is True
+    assert first.strategy is not second.strategy
+    assert is_sharded("fsdp")
+    assert not is_sharded(first.strategy)

@@ -1,0 +1,293 @@
+"""Figures of ordinary and ugly inputs."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import Wedge
+
+from dograph.graph.clusters import cluster_sequences
+from dograph.graph.domain_graph import DomainGraph
+from dograph.reports.figures import (
+    GradientDirections,
+    domain_graph_figure,
+    early_late_figure,
+    gradient_directions,
+    gradient_directions_figure,
+    schedule_figure,
+    weight_trajectories_figure,
+)
+from dograph.reports.figures.appearance import percent, plain, style
+from dograph.reports.figures.domain_graph import nearest_pairs
+from dograph.reports.figures.layout import boxes_apart, spaced, squared_distance_plane
+from dograph.reports.figures.trajectories import smoothed
+from dograph.reports.observation import Observed, observed_graph
+
+NAMES = ["python", "docs", "headers"]
+ODD = [
+    "$x_1$",
+    "<script>alert(1)</script>",
+    "_hidden",
+    "a very long name that does not seem to want to end " * 3,
+    "$5",
+    "\\alpha$",
+    "two\nlines",
+    "[bold]",
+    "",
+    *(f"domain {index}" for index in range(8)),
+]
+
+
+def render(figure):
+    """The figure's pixels; any warning of matplotlib's is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
+    assert pixels.std() > 1
+    return pixels
+
+
+def texts_of(figure):
+    """Everything written in a figure."""
+    return [t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text")) if t.get_text()]
+
+
+def sequences(n=64, domains=3, seed=0):
+    """Sketches around a centre for each domain, and their domains."""
+    draw = torch.Generator().manual_seed(seed)
+    centres = torch.randn(domains, 24, generator=draw)
+    domain = torch.arange(n) % domains
+    return centres[domain] + 0.5 * torch.randn(n, 24, generator=draw), domain
+
+
+def graph_of(sketches, clusters=5):
+    """The graph of equally weighted sequences."""
+    weights = torch.full((len(sketches),), 1 / len(sketches), dtype=torch.float64)
+    domain = torch.zeros(len(sketches), dtype=torch.long)
+    return observed_graph(Observed(sketches, domain, weights), clusters, seed=0)
+
+
+def test_domain_graph_has_a_label_for_each_node_and_a_slice_for_each_domain_in_it():
+    sketches, domain = sequences()
+    graph = graph_of(sketches)
+    figure = domain_graph_figure(graph, domain, NAMES)
+    render(figure)
+    axes = figure.axes[0]
+    labels = [text.get_text() for text in axes.texts]
+    shares = [f"{percent(w)} · n {n}" for w, n in zip(graph.weights, graph.counts, strict=True)]
+    assert labels == [f"{node + 1}\n{share}" for node, share in enumerate(shares)]
+    pairs = {(int(c), int(d)) for c, d in zip(graph.labels, domain, strict=True)}
+    assert sum(isinstance(patch, Wedge) for patch in axes.patches) == len(pairs)
+    assert any(text.startswith("MMD") for text in texts_of(figure))
+    assert len(axes.collections[0].get_segments()) == len(nearest_pairs(graph.distances.numpy()))
+
+
+def test_domain_graph_area_is_the_weight():
+    sketches, domain = sequences(domains=1)
+    graph = graph_of(sketches, clusters=3)
+    graph.weights = torch.tensor([0.64, 0.32, 0.04], dtype=torch.float64)
+    patches = domain_graph_figure(graph, domain, ["one"]).axes[0].patches
+    radii = [patch.r for patch in patches if isinstance(patch, Wedge)]
+    np.testing.assert_allclose(np.square(radii) / radii[0] ** 2, [1, 0.5, 0.0625], rtol=1e-9)
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 3, 40])
+def test_domain_graph_of_any_size_renders(clusters):
+    sketches, _ = sequences()
+    render(domain_graph_figure(graph_of(sketches, clusters), None, NAMES))
+
+
+def test_domain_graph_of_identical_nodes_says_so_and_keeps_them_apart():
+    m, n = 11, 33
+    graph = DomainGraph(
+        kernel=torch.ones(m, m, dtype=torch.float64),
+        distances=torch.full((m, m), 1e-17, dtype=torch.float64),
+        spread=torch.zeros(m),
+        counts=torch.full((m,), 3),
+        labels=torch.arange(n) % m,
+        weights=torch.tensor([1.0] + [0.0] * 10, dtype=torch.float64),
+    )
+    figure = domain_graph_figure(graph, torch.zeros(n, dtype=torch.long), NAMES)
+    render(figure)
+    assert any("every MMD is 0" in text for text in texts_of(figure))
+    places = np.array([text.get_position() for text in figure.axes[0].texts])
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2) + np.eye(m)
+    assert apart.min() > 0.1
+
+
+def test_odd_names_survive_in_every_figure():
+    sketches, domain = sequences(n=128, domains=len(ODD))
+    labels = cluster_sequences(sketches, 16, seed=0)
+    seen = gradient_directions(sketches, domain, labels, 7)
+    shares = np.full((30, len(ODD)), 1 / len(ODD)) + 1e-3 * np.arange(30)[:, None] % 7
+    figures = [
+        domain_graph_figure(graph_of(sketches, 16), domain, ODD, "costs $5 or $6"),
+        gradient_directions_figure(seen, ODD),
+        early_late_figure(seen, seen, ODD),
+        weight_trajectories_figure(range(30), shares, shares, shares, ODD),
+    ]
+    for figure in figures:
+        render(figure)
+        written = "\n".join(texts_of(figure))
+        # Rendering turns the escaped `\$` back into what is shown.
+        for shown in ("x_1", "<script", "_hidden", "domain 7", "[bold]", "(no name)", "two lines"):
+            assert shown in written
+
+
+def test_names_are_plain_text():
+    assert plain("$x_1$") == r"\$x_1\$"
+    assert plain("_a") == " _a"
+    assert plain("a\n b") == "a b"
+    assert len(plain("x" * 300)) == 26
+
+
+def test_the_first_64_domains_look_different():
+    looks = [style(index) for index in range(64)]
+    assert len({(look.colour, look.marker) for look in looks}) == 64
+    assert len({(look.colour, look.line) for look in looks[:32]}) == 32
+
+
+def test_percentages_are_short():
+    assert [percent(x) for x in (0, 1, 0.415, 0.0995, 0.041, 0.0041, 1e-5)] == [
+        "0 %",
+        "100 %",
+        "42 %",
+        "10 %",
+        "4.1 %",
+        "0.41 %",
+        "0.001 %",
+    ]
+
+
+def test_gradient_directions_are_pca_of_unit_vectors():
+    sketches, domain = sequences()
+    seen = gradient_directions(sketches, domain, domain, 5)
+    unit = torch.nn.functional.normalize(sketches.double(), dim=1)
+    variance = torch.linalg.eigvalsh(torch.cov(unit.T)).flip(0)
+    np.testing.assert_allclose(seen.points.var(axis=0, ddof=1), variance[:2], rtol=1e-9)
+    np.testing.assert_allclose(seen.explained, variance[:2] / variance.sum(), rtol=1e-9)
+    scaled = gradient_directions(sketches * torch.rand(64, 1) * 100, domain, domain, 5)
+    np.testing.assert_allclose(scaled.points, seen.points, atol=1e-6)
+    assert seen.mutual_information == pytest.approx(np.log(3), abs=1e-2)
+    again = GradientDirections.from_state_dict(seen.state_dict())
+    np.testing.assert_array_equal(again.points, seen.points)
+
+
+def test_early_and_late_share_a_scale_and_say_the_information():
+    sketches, domain = sequences()
+    early = gradient_directions(torch.randn(64, 24), domain, torch.arange(64) % 5, 8)
+    late = gradient_directions(sketches, domain, domain, 400)
+    figure = early_late_figure(early, late, NAMES)
+    render(figure)
+    assert len(figure.axes) == 4
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert "early, step 8" in titles[0] and "late, step 400" in titles[3]
+    assert f"{late.mutual_information:.2f} nats" in figure.axes[3].get_title(loc="right")
+    assert [len(axes.collections) for axes in figure.axes] == [3, 5, 3, 3]
+    assert len(figure.legends[0].get_texts()) == 3
+
+
+@pytest.mark.parametrize("sketches", [torch.ones(6, 4), torch.zeros(6, 4), torch.randn(6, 1)])
+def test_directions_without_directions_render(sketches):
+    domain = torch.arange(6) % 3
+    seen = gradient_directions(sketches, domain, torch.zeros(6, dtype=torch.long), 1)
+    assert np.isfinite(seen.points).all()
+    render(gradient_directions_figure(seen, NAMES))
+
+
+def test_trajectories_have_one_colour_a_domain_and_a_label_at_each_end():
+    shares = np.array([[0.6, 0.3, 0.1], [0.5, 0.3, 0.2], [0.4, 0.3, 0.3]])
+    figure = weight_trajectories_figure([10, 20, 30], shares, shares, shares, NAMES)
+    render(figure)
+    for axes in figure.axes:
+        lines = [line for line in axes.lines if len(line.get_xdata()) == 3 and line.axes is axes]
+        colours = [line.get_color() for line in lines[:3]]
+        assert colours == [style(index).colour for index in range(3)]
+        np.testing.assert_array_equal(lines[0].get_ydata(), [0.6, 0.5, 0.4])
+    ends = [text.get_text() for text in figure.axes[-1].texts]
+    assert [
+        f"{name}  {end}" for name, end in zip(NAMES, ["40 %", "30 %", "30 %"], strict=True)
+    ] == (ends[1:])
+
+
+def test_a_proxys_trajectories_are_what_it_finds():
+    shares = np.full((3, 3), 1 / 3)
+    titles = [
+        weight_trajectories_figure([1, 2, 3], shares, shares, shares, NAMES, live).axes[0]
+        for live in (True, False)
+    ]
+    assert [axes.get_title(loc="left") for axes in titles] == ["Sampling weights", "Domain weights"]
+
+
+@pytest.mark.parametrize("points", [0, 1, 2, 50])
+def test_trajectories_of_any_length_render(points):
+    shares = np.random.default_rng(0).dirichlet(np.ones(3), size=points)
+    render(weight_trajectories_figure(range(points), shares, shares, shares, NAMES))
+
+
+def test_smoothing_keeps_the_simplex():
+    values = np.random.default_rng(0).dirichlet(np.ones(4), size=30)
+    np.testing.assert_allclose(smoothed(values, 5).sum(axis=1), 1)
+    np.testing.assert_allclose(smoothed(values, 5)[10], values[8:13].mean(axis=0))
+
+
+def test_scaling_recovers_points_of_a_plane():
+    points = np.random.default_rng(0).normal(size=(9, 2))
+    squared = np.square(points[:, None] - points[None]).sum(axis=2)
+    found, kept = squared_distance_plane(squared)
+    np.testing.assert_allclose(np.square(found[:, None] - found[None]).sum(axis=2), squared)
+    assert kept == pytest.approx(1)
+
+
+def test_boxes_that_do_not_touch_stay():
+    centres = np.array([[-0.5, 0.0], [0.5, 0.0]])
+    moved = boxes_apart(centres, np.full((2, 2), 0.1), np.ones(2))
+    np.testing.assert_allclose(moved, centres, atol=2e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_spaced_labels_keep_distance_order_and_middle(heights):
+    heights = np.array(heights)
+    placed = spaced(heights, 0.1)
+    assert (np.diff(np.sort(placed)) >= 0.1 - 1e-9).all()
+    assert (np.diff(placed[np.argsort(heights, kind="stable")]) > 0).all()
+    assert placed.mean() == pytest.approx(heights.mean())
+
+
+def updates(count, clusters=4, sources=3):
+    draw = np.random.default_rng(0)
+    return [
+        {
+            "step": 40 * (index + 1),
+            "numbers": list(range(index % 2, index % 2 + clusters)),
+            "clusters": draw.dirichlet(np.ones(clusters)).tolist(),
+            "contingency": draw.dirichlet(np.ones(clusters), size=sources).T.tolist(),
+            "terms": {"alignment": -1.0 - index, "curvature": 0.5, "graph": 0.0},
+            "scalars": {"kappa": 0.5, "laplacian": 0.0, "proximity": 4.0},
+        }
+        for index in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+@pytest.mark.parametrize("clusters", [1, 4, 40])
+def test_schedules_of_any_length_render(count, clusters):
+    figure = schedule_figure(updates(count, clusters), NAMES)
+    render(figure)
+    assert len(figure.axes) == 4
+    written = texts_of(figure)
+    assert "Cluster shares" in written and "Clusters in sources" in written
+    assert any(text.startswith("alignment  ") for text in written)
+
+
+def test_a_schedules_odd_names_are_shown_as_they_are():
+    figure = schedule_figure(updates(3, sources=len(ODD)), ODD)
+    render(figure)

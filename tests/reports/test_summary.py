@@ -1,0 +1,82 @@
+"""The final table and summary.json."""
+
+import io
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from dograph.reports.summary import final_table, print_summary, summarise_run, write_summary
+
+NAMES = ("python", "[bold]docs", "licences")
+LOSSES = {"python": 1.5, "[bold]docs": 2.5, "licences": 2.0}
+
+
+def summary_of(losses=LOSSES):
+    """A run of 64 sequences of 128 tokens."""
+    sampler = SimpleNamespace(realised=np.array([32, 24, 8]), epochs=np.array([0.5, 2.0, 0.25]))
+    mixer = SimpleNamespace(
+        weights=torch.tensor([0.5, 0.3, 0.2]), average_weights=torch.tensor([0.5, 0.4, 0.1])
+    )
+    data = SimpleNamespace(sampler=sampler, mixer=mixer, context=128, domains=NAMES)
+    return summarise_run(
+        data, np.array([1.0, 1.0, 2.0]), losses, steps=8, seconds=4.0, token_flops=100
+    )
+
+
+def cells(table):
+    """The table's text by row."""
+    columns = [[str(cell) for cell in column.cells] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def test_the_tables_numbers():
+    rows = cells(final_table(summary_of()))
+    assert rows[0] == ["python", "50.0%", "25.0%", "4,096", "0.50", "1.5000", "4.48"]
+    assert rows[1] == ["[bold]docs", "37.5%", "25.0%", "3,072", "2.00", "2.5000", "12.18"]
+    assert rows[3] == ["mean", "", "", "8,192", "", "2.0000", f"{math.exp(2):.2f}"]
+    assert rows[4] == ["worst", "", "", "", "", "2.5000", "12.18"]
+
+
+def test_a_run_without_validation_has_a_table_too():
+    rows = cells(final_table(summary_of({})))
+    assert [row[5] for row in rows] == ["–"] * 5
+    assert summary_of({}).as_json()["mean_loss"] is None
+
+
+def test_summary_json_has_the_numbers(tmp_path):
+    path = write_summary(summary_of(), tmp_path)
+    assert path == tmp_path / "summary.json"
+    found = json.loads(path.read_text())
+    assert found["losses"] == LOSSES
+    assert found["mean_loss"] == 2.0 and found["worst_loss"] == 2.5
+    assert found["worst_domain"] == "[bold]docs"
+    assert found["tokens"] == 8192 and found["seconds"] == 4.0
+    assert found["tokens_per_second"] == 2048 and found["steps"] == 8
+    assert found["weights"]["last"]["licences"] == pytest.approx(0.2)
+    assert found["weights"]["average"]["licences"] == pytest.approx(0.1)
+    assert found["domains"]["licences"]["effective_share"] == 0.5
+    assert [child.name for child in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_diverged_run_is_still_json(tmp_path):
+    path = write_summary(summary_of({**LOSSES, "python": math.inf, "licences": math.nan}), tmp_path)
+    found = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert found["losses"] == {"[bold]docs": 2.5, "licences": None, "python": None}
+
+
+def test_print_says_how_to_open_tensorboard():
+    screen = io.StringIO()
+    console = Console(file=screen, width=90)
+    print_summary(summary_of(), Path("my runs/x/seed_0"), Path("my runs"), console)
+    text = screen.getvalue()
+    assert "Open TensorBoard:  tensorboard --logdir 'my runs'" in text
+    assert "Run folder:  my runs/x/seed_0" in text
+    assert "2,048 tokens/s" in text
+    assert "licences 0.200 (average 0.100)" in text
+    assert "[bold]docs" in text

@@ -1,0 +1,208 @@
+"""Checkpoints that are whole or refused, and folders that are one run's at a time."""
+
+import logging
+import os
+import pickle
+import random
+import signal
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from dograph.errors import UserError
+from dograph.experiments.run_folder import check_inside, claimed, free_folder, place_for
+from dograph.files.lock import exclusive
+from dograph.files.run_dir import CHECKPOINTS, PROVENANCE
+from dograph.training.checkpoint import (
+    is_sound,
+    load_model,
+    newest_sound,
+    read_checkpoint,
+    steps_done,
+)
+from dograph.training.checkpointing import (
+    PARTIAL,
+    AtomicCheckpoints,
+    CheckpointSaver,
+    restore_errors,
+)
+
+
+def save(path, step=3, size=1000):
+    content = {"global_step": step, "state_dict": {"w": torch.arange(float(size))}}
+    AtomicCheckpoints().save_checkpoint(content, path)
+    return path
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("touch trapped",)
+
+
+def test_a_checkpoint_is_read_as_it_was_written(tmp_path):
+    path = save(tmp_path / "checkpoints" / "a.ckpt")
+    assert steps_done(path) == 3
+    assert torch.equal(read_checkpoint(path)["state_dict"]["w"], torch.arange(1000.0))
+    assert [file.name for file in path.parent.iterdir()] == ["a.ckpt"]
+
+
+def test_every_flipped_bit_that_changes_a_number_is_found(tmp_path):
+    path = save(tmp_path / "a.ckpt")
+    whole, draw = path.read_bytes(), random.Random(0)
+    expected, found = read_checkpoint(path), 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            content = read_checkpoint(path)
+        except UserError as error:
+            assert "a.ckpt" in str(error)
+            found += 1
+            continue
+        # What is not found lies between the parts, and changes nothing.
+        assert torch.equal(content["state_dict"]["w"], expected["state_dict"]["w"])
+    assert found > 200
+
+
+def test_a_truncated_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
+    folder = tmp_path / "checkpoints"
+    older, newer = save(folder / "step=1.ckpt", 1), save(folder / "step=2.ckpt", 2)
+    os.utime(newer, (1, 1))  # copied, or written before the clock was set back
+    assert newest_sound(tmp_path) == newer
+    assert newest_sound(tmp_path, below=2) == older
+    newer.write_bytes(newer.read_bytes()[:-100])
+    assert not is_sound(newer)
+    with caplog.at_level(logging.WARNING):
+        assert newest_sound(tmp_path) == older
+    assert "step=2.ckpt is damaged" in caplog.text
+    older.write_bytes(b"")
+    with pytest.raises(UserError, match=r"step=2\.ckpt: damaged, and there is no whole checkpoint"):
+        newest_sound(tmp_path)
+    assert newest_sound(tmp_path / "elsewhere") is None
+
+
+def test_code_in_a_checkpoint_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"global_step": 1, "x": Trap()}, tmp_path / "trap.ckpt")
+    with pytest.raises(UserError, match=r"trap\.ckpt: refused, since loading it would run code"):
+        read_checkpoint(tmp_path / "trap.ckpt")
+    (tmp_path / "old.ckpt").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(UserError, match=r"old\.ckpt: damaged, or no checkpoint"):
+        read_checkpoint(tmp_path / "old.ckpt")
+    assert not (tmp_path / "trapped").exists()
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(UserError, match="no checkpoint of a language model"):
+        read_checkpoint(tmp_path / "list.ckpt")
+    with pytest.raises(UserError, match="no such file"):
+        read_checkpoint(tmp_path / "none.ckpt")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    path = save(tmp_path / "a.ckpt", 1)
+    (tmp_path / f"a.ckpt{PARTIAL}").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"cannot be written: .*a\.ckpt: No space"):
+        save(path, 2)
+    assert steps_done(path) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_a_folder_is_one_runs_at_a_time(tmp_path):
+    folder = tmp_path / "seed_0"
+    with claimed(folder):
+        running = rf"process {os.getpid()} on .* is running this"
+        with pytest.raises(UserError, match=running), claimed(folder):
+            pass
+        assert free_folder(tmp_path, "seed_0") == folder  # nothing has begun in it
+    with claimed(folder):
+        (folder / PROVENANCE).write_text('{"digest": "a"}')
+    assert free_folder(tmp_path, "seed_0") == tmp_path / "seed_0_1"
+
+
+def test_a_run_that_did_not_end_is_found_again(tmp_path):
+    facts = '{"digest": "a", "seed": 0, "fingerprint": "f", "tokenizer": "t", "corpus": "c"}'
+    begun = tmp_path / "seed_0_1"
+    for folder, text in ((tmp_path / "seed_0", "{"), (begun, facts)):
+        folder.mkdir()
+        (folder / PROVENANCE).write_text(text)
+    assert place_for(tmp_path, 0, "a") == begun
+    assert place_for(tmp_path, 0, "b") == tmp_path / "seed_0_2"
+    (begun / "summary.json").write_text("{}")
+    assert place_for(tmp_path, 0, "a") == begun  # its last checkpoint is missing
+    save(begun / "checkpoints" / "final.ckpt")
+    assert place_for(tmp_path, 0, "a") == tmp_path / "seed_0_2"
+
+
+def test_a_lock_is_dropped_by_a_process_that_dies(tmp_path):
+    path = tmp_path / ".lock"
+    child = os.fork()
+    if not child:
+        with exclusive(path, lambda: None):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+    def refuse():
+        raise AssertionError("still held")
+
+    with exclusive(path, refuse):
+        assert f"process {os.getpid()}" in path.read_text()
+
+
+def test_a_runs_folder_has_no_way_out(tmp_path):
+    inside, outside = tmp_path / "seed_0", tmp_path / "elsewhere"
+    (inside / "checkpoints").mkdir(parents=True)
+    outside.mkdir()
+    (inside / "latest").symlink_to("checkpoints")
+    check_inside(inside)
+    (inside / "reproduced").symlink_to(outside)
+    with pytest.raises(UserError, match=r"reproduced: a link that leads out of the run's folder"):
+        check_inside(inside)
+
+
+def test_sharded_checkpoints_count_by_their_names(tmp_path):
+    for step in (20, 100):
+        (tmp_path / CHECKPOINTS / f"step={step}.ckpt").mkdir(parents=True)
+    assert newest_sound(tmp_path).name == "step=100.ckpt"
+    assert newest_sound(tmp_path, below=100).name == "step=20.ckpt"
+    assert steps_done(tmp_path / CHECKPOINTS / "step=20.ckpt") == 20
+    with pytest.raises(UserError, match="sharded checkpoint; make one file of it"):
+        read_checkpoint(tmp_path / CHECKPOINTS / "step=20.ckpt")
+
+
+def test_a_checkpoint_that_could_expand_without_end_is_none(tmp_path):
+    path = save(tmp_path / "a.ckpt", 1)
+    with zipfile.ZipFile(path) as whole:
+        parts = {part.filename: whole.read(part) for part in whole.infolist()}
+    with zipfile.ZipFile(tmp_path / "b.ckpt", "w", zipfile.ZIP_DEFLATED) as squeezed:
+        for name, content in parts.items():
+            squeezed.writestr(name, content)
+    assert is_sound(path)
+    assert not is_sound(tmp_path / "b.ckpt")
+
+
+def test_what_befalls_a_resumed_run_is_told_as_that(tmp_path):
+    saver, path = CheckpointSaver(tmp_path, 1, 1.0, 1), tmp_path / "step=1.ckpt"
+
+    def raised(error, cause=None, checkpoint=path):
+        kind = type(error) if checkpoint is None else UserError
+        with pytest.raises(kind) as caught, restore_errors(checkpoint, saver):
+            raise error from cause
+        return str(caught.value)
+
+    assert f"{path}: cannot be gone on with (KeyError: 'x')" in raised(KeyError("x"))
+    assert raised(UserError("no room"), OSError(28, "full")) == "no room"
+    assert raised(UserError("other data")) == f"{path}: other data"
+    assert "x" in raised(KeyError("x"), checkpoint=None)
+
+
+def test_a_checkpoint_does_not_say_what_builds_its_model(tmp_path):
+    content = {"global_step": 1, "state_dict": {}, "hyper_parameters": {}}
+    content["hyper_parameters"]["_instantiator"] = "os.system"
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"a\.ckpt: refused, since it names what should build"):
+        load_model(tmp_path / "a.ckpt")

@@ -1,0 +1,126 @@
+"""The model: losses of sequences, sizes, schedule, decay on matrices only."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from torchmetrics.text import Perplexity
+
+from dograph.data.batch import Batch
+from dograph.errors import UserError
+from dograph.evaluation.perplexity import summarise
+from dograph.training.language_model import LanguageModel, build_network, takes, warmup_cosine
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs" / "model"
+TINY = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 50, "n_positions": 12}
+
+
+def batch(size=3):
+    tokens = torch.randint(0, 50, (size, 13), generator=torch.Generator().manual_seed(0))
+    return Batch(tokens, torch.zeros(size).long(), torch.zeros(size, 2).long())
+
+
+def test_token_losses_are_transformers_own():
+    model = LanguageModel(config=TINY)
+    tokens = batch().tokens
+    assert model.token_losses(tokens).shape == (3, 12)
+    short = tokens[:, :12]
+    reference = model.network(input_ids=short, labels=short).loss
+    assert torch.allclose(model.token_losses(short).mean(), reference, atol=1e-6)
+
+
+def test_perplexity_is_torchmetrics_own():
+    model = LanguageModel(config=TINY)
+    tokens = batch().tokens
+    losses = model.token_losses(tokens)
+    metric = Perplexity()
+    metric.update(model.network(input_ids=tokens[:, :-1]).logits, tokens[:, 1:])
+    ours = summarise({"a": losses.mean().item()})["validation/perplexity/a"]
+    assert ours == pytest.approx(metric.compute().item(), rel=1e-5)
+
+
+def test_the_loss_is_the_weighted_sum_of_sequence_losses():
+    model = LanguageModel(config=TINY)
+    losses = model.token_losses(batch().tokens).mean(dim=1)
+    assert torch.allclose(model.training_step(batch(), 0), losses.mean())
+    weights = torch.tensor([0.7, 0.3, 0.0])
+    model.sequence_weighting = lambda *_: weights
+    assert torch.allclose(model.training_step(batch(), 0), weights @ losses)
+
+
+@pytest.mark.parametrize(
+    ("name", "vocabulary", "millions", "slack"),
+    [
+        ("gpt2_nano", 4096, 2, 0.2),
+        ("gpt2_micro", 4096, 10, 0.5),
+        ("gpt2_small", 50257, 124.4, 0.5),
+        ("gpt2_medium", 50257, 354.8, 1),
+        ("gpt2_large", 50257, 774, 1),
+    ],
+)
+def test_configurations_have_the_sizes_they_claim(name, vocabulary, millions, slack):
+    config = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))["model"]["config"]
+    context = 128 if vocabulary == 4096 else 1024
+    with torch.device("meta"):
+        network = build_network(
+            "gpt2", {**config, "vocab_size": vocabulary, "n_positions": context}, None
+        )
+    count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    assert count == pytest.approx(millions, abs=slack)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neox"])
+def test_any_causal_model_of_transformers_is_built_from_a_config(architecture):
+    config = {
+        "vocab_size": 50,
+        "max_position_embeddings": 12,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+    }
+    if architecture != "gpt2":
+        config["intermediate_size"] = 32
+    model = LanguageModel(architecture, config)
+    assert model.vocab_size == 50
+    assert model.context == 12
+    assert model.token_losses(batch().tokens).shape == (3, 12)
+
+
+def test_dropout_is_off_unless_asked():
+    assert build_network("gpt2", TINY, None).config.resid_pdrop == 0
+    assert build_network("gpt2", {**TINY, "resid_pdrop": 0.1}, None).config.resid_pdrop == 0.1
+
+
+def test_unknown_architectures_and_keys_are_refused():
+    with pytest.raises(UserError, match="gpt3"):
+        build_network("gpt3", {}, None)
+    with pytest.raises(UserError, match="did you mean 'n_layer'"):
+        build_network("gpt2", {"n_layers": 3}, None)
+    with pytest.raises(UserError, match="gpt2 refuses"):
+        build_network("gpt2", {**TINY, "n_head": 3}, None)
+    with pytest.raises(UserError, match="learning_rate"):
+        LanguageModel(config=TINY, learning_rate=0.0)
+
+
+def test_a_model_without_position_bound_is_built():
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1}
+    assert LanguageModel("mamba", sizes).context is None
+    assert not takes("mamba", "max_position_embeddings")
+    assert takes("gpt2", "max_position_embeddings")
+
+
+@given(warmup=st.integers(1, 50), total=st.integers(51, 500), final=st.floats(0, 1))
+def test_the_schedule_warms_up_then_falls_to_its_final_value(warmup, total, final):
+    def factor(step):
+        return warmup_cosine(step, warmup=warmup, total=total, final=final)
+
+    rising = [factor(step) for step in range(warmup)]
+    falling = [factor(step) for step in range(warmup, total + 1)]
+    assert rising == sorted(rising)
+    assert rising[-1] == falling[0] == 1
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(falling))
+    assert falling[-1] == pytest.approx(final)

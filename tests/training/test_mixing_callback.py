@@ -1,0 +1,223 @@
+"""Invariants 3, 5 and 10: workers, observers and ranks do not change training."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from torch import Tensor
+
+from dograph.data.data_mixer import DataMixer
+from dograph.errors import UserError
+from dograph.evaluation.perplexity import DomainPerplexity
+from dograph.mixers import BaseMixer, DoGraph, Seen, Stratified
+from dograph.signals.sketches import SketchSettings
+from dograph.training.language_model import LanguageModel
+from dograph.training.mixing_callback import MixingCallback, joined
+
+TINY = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 32}
+
+
+class LossSeeker(BaseMixer):
+    """Draws more of what is hard: weights that move after every step."""
+
+    def update(self, seen: Seen) -> Tensor:
+        means = torch.full((len(self.domains),), 1.0)
+        for index in seen.domain.unique():
+            means[index] = seen.sequence_loss[seen.domain == index].mean()
+        return torch.softmax(3 * means.double(), dim=0)
+
+
+class Losses(MixingCallback):
+    """Keeps every step's losses and weights beside mixing."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.trace = []
+
+    def on_train_batch_end(self, trainer, *arguments):
+        super().on_train_batch_end(trainer, *arguments)
+        self.trace.append((self.seen.sequence_loss.clone(), self.data.mixer.weights.clone()))
+
+
+def train(settings, mixer, steps=10, batch_size=16, devices=1, **options):
+    """A short real run; (parameters, losses and weights of all steps, DataMixer)."""
+    data_options = {key: options.pop(key) for key in ("workers", "draw") if key in options}
+    mixing_options = {key: options.pop(key) for key in list(options) if key.startswith("observe")}
+    seed_everything(1, verbose=False)
+    data = DataMixer(
+        mixer, settings, 32, batch_size, validation_sequences=8, seed=1, **data_options
+    )
+    model = LanguageModel(config={**TINY, "vocab_size": 300}, **options.pop("model", {}))
+    mixing = Losses(sketch=options.pop("sketch", SketchSettings(rank=4)), **mixing_options)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        max_steps=steps,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        gradient_clip_val=1.0,
+        limit_val_batches=0,
+        callbacks=[mixing],
+        **options,
+    )
+    trainer.fit(model, datamodule=data)
+    parameters = torch.cat([parameter.flatten() for parameter in model.parameters()]).detach()
+    return parameters, mixing.trace, data
+
+
+def assert_same(first, second):
+    assert torch.equal(first[0], second[0])
+    for (losses, weights), (other_losses, other_weights) in zip(first[1], second[1], strict=True):
+        assert torch.equal(losses, other_losses)
+        assert torch.equal(weights, other_weights)
+
+
+def test_observing_never_changes_training(store, corpus_settings):
+    plain = train(corpus_settings, Stratified())
+    observed = train(corpus_settings, Stratified(), observe_every=1, observe_window=1)
+    assert_same(plain, observed)
+
+
+@pytest.mark.parametrize("mixer", [LossSeeker, lambda: DoGraph(clusters=4)])
+@pytest.mark.parametrize("draw", ["stratified", "multinomial"])
+def test_batches_losses_and_weights_are_bitwise_equal_for_any_workers(
+    store, corpus_settings, mixer, draw
+):
+    alone = train(corpus_settings, mixer(), draw=draw)
+    for workers in (1, 2):
+        assert_same(alone, train(corpus_settings, mixer(), draw=draw, workers=workers))
+
+
+def test_live_weights_reach_the_draws(store, corpus_settings):
+    class OnlyCode(BaseMixer):
+        def update(self, seen):
+            return torch.tensor([float(name == "code") for name in self.domains])
+
+    _, _, data = train(corpus_settings, OnlyCode(), steps=10)
+    code = data.domains.index("code")
+    others = data.sampler.realised.sum() - data.sampler.realised[code]
+    # Batches 1 to 1 + lookahead are uniform, all later ones hold code alone.
+    assert others == pytest.approx((1 + data.lookahead) * 16 * 2 / 3, abs=2)
+
+
+def test_mixers_with_the_same_sampling_get_bitwise_the_same_batches(store, corpus_settings):
+    def batches(mixer):
+        data = DataMixer(mixer, corpus_settings, 32, 16, seed=5)
+        data.setup()
+        loader = iter(data.train_dataloader())
+        return [next(loader) for _ in range(5)]
+
+    for first, second in zip(batches(Stratified()), batches(DoGraph(clusters=3)), strict=True):
+        assert torch.equal(first.tokens, second.tokens)
+        assert torch.equal(first.documents, second.documents)
+
+
+def test_mixed_precision_trains_with_clipping_and_a_fused_optimiser(store, corpus_settings):
+    exact = train(corpus_settings, DoGraph(clusters=4), steps=3)
+    mixed = train(corpus_settings, DoGraph(clusters=4), steps=3, precision="bf16-mixed")
+    assert torch.isfinite(mixed[0]).all()
+    assert torch.allclose(exact[1][0][0], mixed[1][0][0], rtol=1e-2)
+
+
+def test_fresh_projections_and_a_window_are_refused(store, corpus_settings):
+    with pytest.raises(UserError, match=r"sketch.fresh.*window"):
+        train(corpus_settings, DoGraph(clusters=4, window=2), sketch=SketchSettings(fresh=True))
+
+
+def test_a_mixer_may_be_trained_with_twice(store, corpus_settings):
+    mixer = DoGraph(clusters=4, window=2)
+    assert_same(train(corpus_settings, mixer), train(corpus_settings, mixer))
+
+
+def test_uniform_weights_are_plain_training(store, corpus_settings):
+    anchored = train(corpus_settings, DoGraph(clusters=4, anchor=1e9))[0]
+    plain = train(corpus_settings, Stratified())[0]
+    assert torch.allclose(anchored, plain, atol=1e-4)
+    assert not torch.allclose(train(corpus_settings, DoGraph(clusters=4))[0], plain, atol=1e-4)
+
+
+def test_accumulated_micro_batches_are_seen_as_one_batch(store, corpus_settings):
+    seen = []
+
+    class Looks(LossSeeker):
+        def update(self, batch):
+            seen.append(batch)
+            return super().update(batch)
+
+    _, _, data = train(corpus_settings, Looks(), steps=3, batch_size=8, accumulate_grad_batches=2)
+    steps = seen[1:]  # the first is the rehearsal
+    assert [batch.batch_size for batch in steps] == [16, 16, 16]
+    assert all(batch.sequence_weights.sum().item() == pytest.approx(1) for batch in steps)
+    assert data.sampler.trained == 6
+
+
+def test_joined_keeps_weights_on_the_simplex():
+    part = Seen(0, torch.zeros(2).long(), torch.ones(2), None, torch.tensor([0.25, 0.75]))
+    both = joined([part, part])
+    assert both.sequence_weights.tolist() == [0.125, 0.375, 0.125, 0.375]
+
+
+def test_a_mixer_that_leaves_the_simplex_stops_training_with_its_name(store, corpus_settings):
+    class Wrong(BaseMixer):
+        def update(self, seen):
+            return self.weights * 2
+
+    with pytest.raises(UserError, match=r"Wrong.update.*off the simplex"):
+        train(corpus_settings, Wrong(), steps=2)
+
+
+def test_mixing_needs_a_data_mixer(corpus_settings):
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[MixingCallback()]
+    )
+    loader = torch.utils.data.DataLoader(torch.zeros(4, 2))
+    with pytest.raises(UserError, match="DataMixer"):
+        trainer.fit(LanguageModel(config={**TINY, "vocab_size": 300}), loader)
+
+
+def test_validation_losses_per_domain_are_those_of_the_model(store, corpus_settings):
+    data = DataMixer(None, corpus_settings, 32, 16, validation_sequences=8)
+    model = LanguageModel(config={**TINY, "vocab_size": 300})
+    perplexity = DomainPerplexity()
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[perplexity]
+    )
+    trainer.validate(model, datamodule=data, verbose=False)
+    for index, loader in enumerate(data.val_dataloader()):
+        losses = torch.cat([model.token_losses(batch.tokens) for batch in loader])
+        expected = losses.mean().item()
+        assert perplexity.losses[data.domains[index]] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(store, corpus_settings, tmp_path):
+    """Invariant 10 with two real processes: same global batch, same run up to rounding."""
+    script = tmp_path / "two_ranks.py"
+    script.write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from dograph.data.corpus.settings import CorpusSettings\n"
+        "from dograph.mixers import DoGraph\n"
+        "from test_mixing_callback import LossSeeker, train\n"
+        f"settings = CorpusSettings(source={corpus_settings.source!r}, vocab_size=300, "
+        f"store={corpus_settings.store!r}, validation_fraction=0.2)\n"
+        "mixer = LossSeeker() if sys.argv[1] == 'seeker' else DoGraph(clusters=4)\n"
+        "found = train(settings, mixer, steps=6, batch_size=8, devices=2, strategy='ddp')\n"
+        f"torch.save(found[:2], {str(tmp_path)!r} + f'/rank{{found[2].sampler.rank}}.pt')\n"
+    )
+    for name, mixer in (("seeker", LossSeeker()), ("dograph", DoGraph(clusters=4))):
+        subprocess.run([sys.executable, str(script), name], check=True, timeout=120)
+        first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+        assert_same(first, second)
+        alone = train(corpus_settings, mixer, steps=6, batch_size=16)
+        for (losses, weights), (one, one_weights) in zip(first[1], alone[1], strict=True):
+            assert torch.allclose(losses, one, atol=1e-4)
+            assert torch.allclose(weights, one_weights, atol=1e-4)
+        assert torch.allclose(first[0], alone[0], atol=1e-3)

@@ -1,0 +1,306 @@
+"""Signals of a real run: excess losses, domain gradients, accumulation, two processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from test_mixing_callback import TINY, train
+
+from dograph.data.data_mixer import DataMixer
+from dograph.errors import UserError
+from dograph.mixers import DoGE, DoGraphSchedule, DoReMi, DoReMiOnline, Seen, Signal, Stratified
+from dograph.mixers.doremi import exponentiated
+from dograph.signals.domain_gradients import DomainGradients
+from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.training.language_model import LanguageModel
+from dograph.training.mixing_callback import MixingCallback
+from dograph.training.reference_model import load_reference
+
+FROZEN = {"learning_rate": 1e-12, "final_learning_rate": 1e-12}
+
+
+@pytest.fixture(scope="module")
+def reference(store, corpus_settings, tmp_path_factory):
+    """Checkpoint of a few steps of the tiny model."""
+    path = tmp_path_factory.mktemp("reference") / "reference.ckpt"
+    seed_everything(7, verbose=False)
+    data = DataMixer(None, corpus_settings, 32, 16, validation_sequences=8, seed=1)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=5,
+        max_epochs=-1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        callbacks=[MixingCallback()],
+    )
+    trainer.fit(LanguageModel(config={**TINY, "vocab_size": 300}), datamodule=data)
+    trainer.save_checkpoint(path)
+    return str(path)
+
+
+class Remembers(DoReMi):
+    """Keeps all that it has seen of whole optimiser steps."""
+
+    def update(self, seen: Seen):
+        self.__dict__.setdefault("all_seen", []).append(seen)
+        return super().update(seen)
+
+
+def first_batch_and_model(corpus_settings):
+    """The batch and the model with which ``train`` begins."""
+    data = DataMixer(None, corpus_settings, 32, 16, validation_sequences=8, seed=1)
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    seed_everything(1, verbose=False)
+    return batch, LanguageModel(config={**TINY, "vocab_size": 300})
+
+
+def test_the_excess_is_clipped_token_by_token(store, corpus_settings, reference):
+    mixer = Remembers(reference)
+    trace = train(corpus_settings, mixer, steps=1)[1]
+    batch, model = first_batch_and_model(corpus_settings)
+    frozen = LanguageModel.load_from_checkpoint(reference, weights_only=True)
+    with torch.no_grad():
+        excess = (model.token_losses(batch.tokens) - frozen.token_losses(batch.tokens)).clamp(min=0)
+    seen = mixer.all_seen[-1]
+    assert torch.equal(seen.domain, batch.domain)
+    assert torch.allclose(seen.excess_loss, excess.mean(dim=1), atol=1e-5)
+    # Domain by domain over tokens, and the published update.
+    scores = torch.stack([excess[batch.domain == s].mean() for s in range(3)]).double()
+    expected = exponentiated(torch.full((3,), 1 / 3).double(), scores, 1.0, 1e-3)
+    assert torch.allclose(trace[0][1], expected, atol=1e-6)
+
+
+def test_a_reference_equal_to_the_model_gives_no_excess(store, corpus_settings, tmp_path):
+    seed_everything(1, verbose=False)
+    model = LanguageModel(config={**TINY, "vocab_size": 300})
+    same = load_reference_of(model, tmp_path)
+    tokens = torch.randint(0, 300, (4, 33))
+    assert torch.equal(same.token_losses(tokens), model.token_losses(tokens))
+    assert not any(parameter.requires_grad for parameter in same.parameters())
+
+
+def load_reference_of(model, folder):
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(folder / "model.ckpt")
+    return load_reference(folder / "model.ckpt", model, context=32)
+
+
+def test_references_that_do_not_fit_are_refused(store, corpus_settings, reference, tmp_path):
+    model = LanguageModel(config={**TINY, "vocab_size": 300})
+    with pytest.raises(UserError, match="no such file"):
+        load_reference(tmp_path / "none.ckpt", model, 32)
+    with pytest.raises(UserError, match="takes 32 tokens"):
+        load_reference(reference, model, 64)
+    with pytest.raises(UserError, match="has 300 tokens"):
+        load_reference(reference, LanguageModel(config={**TINY, "vocab_size": 301}), 32)
+    (tmp_path / "broken.ckpt").write_bytes(b"nothing that torch knows")
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_reference(tmp_path / "broken.ckpt", model, 32)
+    with pytest.raises(UserError, match="needs a reference"):
+        train(corpus_settings, DoReMi(""), steps=1)
+
+
+def test_the_exact_kernel_is_that_of_the_batch(store, corpus_settings):
+    """DoGE's kernel of a real batch, entry by entry, against a backward of each mean loss."""
+    seen = []
+
+    class Looks(DoGE):
+        def update(self, batch):
+            seen.append(batch)
+            return super().update(batch)
+
+    train(corpus_settings, Looks("exact"), steps=1)
+    batch, model = first_batch_and_model(corpus_settings)
+    rows = []
+    for index in range(3):
+        model.zero_grad()
+        model.token_losses(batch.tokens)[batch.domain == index].mean().backward()
+        rows.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    expected = torch.stack(rows) @ torch.stack(rows).T
+    assert torch.allclose(seen[-1].domain_kernel, expected, rtol=1e-3)
+
+
+def test_exact_gradients_leave_the_batchs_own_backward_alone(store, corpus_settings, monkeypatch):
+    """With the weights held at 1/B, DoGE trains exactly as no mixer does."""
+    monkeypatch.setattr(DoGE, "sequence_weights", lambda self, seen: torch.full((16,), 1 / 16))
+    assert torch.equal(
+        train(corpus_settings, DoGE("exact"), steps=4)[0],
+        train(corpus_settings, Stratified(), steps=4)[0],
+    )
+
+
+@pytest.mark.parametrize(
+    "build",
+    # The learning rate is 1e-12, and so is what a score is divided by.
+    [DoReMi, lambda _: DoGE("exact", mu=1e-11), lambda _: DoGE("sketch", mu=1e-11)],
+    ids=["doremi", "exact", "sketch"],
+)
+def test_the_update_over_micro_batches_is_that_of_the_whole_batch(
+    store, corpus_settings, reference, build
+):
+    """With a frozen model, so that only the mixer moves: the same weights at every step."""
+
+    def weights(**options):
+        trace = train(corpus_settings, build(reference), steps=4, model=FROZEN, **options)[1]
+        return torch.stack([weights for _, weights in trace])
+
+    whole = weights(batch_size=16)
+    parts = weights(batch_size=4, accumulate_grad_batches=4)[3::4]
+    assert torch.allclose(whole, parts, atol=1e-6)
+    assert not torch.allclose(whole[0], whole[-1], atol=1e-5)
+
+
+def test_micro_batches_together_weigh_their_losses_as_one_batch(store, corpus_settings, reference):
+    """A proxy that cannot move trains the same model, however its batch is divided."""
+    still = {"step_size": 0.0, "smoothing": 0.0}
+    prior = {"animals": 0.5, "code": 0.25, "numbers": 0.25}
+    whole = train(corpus_settings, DoReMi(reference, **still, prior=prior), batch_size=16, steps=3)
+    parts = train(
+        corpus_settings,
+        DoReMi(reference, **still, prior=prior),
+        batch_size=4,
+        accumulate_grad_batches=4,
+        steps=3,
+    )
+    assert torch.allclose(whole[0], parts[0], atol=1e-5)
+
+
+def test_online_weights_move_what_is_drawn(store, corpus_settings):
+    mixer = DoReMiOnline(step_size=20.0, floor=0.1)
+    _, _, data = train(corpus_settings, mixer, steps=12)
+    assert not torch.allclose(mixer.weights, torch.full((3,), 1 / 3).double(), atol=0.02)
+    assert data.sampler.realised.max() > data.sampler.realised.min() + 6
+
+
+def test_domain_gradients_need_no_more_memory_than_they_say():
+    parameters = [torch.zeros(10, requires_grad=True), torch.zeros(3)]
+    sums = DomainGradients(parameters, 5)
+    sums.add(torch.tensor([4]), lambda rows: parameters[0].sum().expand(len(rows)))
+    assert sums._sums.shape == (5, 10)
+
+
+def schedule():
+    return DoGraphSchedule(clusters=4, interval=3, observed=2, window=64, held_out=8, probe=2)
+
+
+def test_held_out_sequences_are_never_trained_on_and_probes_hold_no_others(store, corpus_settings):
+    data = DataMixer(schedule(), corpus_settings, 32, 16, seed=1)
+    data.setup()
+    lengths = [len(domain) for domain in data.train_domains]
+    batches = sum(lengths) // 16 * 3  # every domain is passed through at least once
+    drawn = {pick for _ in range(batches) for pick in data.sampler.draw_batch()}
+    assert data.sampler.passes[0].epoch >= 1
+    for domain, length in enumerate(lengths):
+        indices = {index for other, index in drawn if other == domain}
+        assert len(indices) == length - 8
+        assert not indices & set(data._reserved[domain])
+        documents = data.train_domains[domain].documents(np.array(data._reserved[domain]))
+        assert len({first for first, _ in documents.tolist()}) >= 6  # not all of one document
+    probes = [data.probe_batch(step) for step in range(40)]
+    assert all(probe.domain.tolist() == [0, 0, 1, 1, 2, 2] for probe in probes)
+    last = data.train_domains[0]
+    held_out = {tuple(last[place].tolist()) for place in data._reserved[0]}
+    found = {tuple(row.tolist()) for probe in probes for row in probe.tokens[:2]}
+    assert found == held_out
+    assert torch.equal(data.probe_batch(5).tokens, data.probe_batch(5).tokens)
+
+
+def test_a_domain_too_small_to_hold_out_from_is_named(store, corpus_settings):
+    mixer = DoGraphSchedule(held_out=10**6)
+    with pytest.raises(UserError, match=r"domain .animals. has .*held_out"):
+        DataMixer(mixer, corpus_settings, 32, 16).setup()
+
+
+def test_only_what_the_target_is_made_of_is_probed_and_held_out(store, corpus_settings):
+    mixer = DoGraphSchedule(target="code", clusters=4, held_out=8, probe=2)
+    data = DataMixer(mixer, corpus_settings, 32, 16, seed=1)
+    data.setup()
+    assert [len(reserved) for reserved in data._reserved] == [0, 8, 0]
+    assert data.probe_batch(0).domain.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("probe", [0, 9])
+def test_probes_that_make_no_sense_are_refused(store, corpus_settings, probe):
+    class Probes(Stratified):
+        needs = frozenset({Signal.PROBE})
+        held_out = 8
+
+    mixer = Probes()
+    mixer.probe = probe
+    with pytest.raises(UserError, match=f"probes {probe} of 8 held-out"):
+        DataMixer(mixer, corpus_settings, 32, 16).setup()
+
+
+def test_a_probe_is_the_sketch_of_the_held_out_sequences(store, corpus_settings):
+    seen = []
+
+    class Looks(DoGraphSchedule):
+        def update(self, batch):
+            seen.append(batch)
+            return super().update(batch)
+
+    mixer = Looks(clusters=4, interval=1, observed=1, window=64, held_out=8, probe=2)
+    _, _, data = train(corpus_settings, mixer, steps=1)
+    _, model = first_batch_and_model(corpus_settings)
+    sketcher = SequenceSketcher(model.network, SketchSettings(rank=4))
+    losses = model.token_losses(data.probe_batch(0).tokens).mean(dim=1)
+    assert torch.allclose(seen[-1].probe_sketch, sketcher.sketch(losses), atol=1e-6)
+    assert torch.equal(seen[-1].probe_domain, data.probe_batch(0).domain)
+
+
+def test_probing_and_sketching_change_nothing_but_the_draws(store, corpus_settings, monkeypatch):
+    """A schedule whose weights stay trains as stratified sampling of the same sequences does."""
+    monkeypatch.setattr(DoGraphSchedule, "update", lambda self, seen: self.weights)
+
+    class HoldsOut(Stratified):
+        needs = frozenset({Signal.PROBE})
+        held_out = 8
+        probe = 1
+
+        def needs_at(self, step):
+            return frozenset()
+
+    scheduled = train(corpus_settings, schedule(), steps=7)
+    plain = train(corpus_settings, HoldsOut(), steps=7)
+    assert torch.equal(scheduled[0], plain[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["doremi", "exact", "sketch", "schedule"])
+def test_two_processes_update_as_one(store, corpus_settings, reference, tmp_path, name):
+    """Two real processes with half the batch each: the same scores, weights and model."""
+    build = {"doremi": f"DoReMi({reference!r})", "schedule": "schedule()"}.get(
+        name, f"DoGE({name!r})"
+    )
+    script = tmp_path / "two_ranks.py"
+    script.write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from dograph.data.corpus.settings import CorpusSettings\n"
+        "from dograph.mixers import DoGE, DoReMi\n"
+        "from test_signal_collector import schedule\n"
+        "from test_mixing_callback import train\n"
+        f"settings = CorpusSettings(source={corpus_settings.source!r}, vocab_size=300, "
+        f"store={corpus_settings.store!r}, validation_fraction=0.2)\n"
+        f"found = train(settings, {build}, steps=5, batch_size=8, devices=2, strategy='ddp')\n"
+        f"torch.save(found[:2], {str(tmp_path)!r} + f'/rank{{found[2].sampler.rank}}.pt')\n"
+    )
+    subprocess.run([sys.executable, str(script)], check=True, timeout=120)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    made = {"doremi": lambda: DoReMi(reference), "schedule": schedule}
+    mixer = made.get(name, lambda: DoGE(name))()
+    alone = train(corpus_settings, mixer, steps=5, batch_size=16)
+    for (_, one), (_, other), (_, weights) in zip(first[1], second[1], alone[1], strict=True):
+        assert torch.equal(one, other)
+        assert torch.allclose(one, weights, atol=1e-4)
+    assert torch.allclose(first[0], alone[0], atol=1e-3)
