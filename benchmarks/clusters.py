@@ -14,7 +14,7 @@ from benchmarks.measuring import Row, growth
 from dograph.graph.clusters import cluster_sequences
 from dograph.graph.threads import one_thread
 from dograph.mixers import DoGraph, DoGraphSchedule
-from dograph.signals.batch_signals import Seen
+from dograph.signals.batch_signals import BatchSignals
 from dograph.signals.sketches import SketchSettings
 
 BATCH = 32
@@ -38,12 +38,14 @@ class Gradients:
         noise = torch.randn(count, self.centres.shape[1], generator=self.generator)
         return self.centres[domain] + noise, domain
 
-    def seen(self, step: int) -> Seen:
+    def signals(self, step: int) -> BatchSignals:
         """A batch, and a probe of four sequences a domain."""
         sketch, domain = self.draw(BATCH)
         probe = torch.arange(DOMAINS).repeat(4)
         loss = torch.ones(BATCH)
-        return Seen(step, domain, loss, sketch, probe_sketch=self.draw(28)[0], probe_domain=probe)
+        return BatchSignals(
+            step, domain, loss, sketch, probe_sketch=self.draw(28)[0], probe_domain=probe
+        )
 
 
 def numbers() -> int:
@@ -58,10 +60,10 @@ class Timed(DoGraph):
         super().__init__()
         self.seconds: list[float] = []
 
-    def sequence_weights(self, seen: Seen) -> Tensor:
+    def loss_weights(self, signals: BatchSignals) -> Tensor:
         """The same weights, timed."""
         start = time.perf_counter()
-        weights = super().sequence_weights(seen)
+        weights = super().loss_weights(signals)
         self.seconds.append(time.perf_counter() - start)
         return weights
 
@@ -95,7 +97,7 @@ def schedule() -> tuple[float, float, int]:
     gradients, mixer = Gradients(numbers()), DoGraphSchedule()
     mixer.setup([str(i) for i in range(DOMAINS)], [1] * DOMAINS, BATCH)
     mixer.recent.add(*gradients.draw(mixer.window))
-    batches = [gradients.seen(turn * mixer.update_every) for turn in range(UPDATES + 1)]
+    batches = [gradients.signals(turn * mixer.update_every) for turn in range(UPDATES + 1)]
 
     def interval(turn: int) -> None:
         assert batches[turn].sketch is not None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dograph.mixers.dynamic_loss import DynamicLoss
     from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
     from dograph.reports.tensorboard import MixtureReport
-    from dograph.signals.batch_signals import Seen, Signal
+    from dograph.signals.batch_signals import BatchSignals, Signal
     from dograph.signals.sketches import SequenceSketcher, SketchSettings
     from dograph.training.language_model import LanguageModel
     from dograph.training.mixing_callback import MixingCallback
@@ -49,7 +49,7 @@ _HOMES = {
     "MixtureReport": "reports.tensorboard",
     "MixtureSampler": "data.sampler",
     "Proportional": "mixers.fixed",
-    "Seen": "signals.batch_signals",
+    "BatchSignals": "signals.batch_signals",
     "SequenceSketcher": "signals.sketches",
     "Signal": "signals.batch_signals",
     "SketchSettings": "signals.sketches",
@@ -63,6 +63,7 @@ _HOMES = {
 __all__ = [
     "BaseMixer",
     "Batch",
+    "BatchSignals",
     "CorpusSettings",
     "DataMixer",
     "DoGE",
@@ -80,7 +81,6 @@ __all__ = [
     "MixtureReport",
     "MixtureSampler",
     "Proportional",
-    "Seen",
     "SequenceSketcher",
     "Signal",
     "SketchSettings",

@@ -102,7 +102,7 @@ class MixtureSampler(Sampler[list[Pick]]):
         self.weights = np.array(weights, dtype=np.float64)
         self.credit = np.zeros(len(self.passes))
         self.scheduled: deque[tuple[int, npt.NDArray[np.float64]]] = deque()
-        self.handed_out: deque[list[Pick]] = deque()
+        self.in_flight: deque[list[Pick]] = deque()
         self.trained = 0
         self.realised = np.zeros(len(self.passes), dtype=np.int64)
         self._replayed = 0
@@ -110,7 +110,7 @@ class MixtureSampler(Sampler[list[Pick]]):
     @property
     def drawn(self) -> int:
         """Batches drawn so far, those still with prefetching workers included."""
-        return self.trained + len(self.handed_out)
+        return self.trained + len(self.in_flight)
 
     @property
     def epochs(self) -> npt.NDArray[np.float64]:
@@ -129,14 +129,14 @@ class MixtureSampler(Sampler[list[Pick]]):
         start = self.trained + self.lookahead
         if self.drawn > start:
             raise UserError(
-                f"{len(self.handed_out)} batches are prefetched but lookahead is "
+                f"{len(self.in_flight)} batches are prefetched but lookahead is "
                 f"{self.lookahead}: raise data.lookahead or lower data.workers"
             )
         self.scheduled.append((start, np.array(weights, dtype=np.float64)))
 
     def mark_trained(self) -> None:
         """Counts the oldest batch handed out as trained."""
-        for domain, _ in self.handed_out.popleft():
+        for domain, _ in self.in_flight.popleft():
             self.realised[domain] += 1
         self._replayed = max(self._replayed - 1, 0)
         self.trained += 1
@@ -147,9 +147,9 @@ class MixtureSampler(Sampler[list[Pick]]):
         Drawing ahead changes no batch: the loader hands out just these. Ask for no more than the
         rest of the optimiser step, since new weights may hold from the next one.
         """
-        while len(self.handed_out) < count:
-            self.handed_out.append(self.draw_batch())
-        return [self.handed_out[position] for position in range(count)]
+        while len(self.in_flight) < count:
+            self.in_flight.append(self.draw_batch())
+        return [self.in_flight[position] for position in range(count)]
 
     def draw_batch(self) -> list[Pick]:
         """The next global batch, in a random order of domains."""
@@ -168,11 +168,11 @@ class MixtureSampler(Sampler[list[Pick]]):
         share = self.batch_size // self.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
         while True:
-            if self._replayed < len(self.handed_out):
-                batch = self.handed_out[self._replayed]
+            if self._replayed < len(self.in_flight):
+                batch = self.in_flight[self._replayed]
             else:
                 batch = self.draw_batch()
-                self.handed_out.append(batch)
+                self.in_flight.append(batch)
             self._replayed += 1
             yield batch[mine]
 
@@ -188,7 +188,7 @@ class MixtureSampler(Sampler[list[Pick]]):
             "credit": self.credit.tolist(),
             "scheduled": [(start, weights.tolist()) for start, weights in self.scheduled],
             "passes": [(domain_pass.epoch, domain_pass.cursor) for domain_pass in self.passes],
-            "handed_out": [list(batch) for batch in self.handed_out],
+            "in_flight": [list(batch) for batch in self.in_flight],
             "trained": self.trained,
             "realised": self.realised.tolist(),
         }
@@ -206,14 +206,14 @@ class MixtureSampler(Sampler[list[Pick]]):
         self.scheduled = deque((start, np.array(w)) for start, w in state["scheduled"])
         for domain_pass, (epoch, cursor) in zip(self.passes, state["passes"], strict=True):
             domain_pass.seek(epoch, cursor)
-        self.handed_out = deque([(d, i) for d, i in batch] for batch in state["handed_out"])
+        self.in_flight = deque([(d, i) for d, i in batch] for batch in state["in_flight"])
         self.trained = int(state["trained"])
         self.realised = np.array(state["realised"], dtype=np.int64)
 
     def _check_state(self, state: dict[str, Any]) -> None:
         count, lengths = len(self.passes), [domain_pass.bound for domain_pass in self.passes]
         weights = [state["weights"], *(scheduled for _, scheduled in state["scheduled"])]
-        picks = [pick for batch in state["handed_out"] for pick in batch]
+        picks = [pick for batch in state["in_flight"] for pick in batch]
         for what, good in (
             ("weights", all(_is_mixture(row, count) for row in weights)),
             ("credit", np.isfinite(np.array(state["credit"], float)).all()),
@@ -221,8 +221,8 @@ class MixtureSampler(Sampler[list[Pick]]):
             ("realised", len(state["realised"]) == count and min(state["realised"]) >= 0),
             ("realised", sum(state["realised"]) == state["trained"] * self.batch_size),
             ("passes", all(epoch >= 0 <= cursor for epoch, cursor in state["passes"])),
-            ("handed_out", all(len(batch) == self.batch_size for batch in state["handed_out"])),
-            ("handed_out", all(0 <= s < count and 0 <= i < lengths[s] for s, i in picks)),
+            ("in_flight", all(len(batch) == self.batch_size for batch in state["in_flight"])),
+            ("in_flight", all(0 <= s < count and 0 <= i < lengths[s] for s, i in picks)),
         ):
             if not good:
                 raise UserError(

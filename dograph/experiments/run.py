@@ -43,7 +43,7 @@ from dograph.training.checkpointing import (
 )
 from dograph.training.language_model import LanguageModel, build_network, check_schedule, takes
 from dograph.training.mixing_callback import MixingCallback
-from dograph.training.non_finite import NumericsWatch
+from dograph.training.non_finite import NonFiniteGuard
 
 SHARDED = ("fsdp", "model_parallel", "modelparallel", "deepspeed")
 """Strategies that write their own checkpoints, in parts."""
@@ -196,7 +196,7 @@ def build_callbacks(
         settings.checkpoint_minutes,
         settings.checkpoints_kept,
     )
-    watch = NumericsWatch(folder, settings.non_finite_limit)
+    watch = NonFiniteGuard(folder, settings.non_finite_limit)
     bar = [StepProgressBar(perplexity)] if wants_bar else []
     # The saver comes last: what it saves, the others have then counted.
     return [mixing, watch, perplexity, report, *bar, saver], report, saver

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 Record = TypeVar("Record")
 
 
-def as_record(kind: type[Record], content: Any) -> Record:
+def from_dict(kind: type[Record], content: Any) -> Record:
     """A dataclass from a mapping of its fields.
 
     Args:
@@ -43,5 +43,5 @@ def _as(hint: Any, value: Any, name: str) -> Any:
     if hint in (int, str) and type(value) is hint:
         return value
     if hasattr(hint, "__dataclass_fields__"):
-        return as_record(hint, value)
+        return from_dict(hint, value)
     raise TypeError(f"{name} is {value!r:.80}")

@@ -7,10 +7,11 @@ from dograph.mixers.dograph_schedule import DoGraphSchedule
 from dograph.mixers.doremi import DoReMi, DoReMiOnline
 from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
-from dograph.signals.batch_signals import Seen, Signal
+from dograph.signals.batch_signals import BatchSignals, Signal
 
 __all__ = [
     "BaseMixer",
+    "BatchSignals",
     "DoGE",
     "DoGEOnline",
     "DoGraph",
@@ -20,7 +21,6 @@ __all__ = [
     "DynamicLoss",
     "Fixed",
     "Proportional",
-    "Seen",
     "Signal",
     "Stratified",
     "Temperature",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError
-from dograph.signals.batch_signals import Seen, Signal
+from dograph.signals.batch_signals import BatchSignals, Signal
 
 SIMPLEX_TOLERANCE = 1e-4
 
@@ -46,7 +46,7 @@ class BaseMixer(nn.Module):
     """Decides what to draw next and how the drawn batch counts.
 
     A subclass overrides one or both of its two places to act: ``update`` (sampling, between
-    batches) and ``sequence_weights`` (the loss of the batch at hand, before its backward).
+    batches) and ``loss_weights`` (the loss of the batch at hand, before its backward).
     Weights count *tokens*, since every sequence is a full context window.
 
     Args:
@@ -111,17 +111,17 @@ class BaseMixer(nn.Module):
     def start(self) -> None:
         """Makes the mixer's own state anew, its domains and weights being known."""
 
-    def update(self, seen: Seen) -> Tensor:
+    def update(self, signals: BatchSignals) -> Tensor:
         """(S,) what to draw from now on, on the simplex. Default: as before."""
         return self.weights
 
-    def sequence_weights(self, seen: Seen) -> Tensor:
+    def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) how this batch's losses count, sum 1. Default: 1/B each.
 
-        With ``seen.micro_batches`` above 1 the sums may differ between micro-batches, as long as
+        With ``signals.micro_batches`` above 1 the sums may differ between micro-batches, as long as
         their mean is 1.
         """
-        return even_weights(seen)
+        return even_weights(signals)
 
     def needs_at(self, step: int) -> Set[Signal]:
         """Which signals to gather for a step, after ``step`` are done. Default: all it needs."""
@@ -169,16 +169,16 @@ class BaseMixer(nn.Module):
         self.updates = 0
         self.start()
 
-    def step(self, seen: Seen) -> bool:
+    def step(self, signals: BatchSignals) -> bool:
         """Updates ``weights`` from a finished batch where one is due; says whether it did.
 
         Raises:
             UserError: if ``update`` returns anything but S weights on the simplex.
         """
-        done = seen.step + 1
+        done = signals.step + 1
         if type(self).update is BaseMixer.update or done <= self.warmup or done % self.update_every:
             return False
-        proposed = self.update(seen)
+        proposed = self.update(signals)
         if proposed.shape != self.weights.shape:
             raise UserError(
                 f"{self._name}.update returned shape {tuple(proposed.shape)}, but there are "
@@ -193,34 +193,34 @@ class BaseMixer(nn.Module):
         self.history.append((done, weights.clone()))
         return True
 
-    def weigh(self, seen: Seen) -> Tensor:
+    def weigh(self, signals: BatchSignals) -> Tensor:
         """(B,) float32 weights of the batch's losses, checked; 1/B during warm-up.
 
         Raises:
-            UserError: if ``sequence_weights`` returns anything but B weights on the simplex.
+            UserError: if ``loss_weights`` returns anything but B weights on the simplex.
         """
-        uniform = type(self).sequence_weights is BaseMixer.sequence_weights
-        if uniform or seen.step < self.warmup:
-            return BaseMixer.sequence_weights(self, seen)
-        weights = self.sequence_weights(seen)
-        if weights.shape != seen.domain.shape:
+        uniform = type(self).loss_weights is BaseMixer.loss_weights
+        if uniform or signals.step < self.warmup:
+            return BaseMixer.loss_weights(self, signals)
+        weights = self.loss_weights(signals)
+        if weights.shape != signals.domain.shape:
             raise UserError(
-                f"{self._name}.sequence_weights returned shape {tuple(weights.shape)} for a "
-                f"batch of {seen.batch_size} sequences: return one weight for each"
+                f"{self._name}.loss_weights returned shape {tuple(weights.shape)} for a "
+                f"batch of {signals.batch_size} sequences: return one weight for each"
             )
-        name = f"{self._name}.sequence_weights' result"
-        if self.whole_batch and seen.micro_batches == 1:
+        name = f"{self._name}.loss_weights' result"
+        if self.whole_batch and signals.micro_batches == 1:
             return on_simplex(weights, name).float()
-        return self._part_of_simplex(weights, name, seen.micro_batches)
+        return self._part_of_simplex(weights, name, signals.micro_batches)
 
     @property
     def changes_loss(self) -> bool:
         """Whether the mixer weights losses by anything but 1/B."""
-        return type(self).sequence_weights is not BaseMixer.sequence_weights
+        return type(self).loss_weights is not BaseMixer.loss_weights
 
     @property
     def listens(self) -> bool:
-        """Whether what is seen of training changes anything."""
+        """Whether any signal of training changes the weights."""
         return self.changes_loss or type(self).update is not BaseMixer.update
 
     @property
@@ -256,9 +256,9 @@ class BaseMixer(nn.Module):
         self.history = [(int(step), weights) for step, weights in pairs]
 
 
-def even_weights(seen: Seen) -> Tensor:
+def even_weights(signals: BatchSignals) -> Tensor:
     """(B,) every sequence counts 1/B."""
-    return torch.full((seen.batch_size,), 1 / seen.batch_size)
+    return torch.full((signals.batch_size,), 1 / signals.batch_size)
 
 
 def checked_floor(floor: float) -> float:
@@ -272,7 +272,7 @@ def checked_floor(floor: float) -> float:
     return floor
 
 
-def rehearse(mixer: BaseMixer, batch_size: int) -> None:
+def dry_run(mixer: BaseMixer, batch_size: int) -> None:
     """Lets a copy of a mixer weigh and update once on made-up signals, before any training.
 
     Args:
@@ -286,26 +286,26 @@ def rehearse(mixer: BaseMixer, batch_size: int) -> None:
     trial.setup(mixer.domains, mixer.domain_tokens, batch_size, mixer.vocab_size)
     generator = torch.Generator().manual_seed(0)
     first_update = (mixer.warmup // mixer.update_every + 1) * mixer.update_every
-    seen = Seen(
+    signals = BatchSignals(
         step=first_update - 1,
         domain=torch.arange(batch_size) % len(mixer.domains),
         sequence_loss=1 + torch.rand(batch_size, generator=generator),
         learning_rate=1e-3,
     )
     if Signal.SKETCH in mixer.needs:
-        seen.sketch = torch.randn(batch_size, 64, generator=generator)
+        signals.sketch = torch.randn(batch_size, 64, generator=generator)
     if Signal.PROBE in mixer.needs:
         count = len(mixer.domains)
-        seen.probe_sketch = torch.randn(2 * count, 64, generator=generator)
-        seen.probe_domain = torch.arange(2 * count) % count
+        signals.probe_sketch = torch.randn(2 * count, 64, generator=generator)
+        signals.probe_domain = torch.arange(2 * count) % count
     if Signal.EXCESS_LOSS in mixer.needs:
-        seen.excess_loss = torch.rand(batch_size, generator=generator)
+        signals.excess_loss = torch.rand(batch_size, generator=generator)
     if Signal.DOMAIN_GRADIENTS in mixer.needs:
         gradients = torch.randn(len(mixer.domains), 64, generator=generator)
-        seen.domain_kernel = gradients @ gradients.T
+        signals.domain_kernel = gradients @ gradients.T
     with torch.random.fork_rng(devices=[]):
-        seen.sequence_weights = trial.weigh(seen)
-        trial.step(seen)
+        signals.loss_weights = trial.weigh(signals)
+        trial.step(signals)
 
 
 def weights_by_name(weights: Mapping[str, float], domains: Sequence[str], key: str) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer, checked_floor, weights_by_name
 from dograph.mixers.domain_loss import domain_counts, weighted_domains
-from dograph.signals.batch_signals import Seen, Signal
+from dograph.signals.batch_signals import BatchSignals, Signal
 
 LARGEST_SCORE = 5.0
 """Scores are clipped to [0, 5 lr], as in the authors' configurations."""
@@ -49,7 +49,7 @@ def alignment_scores(
     return (scores.clamp(0, LARGEST_SCORE * learning_rate)) * sources
 
 
-def mirrored(weights: Tensor, scores: Tensor, mu: float, smoothing: float) -> Tensor:
+def mirror_descent(weights: Tensor, scores: Tensor, mu: float, smoothing: float) -> Tensor:
     """Mirror descent on the simplex: ``α ← (1 − ε) softmax(ln α + score / μ) + ε / S₊``.
 
     Args:
@@ -67,7 +67,7 @@ class DoGE(BaseMixer):
     """The proxy of DoGE: domains whose gradients point where the target's do count more.
 
     Each step, from one batch: ``G_s`` the gradient of domain s's mean loss, clipped;
-    ``alignment_scores`` with the target; α by ``mirrored``; and the model's own step follows
+    ``alignment_scores`` with the target; α by ``mirror_descent``; and the model's own step follows
     ``Σ_s α_s G_s`` with the new α. Sampling stays as ``prior`` says; the average of α over the
     steps is the result. A domain absent from a batch scores 0. With several micro-batches a step
     the losses are weighed by the α and clipping of the step before.
@@ -132,20 +132,20 @@ class DoGE(BaseMixer):
             raise UserError(f"prior gives the target {self.target!r} no weight: it must be drawn")
         self.register_buffer("factors", self.weights.clone())
 
-    def update(self, seen: Seen) -> Tensor:
+    def update(self, signals: BatchSignals) -> Tensor:
         """(S,) the next α; remembers how domains are to count while a batch is not yet whole."""
-        kernel, clipped = self._kernels(seen)
-        weights = self._next_weights(seen, clipped)
+        kernel, clipped = self._kernels(signals)
+        weights = self._next_weights(signals, clipped)
         self.factors.copy_(weights * clipping(kernel, self.clip))
         return weights
 
-    def sequence_weights(self, seen: Seen) -> Tensor:
+    def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) each domain's mean loss counts its new α times its clipping."""
-        if seen.micro_batches > 1:
-            return weighted_domains(self.factors, seen)
-        kernel, clipped = self._kernels(seen)
-        weights = self._next_weights(seen, clipped)
-        return weighted_domains(weights * clipping(kernel, self.clip), seen)
+        if signals.micro_batches > 1:
+            return weighted_domains(self.factors, signals)
+        kernel, clipped = self._kernels(signals)
+        weights = self._next_weights(signals, clipped)
+        return weighted_domains(weights * clipping(kernel, self.clip), signals)
 
     def diagnostics(self) -> dict[str, float]:
         """Every domain's last score, over the learning rate: in [0, 5]."""
@@ -160,23 +160,23 @@ class DoGE(BaseMixer):
             return torch.ones(len(self.domains), dtype=torch.float64)
         return len(self.domains) * weights_by_name(self.target, self.domains, "target")
 
-    def _kernels(self, seen: Seen) -> tuple[Tensor, Tensor]:
+    def _kernels(self, signals: BatchSignals) -> tuple[Tensor, Tensor]:
         """(S, S) inner products of the domains' gradients, as they are and clipped."""
-        kernel = seen.domain_kernel
+        kernel = signals.domain_kernel
         if kernel is None:
-            assert seen.sketch is not None
-            kernel = sketched_kernel(seen.sketch, seen.domain, len(self.domains))
+            assert signals.sketch is not None
+            kernel = sketched_kernel(signals.sketch, signals.domain, len(self.domains))
         kernel = kernel.to("cpu", torch.float64)
         factors = clipping(kernel, self.clip)
         return kernel, kernel * factors[:, None] * factors[None, :]
 
-    def _next_weights(self, seen: Seen, clipped: Tensor) -> Tensor:
-        present = domain_counts(seen.domain, len(self.domains)) > 0
+    def _next_weights(self, signals: BatchSignals, clipped: Tensor) -> Tensor:
+        present = domain_counts(signals.domain, len(self.domains)) > 0
         scores = alignment_scores(
-            clipped, self.target_mixture, self.trained & present, seen.learning_rate
+            clipped, self.target_mixture, self.trained & present, signals.learning_rate
         )
-        self._scores = scores / max(seen.learning_rate, 1e-30)
-        return mirrored(self.weights, scores, self.mu, self.smoothing)
+        self._scores = scores / max(signals.learning_rate, 1e-30)
+        return mirror_descent(self.weights, scores, self.mu, self.smoothing)
 
 
 class DoGEOnline(DoGE):
@@ -195,7 +195,7 @@ class DoGEOnline(DoGE):
 
     live = True
     whole_batch = True
-    sequence_weights = BaseMixer.sequence_weights
+    loss_weights = BaseMixer.loss_weights
 
     def __init__(
         self,

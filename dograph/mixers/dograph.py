@@ -17,7 +17,7 @@ from dograph.graph.objectives import alignment, robust
 from dograph.graph.solver import GraphSolver
 from dograph.graph.threads import one_thread
 from dograph.mixers.base import BaseMixer
-from dograph.signals.batch_signals import Seen, Signal
+from dograph.signals.batch_signals import BatchSignals, Signal
 
 logger = logging.getLogger(__name__)
 
@@ -128,18 +128,20 @@ class DoGraph(BaseMixer):
         self.recent.clear()
         self.graph = self.solution = self._assigned = None
 
-    def sequence_weights(self, seen: Seen) -> Tensor:
+    def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) ``w_{c(i)} / n_{c(i)}``; uniform, logged and counted, after a failed solve."""
-        assert seen.sketch is not None
-        sketches = torch.cat([*(earlier.to(seen.sketch) for earlier in self.recent), seen.sketch])
-        self.recent.append(seen.sketch)
+        assert signals.sketch is not None
+        sketches = torch.cat(
+            [*(earlier.to(signals.sketch) for earlier in self.recent), signals.sketch]
+        )
+        self.recent.append(signals.sketch)
         with one_thread():
-            labels = cluster_sequences(sketches, self.clusters, seed=self.seed + seen.step)
+            labels = cluster_sequences(sketches, self.clusters, seed=self.seed + signals.step)
             graph, _ = domain_graph(sketches, labels, self.spread)
-            graph.weights = self._cluster_weights(graph, seen.step)
+            graph.weights = self._cluster_weights(graph, signals.step)
         self.graph = graph
-        here = labels[-seen.batch_size :].cpu()
-        self._assigned = here, seen.domain
+        here = labels[-signals.batch_size :].cpu()
+        self._assigned = here, signals.domain
         weights = (graph.weights.cpu() / graph.counts.cpu())[here]
         # With a window, clusters that have no sequence in this batch leave their weight to it.
         if weights.sum() == 0:

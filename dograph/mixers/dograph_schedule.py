@@ -22,7 +22,7 @@ from dograph.graph.window import SketchWindow, contingency, mean_by_domain
 from dograph.mixers.base import BaseMixer, weights_by_name
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.look_ahead import LookAhead
-from dograph.signals.batch_signals import Seen, Signal
+from dograph.signals.batch_signals import BatchSignals, Signal
 
 logger = logging.getLogger(__name__)
 
@@ -191,43 +191,45 @@ class DoGraphSchedule(BaseMixer):
             needs.add(Signal.PROBE)
         return needs
 
-    def step(self, seen: Seen) -> bool:
+    def step(self, signals: BatchSignals) -> bool:
         """Keeps what is sketched, then updates where an update is due."""
-        observed = seen.step % self.update_every >= self.update_every - self.observed
-        if observed and seen.sketch is not None:
-            if bool(torch.isfinite(seen.sketch).all()):
-                self.recent.add(seen.sketch, seen.domain)
+        observed = signals.step % self.update_every >= self.update_every - self.observed
+        if observed and signals.sketch is not None:
+            if bool(torch.isfinite(signals.sketch).all()):
+                self.recent.add(signals.sketch, signals.domain)
             else:
-                logger.warning("step %d: sketches are not finite and left out", seen.step + 1)
-        return super().step(seen)
+                logger.warning("step %d: sketches are not finite and left out", signals.step + 1)
+        return super().step(signals)
 
     @property
     def changes_loss(self) -> bool:
         """Whether losses are weighed as published DoGraph does, or as a subclass has it."""
-        own = type(self).sequence_weights is not DoGraphSchedule.sequence_weights
+        own = type(self).loss_weights is not DoGraphSchedule.loss_weights
         return self.published is not None or own
 
-    def sequence_weights(self, seen: Seen) -> Tensor:
+    def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) published DoGraph's weights if ``reweigh``, else alike."""
         if self.published is None:
-            return super().sequence_weights(seen)
-        return self.published.sequence_weights(seen)
+            return super().loss_weights(signals)
+        return self.published.loss_weights(signals)
 
     @one_thread()
-    def update(self, seen: Seen) -> Tensor:
+    def update(self, signals: BatchSignals) -> Tensor:
         """(S,) what to draw from now on; as before where there is nothing to go by."""
-        if seen.probe_sketch is None or seen.probe_domain is None or not len(self.recent):
+        if signals.probe_sketch is None or signals.probe_domain is None or not len(self.recent):
             return self.weights
-        probe = mean_by_domain(seen.probe_sketch.cpu(), seen.probe_domain.cpu(), len(self.domains))
+        probe = mean_by_domain(
+            signals.probe_sketch.cpu(), signals.probe_domain.cpu(), len(self.domains)
+        )
         if not torch.isfinite(probe).all():
-            logger.warning("step %d: the probe is not finite; weights stay", seen.step + 1)
+            logger.warning("step %d: the probe is not finite; weights stay", signals.step + 1)
             return self.weights
         before = self.targets
         self.targets = probe if before is None else self.memory * before + (1 - self.memory) * probe
         sketches = self.recent.sketches.double()
         labels, changes = self.tracked.update(sketches)
         for change in changes:
-            logger.info("step %d: cluster %s", seen.step + 1, change)
+            logger.info("step %d: cluster %s", signals.step + 1, change)
         graph, means = domain_graph(sketches, labels, numbers=tuple(self.tracked.numbers))
         problem = self._problem(graph, means, self.targets)
         if before is not None and self.look_ahead.active:
@@ -236,14 +238,14 @@ class DoGraphSchedule(BaseMixer):
             self.look_ahead.learn(self.solver, earlier, now, self._fixed)
         self.solution = self.solver(problem, **self.look_ahead.scalars(), **self._fixed)
         if not self.solution.ok:
-            logger.warning("step %d: %s; weights stay", seen.step + 1, self.solution.status)
+            logger.warning("step %d: %s; weights stay", signals.step + 1, self.solution.status)
         weights = torch.zeros(len(self.domains), dtype=torch.float64)
         weights[self.drawn] = self.solution.weights.detach()
         shares = problem.P @ self.solution.weights.detach()
         graph.weights = shares / shares.sum()
         self.graph = graph
         self.graph_domain = self.recent.domain.clone()
-        self._note(seen.step + 1, graph, problem.P, weights, len(changes))
+        self._note(signals.step + 1, graph, problem.P, weights, len(changes))
         return weights
 
     def diagnostics(self) -> dict[str, float]:

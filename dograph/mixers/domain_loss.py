@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dograph.signals.batch_signals import Seen
+from dograph.signals.batch_signals import BatchSignals
 
 
 def domain_counts(domain: Tensor, domains: int) -> Tensor:
@@ -35,29 +35,31 @@ def domain_means(values: Tensor, domain: Tensor, otherwise: Tensor) -> Tensor:
     return torch.where(counts > 0, sums / counts.clamp(min=1), otherwise.to(torch.float64))
 
 
-def weighted_domains(factors: Tensor, seen: Seen) -> Tensor:
+def weighted_domains(factors: Tensor, signals: BatchSignals) -> Tensor:
     """(B,) sequence weights ``f_s / n_s``: each domain's *mean* loss counts ``f_s``.
 
     Args:
         factors: (S,) f ≥ 0.
-        seen: its ``step_domain`` gives ``n_s``, the sequences of domain s in the whole optimiser
+        signals: its ``step_domain`` gives ``n_s``, the sequences of domain s in the whole optimiser
             step. A micro-batch's loss is divided by the number of micro-batches, which is undone.
     """
-    counts = _step_counts(seen, len(factors))
-    return (seen.micro_batches * factors / counts.clamp(min=1))[seen.domain.cpu()]
+    counts = _step_counts(signals, len(factors))
+    return (signals.micro_batches * factors / counts.clamp(min=1))[signals.domain.cpu()]
 
 
-def weighted_sequences(factors: Tensor, seen: Seen) -> Tensor:
+def weighted_sequences(factors: Tensor, signals: BatchSignals) -> Tensor:
     """(B,) sequence weights ``f_s / Σ_i f_{s(i)}``: every sequence, so every token, counts ``f_s``.
 
     Args:
         factors: (S,) f ≥ 0.
-        seen: its ``step_domain`` gives the sum, over the whole optimiser step.
+        signals: its ``step_domain`` gives the sum, over the whole optimiser step.
     """
-    counts = _step_counts(seen, len(factors))
+    counts = _step_counts(signals, len(factors))
     total = (counts * factors).sum()
-    return (seen.micro_batches * factors / total)[seen.domain.cpu()]
+    return (signals.micro_batches * factors / total)[signals.domain.cpu()]
 
 
-def _step_counts(seen: Seen, domains: int) -> Tensor:
-    return domain_counts(seen.domain if seen.step_domain is None else seen.step_domain, domains)
+def _step_counts(signals: BatchSignals, domains: int) -> Tensor:
+    return domain_counts(
+        signals.domain if signals.step_domain is None else signals.step_domain, domains
+    )

@@ -11,10 +11,12 @@ from torch import Tensor
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer, checked_floor
 from dograph.mixers.domain_loss import domain_means, weighted_domains, weighted_sequences
-from dograph.signals.batch_signals import Seen, Signal
+from dograph.signals.batch_signals import BatchSignals, Signal
 
 
-def exponentiated(weights: Tensor, scores: Tensor, step_size: float, smoothing: float) -> Tensor:
+def exponentiated_gradient(
+    weights: Tensor, scores: Tensor, step_size: float, smoothing: float
+) -> Tensor:
     """DoReMi's update (Algorithm 1): ``α ← (1 − c) α e^{ηλ} / Σ α e^{ηλ} + c / S``.
 
     Args:
@@ -26,8 +28,9 @@ def exponentiated(weights: Tensor, scores: Tensor, step_size: float, smoothing: 
     Returns:
         (S,) the new α, computed in log space.
 
-    >>> exponentiated(torch.tensor([0.5, 0.5]), torch.tensor([math.log(3.0), 0.0]), 1, 0).tolist()
-    [0.75, 0.25]
+    >>> scores = torch.tensor([math.log(3.0), 0.0], dtype=torch.float64)
+    >>> exponentiated_gradient(torch.full((2,), 0.5, dtype=torch.float64), scores, 1, 0)
+    tensor([0.7500, 0.2500], dtype=torch.float64)
     """
     moved = torch.softmax(weights.log() + step_size * scores, dim=0)
     return (1 - smoothing) * moved + smoothing / len(moved)
@@ -38,8 +41,8 @@ class DoReMi(BaseMixer):
 
     Each step, with ``λ_s`` the mean over domain s's tokens of ``max(ℓ_θ − ℓ_reference, 0)`` (kept
     from the step before where s is absent, ``ln(vocabulary)`` at first), α is multiplied by
-    ``e^{ηλ}`` (``exponentiated``), and the new α weighs the batch's losses. Sampling stays as
-    ``prior`` says; the average of α over the steps is the result, for a main run to draw by.
+    ``e^{ηλ}`` (``exponentiated_gradient``), and the new α weighs the batch's losses. Sampling stays
+    as ``prior`` says; the average of α over the steps is the result, for a main run to draw by.
 
     With several micro-batches a step the losses are weighed by the α of the step before, since
     λ is known only once all micro-batches are done; the update itself is the same.
@@ -84,29 +87,29 @@ class DoReMi(BaseMixer):
         scores = torch.full((len(self.domains),), first, dtype=torch.float64)
         self.register_buffer("scores", scores)
 
-    def update(self, seen: Seen) -> Tensor:
+    def update(self, signals: BatchSignals) -> Tensor:
         """(S,) the next α; remembers the scores."""
-        self.scores.copy_(self._scores(seen))
-        return exponentiated(self.weights, self.scores, self.step_size, self.smoothing)
+        self.scores.copy_(self._scores(signals))
+        return exponentiated_gradient(self.weights, self.scores, self.step_size, self.smoothing)
 
-    def sequence_weights(self, seen: Seen) -> Tensor:
+    def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) the batch's losses weighed by the α that this batch leads to."""
         weights = self.weights
-        if seen.micro_batches == 1:
-            scores = self._scores(seen)
-            weights = exponentiated(weights, scores, self.step_size, self.smoothing)
+        if signals.micro_batches == 1:
+            scores = self._scores(signals)
+            weights = exponentiated_gradient(weights, scores, self.step_size, self.smoothing)
         if self.normalise == "paper":
-            return weighted_domains(weights, seen)
-        return weighted_sequences(weights / self.sampling_weights.clamp(min=1e-12), seen)
+            return weighted_domains(weights, signals)
+        return weighted_sequences(weights / self.sampling_weights.clamp(min=1e-12), signals)
 
     def diagnostics(self) -> dict[str, float]:
         """Every domain's score λ, in nats."""
         scores = zip(self.domains, self.scores.tolist(), strict=True)
         return {f"excess_loss/{name}": score for name, score in scores}
 
-    def _scores(self, seen: Seen) -> Tensor:
-        assert seen.excess_loss is not None
-        return domain_means(seen.excess_loss, seen.domain, otherwise=self.scores)
+    def _scores(self, signals: BatchSignals) -> Tensor:
+        assert signals.excess_loss is not None
+        return domain_means(signals.excess_loss, signals.domain, otherwise=self.scores)
 
 
 class DoReMiOnline(DoReMi):
@@ -125,7 +128,7 @@ class DoReMiOnline(DoReMi):
 
     live = True
     whole_batch = True
-    sequence_weights = BaseMixer.sequence_weights
+    loss_weights = BaseMixer.loss_weights
 
     def __init__(
         self,
@@ -140,7 +143,7 @@ class DoReMiOnline(DoReMi):
         if reference is None:
             self.needs = frozenset()
 
-    def _scores(self, seen: Seen) -> Tensor:
-        losses = seen.sequence_loss if self.reference is None else seen.excess_loss
+    def _scores(self, signals: BatchSignals) -> Tensor:
+        losses = signals.sequence_loss if self.reference is None else signals.excess_loss
         assert losses is not None
-        return domain_means(losses, seen.domain, otherwise=self.scores)
+        return domain_means(losses, signals.domain, otherwise=self.scores)

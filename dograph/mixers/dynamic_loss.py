@@ -9,12 +9,12 @@ from torch import Tensor
 
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer
-from dograph.signals.batch_signals import Seen
+from dograph.signals.batch_signals import BatchSignals
 
 Strategy = Literal["linupper", "extremes"]
 
 
-def loss_weights(losses: Tensor, strategy: Strategy, temperature: float) -> Tensor:
+def scaled_loss_weights(losses: Tensor, strategy: Strategy, temperature: float) -> Tensor:
     """Weights by scaled losses: ``softmax(f(h) / r)``, h the losses scaled linearly to [−1, 1].
 
     Args:
@@ -26,7 +26,7 @@ def loss_weights(losses: Tensor, strategy: Strategy, temperature: float) -> Tens
     Returns:
         (B,) on the simplex; uniform where all losses are equal.
 
-    >>> weights = loss_weights(torch.tensor([1.0, 2.0, 3.0]), "linupper", 0.4)
+    >>> weights = scaled_loss_weights(torch.tensor([1.0, 2.0, 3.0]), "linupper", 0.4)
     >>> [round(weight, 4) for weight in weights.tolist()]
     [0.0394, 0.4803, 0.4803]
     """
@@ -40,8 +40,8 @@ def loss_weights(losses: Tensor, strategy: Strategy, temperature: float) -> Tens
 class DynamicLoss(BaseMixer):
     """Re-weights every batch by its sequences' own losses; no domain, no proxy, no reference.
 
-    After ``warmup`` steps sequence i counts ``loss_weights(ℓ)_i``. Sampling stays as ``prior``
-    says. With several micro-batches a step each is weighed by itself.
+    After ``warmup`` steps sequence i counts ``scaled_loss_weights(ℓ)_i``. Sampling stays as
+    ``prior`` says. With several micro-batches a step each is weighed by itself.
 
     Args:
         strategy: "linupper" (the paper's best) or "extremes".
@@ -64,9 +64,9 @@ class DynamicLoss(BaseMixer):
         self.temperature = temperature
         self._effective_sequences = 0.0
 
-    def sequence_weights(self, seen: Seen) -> Tensor:
+    def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) by scaled losses, on the simplex."""
-        weights = loss_weights(seen.sequence_loss, self.strategy, self.temperature)
+        weights = scaled_loss_weights(signals.sequence_loss, self.strategy, self.temperature)
         self._effective_sequences = 1 / weights.square().sum().item()
         return weights
 

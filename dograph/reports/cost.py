@@ -10,7 +10,7 @@ from dograph.signals.batch_signals import Signal
 from dograph.signals.layers import MATRICES, weight_of
 from dograph.signals.sketches import SequenceSketcher
 from dograph.training.language_model import LanguageModel
-from dograph.training.signal_collector import SignalGatherer
+from dograph.training.signal_collector import SignalCollector
 
 
 def matrices(network: nn.Module) -> dict[str, nn.Module]:
@@ -71,7 +71,7 @@ def sketch_flops(network: Any, sketcher: SequenceSketcher, context: int) -> int:
 
 
 def training_flops(
-    model: LanguageModel, gatherer: SignalGatherer | None, context: int, steps: int = 1
+    model: LanguageModel, collector: SignalCollector | None, context: int, steps: int = 1
 ) -> float:
     """FLOPs a trained token, with the signals that the mixer needs, at the steps that it does.
 
@@ -80,29 +80,29 @@ def training_flops(
 
     Args:
         model: in training.
-        gatherer: of the mixer's signals. None: plain training.
+        collector: of the mixer's signals. None: plain training.
         context: T.
         steps: of the run.
     """
     forward = forward_flops(model.network, context)
     flops: float = 3 * forward
-    if gatherer is None:
+    if collector is None:
         return flops
-    if gatherer.reference is not None:
-        flops += forward_flops(gatherer.reference.network, context)
-    if gatherer.domain_gradients is not None:
+    if collector.reference is not None:
+        flops += forward_flops(collector.reference.network, context)
+    if collector.domain_gradients is not None:
         flops += 3 * forward
-    if gatherer.sketcher is None:
+    if collector.sketcher is None:
         return flops
-    data, trainer = gatherer.data, gatherer.trainer
+    data, trainer = collector.data, collector.trainer
     mixer = data.mixer
     needed = [mixer.needs_at(step) for step in range(steps)]
     sketched = sum(Signal.SKETCH in needs for needs in needed) / max(steps, 1)
     probed = sum(Signal.PROBE in needs for needs in needed) / max(steps, 1)
-    if gatherer.sketcher.settings.exact:  # a backward of the whole batch for every sequence
-        sketch: float = 2 * forward * gatherer.data.batch_size
+    if collector.sketcher.settings.exact:  # a backward of the whole batch for every sequence
+        sketch: float = 2 * forward * collector.data.batch_size
     else:
-        sketch = sketch_flops(model.network, gatherer.sketcher, context)
+        sketch = sketch_flops(model.network, collector.sketcher, context)
     # Every rank makes the whole probe, once an optimiser step.
     probed_domains = sum(mixer.probes(index) for index in range(len(mixer.domains)))
     batch = data.sampler.batch_size * int(trainer.accumulate_grad_batches)

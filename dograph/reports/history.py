@@ -13,9 +13,9 @@ from torch import Tensor
 
 from dograph.errors import UserError
 from dograph.files.atomic import read_json, write_json
-from dograph.files.records import as_record
+from dograph.files.records import from_dict
 from dograph.files.run_dir import HISTORY
-from dograph.signals.batch_signals import Seen
+from dograph.signals.batch_signals import BatchSignals
 
 Floats = npt.NDArray[np.float64]
 
@@ -132,7 +132,7 @@ class MixtureHistory:
         self.weights = [np.array(row, float) for row in points["weights"]]
         self.realised = [np.array(row, float) for row in points["realised"]]
         self.effective = [np.array(row, float) for row in points["effective"]]
-        self.validations = [as_record(Validation, each) for each in points["validations"]]
+        self.validations = [from_dict(Validation, each) for each in points["validations"]]
         for name in ("weights", "realised", "effective"):
             rows = getattr(self, name)
             if len(rows) != len(self.steps) or any(len(row) != len(self.domains) for row in rows):
@@ -171,10 +171,10 @@ class LossMeans:
         self._sums = torch.zeros(2)
         self._batches = 0
 
-    def add(self, seen: Seen) -> None:
+    def add(self, signals: BatchSignals) -> None:
         """Adds a batch's mean loss and its weighted loss."""
-        loss = seen.sequence_loss.float()
-        weighted = loss.mean() if seen.sequence_weights is None else seen.sequence_weights @ loss
+        loss = signals.sequence_loss.float()
+        weighted = loss.mean() if signals.loss_weights is None else signals.loss_weights @ loss
         self._sums = self._sums.to(loss.device) + torch.stack([loss.mean(), weighted])
         self._batches += 1
 

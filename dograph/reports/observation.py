@@ -11,7 +11,7 @@ from torch import Tensor
 from dograph.graph.clusters import cluster_counts, cluster_means, cluster_sequences, cluster_spread
 from dograph.graph.domain_graph import DomainGraph
 from dograph.graph.kernel import gradient_kernel, squared_distances
-from dograph.signals.batch_signals import Seen
+from dograph.signals.batch_signals import BatchSignals
 
 PARTS = ("sketches", "domains", "weights")
 
@@ -45,16 +45,16 @@ class ObservationWindow:
         self.domains: list[Tensor] = []
         self.weights: list[Tensor] = []
 
-    def add(self, seen: Seen) -> None:
+    def add(self, signals: BatchSignals) -> None:
         """Adds a batch; ignores one without sketches."""
-        if seen.sketch is None:
+        if signals.sketch is None:
             return
         if not self.comparable:
             self.clear()
-        uniform = torch.full_like(seen.sequence_loss, 1 / seen.batch_size)
-        self.sketches.append(seen.sketch.detach())
-        self.domains.append(seen.domain)
-        self.weights.append(uniform if seen.sequence_weights is None else seen.sequence_weights)
+        uniform = torch.full_like(signals.sequence_loss, 1 / signals.batch_size)
+        self.sketches.append(signals.sketch.detach())
+        self.domains.append(signals.domain)
+        self.weights.append(uniform if signals.loss_weights is None else signals.loss_weights)
 
     def clear(self) -> None:
         """Forgets the batches."""

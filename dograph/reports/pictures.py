@@ -58,9 +58,9 @@ class Pictures:
         # The mixer's own clusters, where it has clustered just these sequences.
         same = own is not None and len(own.labels) == len(of_window.labels)
         labels = own.labels.cpu() if own is not None and same else of_window.labels
-        seen = gradient_directions(observed.sketches, observed.domain, labels, step)
-        self.early, self.late = self.early or seen, seen
-        board.picture("gradient_directions", gradient_directions_figure(seen, names), step)
+        directions = gradient_directions(observed.sketches, observed.domain, labels, step)
+        self.early, self.late = self.early or directions, directions
+        board.picture("gradient_directions", gradient_directions_figure(directions, names), step)
         if own is not None:
             domain = own_domain(mixer)
             if domain is None:
@@ -70,7 +70,7 @@ class Pictures:
             title = "weighted by the loss"
             self._draw_graph(board, of_window, observed.domain, names, step, title)
         return {
-            "mutual_information": seen.mutual_information,
+            "mutual_information": directions.mutual_information,
             "effective_clusters": effective_number(of_window.weights),
         }
 

@@ -14,7 +14,7 @@ import numpy as np
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
 from dograph.files.atomic import read_json, write_json
-from dograph.files.records import as_record
+from dograph.files.records import from_dict
 from dograph.files.run_dir import SUMMARY
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def read_summary(run_folder: Path) -> RunSummary:
         }
         given["domains"] = list(content["domains"].values())
         given["scores"] = {key: content[key] for key in SCORES if content[key] is not None}
-        return as_record(RunSummary, given)
+        return from_dict(RunSummary, given)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         what = "is damaged or of an earlier version" if path.is_file() else "is missing"
         raise UserError(f"{path} {what}; name the folder of a finished run") from error

@@ -38,7 +38,7 @@ class MixtureReport(Callback):
     Figures: at the end of each window that ``mixing`` observes, and of the run.
 
     Args:
-        mixing: of the same trainer; it says what was seen and what is observed.
+        mixing: of the same trainer; it has the batch's signals and what is observed.
         perplexity: of the same trainer; the final losses come from it.
         hyperparameters: of the run, nested or flat; the HParams tab compares runs by them.
         every: optimiser steps between two points of the scalars, ≥ 1.
@@ -131,12 +131,12 @@ class MixtureReport(Callback):
         batch_idx: int,
     ) -> None:
         """Counts the batch; logs where a point is due, draws where a window ends."""
-        seen = self.mixing.seen
-        if self._board is None or seen is None:
+        signals = self.mixing.signals
+        if self._board is None or signals is None:
             return
-        self.losses.add(seen)
-        if self.mixing.observing(seen.step):
-            self.window.add(seen)
+        self.losses.add(signals)
+        if self.mixing.observing(signals.step):
+            self.window.add(signals)
         if trainer.global_step == self._step:  # more micro-batches to come
             return
         self._step = trainer.global_step
@@ -181,7 +181,9 @@ class MixtureReport(Callback):
             self.perplexity.losses,
             self._step,
             self.clock.seconds,
-            training_flops(self.mixing.model, self.mixing.gatherer, self._data.context, self._step),
+            training_flops(
+                self.mixing.model, self.mixing.collector, self._data.context, self._step
+            ),
         )
         # A folder of their own: `validation/mean_loss` is a curve, this is where it ended.
         metrics = {f"final/{name}": value for name, value in self.summary.metrics.items()}

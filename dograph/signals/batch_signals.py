@@ -23,7 +23,7 @@ class Signal(Enum):
 
 
 @dataclass
-class Seen:
+class BatchSignals:
     """What a mixer sees of B sequences of all ranks, all of it detached.
 
     Before the backward that is one micro-batch, after the optimiser step the whole batch.
@@ -38,7 +38,7 @@ class Seen:
         domain_kernel: (S, S) float32, ``⟨G_s, G_t⟩`` of the gradients of the domains' mean losses,
             where it needs ``Signal.DOMAIN_GRADIENTS``; zero for a domain that is absent. With
             several micro-batches it is there only once all of them are done.
-        sequence_weights: (B,) float32, how the losses were weighted; known once weighted.
+        loss_weights: (B,) float32, how the losses were weighted; known once weighted.
         probe_sketch: (p, k) float32 sketches of held-out sequences, where it needs
             ``Signal.PROBE``.
         probe_domain: (p,) int64, their domains.
@@ -51,7 +51,7 @@ class Seen:
     domain: Tensor
     sequence_loss: Tensor
     sketch: Tensor | None = None
-    sequence_weights: Tensor | None = None
+    loss_weights: Tensor | None = None
     excess_loss: Tensor | None = None
     domain_kernel: Tensor | None = None
     probe_sketch: Tensor | None = None

@@ -11,11 +11,11 @@ from torch import Tensor
 from dograph.data.batch import Batch
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
-from dograph.mixers.base import even_weights, on_simplex, rehearse
-from dograph.signals.batch_signals import Seen
+from dograph.mixers.base import dry_run, even_weights, on_simplex
+from dograph.signals.batch_signals import BatchSignals
 from dograph.signals.sketches import SketchSettings, weighted_sum
 from dograph.training.language_model import LanguageModel
-from dograph.training.signal_collector import SignalGatherer
+from dograph.training.signal_collector import SignalCollector
 
 COUNTED_TOGETHER = 64
 """Optimiser steps whose sequence weights stay on their device before they are counted."""
@@ -36,7 +36,7 @@ class MixingCallback(Callback):
             and the first steps of a run are always one.
 
     Attributes:
-        seen: what was seen of the last batch, of all ranks.
+        signals: what was signals of the last batch, of all ranks.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class MixingCallback(Callback):
             )
         self.sketch_settings = sketch if sketch is not None else SketchSettings()
         self.observe_every, self.observe_window = observe_every, observe_window
-        self.gatherer: SignalGatherer | None = None
-        self.seen: Seen | None = None
+        self.collector: SignalCollector | None = None
+        self.signals: BatchSignals | None = None
         self._effective = torch.zeros(0, dtype=torch.float64)
         self._uncounted: list[tuple[Tensor, Tensor]] = []
-        self._micro_batches: list[Seen] = []
+        self._micro_batches: list[BatchSignals] = []
         self._own_weights = torch.zeros(0)
         self._finite = True
         self._step = 0
@@ -82,8 +82,8 @@ class MixingCallback(Callback):
                 f"cannot be compared, but mixer.init_args.window is {data.mixer.window}: set "
                 "sketch.fresh to false"
             )
-        rehearse(data.mixer, data.batch_size * trainer.world_size)
-        self.gatherer = SignalGatherer(
+        dry_run(data.mixer, data.batch_size * trainer.world_size)
+        self.collector = SignalCollector(
             trainer, pl_module, data, self.sketch_settings, observed=self.observe_every > 0
         )
         pl_module.sequence_weighting = self.weigh
@@ -100,8 +100,8 @@ class MixingCallback(Callback):
         self._detach()
 
     def _detach(self) -> None:
-        if self.gatherer is not None:
-            self.gatherer.detach()
+        if self.collector is not None:
+            self.collector.detach()
 
     def observing(self, step: int) -> bool:
         """Whether sequences are sketched for figures at an optimiser step."""
@@ -115,8 +115,8 @@ class MixingCallback(Callback):
     ) -> None:
         """Lets the sketcher record the coming forward pass where somebody needs it."""
         self._step = trainer.global_step
-        if self.gatherer is not None:
-            self.gatherer.record(self._step, self.observing(self._step))
+        if self.collector is not None:
+            self.collector.record(self._step, self.observing(self._step))
 
     def weigh(self, batch: Batch, token_losses: Tensor, losses: Tensor) -> Tensor:
         """How this rank's losses count, before their backward; the global batch sums to 1.
@@ -129,22 +129,24 @@ class MixingCallback(Callback):
         Returns:
             (B,) weights, times the number of ranks since gradients are averaged over them.
         """
-        assert self.gatherer is not None
+        assert self.collector is not None
         position = len(self._micro_batches)
-        self.seen = self.gatherer.see(batch, token_losses, losses, self._step, position)
+        self.signals = self.collector.see(batch, token_losses, losses, self._step, position)
         # Handed over: it holds on to the batch.
-        self.model.weighted_loss = self.gatherer.weighted_loss
-        self.gatherer.weighted_loss = weighted_sum
+        self.model.weighted_loss = self.collector.weighted_loss
+        self.collector.weighted_loss = weighted_sum
         mixer = self.data.mixer
-        self._finite = (self._finite or position == 0) and (not mixer.listens or self.seen.finite)
+        self._finite = (self._finite or position == 0) and (
+            not mixer.listens or self.signals.finite
+        )
         self.model.unusable = not self._finite
-        weights = mixer.weigh(self.seen) if self._finite else even_weights(self.seen)
+        weights = mixer.weigh(self.signals) if self._finite else even_weights(self.signals)
         world_size = self.trainer.world_size
         if world_size > 1 and self.data.mixer.changes_loss:
             weights = self.trainer.strategy.broadcast(weights, src=0)
         weights = weights.to(losses.device)
-        self.seen.sequence_weights = weights
-        self._micro_batches.append(self.seen)
+        self.signals.loss_weights = weights
+        self._micro_batches.append(self.signals)
         if world_size > 1:
             share = losses.numel()
             first = self.trainer.global_rank * share
@@ -156,17 +158,17 @@ class MixingCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Lets the sketches be read from this backward, where they are."""
-        if self.gatherer is not None and self.gatherer.reader is not None:
-            self.gatherer.reader.arm()
+        if self.collector is not None and self.collector.reader is not None:
+            self.collector.reader.arm()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the sketches that the micro-batch's backward has brought, if it was asked."""
-        if self.gatherer is None or self.seen is None:
+        if self.collector is None or self.signals is None:
             return
-        sketch = self.gatherer.read_sketch(self._own_weights)
+        sketch = self.collector.read_sketch(self._own_weights)
         if sketch is None:
             return
-        self.seen.sketch = sketch
+        self.signals.sketch = sketch
         if self.data.mixer.listens:
             self._finite = self._finite and bool(sketch.isfinite().all())
             self.model.unusable = not self._finite
@@ -183,17 +185,17 @@ class MixingCallback(Callback):
         self.data.sampler.mark_trained()
         if trainer.global_step == self._step:
             return
-        seen = joined(self._micro_batches)
+        signals = joined(self._micro_batches)
         self._micro_batches = []
-        assert seen.sequence_weights is not None
-        self._uncounted.append((seen.domain, seen.sequence_weights.clone()))
+        assert signals.loss_weights is not None
+        self._uncounted.append((signals.domain, signals.loss_weights.clone()))
         if len(self._uncounted) == COUNTED_TOGETHER:
             self._count()
         mixer = self.data.mixer
         if mixer.changes_loss and mixer.whole_batch and self._finite:
-            on_simplex(seen.sequence_weights, "the optimiser step's sequence weights")
+            on_simplex(signals.loss_weights, "the optimiser step's sequence weights")
         heard = self._finite and not (mixer.listens and bool(self.model.skipped[1]))
-        if heard and mixer.step(seen):
+        if heard and mixer.step(signals):
             if trainer.world_size > 1:
                 for weights in (mixer.weights, mixer.sampling_weights):
                     weights.copy_(trainer.strategy.broadcast(weights, src=0))
@@ -222,19 +224,19 @@ class MixingCallback(Callback):
         self._effective = state_dict["effective"]
 
 
-def joined(parts: list[Seen]) -> Seen:
+def joined(parts: list[BatchSignals]) -> BatchSignals:
     """One optimiser step's micro-batches as one batch; their weights sum to 1 again."""
     if len(parts) == 1:
         return parts[0]
     sketches = [part.sketch for part in parts if part.sketch is not None]
     excess = [part.excess_loss for part in parts if part.excess_loss is not None]
-    weights = [part.sequence_weights for part in parts if part.sequence_weights is not None]
-    return Seen(
+    weights = [part.loss_weights for part in parts if part.loss_weights is not None]
+    return BatchSignals(
         step=parts[0].step,
         domain=torch.cat([part.domain for part in parts]),
         sequence_loss=torch.cat([part.sequence_loss for part in parts]),
         sketch=torch.cat(sketches) if len(sketches) == len(parts) else None,
-        sequence_weights=torch.cat(weights) / len(parts),
+        loss_weights=torch.cat(weights) / len(parts),
         excess_loss=torch.cat(excess) if len(excess) == len(parts) else None,
         domain_kernel=parts[-1].domain_kernel,
         probe_sketch=parts[-1].probe_sketch,

@@ -19,7 +19,7 @@ LOOKS_EVERY = 10
 """Steps between two looks at a counter that lies on a GPU; each look waits for the device."""
 
 
-class NumericsWatch(Callback):
+class NonFiniteGuard(Callback):
     """Stops a run once too many steps in a row were skipped, and keeps their documents.
 
     The model itself skips a step whose gradients are not finite (``LanguageModel.skipped``).

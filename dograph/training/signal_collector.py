@@ -11,7 +11,7 @@ from dograph.data.batch import Batch
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.signals.backward_reader import BackwardReader
-from dograph.signals.batch_signals import Seen, Signal
+from dograph.signals.batch_signals import BatchSignals, Signal
 from dograph.signals.domain_gradients import DomainGradients
 from dograph.signals.sketches import SequenceSketcher, SketchSettings, WeightedLoss, weighted_sum
 from dograph.training.language_model import LanguageModel
@@ -21,7 +21,7 @@ SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 """Strategies under which a layer's parameters are there only while it works."""
 
 
-class SignalGatherer:
+class SignalCollector:
     """Sees micro-batches before their backward: losses and the signals that the mixer needs.
 
     Args:
@@ -91,7 +91,7 @@ class SignalGatherer:
 
     def see(
         self, batch: Batch, token_losses: Tensor, losses: Tensor, step: int, position: int
-    ) -> Seen:
+    ) -> BatchSignals:
         """Gathers one micro-batch.
 
         Args:
@@ -113,7 +113,7 @@ class SignalGatherer:
             self.sketcher.recording = self.sketcher.sharing = self.sketcher.reading = False
         last = position == micro_batches - 1
         probe_sketch, probe_domain = self._probe(step, losses.device) if last else (None, None)
-        return Seen(
+        return BatchSignals(
             step=step,
             domain=self._gather(batch.domain),
             sequence_loss=self._gather(losses.detach()),

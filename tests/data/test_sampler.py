@@ -1,4 +1,4 @@
-"""Invariants 1 to 4 of the sampler: weights are followed, nothing is lost or seen twice."""
+"""Invariants 1 to 4 of the sampler: weights are followed, nothing is lost or signals twice."""
 
 import hashlib
 import json
@@ -114,14 +114,14 @@ def test_prefetching_does_not_change_what_is_drawn(prefetched):
         draws = sampler(lookahead=4)
         batches = iter(draws)
         queue = [next(batches) for _ in range(ahead)]
-        seen = []
+        signals = []
         for step in range(30):
             queue.append(next(batches))
-            seen.append(queue.pop(0))
+            signals.append(queue.pop(0))
             draws.mark_trained()
             weights = np.random.default_rng(step).dirichlet([1, 1, 1])
             draws.set_weights(weights)
-        return seen
+        return signals
 
     assert run(0) == run(prefetched)
 
@@ -143,13 +143,13 @@ def test_prefetching_beyond_lookahead_is_refused():
 @settings(max_examples=40, deadline=None)
 def test_a_restored_sampler_goes_on_as_if_never_stopped(stop, ahead, draw):
     def steps(draws, batches, queue, first, last):
-        seen = []
+        signals = []
         for step in range(first, last):
             queue.append(next(batches))
-            seen.append(queue.pop(0))
+            signals.append(queue.pop(0))
             draws.mark_trained()
             draws.set_weights(np.random.default_rng(step).dirichlet([1, 1, 1]))
-        return seen
+        return signals
 
     def fresh():
         draws = sampler(draw=draw)
@@ -216,11 +216,11 @@ def test_the_same_seed_draws_the_same_for_ever(draw, digest, realised):
         draw=draw,
         reserved=[[3, 44], [], [0]],
     )
-    batches, seen = iter(draws), []
+    batches, signals = iter(draws), []
     for step in range(200):
-        seen.append(next(batches))
+        signals.append(next(batches))
         draws.mark_trained()
         moving = np.random.default_rng(step).dirichlet(np.ones(3))
         draws.set_weights(moving if step % 3 else np.eye(3)[step % 2])
     assert draws.realised.tolist() == realised
-    assert hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32] == digest
+    assert hashlib.sha256(json.dumps(signals).encode()).hexdigest()[:32] == digest

@@ -28,10 +28,10 @@ class LossSeeker(BaseMixer):
         super().__init__(update_every=update_every, floor=0.1)
         self.sharpness = sharpness
 
-    def update(self, seen):
+    def update(self, signals):
         means = torch.zeros(len(self.domains), dtype=torch.float64)
-        for index in seen.domain.unique():
-            means[index] = seen.sequence_loss[seen.domain == index].mean()
+        for index in signals.domain.unique():
+            means[index] = signals.sequence_loss[signals.domain == index].mean()
         return torch.softmax(self.sharpness * means, dim=0)
 '''
 

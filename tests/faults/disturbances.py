@@ -89,8 +89,8 @@ def without_solutions():
 class NotANumber(Stratified):
     """A mixer of one's own with a mistake: its weights become NaN after a few steps."""
 
-    def step(self, seen):
-        if seen.step == 5:
+    def step(self, signals):
+        if signals.step == 5:
             self.weights.fill_(torch.nan)
             self.sampling_weights.fill_(torch.nan)
             return True

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 import pytest
 
-from dograph.files.records import as_record
+from dograph.files.records import from_dict
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ WHOLE = Whole(3, (Part("a", 1.5), Part("b", None)), {"x": 2.0})
 
 
 def test_a_record_is_read_back():
-    assert as_record(Whole, asdict(WHOLE)) == WHOLE
-    assert as_record(Part, {"name": "a", "size": 1}) == Part("a", 1.0)
+    assert from_dict(Whole, asdict(WHOLE)) == WHOLE
+    assert from_dict(Part, {"name": "a", "size": 1}) == Part("a", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_a_record_is_read_back():
 )
 def test_another_type_is_refused(key, value):
     with pytest.raises(TypeError):
-        as_record(Whole, {**asdict(WHOLE), key: value})
+        from_dict(Whole, {**asdict(WHOLE), key: value})
     with pytest.raises(TypeError):
-        as_record(Whole, [1])
+        from_dict(Whole, [1])
 
 
 def test_a_huge_number_is_no_float():
     with pytest.raises(OverflowError):
-        as_record(Part, {"name": "a", "size": 10**400})
+        from_dict(Part, {"name": "a", "size": 10**400})

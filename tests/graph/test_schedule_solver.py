@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dograph.graph.domain_graph import edge_rows
 from dograph.graph.schedule_solver import Problem, ScheduleSolver
-from dograph.mixers.doge import mirrored
+from dograph.mixers.doge import mirror_descent
 
 
 def independent(problem, geometry, edges, floor, kappa, lam, mu, nu, delta):
@@ -148,7 +148,7 @@ def test_it_is_doges_update_under_the_named_settings():
     solver = ScheduleSolver(geometry="entropic", floor=0.0)
     found = solver(Problem(scores, R, root, torch.eye(4), prior, previous), kappa=0.0, mu=0.25)
     assert found.ok, found.status
-    expected = mirrored(previous, scores, mu=0.25, smoothing=0.0)
+    expected = mirror_descent(previous, scores, mu=0.25, smoothing=0.0)
     torch.testing.assert_close(found.weights, expected, atol=1e-5, rtol=0)
 
 
@@ -158,7 +158,7 @@ def test_entropic_steps_do_not_freeze_without_a_floor():
     scores = torch.tensor([0.3, 0.0, 0.1, 0.2], dtype=torch.float64)
     solver = ScheduleSolver(geometry="entropic", floor=0.0)
     for _ in range(80):
-        expected = mirrored(weights, scores, mu=0.5, smoothing=0.0)
+        expected = mirror_descent(weights, scores, mu=0.5, smoothing=0.0)
         solution = solver(Problem(scores, R, root, torch.eye(4), prior, weights), kappa=0.0, mu=0.5)
         assert solution.ok, solution.status
         torch.testing.assert_close(solution.weights, expected, atol=1e-4, rtol=0)

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
-from dograph.mixers import BaseMixer, Fixed, Proportional, Seen, Stratified, Temperature
-from dograph.mixers.base import rehearse
+from dograph.mixers import BaseMixer, BatchSignals, Fixed, Proportional, Stratified, Temperature
+from dograph.mixers.base import dry_run
 
 DOMAINS, TOKENS = ("books", "code", "web"), (100, 300, 600)
 
 
-def seen(step=0, batch_size=4):
-    return Seen(step, torch.arange(batch_size) % 3, torch.ones(batch_size))
+def signals(step=0, batch_size=4):
+    return BatchSignals(step, torch.arange(batch_size) % 3, torch.ones(batch_size))
 
 
 def ready(mixer):
@@ -28,10 +28,10 @@ class Proposes(BaseMixer):
         super().__init__(**options)
         self.proposal = torch.as_tensor(proposal, dtype=torch.float32)
 
-    def update(self, seen):
+    def update(self, signals):
         return self.proposal
 
-    def sequence_weights(self, seen):
+    def loss_weights(self, signals):
         return self.proposal
 
 
@@ -53,7 +53,7 @@ def test_fixed_mixtures_follow_their_formulas():
 @settings(max_examples=60, deadline=None)
 def test_updates_stay_on_the_simplex_above_the_floor(raw, floor):
     mixer = ready(Proposes(torch.tensor(raw) / sum(raw), floor=floor))
-    assert mixer.step(seen())
+    assert mixer.step(signals())
     assert abs(mixer.weights.sum().item() - 1) < 1e-12
     assert mixer.weights.min() >= floor / 3 - 1e-12
     assert torch.allclose(mixer.average_weights, mixer.weights)
@@ -71,22 +71,22 @@ def test_updates_stay_on_the_simplex_above_the_floor(raw, floor):
 def test_weights_off_the_simplex_are_refused_by_name(proposal, message):
     mixer = ready(Proposes(proposal))
     with pytest.raises(UserError, match=message) as caught:
-        mixer.step(seen())
+        mixer.step(signals())
     assert "Proposes.update" in str(caught.value)
     with pytest.raises(UserError):
-        mixer.weigh(seen(batch_size=3))
+        mixer.weigh(signals(batch_size=3))
 
 
 @pytest.mark.parametrize("options", [{}, {"warmup": 7, "update_every": 3}])
 def test_a_rehearsal_finds_a_wrong_mixer_before_training(options):
     with pytest.raises(UserError, match="off the simplex"):
-        rehearse(ready(Proposes([0.5, 0.5, 0.5], **options)), 3)
+        dry_run(ready(Proposes([0.5, 0.5, 0.5], **options)), 3)
 
 
 def test_a_rehearsal_leaves_the_mixer_and_the_random_state_alone():
     mixer = ready(Proposes([1.0, 0.0, 0.0]))
     state = torch.get_rng_state()
-    rehearse(mixer, 3)
+    dry_run(mixer, 3)
     assert torch.equal(torch.get_rng_state(), state)
     assert mixer.updates == 0
     assert torch.allclose(mixer.weights, torch.full((3,), 1 / 3).double())
@@ -94,22 +94,22 @@ def test_a_rehearsal_leaves_the_mixer_and_the_random_state_alone():
 
 def test_update_every_and_warmup_are_kept():
     mixer = ready(Proposes([1.0, 0.0, 0.0], update_every=3, warmup=4))
-    assert [step + 1 for step in range(12) if mixer.step(seen(step))] == [6, 9, 12]
+    assert [step + 1 for step in range(12) if mixer.step(signals(step))] == [6, 9, 12]
     assert [step for step, _ in mixer.history] == [0, 6, 9, 12]
-    assert torch.equal(mixer.weigh(seen(step=3)), torch.full((4,), 0.25))
+    assert torch.equal(mixer.weigh(signals(step=3)), torch.full((4,), 0.25))
 
 
 def test_a_mixer_that_only_weighs_losses_never_counts_as_updating():
     mixer = ready(Stratified())
-    assert not mixer.step(seen())
+    assert not mixer.step(signals())
     assert mixer.updates == 0
 
 
 def test_state_round_trip_keeps_weights_average_and_history():
     mixer = ready(Proposes([1.0, 0.0, 0.0], floor=0.3))
-    mixer.step(seen(0))
+    mixer.step(signals(0))
     mixer.proposal = torch.tensor([0.0, 1.0, 0.0])
-    mixer.step(seen(1))
+    mixer.step(signals(1))
     other = ready(Proposes([1.0, 0.0, 0.0], floor=0.3))
     other.load_state_dict(mixer.state_dict())
     assert torch.equal(other.weights, mixer.weights)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
-from dograph.mixers import DoGE, DoGEOnline, Seen
-from dograph.mixers.doge import alignment_scores, clipping, mirrored, sketched_kernel
+from dograph.mixers import BatchSignals, DoGE, DoGEOnline
+from dograph.mixers.doge import alignment_scores, clipping, mirror_descent, sketched_kernel
 
 DOMAINS = ("books", "code", "web")
 
@@ -25,9 +25,9 @@ def kernel_of(*gradients):
     return rows @ rows.T
 
 
-def seen(kernel, domain=(0, 1, 2), learning_rate=0.01, **more):
+def signals(kernel, domain=(0, 1, 2), learning_rate=0.01, **more):
     domain = torch.tensor(domain)
-    return Seen(
+    return BatchSignals(
         0,
         domain,
         torch.ones(len(domain)),
@@ -42,7 +42,7 @@ def test_two_domains_by_hand():
     kernel = kernel_of((3, 0), (0, 1))
     scores = alignment_scores(kernel, torch.ones(2).double(), torch.tensor([True, True]), 0.01)
     assert scores.tolist() == pytest.approx([0.045, 0.005], rel=1e-5)
-    found = mirrored(torch.tensor([0.5, 0.5]).double(), scores, mu=0.01, smoothing=0.0)
+    found = mirror_descent(torch.tensor([0.5, 0.5]).double(), scores, mu=0.01, smoothing=0.0)
     share = math.exp(4.5) / (math.exp(4.5) + math.exp(0.5))
     assert found.tolist() == pytest.approx([share, 1 - share], rel=1e-5)
 
@@ -57,7 +57,7 @@ def test_scores_are_clipped_on_both_sides():
 
 def test_a_step_moves_a_logit_by_at_most_five_learning_rates_over_mu():
     mixer = ready(DoGE(mu=0.01))
-    mixer.step(seen(kernel_of((1e3, 0), (0, 1), (0, 1)), learning_rate=5e-4))
+    mixer.step(signals(kernel_of((1e3, 0), (0, 1), (0, 1)), learning_rate=5e-4))
     logits = mixer.weights.log()
     assert (logits[0] - logits[1]).item() <= 5 * 5e-4 / 0.01 + 1e-6
 
@@ -71,7 +71,7 @@ def test_clipping_scales_gradients_to_the_largest_norm():
 def test_the_models_own_step_is_the_clipped_gradients_by_the_new_weights():
     gradients = torch.tensor([[3.0, 4.0], [0.0, 1.0], [1.0, 0.0]])
     mixer = ready(DoGE(clip=1.0, mu=0.05))
-    batch = seen(gradients @ gradients.T, domain=(0, 0, 1, 2), learning_rate=0.01)
+    batch = signals(gradients @ gradients.T, domain=(0, 0, 1, 2), learning_rate=0.01)
     weights = mixer.weigh(batch)
     mixer.step(batch)
     expected = mixer.weights * torch.tensor([0.2, 1.0, 1.0])
@@ -85,7 +85,7 @@ def test_the_models_own_step_is_the_clipped_gradients_by_the_new_weights():
 def test_an_absent_domain_scores_nothing_and_gets_no_gradient():
     mixer = ready(DoGE(mu=0.01))
     kernel = kernel_of((1, 0), (1, 0), (0, 0))
-    batch = seen(kernel, domain=(0, 1))
+    batch = signals(kernel, domain=(0, 1))
     weighed = mixer.weigh(batch)
     mixer.step(batch)
     assert weighed.tolist() == pytest.approx(mixer.weights[:2].tolist())
@@ -97,7 +97,7 @@ def test_an_out_of_domain_target_scores_and_is_never_trained_on():
     mixer = ready(DoGE(target="web", mu=0.05))
     assert mixer.weights.tolist() == [0.5, 0.5, 0.0]
     assert mixer.sampling_weights.tolist() == pytest.approx([1 / 3] * 3)
-    batch = seen(kernel_of((0, 1), (1, 0), (2, 0)))  # code points where web does
+    batch = signals(kernel_of((0, 1), (1, 0), (2, 0)))  # code points where web does
     weights = mixer.weigh(batch)
     mixer.step(batch)
     assert weights[2] == 0
@@ -110,11 +110,11 @@ def test_a_target_mixture_interpolates_between_universal_and_one_domain():
     kernel = kernel_of((1, 0), (0, 1), (1, 1))
     uniform = ready(DoGE(target=dict.fromkeys(DOMAINS, 1)))
     universal = ready(DoGE())
-    uniform.step(seen(kernel))
-    universal.step(seen(kernel))
+    uniform.step(signals(kernel))
+    universal.step(signals(kernel))
     assert torch.allclose(uniform.weights, universal.weights)
     books = ready(DoGE(target={"books": 1, "code": 0, "web": 0}))
-    books.step(seen(kernel))
+    books.step(signals(kernel))
     assert books.weights[0] == pytest.approx(books.weights[2].item())
     assert books.weights[1] < books.weights[0]
 
@@ -125,17 +125,17 @@ def test_sketches_and_exact_kernels_give_the_same_update_where_they_agree():
     means = torch.stack([gradients[:2].mean(dim=0), gradients[2], gradients[3]])
     assert torch.allclose(sketched_kernel(gradients, domain, 3), means @ means.T, atol=1e-6)
     exact, sketch = ready(DoGE("exact")), ready(DoGE("sketch"))
-    exact.step(seen(means @ means.T, domain.tolist()))
-    sketch.step(Seen(0, domain, torch.ones(4), sketch=gradients, learning_rate=0.01))
+    exact.step(signals(means @ means.T, domain.tolist()))
+    sketch.step(BatchSignals(0, domain, torch.ones(4), sketch=gradients, learning_rate=0.01))
     assert torch.allclose(exact.weights, sketch.weights, atol=1e-6)
 
 
 def test_micro_batches_count_by_the_last_steps_weights_and_clipping():
     mixer = ready(DoGE(clip=1.0))
-    mixer.step(seen(kernel_of((3, 4), (0, 1), (1, 0))))
+    mixer.step(signals(kernel_of((3, 4), (0, 1), (1, 0))))
     domain = torch.tensor([0, 1, 2, 2])
     parts = [
-        mixer.weigh(Seen(1, part, torch.ones(2), step_domain=domain)) / 2
+        mixer.weigh(BatchSignals(1, part, torch.ones(2), step_domain=domain)) / 2
         for part in domain.view(2, 2)
     ]
     factors = mixer.weights * torch.tensor([0.2, 1.0, 1.0])
@@ -163,21 +163,21 @@ def test_identities(problem, learning_rate, mu, smoothing, data):
     kernel = gradients @ gradients.T
     scores = alignment_scores(kernel, target, sources, learning_rate)
     assert scores.min() >= 0 and scores.max() <= 5 * learning_rate + 1e-12
-    found = mirrored(weights, scores, mu, smoothing)
+    found = mirror_descent(weights, scores, mu, smoothing)
     assert found.sum().item() == pytest.approx(1)
     assert found.min() >= smoothing / size - 1e-12
     order = torch.tensor(data.draw(st.permutations(range(size))))
     permuted = alignment_scores(kernel[order][:, order], target, sources, learning_rate)
     assert torch.allclose(permuted, scores[order], atol=1e-9)
-    assert torch.allclose(mirrored(weights[order], permuted, mu, smoothing), found[order])
+    assert torch.allclose(mirror_descent(weights[order], permuted, mu, smoothing), found[order])
     # All else equal, the better aligned domain never ends with the smaller weight.
-    even = mirrored(torch.full((size,), 1 / size).double(), scores, mu, smoothing)
+    even = mirror_descent(torch.full((size,), 1 / size).double(), scores, mu, smoothing)
     assert (even[scores.argsort()].diff() >= -1e-12).all()
 
 
 def test_online_weights_go_live_and_losses_count_alike():
     mixer = ready(DoGEOnline("exact", floor=0.3))
-    batch = seen(kernel_of((1, 0), (1, 0), (0, 0.1)))
+    batch = signals(kernel_of((1, 0), (1, 0), (0, 0.1)))
     assert not mixer.changes_loss
     assert mixer.weigh(batch).tolist() == pytest.approx([1 / 3] * 3)
     mixer.step(batch)

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from dograph.errors import UserError
 from dograph.graph.domain_graph import domain_graph
-from dograph.mixers import DoGraph, Seen
+from dograph.mixers import BatchSignals, DoGraph
 
 OBJECTIVES = ["uncertainty", "alignment", "variance", "robust"]
 
 
-def seen(sketch, step=0):
+def signals(sketch, step=0):
     count = len(sketch)
-    return Seen(step, torch.arange(count) % 3, torch.ones(count), sketch)
+    return BatchSignals(step, torch.arange(count) % 3, torch.ones(count), sketch)
 
 
 def groups(centres, size, noise=0.01, seed=0):
@@ -41,7 +41,7 @@ def test_every_objective_gives_weights_on_the_simplex(objective, clusters, scale
     generator = torch.Generator().manual_seed(seed)
     sketch = scale * torch.randn(12, 20, generator=generator)
     mixer = ready(clusters=clusters, objective=objective)
-    weights = mixer.weigh(seen(sketch))
+    weights = mixer.weigh(signals(sketch))
     assert weights.shape == (12,)
     assert weights.min() >= 0
     assert weights.sum().item() == pytest.approx(1, abs=1e-5)
@@ -50,7 +50,7 @@ def test_every_objective_gives_weights_on_the_simplex(objective, clusters, scale
 def test_weights_are_shared_evenly_within_a_cluster():
     sketch = groups([[3.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]], 4)
     mixer = ready(clusters=3, beta=0.0)
-    weights = mixer.sequence_weights(seen(sketch))
+    weights = mixer.loss_weights(signals(sketch))
     assert torch.allclose(weights.view(3, 4).std(dim=1), torch.zeros(3).double())
     # Orthogonal means and β = 0: w_j ∝ 1 / ‖ḡ_j‖².
     expected = torch.tensor([1 / 9, 1.0, 1 / 4]).double()
@@ -60,14 +60,14 @@ def test_weights_are_shared_evenly_within_a_cluster():
 def test_the_batch_order_does_not_matter():
     sketch = groups([[3.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]], 4)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
-    straight = ready(clusters=3).sequence_weights(seen(sketch))
-    permuted = ready(clusters=3).sequence_weights(seen(sketch[order]))
+    straight = ready(clusters=3).loss_weights(signals(sketch))
+    permuted = ready(clusters=3).loss_weights(signals(sketch[order]))
     assert torch.allclose(permuted, straight[order], atol=1e-4)
 
 
 def test_a_strong_anchor_is_uniform_training():
     sketch = torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
-    weights = ready(clusters=5, anchor=1e6).sequence_weights(seen(sketch))
+    weights = ready(clusters=5, anchor=1e6).loss_weights(signals(sketch))
     assert torch.allclose(weights, torch.full((12,), 1 / 12).double(), atol=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_the_anchor_enlarges_the_effective_batch():
     sketch = torch.randn(12, 20, generator=torch.Generator().manual_seed(0))
 
     def effective(anchor):
-        weights = ready(clusters=5, anchor=anchor).sequence_weights(seen(sketch))
+        weights = ready(clusters=5, anchor=anchor).loss_weights(signals(sketch))
         return 1 / weights.square().sum().item()
 
     sizes = [effective(anchor) for anchor in (0.0, 0.3, 1.0, 3.0)]
@@ -97,7 +97,7 @@ def test_a_window_clusters_several_batches_but_weighs_one():
     mixer = ready(batch_size=4, clusters=6, window=3)
     for step in range(4):
         sketch = torch.randn(4, 10, generator=torch.Generator().manual_seed(step))
-        weights = mixer.weigh(seen(sketch, step))
+        weights = mixer.weigh(signals(sketch, step))
         assert weights.shape == (4,)
         assert weights.sum().item() == pytest.approx(1)
     assert mixer.graph.labels.numel() == 12
@@ -109,7 +109,7 @@ def test_a_windows_weights_tend_to_uniform_with_the_anchor_and_after_a_failed_so
             sketch = torch.randn(8, 10, generator=torch.Generator().manual_seed(step))
             if broken and step == 2:
                 mixer.beta = float("nan")
-            found = mixer.weigh(seen(sketch, step))
+            found = mixer.weigh(signals(sketch, step))
         return found
 
     uniform = torch.full((8,), 1 / 8)
@@ -122,7 +122,7 @@ def test_a_windows_weights_tend_to_uniform_with_the_anchor_and_after_a_failed_so
 
 def test_setting_up_again_empties_the_window():
     mixer = ready(batch_size=4, clusters=3, window=3)
-    mixer.weigh(seen(torch.randn(4, 10)))
+    mixer.weigh(signals(torch.randn(4, 10)))
     mixer.setup(("a", "b", "c"), (1, 1, 1), 4)
     assert len(mixer.recent) == 0
     assert mixer.diagnostics() == {}
@@ -134,23 +134,23 @@ def test_the_window_survives_a_checkpoint():
 
     mixer = ready(batch_size=4, clusters=6, window=3)
     for step in range(3):
-        mixer.weigh(seen(sketch(step), step))
+        mixer.weigh(signals(sketch(step), step))
     other = ready(batch_size=4, clusters=6, window=3)
     other.load_state_dict(mixer.state_dict())
-    assert torch.equal(other.weigh(seen(sketch(3), 3)), mixer.weigh(seen(sketch(3), 3)))
+    assert torch.equal(other.weigh(signals(sketch(3), 3)), mixer.weigh(signals(sketch(3), 3)))
 
 
 def test_warmup_is_uniform():
     sketch = torch.randn(12, 20)
     mixer = ready(clusters=3, warmup=2)
-    assert torch.equal(mixer.weigh(seen(sketch, 1)), torch.full((12,), 1 / 12))
-    assert not torch.equal(mixer.weigh(seen(sketch, 2)), torch.full((12,), 1 / 12))
+    assert torch.equal(mixer.weigh(signals(sketch, 1)), torch.full((12,), 1 / 12))
+    assert not torch.equal(mixer.weigh(signals(sketch, 2)), torch.full((12,), 1 / 12))
 
 
 def test_diagnostics_name_the_graph_and_the_solver():
     mixer = ready(clusters=3)
     assert mixer.diagnostics() == {}
-    mixer.weigh(seen(groups([[3.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]], 4)))
+    mixer.weigh(signals(groups([[3.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]], 4)))
     scalars = mixer.diagnostics()
     assert 1 <= scalars["effective_clusters"] <= 3
     assert 1 <= scalars["effective_sequences"] <= 12 + 1e-9

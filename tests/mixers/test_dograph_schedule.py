@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dograph.errors import UserError
-from dograph.mixers import DoGraphSchedule, Seen, Signal
-from dograph.mixers.base import rehearse
+from dograph.mixers import BatchSignals, DoGraphSchedule, Signal
+from dograph.mixers.base import dry_run
 from dograph.mixers.look_ahead import FURTHEST
 
 DOMAINS = ("copy", "noise", "twin_a", "twin_b")
@@ -38,16 +38,16 @@ def run(mixer, updates, target="copy", seed=0):
     for step in range(updates * mixer.update_every):
         domain = torch.arange(64) % count
         needs = mixer.needs_at(step)
-        seen = Seen(step, domain, torch.ones(64))
+        signals = BatchSignals(step, domain, torch.ones(64))
         if Signal.SKETCH in needs:
-            seen.sketch = sketches([mixer.domains[i] for i in domain.tolist()], generator)
+            signals.sketch = sketches([mixer.domains[i] for i in domain.tolist()], generator)
         if Signal.PROBE in needs:
-            seen.probe_domain = torch.arange(4 * count) % count
+            signals.probe_domain = torch.arange(4 * count) % count
             of = {name: target if target else name for name in mixer.domains}
-            names = [of[mixer.domains[i]] for i in seen.probe_domain.tolist()]
-            seen.probe_sketch = sketches(names, generator)
+            names = [of[mixer.domains[i]] for i in signals.probe_domain.tolist()]
+            signals.probe_sketch = sketches(names, generator)
         before = mixer.weights.clone()
-        if mixer.step(seen):
+        if mixer.step(signals):
             movements.append(0.5 * (mixer.weights - before).abs().sum().item())
     return dict(zip(mixer.domains, mixer.weights.tolist(), strict=True)), movements
 
@@ -126,13 +126,13 @@ def test_one_unseen_source_as_target_is_never_drawn():
     generator = torch.Generator().manual_seed(0)
     for step in range(50):
         domain = torch.arange(64) % 2
-        seen = Seen(step, domain, torch.ones(64))
-        seen.sketch = sketches([domains[i] for i in domain.tolist()], generator)
-        seen.probe_domain = torch.arange(12) % 3
+        signals = BatchSignals(step, domain, torch.ones(64))
+        signals.sketch = sketches([domains[i] for i in domain.tolist()], generator)
+        signals.probe_domain = torch.arange(12) % 3
         # The other sources' probes point elsewhere and must not count.
-        names = [("twin_a", "twin_a", "copy")[i] for i in seen.probe_domain.tolist()]
-        seen.probe_sketch = sketches(names, generator)
-        mixer.step(seen)
+        names = [("twin_a", "twin_a", "copy")[i] for i in signals.probe_domain.tolist()]
+        signals.probe_sketch = sketches(names, generator)
+        mixer.step(signals)
     assert mixer.weights[2] == 0
     assert mixer.weights[0] > 0.7
 
@@ -170,7 +170,9 @@ def test_gradients_that_are_not_finite_change_nothing():
     domain = torch.arange(64) % 4
     bad = torch.full((64, WIDTH), torch.nan)
     for step in range(5):
-        mixer.step(Seen(step, domain, torch.ones(64), bad, None, None, None, bad[:4], domain[:4]))
+        mixer.step(
+            BatchSignals(step, domain, torch.ones(64), bad, None, None, None, bad[:4], domain[:4])
+        )
     assert mixer.weights.tolist() == [0.25] * 4
     assert mixer.record == []
 
@@ -197,7 +199,7 @@ def test_the_graph_and_its_sequences_stay_together_between_updates():
     mixer = ready()
     run(mixer, updates=2)
     for step in range(10, 14):  # sketched, but no update yet
-        mixer.step(Seen(step, torch.arange(64) % 4, torch.ones(64), torch.randn(64, WIDTH)))
+        mixer.step(BatchSignals(step, torch.arange(64) % 4, torch.ones(64), torch.randn(64, WIDTH)))
     assert len(mixer.graph.labels) == len(mixer.graph_domain) < len(mixer.recent)
 
 
@@ -215,14 +217,14 @@ def test_state_continues_exactly(options):
             assert torch.equal(other.graph.labels, part.graph.labels)
             part = other
         domain = torch.arange(64) % 4
-        seen = Seen(step, domain, torch.ones(64))
+        signals = BatchSignals(step, domain, torch.ones(64))
         needs = part.needs_at(step)
         if Signal.SKETCH in needs:
-            seen.sketch = sketches([DOMAINS[i] for i in domain.tolist()], generator)
+            signals.sketch = sketches([DOMAINS[i] for i in domain.tolist()], generator)
         if Signal.PROBE in needs:
-            seen.probe_domain = torch.arange(16) % 4
-            seen.probe_sketch = sketches(["copy"] * 16, generator)
-        part.step(seen)
+            signals.probe_domain = torch.arange(16) % 4
+            signals.probe_sketch = sketches(["copy"] * 16, generator)
+        part.step(signals)
     assert part.weights.tolist() == list(expected.values())
     for mine, others in zip(part.record, whole.record, strict=True):
         for each in (mine, others):
@@ -236,7 +238,7 @@ def test_reweighing_is_published_dographs():
     generator = torch.Generator().manual_seed(0)
     domain = torch.arange(64) % 4
     sketch = sketches([DOMAINS[i] for i in domain.tolist()], generator)
-    weights = mixer.weigh(Seen(0, domain, torch.ones(64), sketch))
+    weights = mixer.weigh(BatchSignals(0, domain, torch.ones(64), sketch))
     assert weights.sum().item() == pytest.approx(1)
     assert weights.std() > 0
     assert not ready().changes_loss
@@ -244,7 +246,7 @@ def test_reweighing_is_published_dographs():
 
 def test_it_can_be_rehearsed():
     mixer = ready()
-    rehearse(mixer, 64)
+    dry_run(mixer, 64)
     assert mixer.record == [] and mixer.updates == 0
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
-from dograph.mixers import DoReMi, DoReMiOnline, Seen
-from dograph.mixers.doremi import exponentiated
+from dograph.mixers import BatchSignals, DoReMi, DoReMiOnline
+from dograph.mixers.doremi import exponentiated_gradient
 
 DOMAINS = ("books", "code", "web")
 VOCABULARY = 100
@@ -21,9 +21,11 @@ def ready(mixer=None, domains=DOMAINS):
     return mixer
 
 
-def seen(domain, excess, step=0, **more):
+def signals(domain, excess, step=0, **more):
     domain = torch.tensor(domain)
-    return Seen(step, domain, torch.ones(len(domain)), excess_loss=torch.tensor(excess), **more)
+    return BatchSignals(
+        step, domain, torch.ones(len(domain)), excess_loss=torch.tensor(excess), **more
+    )
 
 
 def shares(raw):
@@ -33,18 +35,20 @@ def shares(raw):
 
 def test_two_domains_by_hand():
     # e^{ln 2} = 2 against e^0 = 1: (1/2·2, 1/2·1)/(3/2) = (2/3, 1/3), then 10 % uniform.
-    found = exponentiated(shares([1, 1]), torch.tensor([math.log(2), 0.0]).double(), 1, 0.1)
+    found = exponentiated_gradient(
+        shares([1, 1]), torch.tensor([math.log(2), 0.0]).double(), 1, 0.1
+    )
     assert found.tolist() == pytest.approx([0.9 * 2 / 3 + 0.05, 0.9 / 3 + 0.05])
 
 
 def test_three_domains_and_two_steps_by_hand():
     mixer = ready(DoReMi("reference.ckpt", step_size=2.0, smoothing=0.0))
     first = [math.log(4) / 2, 0.0, 0.0]  # of books, code, web; books has two sequences
-    batch = seen([0, 0, 1, 2], [first[0] - 0.1, first[0] + 0.1, 0.0, 0.0])
+    batch = signals([0, 0, 1, 2], [first[0] - 0.1, first[0] + 0.1, 0.0, 0.0])
     assert mixer.step(batch)
     assert mixer.weights.tolist() == pytest.approx([4 / 6, 1 / 6, 1 / 6], rel=1e-5)
     # Books are absent now and keep their score: once more by 4; web moves by 3.
-    assert mixer.step(seen([1, 2], [0.0, math.log(3) / 2], step=1))
+    assert mixer.step(signals([1, 2], [0.0, math.log(3) / 2], step=1))
     assert mixer.weights.tolist() == pytest.approx([16 / 20, 1 / 20, 3 / 20], rel=1e-5)
     average = [(4 / 6 + 16 / 20) / 2, (1 / 6 + 1 / 20) / 2, (1 / 6 + 3 / 20) / 2]
     assert mixer.average_weights.tolist() == pytest.approx(average, rel=1e-5)
@@ -52,27 +56,27 @@ def test_three_domains_and_two_steps_by_hand():
 
 def test_a_domain_that_never_came_has_the_score_of_a_model_that_knows_nothing():
     mixer = ready(DoReMi("reference.ckpt", smoothing=0.0))
-    mixer.step(seen([0, 1], [0.0, 0.0]))
+    mixer.step(signals([0, 1], [0.0, 0.0]))
     assert mixer.weights.tolist() == pytest.approx([1 / 102, 1 / 102, VOCABULARY / 102])
     assert mixer.scores.tolist() == pytest.approx([0, 0, math.log(VOCABULARY)])
 
 
 def test_the_proxy_keeps_drawing_as_before():
     mixer = ready(DoReMi("reference.ckpt", prior={"books": 2, "code": 1, "web": 1}))
-    mixer.step(seen([0, 1, 2], [0.0, 3.0, 0.0]))
+    mixer.step(signals([0, 1, 2], [0.0, 3.0, 0.0]))
     assert mixer.weights[1] > 0.5
     assert mixer.sampling_weights.tolist() == [0.5, 0.25, 0.25]
 
 
 def test_losses_count_by_the_new_weights_as_in_the_paper():
     mixer = ready(DoReMi("reference.ckpt", smoothing=0.0))
-    batch = seen([0, 0, 1, 2], [math.log(2), math.log(2), 0.0, 0.0])
+    batch = signals([0, 0, 1, 2], [math.log(2), math.log(2), 0.0, 0.0])
     weights = mixer.weigh(batch)
     assert weights.tolist() == pytest.approx([1 / 4, 1 / 4, 1 / 4, 1 / 4])  # α = (1/2, 1/4, 1/4)
     mixer.step(batch)
     assert mixer.weights.tolist() == pytest.approx([1 / 2, 1 / 4, 1 / 4])
     # An absent domain leaves its share out.
-    weights = ready(DoReMi("reference.ckpt", step_size=0.0)).weigh(seen([0, 0, 1], [0.0] * 3))
+    weights = ready(DoReMi("reference.ckpt", step_size=0.0)).weigh(signals([0, 0, 1], [0.0] * 3))
     assert weights.tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 3])
 
 
@@ -80,9 +84,9 @@ def test_losses_count_by_tokens_over_sampling_as_in_the_repository():
     prior = {"books": 2, "code": 1, "web": 1}
     mixer = ready(DoReMi("reference.ckpt", 0.0, 0.0, "repository", prior))
     # α = p: every sequence counts alike, however the draw came out.
-    assert mixer.weigh(seen([0, 1, 1, 2], [0.0] * 4)).tolist() == pytest.approx([0.25] * 4)
+    assert mixer.weigh(signals([0, 1, 1, 2], [0.0] * 4)).tolist() == pytest.approx([0.25] * 4)
     mixer.weights.copy_(torch.tensor([0.25, 0.5, 0.25]))  # α/p = (1/2, 2, 1)
-    weights = mixer.weigh(seen([0, 1, 1, 2], [0.0] * 4))
+    weights = mixer.weigh(signals([0, 1, 1, 2], [0.0] * 4))
     assert weights.tolist() == pytest.approx([0.5 / 5.5, 2 / 5.5, 2 / 5.5, 1 / 5.5])
 
 
@@ -91,9 +95,9 @@ def test_micro_batches_are_weighed_by_the_whole_step(normalise):
     mixer = ready(DoReMi("reference.ckpt", 0.0, 0.0, normalise))
     mixer.weights.copy_(torch.tensor([0.5, 0.3, 0.2]))
     domain = torch.tensor([0, 1, 1, 2, 2, 2])
-    whole = mixer.weigh(seen(domain.tolist(), [0.0] * 6))
+    whole = mixer.weigh(signals(domain.tolist(), [0.0] * 6))
     parts = [
-        mixer.weigh(seen(part.tolist(), [0.0] * 3, step_domain=domain)) / 2
+        mixer.weigh(signals(part.tolist(), [0.0] * 3, step_domain=domain)) / 2
         for part in domain.view(2, 3)
     ]
     assert torch.allclose(torch.cat(parts), whole)
@@ -108,15 +112,15 @@ def test_identities(weights, data, step_size, smoothing):
     size = len(weights)
     scores = torch.tensor(data.draw(st.lists(st.floats(0, 8), min_size=size, max_size=size)))
     scores = scores.double()
-    found = exponentiated(weights, scores, step_size, smoothing)
+    found = exponentiated_gradient(weights, scores, step_size, smoothing)
     assert found.sum().item() == pytest.approx(1)
     assert found.min() >= smoothing / size - 1e-12
     order = torch.tensor(data.draw(st.permutations(range(size))))
-    permuted = exponentiated(weights[order], scores[order], step_size, smoothing)
+    permuted = exponentiated_gradient(weights[order], scores[order], step_size, smoothing)
     assert torch.allclose(permuted, found[order])
     # Scores matter up to a constant, and nothing moves without differences.
-    assert torch.allclose(exponentiated(weights, scores + 3, step_size, smoothing), found)
-    assert torch.allclose(exponentiated(weights, torch.ones(size).double(), 1, 0), weights)
+    assert torch.allclose(exponentiated_gradient(weights, scores + 3, step_size, smoothing), found)
+    assert torch.allclose(exponentiated_gradient(weights, torch.ones(size).double(), 1, 0), weights)
 
 
 @given(st.lists(st.floats(0, 5), min_size=3, max_size=3))
@@ -124,7 +128,7 @@ def test_identities(weights, data, step_size, smoothing):
 def test_the_larger_excess_loss_never_ends_with_the_smaller_weight(excess):
     mixer = ready()
     for step in range(3):
-        mixer.step(seen([0, 1, 2], excess, step))
+        mixer.step(signals([0, 1, 2], excess, step))
     weights = mixer.weights.tolist()
     for first in range(3):
         for second in range(3):
@@ -134,7 +138,7 @@ def test_the_larger_excess_loss_never_ends_with_the_smaller_weight(excess):
 
 def test_online_weights_go_live_and_losses_count_alike():
     mixer = ready(DoReMiOnline(step_size=1.0, smoothing=0.0, floor=0.3))
-    batch = Seen(0, torch.tensor([0, 1, 2]), torch.tensor([math.log(2), 0.0, 0.0]))
+    batch = BatchSignals(0, torch.tensor([0, 1, 2]), torch.tensor([math.log(2), 0.0, 0.0]))
     assert mixer.weigh(batch).tolist() == pytest.approx([1 / 3] * 3)
     assert not mixer.changes_loss
     mixer.step(batch)
@@ -144,7 +148,7 @@ def test_online_weights_go_live_and_losses_count_alike():
 
 def test_online_with_a_reference_scores_the_excess():
     mixer = ready(DoReMiOnline("reference.ckpt", step_size=1.0, smoothing=0.0, floor=0.0))
-    mixer.step(seen([0, 1, 2], [0.0, math.log(2), 0.0]))
+    mixer.step(signals([0, 1, 2], [0.0, math.log(2), 0.0]))
     assert mixer.weights.tolist() == pytest.approx([1 / 4, 1 / 2, 1 / 4])
 
 
@@ -163,9 +167,9 @@ def test_settings_out_of_range_are_refused(build):
 
 def test_state_keeps_the_scores():
     mixer, other = ready(), ready()
-    mixer.step(seen([0, 1], [1.0, 2.0]))
+    mixer.step(signals([0, 1], [1.0, 2.0]))
     other.load_state_dict(mixer.state_dict())
-    later = seen([2], [0.5], step=1)
+    later = signals([2], [0.5], step=1)
     mixer.step(later)
     other.step(later)
     assert torch.equal(mixer.weights, other.weights)

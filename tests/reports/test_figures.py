@@ -124,12 +124,12 @@ def test_domain_graph_of_identical_nodes_says_so_and_keeps_them_apart():
 def test_odd_names_survive_in_every_figure():
     sketches, domain = sequences(n=128, domains=len(ODD))
     labels = cluster_sequences(sketches, 16, seed=0)
-    seen = gradient_directions(sketches, domain, labels, 7)
+    signals = gradient_directions(sketches, domain, labels, 7)
     shares = np.full((30, len(ODD)), 1 / len(ODD)) + 1e-3 * np.arange(30)[:, None] % 7
     figures = [
         domain_graph_figure(graph_of(sketches, 16), domain, ODD, "costs $5 or $6"),
-        gradient_directions_figure(seen, ODD),
-        early_late_figure(seen, seen, ODD),
+        gradient_directions_figure(signals, ODD),
+        early_late_figure(signals, signals, ODD),
         weight_trajectories_figure(range(30), shares, shares, shares, ODD),
     ]
     for figure in figures:
@@ -167,16 +167,16 @@ def test_percentages_are_short():
 
 def test_gradient_directions_are_pca_of_unit_vectors():
     sketches, domain = sequences()
-    seen = gradient_directions(sketches, domain, domain, 5)
+    signals = gradient_directions(sketches, domain, domain, 5)
     unit = torch.nn.functional.normalize(sketches.double(), dim=1)
     variance = torch.linalg.eigvalsh(torch.cov(unit.T)).flip(0)
-    np.testing.assert_allclose(seen.points.var(axis=0, ddof=1), variance[:2], rtol=1e-9)
-    np.testing.assert_allclose(seen.explained, variance[:2] / variance.sum(), rtol=1e-9)
+    np.testing.assert_allclose(signals.points.var(axis=0, ddof=1), variance[:2], rtol=1e-9)
+    np.testing.assert_allclose(signals.explained, variance[:2] / variance.sum(), rtol=1e-9)
     scaled = gradient_directions(sketches * torch.rand(64, 1) * 100, domain, domain, 5)
-    np.testing.assert_allclose(scaled.points, seen.points, atol=1e-6)
-    assert seen.mutual_information == pytest.approx(np.log(3), abs=1e-2)
-    again = GradientDirections.from_state_dict(seen.state_dict())
-    np.testing.assert_array_equal(again.points, seen.points)
+    np.testing.assert_allclose(scaled.points, signals.points, atol=1e-6)
+    assert signals.mutual_information == pytest.approx(np.log(3), abs=1e-2)
+    again = GradientDirections.from_state_dict(signals.state_dict())
+    np.testing.assert_array_equal(again.points, signals.points)
 
 
 def test_early_and_late_share_a_scale_and_say_the_information():
@@ -197,9 +197,9 @@ def test_early_and_late_share_a_scale_and_say_the_information():
 @pytest.mark.parametrize("sketches", [torch.ones(6, 4), torch.zeros(6, 4), torch.randn(6, 1)])
 def test_directions_without_directions_render(sketches):
     domain = torch.arange(6) % 3
-    seen = gradient_directions(sketches, domain, torch.zeros(6, dtype=torch.long), 1)
-    assert np.isfinite(seen.points).all()
-    render(gradient_directions_figure(seen, NAMES))
+    signals = gradient_directions(sketches, domain, torch.zeros(6, dtype=torch.long), 1)
+    assert np.isfinite(signals.points).all()
+    render(gradient_directions_figure(signals, NAMES))
 
 
 def test_trajectories_have_one_colour_a_domain_and_a_label_at_each_end():

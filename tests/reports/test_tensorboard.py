@@ -23,7 +23,7 @@ from dograph.reports.clock import TrainingClock
 from dograph.reports.history import LossMeans, MixtureHistory
 from dograph.reports.observation import ObservationWindow, observed_graph
 from dograph.reports.tensorboard import MixtureReport
-from dograph.signals.batch_signals import Seen
+from dograph.signals.batch_signals import BatchSignals
 from dograph.training.mixing_callback import MixingCallback
 
 DOMAINS = ("animals", "code", "numbers")
@@ -160,12 +160,12 @@ def test_history_continues_over_its_state():
 def seen_of(step, n=4, sketch=True, weights=None):
     """A batch of n sequences."""
     draw = torch.Generator().manual_seed(step)
-    return Seen(
+    return BatchSignals(
         step=step,
         domain=torch.arange(n) % 2,
         sequence_loss=torch.arange(n).float(),
         sketch=torch.randn(n, 6, generator=draw) if sketch else None,
-        sequence_weights=weights,
+        loss_weights=weights,
     )
 
 
@@ -200,9 +200,9 @@ def test_window_keeps_what_can_be_compared_and_survives_its_state():
 
 def test_a_window_that_has_diverged_is_not_drawn():
     window = ObservationWindow()
-    seen = seen_of(0)
-    seen.sketch[1, 1] = torch.nan
-    window.add(seen)
+    signals = seen_of(0)
+    signals.sketch[1, 1] = torch.nan
+    window.add(signals)
     assert window.take() is None
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from dograph import cross_entropy
+from dograph.training import cross_entropy
 from dograph.training.cross_entropy import token_losses
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
-from dograph.mixers import BaseMixer, DoGraph, Seen, Stratified
+from dograph.mixers import BaseMixer, BatchSignals, DoGraph, Stratified
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback, joined
@@ -23,10 +23,10 @@ TINY = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 32}
 class LossSeeker(BaseMixer):
     """Draws more of what is hard: weights that move after every step."""
 
-    def update(self, seen: Seen) -> Tensor:
+    def update(self, signals: BatchSignals) -> Tensor:
         means = torch.full((len(self.domains),), 1.0)
-        for index in seen.domain.unique():
-            means[index] = seen.sequence_loss[seen.domain == index].mean()
+        for index in signals.domain.unique():
+            means[index] = signals.sequence_loss[signals.domain == index].mean()
         return torch.softmax(3 * means.double(), dim=0)
 
 
@@ -39,7 +39,7 @@ class Losses(MixingCallback):
 
     def on_train_batch_end(self, trainer, *arguments):
         super().on_train_batch_end(trainer, *arguments)
-        self.trace.append((self.seen.sequence_loss.clone(), self.data.mixer.weights.clone()))
+        self.trace.append((self.signals.sequence_loss.clone(), self.data.mixer.weights.clone()))
 
 
 def train(settings, mixer, steps=10, batch_size=16, devices=1, **options):
@@ -97,7 +97,7 @@ def test_batches_losses_and_weights_are_bitwise_equal_for_any_workers(
 
 def test_live_weights_reach_the_draws(store, corpus_settings):
     class OnlyCode(BaseMixer):
-        def update(self, seen):
+        def update(self, signals):
             return torch.tensor([float(name == "code") for name in self.domains])
 
     _, _, data = train(corpus_settings, OnlyCode(), steps=10)
@@ -144,29 +144,29 @@ def test_uniform_weights_are_plain_training(store, corpus_settings):
 
 
 def test_accumulated_micro_batches_are_seen_as_one_batch(store, corpus_settings):
-    seen = []
+    signals = []
 
     class Looks(LossSeeker):
         def update(self, batch):
-            seen.append(batch)
+            signals.append(batch)
             return super().update(batch)
 
     _, _, data = train(corpus_settings, Looks(), steps=3, batch_size=8, accumulate_grad_batches=2)
-    steps = seen[1:]  # the first is the rehearsal
+    steps = signals[1:]  # the first is the rehearsal
     assert [batch.batch_size for batch in steps] == [16, 16, 16]
-    assert all(batch.sequence_weights.sum().item() == pytest.approx(1) for batch in steps)
+    assert all(batch.loss_weights.sum().item() == pytest.approx(1) for batch in steps)
     assert data.sampler.trained == 6
 
 
 def test_joined_keeps_weights_on_the_simplex():
-    part = Seen(0, torch.zeros(2).long(), torch.ones(2), None, torch.tensor([0.25, 0.75]))
+    part = BatchSignals(0, torch.zeros(2).long(), torch.ones(2), None, torch.tensor([0.25, 0.75]))
     both = joined([part, part])
-    assert both.sequence_weights.tolist() == [0.125, 0.375, 0.125, 0.375]
+    assert both.loss_weights.tolist() == [0.125, 0.375, 0.125, 0.375]
 
 
 def test_a_mixer_that_leaves_the_simplex_stops_training_with_its_name(store, corpus_settings):
     class Wrong(BaseMixer):
-        def update(self, seen):
+        def update(self, signals):
             return self.weights * 2
 
     with pytest.raises(UserError, match=r"Wrong.update.*off the simplex"):

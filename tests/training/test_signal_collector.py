@@ -12,8 +12,16 @@ from test_mixing_callback import TINY, train
 
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
-from dograph.mixers import DoGE, DoGraphSchedule, DoReMi, DoReMiOnline, Seen, Signal, Stratified
-from dograph.mixers.doremi import exponentiated
+from dograph.mixers import (
+    BatchSignals,
+    DoGE,
+    DoGraphSchedule,
+    DoReMi,
+    DoReMiOnline,
+    Signal,
+    Stratified,
+)
+from dograph.mixers.doremi import exponentiated_gradient
 from dograph.signals.domain_gradients import DomainGradients
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 from dograph.training.language_model import LanguageModel
@@ -47,11 +55,11 @@ def reference(store, corpus_settings, tmp_path_factory):
 
 
 class Remembers(DoReMi):
-    """Keeps all that it has seen of whole optimiser steps."""
+    """Keeps all that it has signals of whole optimiser steps."""
 
-    def update(self, seen: Seen):
-        self.__dict__.setdefault("all_seen", []).append(seen)
-        return super().update(seen)
+    def update(self, signals: BatchSignals):
+        self.__dict__.setdefault("all_seen", []).append(signals)
+        return super().update(signals)
 
 
 def first_batch_and_model(corpus_settings):
@@ -70,12 +78,12 @@ def test_the_excess_is_clipped_token_by_token(store, corpus_settings, reference)
     frozen = LanguageModel.load_from_checkpoint(reference, weights_only=True)
     with torch.no_grad():
         excess = (model.token_losses(batch.tokens) - frozen.token_losses(batch.tokens)).clamp(min=0)
-    seen = mixer.all_seen[-1]
-    assert torch.equal(seen.domain, batch.domain)
-    assert torch.allclose(seen.excess_loss, excess.mean(dim=1), atol=1e-5)
+    signals = mixer.all_seen[-1]
+    assert torch.equal(signals.domain, batch.domain)
+    assert torch.allclose(signals.excess_loss, excess.mean(dim=1), atol=1e-5)
     # Domain by domain over tokens, and the published update.
     scores = torch.stack([excess[batch.domain == s].mean() for s in range(3)]).double()
-    expected = exponentiated(torch.full((3,), 1 / 3).double(), scores, 1.0, 1e-3)
+    expected = exponentiated_gradient(torch.full((3,), 1 / 3).double(), scores, 1.0, 1e-3)
     assert torch.allclose(trace[0][1], expected, atol=1e-6)
 
 
@@ -112,11 +120,11 @@ def test_references_that_do_not_fit_are_refused(store, corpus_settings, referenc
 
 def test_the_exact_kernel_is_that_of_the_batch(store, corpus_settings):
     """DoGE's kernel of a real batch, entry by entry, against a backward of each mean loss."""
-    seen = []
+    signals = []
 
     class Looks(DoGE):
         def update(self, batch):
-            seen.append(batch)
+            signals.append(batch)
             return super().update(batch)
 
     train(corpus_settings, Looks("exact"), steps=1)
@@ -127,12 +135,12 @@ def test_the_exact_kernel_is_that_of_the_batch(store, corpus_settings):
         model.token_losses(batch.tokens)[batch.domain == index].mean().backward()
         rows.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     expected = torch.stack(rows) @ torch.stack(rows).T
-    assert torch.allclose(seen[-1].domain_kernel, expected, rtol=1e-3)
+    assert torch.allclose(signals[-1].domain_kernel, expected, rtol=1e-3)
 
 
 def test_exact_gradients_leave_the_batchs_own_backward_alone(store, corpus_settings, monkeypatch):
     """With the weights held at 1/B, DoGE trains exactly as no mixer does."""
-    monkeypatch.setattr(DoGE, "sequence_weights", lambda self, seen: torch.full((16,), 1 / 16))
+    monkeypatch.setattr(DoGE, "loss_weights", lambda self, signals: torch.full((16,), 1 / 16))
     assert torch.equal(
         train(corpus_settings, DoGE("exact"), steps=4)[0],
         train(corpus_settings, Stratified(), steps=4)[0],
@@ -242,11 +250,11 @@ def test_probes_that_make_no_sense_are_refused(store, corpus_settings, probe):
 
 
 def test_a_probe_is_the_sketch_of_the_held_out_sequences(store, corpus_settings):
-    seen = []
+    signals = []
 
     class Looks(DoGraphSchedule):
         def update(self, batch):
-            seen.append(batch)
+            signals.append(batch)
             return super().update(batch)
 
     mixer = Looks(clusters=4, interval=1, observed=1, window=64, held_out=8, probe=2)
@@ -254,13 +262,13 @@ def test_a_probe_is_the_sketch_of_the_held_out_sequences(store, corpus_settings)
     _, model = first_batch_and_model(corpus_settings)
     sketcher = SequenceSketcher(model.network, SketchSettings(rank=4))
     losses = model.token_losses(data.probe_batch(0).tokens).mean(dim=1)
-    assert torch.allclose(seen[-1].probe_sketch, sketcher.sketch(losses), atol=1e-6)
-    assert torch.equal(seen[-1].probe_domain, data.probe_batch(0).domain)
+    assert torch.allclose(signals[-1].probe_sketch, sketcher.sketch(losses), atol=1e-6)
+    assert torch.equal(signals[-1].probe_domain, data.probe_batch(0).domain)
 
 
 def test_probing_and_sketching_change_nothing_but_the_draws(store, corpus_settings, monkeypatch):
     """A schedule whose weights stay trains as stratified sampling of the same sequences does."""
-    monkeypatch.setattr(DoGraphSchedule, "update", lambda self, seen: self.weights)
+    monkeypatch.setattr(DoGraphSchedule, "update", lambda self, signals: self.weights)
 
     class HoldsOut(Stratified):
         needs = frozenset({Signal.PROBE})

@@ -36,7 +36,7 @@ class GradientDirections:
     """n gradient directions as points of a plane.
 
     Attributes:
-        step: optimiser steps done when they were seen.
+        step: optimiser steps done when they were sketched.
         points: (n, 2) principal components of the unit vectors; a distance of 2 is opposite.
         explained: the share of the variance along each axis.
         domain: (n,) human domains.
@@ -85,7 +85,7 @@ def gradient_directions(
         sketches: (n, k) gradient sketches; a row of zeros stays zero.
         domain: (n,) human domains.
         labels: (n,) clusters.
-        step: optimiser steps done when they were seen.
+        step: optimiser steps done when they were sketched.
     """
     from sklearn.decomposition import PCA
 
@@ -110,9 +110,9 @@ def gradient_directions(
     )
 
 
-def gradient_directions_figure(seen: GradientDirections, names: Sequence[str]) -> Figure:
+def gradient_directions_figure(directions: GradientDirections, names: Sequence[str]) -> Figure:
     """PCA of gradient directions twice: coloured by human domain and by cluster."""
-    return directions_figure([("", seen)], names)
+    return directions_figure([("", directions)], names)
 
 
 def early_late_figure(
@@ -141,20 +141,22 @@ def directions_figure(
         layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1),
     )
     grid = figure.subplots(len(rows), 2, sharex=True, sharey=True, squeeze=False)
-    low, high = _square(np.concatenate([seen.points for _, seen in rows]))
+    low, high = _square(np.concatenate([directions.points for _, directions in rows]))
     grid[0, 0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    for (called, seen), (left, right) in zip(rows, grid, strict=True):
-        when = f"{called}, step {seen.step}" if called else f"step {seen.step}"
-        _scatter(left, seen, seen.domain, DOMAIN_COLOURS)
+    for (called, directions), (left, right) in zip(rows, grid, strict=True):
+        when = f"{called}, step {directions.step}" if called else f"step {directions.step}"
+        _scatter(left, directions, directions.domain, DOMAIN_COLOURS)
         left.set_title(f"{when}: human domains", **_TITLE)
-        _scatter(right, seen, seen.labels, CLUSTER_COLOURS)
-        _number_clusters(right, seen)
-        information = f"mutual information {seen.mutual_information:.2f} nats"
+        _scatter(right, directions, directions.labels, CLUSTER_COLOURS)
+        _number_clusters(right, directions)
+        information = f"mutual information {directions.mutual_information:.2f} nats"
         right.set_title(f"{when}: clusters", **_TITLE)
         right.set_title(information, fontsize=8.5, loc="right", color=QUIET_COLOUR)
         for axes in (left, right):
-            _label_components(axes, seen)
-    present = sorted({int(index) for _, seen in rows for index in np.unique(seen.domain)})
+            _label_components(axes, directions)
+    present = sorted(
+        {int(index) for _, directions in rows for index in np.unique(directions.domain)}
+    )
     figure.legend(
         handles=[legend_marker(index, plain(names[index])) for index in present],
         loc="outside lower center",
@@ -181,24 +183,26 @@ def _square(points: npt.NDArray[np.float64]) -> tuple[Corner, Corner]:
     return middle - half, middle + half
 
 
-def _label_components(axes: Axes, seen: GradientDirections) -> None:
+def _label_components(axes: Axes, directions: GradientDirections) -> None:
     quiet_axes(axes)
     axes.set_aspect("equal")
     axes.tick_params(labelbottom=True, labelleft=True)
     for number, share, write in (
-        ("1st", seen.explained[0], axes.set_xlabel),
-        ("2nd", seen.explained[1], axes.set_ylabel),
+        ("1st", directions.explained[0], axes.set_xlabel),
+        ("2nd", directions.explained[1], axes.set_ylabel),
     ):
         text = f"{number} component: {percent(share)} of variance"
         write(text, fontsize=8, color=QUIET_COLOUR)
 
 
-def _number_clusters(axes: Axes, seen: GradientDirections) -> None:
+def _number_clusters(axes: Axes, directions: GradientDirections) -> None:
     """Writes each cluster's number at its middle, or beside it where several coincide."""
-    clusters = [int(cluster) for cluster in np.unique(seen.labels)]
+    clusters = [int(cluster) for cluster in np.unique(directions.labels)]
     if not clusters:
         return
-    middles = np.array([np.median(seen.points[seen.labels == c], axis=0) for c in clusters])
+    middles = np.array(
+        [np.median(directions.points[directions.labels == c], axis=0) for c in clusters]
+    )
     low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
     centre, half = (low + high) / 2, (high - low) / 2
     badge = np.full_like(middles, 0.048)
@@ -223,13 +227,13 @@ def _number_clusters(axes: Axes, seen: GradientDirections) -> None:
 
 
 def _scatter(
-    axes: Axes, seen: GradientDirections, groups: Integers, colours: Sequence[str]
+    axes: Axes, directions: GradientDirections, groups: Integers, colours: Sequence[str]
 ) -> None:
     size = float(np.clip(6000 / max(len(groups), 1), 9, 34))
     # Large groups first, so that small ones are not covered.
     for group in sorted(np.unique(groups), key=lambda g: -int((groups == g).sum())):
         look = style(int(group), colours)
-        mine = seen.points[groups == group]
+        mine = directions.points[groups == group]
         axes.scatter(
             mine[:, 0],
             mine[:, 1],
