@@ -55,6 +55,8 @@ STORAGE = 2.0e9
 """Bytes/s of one writer to a shared file system; assumed."""
 CHECKPOINT_MINUTES = 30
 """``report.checkpoint_minutes``, its default."""
+BOTTLENECK = 5.0
+"""Percent of a step at which a part counts as a bottleneck."""
 PASSES, LAUNCHES = 30, 1.0e-3
 """K-means on a GPU: passes over the sketches, seconds of some hundred kernel launches; assumed."""
 
@@ -158,6 +160,12 @@ def step_seconds(setting: Setting) -> float:
     """
     moved = 8 * setting.model.parameters * (setting.gpus - 1) / setting.gpus
     return max(setting.compute(training_flops(setting.model)), moved / setting.bus)
+
+
+def shares(parts: dict[str, float], setting: Setting) -> dict[str, float]:
+    """Parts in percent of a plain training step."""
+    step = step_seconds(setting)
+    return {name: 100 * part / step for name, part in parts.items()}
 
 
 def ring_seconds(setting: Setting, size: float) -> float:

@@ -15,6 +15,7 @@ from benchmarks import cost_counts as counts
 from benchmarks.cost_counts import MODELS, SINGLE
 from benchmarks.cost_model import (
     A100,
+    BOTTLENECK,
     DOMAINS,
     H100,
     STORAGE,
@@ -27,13 +28,12 @@ from benchmarks.cost_model import (
     loop_seconds,
     published,
     schedule,
+    shares,
     step_seconds,
 )
 from benchmarks.measuring import Row
 
 GPUS = (1, 8, 64, 256, 1024)
-BOTTLENECK = 5.0
-"""Percent of a step from which on a part is called a bottleneck."""
 ONE_BACKWARD = Changes(one_backward=True)
 WITH_SAMPLE = Changes(one_backward=True, clustered=512)
 REMEDIES = {
@@ -49,12 +49,6 @@ REMEDIES = {
     "one backward, the centres of the step before": Changes(one_backward=True, late=True),
 }
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
-
-
-def shares(parts: dict[str, float], setting: Setting) -> dict[str, float]:
-    """Parts in percent of a plain training step."""
-    step = step_seconds(setting)
-    return {name: 100 * part / step for name, part in parts.items()}
 
 
 def total(parts: dict[str, float]) -> float:

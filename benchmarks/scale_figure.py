@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cost_counts import MODELS
-from benchmarks.cost_model import Setting, loop_seconds, published
-from benchmarks.scale import BOTTLENECK, shares
+from benchmarks.cost_model import BOTTLENECK, Setting, loop_seconds, published, shares
 from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR, quiet_axes, style
 
 GPUS = [2**power for power in range(11)]
