@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 import os
 import re
 import sqlite3
@@ -18,6 +19,44 @@ class UserError(ValueError):
     The message names the file, the key and the remedy. The command line prints it without a
     traceback and exits with code 2; library users see an ordinary ``ValueError``.
     """
+
+
+def check_range(
+    key: str,
+    value: float,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuse a number outside its range, and NaN.
+
+    Args:
+        key: full name that a user can search for, such as ``data.context``.
+        value: number to check.
+        at_least: smallest allowed value.
+        above: bound that the value must exceed.
+        at_most: largest allowed value.
+        below: bound that the value must stay under.
+
+    Raises:
+        UserError: naming key, value and range.
+
+    >>> check_range("data.context", 0, at_least=1)
+    Traceback (most recent call last):
+    dograph.errors.UserError: data.context is 0: it must be ≥ 1
+    """
+    bounds = (
+        ("≥", operator.ge, at_least),
+        (">", operator.gt, above),
+        ("≤", operator.le, at_most),
+        ("<", operator.lt, below),
+    )
+    given = [(sign, holds, bound) for sign, holds, bound in bounds if bound is not None]
+    if not all(holds(value, bound) for _, holds, bound in given):
+        allowed = " and ".join(f"{sign} {bound}" for sign, _, bound in given)
+        raise UserError(f"{key} is {value}: it must be {allowed}")
 
 
 def told_elsewhere(traceback: str) -> str | None:

@@ -17,7 +17,7 @@ from dograph.data.corpus.store import Store
 from dograph.data.domains import DomainSequences, MixtureDataset, as_read
 from dograph.data.loaders import PatientLoader
 from dograph.data.sampler import Draw, MixtureSampler
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 from dograph.mixers.base import BaseMixer, on_simplex
 from dograph.mixers.fixed import Stratified
 from dograph.signals.batch_signals import Signal
@@ -91,15 +91,11 @@ class DataMixer(LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        for key, value in (
-            ("context", context),
-            ("batch_size", batch_size),
-            ("validation_sequences", validation_sequences),
-        ):
-            if value < 1:
-                raise UserError(f"data.{key} is {value}: it must be ≥ 1")
-        if workers < 0 or lookahead < 0:
-            raise UserError(f"data.workers is {workers}, data.lookahead {lookahead}: both are ≥ 0")
+        check_range("data.context", context, at_least=1)
+        check_range("data.batch_size", batch_size, at_least=1)
+        check_range("data.validation_sequences", validation_sequences, at_least=1)
+        check_range("data.workers", workers, at_least=0)
+        check_range("data.lookahead", lookahead, at_least=0)
         if workers > lookahead:
             raise UserError(
                 f"data.workers is {workers} but data.lookahead is {lookahead}: set lookahead to at "

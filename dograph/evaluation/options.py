@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dograph.errors import UserError
+from dograph.errors import check_range
 
 
 def check_positive(numbers: Mapping[str, int | None]) -> None:
@@ -17,5 +17,5 @@ def check_positive(numbers: Mapping[str, int | None]) -> None:
         UserError: for the first below 1.
     """
     for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise UserError(f"--{name} {number}: it must be ≥ 1")
+        if number is not None:
+            check_range(f"--{name}", number, at_least=1)

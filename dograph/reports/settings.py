@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,8 @@ class ReportSettings:
 
     def __post_init__(self) -> None:
         for key in ("every", "window", "checkpoint_every", "checkpoints_kept", "non_finite_limit"):
-            value = getattr(self, key)
-            if value < 1:
-                raise UserError(f"report.{key} is {value}: it must be ≥ 1")
-        if not self.checkpoint_minutes > 0:
-            raise UserError(
-                f"report.checkpoint_minutes is {self.checkpoint_minutes}: it must be > 0"
-            )
+            check_range(f"report.{key}", getattr(self, key), at_least=1)
+        check_range("report.checkpoint_minutes", self.checkpoint_minutes, above=0)
         if self.figures_every and self.figures_every < self.window:
             raise UserError(
                 f"report.figures_every is {self.figures_every}: it must be 0 or at least "

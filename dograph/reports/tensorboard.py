@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
 from dograph.data.data_mixer import DataMixer
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.reports.board import Board
 from dograph.reports.clock import TrainingClock
@@ -66,13 +66,9 @@ class MixtureReport(Callback):
         print_at_end: bool = True,
         runs_folder: Path | None = None,
     ) -> None:
-        for key, value, least in (
-            ("every", every, 1),
-            ("figures_every", figures_every, 0),
-            ("clusters", clusters, 1),
-        ):
-            if value < least:
-                raise UserError(f"MixtureReport's {key} is {value}: it must be ≥ {least}")
+        check_range("MixtureReport.every", every, at_least=1)
+        check_range("MixtureReport.figures_every", figures_every, at_least=0)
+        check_range("MixtureReport.clusters", clusters, at_least=1)
         self.mixing, self.perplexity = mixing, perplexity
         self.hyperparameters = dict(hyperparameters or {})
         self.every, self.figures_every, self.print_at_end = every, figures_every, print_at_end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 
 ENVIRONMENT = "environment"
 TRAIN_TOKENIZER = "train"
@@ -56,13 +56,8 @@ class CorpusSettings:
                 f"corpus: vocab_size is {self.vocab_size}; a byte-level vocabulary needs at least "
                 f"{SMALLEST_VOCABULARY}."
             )
-        if not 0 <= self.validation_fraction < 1:
-            raise UserError(
-                f"corpus: validation_fraction is {self.validation_fraction}; it must be at least 0 "
-                "and below 1."
-            )
-        if self.workers < 1:
-            raise UserError(f"corpus: workers is {self.workers}; it must be at least 1.")
+        check_range("corpus.validation_fraction", self.validation_fraction, at_least=0, below=1)
+        check_range("corpus.workers", self.workers, at_least=1)
         self._check_megabytes()
 
     def _check_megabytes(self) -> None:
