@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError
+from dograph.mixers.snapshot import MixerSnapshot
 from dograph.signals.batch_signals import BatchSignals, Signal
 
 SIMPLEX_TOLERANCE = 1e-4
@@ -137,6 +138,10 @@ class BaseMixer(nn.Module):
     def diagnostics(self) -> dict[str, float]:
         """Scalars of the last step that TensorBoard shows under ``mixer/``."""
         return {}
+
+    def snapshot(self) -> MixerSnapshot:
+        """What figures draw of the mixer. Default: nothing."""
+        return MixerSnapshot()
 
     # What the framework calls.
 

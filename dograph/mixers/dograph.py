@@ -17,6 +17,7 @@ from dograph.graph.objectives import alignment, robust
 from dograph.graph.solver import GraphSolver
 from dograph.graph.threads import one_thread
 from dograph.mixers.base import BaseMixer
+from dograph.mixers.snapshot import MixerSnapshot
 from dograph.signals.batch_signals import BatchSignals, Signal
 
 logger = logging.getLogger(__name__)
@@ -158,6 +159,10 @@ class DoGraph(BaseMixer):
         """Restores what ``get_extra_state`` gave."""
         super().set_extra_state(state)
         self.recent = deque(state["recent"], maxlen=self.window - 1)
+
+    def snapshot(self) -> MixerSnapshot:
+        """The last batch's domain graph."""
+        return MixerSnapshot(graph=self.graph, clusters=self.clusters)
 
     def diagnostics(self) -> dict[str, float]:
         """Effective clusters and sequences, mutual information with human labels, solver's health.

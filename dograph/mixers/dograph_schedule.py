@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Set
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from dograph.graph.window import SketchWindow, contingency, mean_by_domain
 from dograph.mixers.base import BaseMixer, weights_by_name
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.look_ahead import LookAhead
+from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.signals.batch_signals import BatchSignals, Signal
 
 logger = logging.getLogger(__name__)
@@ -247,6 +248,20 @@ class DoGraphSchedule(BaseMixer):
         self.graph_domain = self.recent.domain.clone()
         self._note(signals.step + 1, graph, problem.P, weights, len(changes))
         return weights
+
+    def snapshot(self) -> MixerSnapshot:
+        """The window's domain graph with its sequences' domains, and all updates."""
+        return MixerSnapshot(self.graph, self.graph_domain, self.clusters, self._schedule())
+
+    def _schedule(self) -> ScheduleSnapshot | None:
+        if not self.record:
+            return None
+        sampled = zip(self.domains, self.drawn.tolist(), strict=True)
+        keys = [field.name for field in fields(ScheduleUpdate)]
+        return ScheduleSnapshot(
+            sources=tuple(name for name, drawn in sampled if drawn),
+            updates=[ScheduleUpdate(**{key: entry[key] for key in keys}) for entry in self.record],
+        )
 
     def diagnostics(self) -> dict[str, float]:
         """Clusters, agreement with human labels, the terms' values, scalars, solver's health."""

@@ -18,7 +18,12 @@ from dograph.reports.clock import TrainingClock
 from dograph.reports.cost import training_flops
 from dograph.reports.history import LossMeans, MixtureHistory, Validation
 from dograph.reports.observation import ObservationWindow
-from dograph.reports.pictures import Pictures
+from dograph.reports.pictures import (
+    Pictures,
+    draw_own_graph,
+    draw_schedule,
+    draw_trajectories,
+)
 from dograph.reports.summary import RunSummary, print_summary, summarise_run, write_summary
 from dograph.training.mixing_callback import MixingCallback
 
@@ -44,7 +49,7 @@ class MixtureReport(Callback):
         every: optimiser steps between two points of the scalars, ≥ 1.
         figures_every: optimiser steps between two drawings of the weight trajectories (and of
             the mixer's graph, where ``mixing`` observes nothing); 0: only at the end.
-        clusters: of an observation window, where the mixer has no ``clusters`` of its own.
+        clusters: number of clusters of an observation window, where the mixer asks for none.
         seed: of an observation window's K-means.
         print_at_end: whether to print the final table.
         runs_folder: what the last line tells TensorBoard to open. None: the logger's folder.
@@ -275,17 +280,15 @@ class MixtureReport(Callback):
                 "step %d: no finite gradient sketches to draw; look at train/loss", self._step
             )
             return
-        scalars = self.pictures.draw_window(
-            board, observed, self._data.mixer, self._data.domains, self._step
-        )
+        mixer = self._data.mixer.snapshot()
+        scalars = self.pictures.draw_window(board, observed, mixer, self._data.domains, self._step)
         board.scalars("observed", scalars, self._step)
 
     def _draw_trajectories(self, board: Board) -> None:
-        history = self.history
-        if history.steps:
-            self.pictures.draw_trajectories(
-                board, history, self._data.domains, self._step, self._data.mixer.live
-            )
-        self.pictures.draw_schedule(board, self._data.mixer, self._data.domains, self._step)
+        mixer, names, step = self._data.mixer, self._data.domains, self._step
+        if self.history.steps:
+            draw_trajectories(board, self.history, names, step, mixer.live)
+        snapshot = mixer.snapshot()
+        draw_schedule(board, snapshot, step)
         if not self.mixing.observe_every:
-            self.pictures.draw_own_graph(board, self._data.mixer, self._data.domains, self._step)
+            draw_own_graph(board, snapshot, names, step)

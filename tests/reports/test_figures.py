@@ -12,6 +12,7 @@ from matplotlib.patches import Wedge
 
 from dograph.graph.clusters import cluster_sequences
 from dograph.graph.domain_graph import DomainGraph
+from dograph.mixers.snapshot import ScheduleSnapshot, ScheduleUpdate
 from dograph.reports.figures import (
     GradientDirections,
     domain_graph_figure,
@@ -262,25 +263,26 @@ def test_spaced_labels_keep_distance_order_and_middle(heights):
     assert placed.mean() == pytest.approx(heights.mean())
 
 
-def updates(count, clusters=4, sources=3):
+def schedule(count, clusters=4, names=NAMES):
     draw = np.random.default_rng(0)
-    return [
-        {
-            "step": 40 * (index + 1),
-            "numbers": list(range(index % 2, index % 2 + clusters)),
-            "clusters": draw.dirichlet(np.ones(clusters)).tolist(),
-            "contingency": draw.dirichlet(np.ones(clusters), size=sources).T.tolist(),
-            "terms": {"alignment": -1.0 - index, "curvature": 0.5, "graph": 0.0},
-            "scalars": {"kappa": 0.5, "laplacian": 0.0, "proximity": 4.0},
-        }
+    updates = [
+        ScheduleUpdate(
+            step=40 * (index + 1),
+            numbers=list(range(index % 2, index % 2 + clusters)),
+            clusters=draw.dirichlet(np.ones(clusters)).tolist(),
+            contingency=draw.dirichlet(np.ones(clusters), size=len(names)).T.tolist(),
+            terms={"alignment": -1.0 - index, "curvature": 0.5, "graph": 0.0},
+            scalars={"kappa": 0.5, "laplacian": 0.0, "proximity": 4.0},
+        )
         for index in range(count)
     ]
+    return ScheduleSnapshot(tuple(names), updates)
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
 @pytest.mark.parametrize("clusters", [1, 4, 40])
 def test_schedules_of_any_length_render(count, clusters):
-    figure = schedule_figure(updates(count, clusters), NAMES)
+    figure = schedule_figure(schedule(count, clusters))
     render(figure)
     assert len(figure.axes) == 4
     written = texts_of(figure)
@@ -289,5 +291,5 @@ def test_schedules_of_any_length_render(count, clusters):
 
 
 def test_a_schedules_odd_names_are_shown_as_they_are():
-    figure = schedule_figure(updates(3, sources=len(ODD)), ODD)
+    figure = schedule_figure(schedule(3, names=ODD))
     render(figure)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,26 +21,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Update = Mapping[str, Any]
+    from dograph.mixers.snapshot import ScheduleSnapshot, ScheduleUpdate
 
 
-def schedule_figure(record: Sequence[Update], names: Sequence[str]) -> Figure:
-    """Four panels of a schedule's updates.
-
-    Args:
-        record: at least one update, as ``DoGraphSchedule.record`` keeps them.
-        names: the sources that are drawn, in the order of the contingency's columns.
-    """
+def schedule_figure(schedule: ScheduleSnapshot) -> Figure:
+    """Four panels of a schedule's updates."""
     from matplotlib.figure import Figure
 
-    tall = 8.4 + 0.16 * max(0, len(record[-1]["numbers"]) - 11)
+    updates = schedule.updates
+    tall = 8.4 + 0.16 * max(0, len(updates[-1].numbers) - 11)
     figure = Figure(figsize=(12.8, tall), dpi=110, facecolor="white")
     panels = figure.subplots(2, 2)
     figure.subplots_adjust(left=0.07, right=0.9, top=0.93, bottom=0.08, wspace=0.42, hspace=0.38)
-    _draw_clusters(panels[0, 0], record)
-    _draw_contingency(panels[0, 1], record[-1], names)
-    _draw_terms(panels[1, 0], record)
-    _draw_scalars(panels[1, 1], record)
+    _draw_clusters(panels[0, 0], updates)
+    _draw_contingency(panels[0, 1], updates[-1], schedule.sources)
+    _draw_terms(panels[1, 0], updates)
+    _draw_scalars(panels[1, 1], updates)
     return figure
 
 
@@ -90,29 +86,29 @@ def _stacked(axes: Axes, steps: Sequence[int], layers: Mapping[str, Sequence[flo
         )
 
 
-def _draw_clusters(axes: Axes, record: Sequence[Update]) -> None:
-    numbers = sorted({number for update in record for number in update["numbers"]})
+def _draw_clusters(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
+    numbers = sorted({number for update in updates for number in update.numbers})
     layers = {
         str(number): [
-            dict(zip(update["numbers"], update["clusters"], strict=True)).get(number, 0.0)
-            for update in record
+            dict(zip(update.numbers, update.clusters, strict=True)).get(number, 0.0)
+            for update in updates
         ]
         for number in numbers
     }
-    steps = [update["step"] for update in record]
+    steps = [update.step for update in updates]
     _over_time(axes, steps)
     _stacked(axes, steps, layers)
     _dress(axes, "Cluster shares", "w = P α, by the clusters' numbers")
 
 
-def _draw_contingency(axes: Axes, last: Update, names: Sequence[str]) -> None:
-    table = np.array(last["contingency"], dtype=np.float64)
+def _draw_contingency(axes: Axes, last: ScheduleUpdate, names: Sequence[str]) -> None:
+    table = np.array(last.contingency, dtype=np.float64)
     axes.imshow(table, cmap="Blues", vmin=0, vmax=max(float(table.max()), 1e-9), aspect="auto")
     axes.set_xticks(range(len(names)), [plain(name, 16) for name in names])
     axes.tick_params(axis="x", labelrotation=35, labelsize=8, length=0)
     for label in axes.get_xticklabels():
         label.set_horizontalalignment("right")
-    axes.set_yticks(range(len(table)), [str(number) for number in last["numbers"]])
+    axes.set_yticks(range(len(table)), [str(number) for number in last.numbers])
     axes.tick_params(axis="y", labelsize=8, length=0)
     if table.size <= 200:
         for row, column in np.ndindex(*table.shape):
@@ -126,30 +122,30 @@ def _draw_contingency(axes: Axes, last: Update, names: Sequence[str]) -> None:
                 fontsize=7,
                 color="white" if share > 0.6 * table.max() else TEXT_COLOUR,
             )
-    _dress(axes, "Clusters in sources", f"P[c|s] in percent, step {last['step']}")
+    _dress(axes, "Clusters in sources", f"P[c|s] in percent, step {last.step}")
 
 
-def _draw_terms(axes: Axes, record: Sequence[Update]) -> None:
+def _draw_terms(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    names = list(dict.fromkeys(name for update in record for name in update["terms"]))
-    sizes = np.array([[abs(update["terms"].get(name, 0.0)) for name in names] for update in record])
+    names = list(dict.fromkeys(name for update in updates for name in update.terms))
+    sizes = np.array([[abs(update.terms.get(name, 0.0)) for name in names] for update in updates])
     shares = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1e-30)
-    steps = [update["step"] for update in record]
+    steps = [update.step for update in updates]
     _over_time(axes, steps)
     _stacked(axes, steps, dict(zip(names, shares.T.tolist(), strict=True)))
     axes.yaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
     _dress(axes, "The objective's terms", "share of their absolute values")
 
 
-def _draw_scalars(axes: Axes, record: Sequence[Update]) -> None:
-    steps = [update["step"] for update in record]
+def _draw_scalars(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
+    steps = [update.step for update in updates]
     _over_time(axes, steps)
-    for index, name in enumerate(record[-1]["scalars"]):
-        values = [update["scalars"][name] for update in record]
+    for index, name in enumerate(updates[-1].scalars):
+        values = [update.scalars[name] for update in updates]
         look = style(index)
         axes.plot(steps, values, color=look.colour, marker=look.marker, markersize=4, label=name)
-    if any(value > 0 for update in record for value in update["scalars"].values()):
+    if any(value > 0 for update in updates for value in update.scalars.values()):
         axes.set_yscale("log")
     axes.tick_params(which="both", labelsize=8)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
