@@ -10,20 +10,20 @@ import numpy.typing as npt
 from dograph.errors import UserError
 
 
-class DomainPass:
-    """Passes through a domain without replacement, one seeded order an epoch.
+class EpochOrder:
+    """Draws a domain's sequences without replacement, in one seeded order an epoch.
 
-    Chunks come in a shuffled order and are shuffled within, so that a remote store is read a
+    Chunks come in a shuffled order and are shuffled within, so that a remote store is read one
     chunk at a time and memory holds one chunk's order, whatever the domain's size.
 
     Args:
         chunk_lengths: sequences in each of the domain's chunks.
-        seed: of the experiment.
-        domain: the domain's index, so that domains differ in order.
+        seed: the experiment's seed.
+        domain: the domain's index, so that orders differ between domains.
         reserved: indices of sequences that are never drawn.
 
     Raises:
-        UserError: if there is no sequence at all.
+        UserError: if no sequence can be drawn.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class DomainPass:
         self.chunk_lengths = whole - np.diff(inside)
         self.length = int(self.chunk_lengths.sum())
         if self.length == 0:
-            raise UserError(f"domain {domain} holds no whole sequence: nothing can be drawn")
+            raise UserError(f"domain {domain} has no whole sequence to draw")
         self.seed, self.domain = seed, domain
         self.seek(0, 0)
 
@@ -50,17 +50,17 @@ class DomainPass:
         return int(self._bounds[-1])
 
     def seek(self, epoch: int, cursor: int) -> None:
-        """Goes to the ``cursor``-th draw of an epoch.
+        """Go to the ``cursor``-th draw of an epoch.
 
         Raises:
-            UserError: if an epoch is shorter.
+            UserError: if an epoch has fewer draws.
         """
         if not 0 <= cursor <= self.length:
             raise UserError(f"domain {self.domain} has {self.length} draws an epoch, not {cursor}")
         self.epoch, self.cursor = epoch, cursor
         self._chunks = self._permutation(len(self.chunk_lengths))
         self._ends = np.cumsum(self.chunk_lengths[self._chunks])
-        self._first = self._end = 0  # of the open chunk, in draws; none is open yet
+        self._first = self._end = 0  # the open chunk's draws; none is open yet
 
     def next(self) -> int:
         """Index, within the domain, of the next sequence."""
@@ -73,7 +73,7 @@ class DomainPass:
         return index
 
     def _open(self) -> None:
-        """Shuffles the chunk that holds the cursor; a list, since that is quickest to index."""
+        """Shuffle the chunk that holds the cursor; a list, since that is quickest to index."""
         place = int(np.searchsorted(self._ends, self.cursor, side="right"))
         chunk = int(self._chunks[place])
         length = int(self.chunk_lengths[chunk])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Sampler
 
-from dograph.data.epoch_order import DomainPass
+from dograph.data.epoch_order import EpochOrder
 from dograph.errors import UserError
 
 Draw = Literal["stratified", "multinomial"]
@@ -22,17 +22,17 @@ ROUNDING = 1e-9
 def stratified_counts(
     credit: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], batch_size: int
 ) -> npt.NDArray[np.int64]:
-    """How many sequences of each domain the next batch takes; ``credit`` is carried in place.
+    """Number of sequences that the next batch takes from each domain; updates ``credit`` in place.
 
-    A domain is owed its weight in sequences; what it is owed and did not get is its credit.
-    Whole sequences owed are given at once, the rest of the batch to those whose next whole one
-    falls due first (earliest deadline first). While the weights stand, every domain's total
-    stays within one sequence of what it is owed, after every batch.
+    Each batch adds weight × batch size to a domain's credit, and each of its sequences drawn takes
+    1 off. Whole sequences of credit are drawn at once; the rest of the batch goes to the domains
+    whose next whole sequence falls due first (earliest deadline first). While the weights stay the
+    same, every domain's total is within one sequence of its due, after every batch.
 
     Args:
-        credit: (S,) sequences owed so far less those given; sums to 0 before and after.
+        credit: (S,) sequences due so far minus those drawn; sums to 0 before and after.
         weights: (S,) on the simplex.
-        batch_size: sequences to give, ≥ 1.
+        batch_size: sequences to draw, ≥ 1.
 
     Returns:
         (S,) counts ≥ 0 that sum to ``batch_size``.
@@ -48,7 +48,7 @@ def stratified_counts(
     if missing > 0:
         order = np.lexsort((-rest, waiting))
         np.add.at(counts, np.resize(order[: max(missing, 1)], missing), 1)
-    elif missing < 0:  # the weights have moved and more is due at once than a batch holds
+    elif missing < 0:  # the weights have changed, and more is due at once than a batch holds
         for _ in range(-missing):
             late = np.where(counts > 0, credit - counts, np.inf)
             counts[int(np.argmin(late))] -= 1
@@ -59,21 +59,27 @@ def stratified_counts(
 class MixtureSampler(Sampler[list[Pick]]):
     """Draws batches of (domain, index) by domain weights that may change while training runs.
 
-    New weights hold from ``lookahead`` batches later, for any number of loader workers, so that
-    prefetching never changes what is drawn. Each domain is passed through without replacement;
-    a new pass starts when one ends, and passes (epochs) are counted. Every rank draws the same
-    global batch and yields its own slice.
+    New weights take effect ``lookahead`` batches later, for any number of loader workers, so that
+    prefetching never changes what is drawn. Each domain is drawn without replacement; when its
+    sequences are used up, its next epoch starts in a new order. Every rank draws the same global
+    batch and yields its own slice.
 
     Args:
         chunk_lengths: for each domain the number of sequences in each of its chunks.
-        weights: (S,) on the simplex.
-        batch_size: sequences of a global batch.
-        seed: of all draws and passes.
+        weights: (S,) initial weights, on the simplex.
+        batch_size: sequences in a global batch.
+        seed: seed of all draws and epochs' orders.
         draw: "stratified" (within one sequence of the weights) or "multinomial".
         lookahead: batches between ``set_weights`` and the first batch drawn by it, ≥ 0.
-        rank: of this process.
+        rank: this process's rank.
         world_size: number of processes; must divide ``batch_size``.
         reserved: for each domain the indices of sequences that are never drawn. None: none.
+
+    Attributes:
+        weights: (S,) weights by which the batch last trained on was drawn.
+        in_flight: batches that are drawn and not yet trained on, oldest first.
+        trained: number of batches trained on.
+        realised: (S,) sequences trained on.
     """
 
     def __init__(
@@ -95,36 +101,36 @@ class MixtureSampler(Sampler[list[Pick]]):
         self.batch_size, self.draw, self.lookahead = batch_size, draw, lookahead
         self.rank, self.world_size = rank, world_size
         kept = reserved if reserved is not None else [()] * len(chunk_lengths)
-        self.passes = [
-            DomainPass(lengths, seed, s, kept[s]) for s, lengths in enumerate(chunk_lengths)
+        self.orders = [
+            EpochOrder(lengths, seed, s, kept[s]) for s, lengths in enumerate(chunk_lengths)
         ]
         self.generator = np.random.Generator(np.random.PCG64([seed, 0x5A]))
         self.weights = np.array(weights, dtype=np.float64)
-        self.credit = np.zeros(len(self.passes))
+        self.credit = np.zeros(len(self.orders))
         self.scheduled: deque[tuple[int, npt.NDArray[np.float64]]] = deque()
         self.in_flight: deque[list[Pick]] = deque()
         self.trained = 0
-        self.realised = np.zeros(len(self.passes), dtype=np.int64)
+        self.realised = np.zeros(len(self.orders), dtype=np.int64)
         self._replayed = 0
 
     @property
     def drawn(self) -> int:
-        """Batches drawn so far, those still with prefetching workers included."""
+        """Number of batches drawn so far, prefetched ones included."""
         return self.trained + len(self.in_flight)
 
     @property
     def epochs(self) -> npt.NDArray[np.float64]:
-        """(S,) passes trained through each domain, with fractions."""
-        return self.realised / np.array([domain_pass.length for domain_pass in self.passes])
+        """(S,) epochs trained on of each domain, with fractions."""
+        return self.realised / np.array([order.length for order in self.orders])
 
     def set_weights(self, weights: npt.ArrayLike) -> None:
-        """Lets new weights hold from the batch ``lookahead`` after those trained so far.
+        """Draw by new weights from the batch that comes ``lookahead`` after those trained on.
 
         Args:
             weights: (S,) on the simplex.
 
         Raises:
-            UserError: if a loader has already drawn past that batch.
+            UserError: if that batch is already prefetched.
         """
         start = self.trained + self.lookahead
         if self.drawn > start:
@@ -135,17 +141,20 @@ class MixtureSampler(Sampler[list[Pick]]):
         self.scheduled.append((start, np.array(weights, dtype=np.float64)))
 
     def mark_trained(self) -> None:
-        """Counts the oldest batch handed out as trained."""
+        """Count the oldest batch in flight as trained on."""
         for domain, _ in self.in_flight.popleft():
             self.realised[domain] += 1
+        self.weights = self._weights_of(self.trained)
+        while self.scheduled and self.scheduled[0][0] <= self.trained:
+            self.scheduled.popleft()
         self._replayed = max(self._replayed - 1, 0)
         self.trained += 1
 
     def upcoming(self, count: int) -> list[list[Pick]]:
-        """The next ``count`` global batches to be trained on, drawn now where they were not yet.
+        """The next ``count`` global batches to train on, drawn now unless they are in flight.
 
-        Drawing ahead changes no batch: the loader hands out just these. Ask for no more than the
-        rest of the optimiser step, since new weights may hold from the next one.
+        Drawing early changes no batch. Ask only for the rest of the optimiser step: new weights may
+        take effect after it.
         """
         while len(self.in_flight) < count:
             self.in_flight.append(self.draw_batch())
@@ -153,17 +162,24 @@ class MixtureSampler(Sampler[list[Pick]]):
 
     def draw_batch(self) -> list[Pick]:
         """The next global batch, in a random order of domains."""
-        while self.scheduled and self.scheduled[0][0] <= self.drawn:
-            self.weights = self.scheduled.popleft()[1]
+        weights = self._weights_of(self.drawn)
         if self.draw == "stratified":
-            counts = stratified_counts(self.credit, self.weights, self.batch_size)
+            counts = stratified_counts(self.credit, weights, self.batch_size)
         else:
-            counts = self.generator.multinomial(self.batch_size, self.weights)
+            counts = self.generator.multinomial(self.batch_size, weights)
         domains = self.generator.permutation(np.repeat(np.arange(len(counts)), counts)).tolist()
-        return [(domain, self.passes[domain].next()) for domain in domains]
+        return [(domain, self.orders[domain].next()) for domain in domains]
+
+    def _weights_of(self, batch: int) -> npt.NDArray[np.float64]:
+        """(S,) weights by which a batch is drawn, given its number, counted from 0."""
+        weights = self.weights
+        for start, scheduled in self.scheduled:
+            if start <= batch:
+                weights = scheduled
+        return weights
 
     def __iter__(self) -> Iterator[list[Pick]]:
-        """Global batches without end, this rank's slice of each; first what was left over."""
+        """Yield this rank's slice of global batches without end, first of those in flight."""
         self._replayed = 0
         share = self.batch_size // self.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
@@ -177,56 +193,57 @@ class MixtureSampler(Sampler[list[Pick]]):
             yield batch[mine]
 
     def __len__(self) -> int:
-        """Without end: the trainer's ``max_steps`` decides the length of a run."""
+        """Infinite: the trainer's ``max_steps`` decides the length of a run."""
         return sys.maxsize
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs, as plain numbers and lists."""
+        """All that a resumed run needs, as numbers and lists."""
         return {
             "generator": self.generator.bit_generator.state,
             "weights": self.weights.tolist(),
             "credit": self.credit.tolist(),
             "scheduled": [(start, weights.tolist()) for start, weights in self.scheduled],
-            "passes": [(domain_pass.epoch, domain_pass.cursor) for domain_pass in self.passes],
+            "orders": [(order.epoch, order.cursor) for order in self.orders],
             "in_flight": [list(batch) for batch in self.in_flight],
             "trained": self.trained,
             "realised": self.realised.tolist(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where ``state_dict`` was taken; batches not yet trained come again.
+        """Resume from ``state_dict``; batches in flight are served again.
 
         Raises:
-            UserError: for a state that no sampler of these domains could have.
+            UserError: if no sampler of these domains could have this state.
         """
         self._check_state(state)
         self.generator.bit_generator.state = state["generator"]
         self.weights = np.array(state["weights"])
         self.credit = np.array(state["credit"])
         self.scheduled = deque((start, np.array(w)) for start, w in state["scheduled"])
-        for domain_pass, (epoch, cursor) in zip(self.passes, state["passes"], strict=True):
-            domain_pass.seek(epoch, cursor)
+        for order, (epoch, cursor) in zip(self.orders, state["orders"], strict=True):
+            order.seek(epoch, cursor)
         self.in_flight = deque([(d, i) for d, i in batch] for batch in state["in_flight"])
         self.trained = int(state["trained"])
         self.realised = np.array(state["realised"], dtype=np.int64)
 
     def _check_state(self, state: dict[str, Any]) -> None:
-        count, lengths = len(self.passes), [domain_pass.bound for domain_pass in self.passes]
+        count, lengths = len(self.orders), [order.bound for order in self.orders]
         weights = [state["weights"], *(scheduled for _, scheduled in state["scheduled"])]
         picks = [pick for batch in state["in_flight"] for pick in batch]
-        for what, good in (
+        for key, valid in (
             ("weights", all(_is_mixture(row, count) for row in weights)),
             ("credit", np.isfinite(np.array(state["credit"], float)).all()),
             ("credit", len(state["credit"]) == count),
             ("realised", len(state["realised"]) == count and min(state["realised"]) >= 0),
             ("realised", sum(state["realised"]) == state["trained"] * self.batch_size),
-            ("passes", all(epoch >= 0 <= cursor for epoch, cursor in state["passes"])),
+            ("orders", all(epoch >= 0 <= cursor for epoch, cursor in state["orders"])),
             ("in_flight", all(len(batch) == self.batch_size for batch in state["in_flight"])),
             ("in_flight", all(0 <= s < count and 0 <= i < lengths[s] for s, i in picks)),
         ):
-            if not good:
+            if not valid:
                 raise UserError(
-                    f"the sampler's {what} in the checkpoint fit no sampler of this run"
+                    f"the checkpoint's sampler.{key} does not fit this run's domains and batches: "
+                    "resume with the same recipe, or start a new run"
                 )
 
 

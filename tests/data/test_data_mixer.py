@@ -170,18 +170,23 @@ def test_new_weights_hold_exactly_lookahead_batches_later(corpus_settings, worke
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_batches_are_the_same_with_workers(corpus_settings, workers):
+def test_batches_and_the_weights_shown_are_the_same_with_workers(corpus_settings, workers):
     def served(count):
         data = ready(corpus_settings, workers=count)
         loader = iter(data.train_dataloader())
         for step in range(12):
-            yield next(loader)
+            batch = next(loader)
             data.sampler.mark_trained()
+            yield batch, data.sampler.weights.tolist()
             data.sampler.set_weights(np.random.default_rng(step).dirichlet([1, 1, 1]))
 
-    for batch, expected in zip(served(workers), served(0), strict=True):
+    shown = []
+    for (batch, weights), (expected, their_weights) in zip(served(workers), served(0), strict=True):
         for name in ("tokens", "domain", "documents"):
             assert torch.equal(getattr(batch, name), getattr(expected, name))
+        assert weights == their_weights
+        shown.append(weights)
+    assert shown[0] == shown[4] != shown[5] != shown[11]  # by the weights of 4 batches before
 
 
 @pytest.mark.parametrize(

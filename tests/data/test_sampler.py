@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dograph.data.epoch_order import DomainPass
+from dograph.data.epoch_order import EpochOrder
 from dograph.data.sampler import MixtureSampler, stratified_counts
 from dograph.errors import UserError
 
@@ -74,28 +74,28 @@ def test_multinomial_shares_are_within_sampling_error():
 @given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any))
 @settings(max_examples=60, deadline=None)
 def test_each_epoch_passes_every_sequence_once_in_a_new_order(lengths):
-    domain_pass = DomainPass(lengths, seed=1, domain=0)
-    first = [domain_pass.next() for _ in range(sum(lengths))]
-    second = [domain_pass.next() for _ in range(sum(lengths))]
+    order = EpochOrder(lengths, seed=1, domain=0)
+    first = [order.next() for _ in range(sum(lengths))]
+    second = [order.next() for _ in range(sum(lengths))]
     assert sorted(first) == sorted(second) == list(range(sum(lengths)))
-    assert domain_pass.epoch == 1
+    assert order.epoch == 1
 
 
 def test_orders_differ_between_domains_epochs_and_seeds():
-    def order(seed, domain):
-        domain_pass = DomainPass([500], seed, domain)
-        return [domain_pass.next() for _ in range(1000)]
+    def draws(seed, domain):
+        order = EpochOrder([500], seed, domain)
+        return [order.next() for _ in range(1000)]
 
-    base = order(0, 0)
+    base = draws(0, 0)
     assert base[:500] != base[500:]
-    assert base != order(0, 1)
-    assert base != order(1, 0)
-    assert base == order(0, 0)
+    assert base != draws(0, 1)
+    assert base != draws(1, 0)
+    assert base == draws(0, 0)
 
 
 def test_a_domain_without_sequences_is_refused():
     with pytest.raises(UserError, match="no whole sequence"):
-        DomainPass([0, 0], 0, 0)
+        EpochOrder([0, 0], 0, 0)
 
 
 def test_new_weights_hold_exactly_lookahead_batches_later():
@@ -109,21 +109,34 @@ def test_new_weights_hold_exactly_lookahead_batches_later():
 
 
 @pytest.mark.parametrize("prefetched", [1, 2, 4])
-def test_prefetching_does_not_change_what_is_drawn(prefetched):
+def test_prefetching_changes_neither_what_is_drawn_nor_the_weights_shown(prefetched):
     def run(ahead):
         draws = sampler(lookahead=4)
         batches = iter(draws)
         queue = [next(batches) for _ in range(ahead)]
-        signals = []
+        trained = []
         for step in range(30):
             queue.append(next(batches))
-            signals.append(queue.pop(0))
             draws.mark_trained()
-            weights = np.random.default_rng(step).dirichlet([1, 1, 1])
-            draws.set_weights(weights)
-        return signals
+            trained.append((queue.pop(0), draws.weights.tolist()))
+            draws.set_weights(np.random.default_rng(step).dirichlet([1, 1, 1]))
+        return trained
 
     assert run(0) == run(prefetched)
+
+
+def test_the_weights_shown_are_those_of_the_batch_last_trained_on():
+    draws = sampler(weights=[1.0, 0.0, 0.0], lookahead=3)
+    batches = iter(draws)
+    for _ in range(3):
+        next(batches)
+    draws.set_weights([0.0, 1.0, 0.0])
+    shown = []
+    for _ in range(5):
+        next(batches)
+        draws.mark_trained()
+        shown.append(draws.weights.argmax())
+    assert shown == [0, 0, 0, 1, 1]
 
 
 def test_prefetching_beyond_lookahead_is_refused():
@@ -162,6 +175,7 @@ def test_a_restored_sampler_goes_on_as_if_never_stopped(stop, ahead, draw):
     state = json.loads(json.dumps(draws.state_dict()))
     resumed = sampler(draw=draw)
     resumed.load_state_dict(state)
+    assert (resumed.weights == draws.weights).all()
     after = steps(resumed, iter(resumed), [], stop, 30)
     assert before + after == whole
     assert resumed.realised.sum() == 30 * 8

@@ -241,7 +241,7 @@ def assert_same_end(resumed, whole):
     states = [end["DataMixer"] for end in (resumed, whole)]
     assert torch.equal(states[0]["mixer"]["weights"], states[1]["mixer"]["weights"])
     assert states[0]["sampler"]["realised"] == states[1]["sampler"]["realised"]
-    assert states[0]["sampler"]["passes"] == states[1]["sampler"]["passes"]
+    assert states[0]["sampler"]["orders"] == states[1]["sampler"]["orders"]
 
 
 @pytest.mark.slow

@@ -207,7 +207,7 @@ def test_held_out_sequences_are_never_trained_on_and_probes_hold_no_others(store
     lengths = [len(domain) for domain in data.train_domains]
     batches = sum(lengths) // 16 * 3  # every domain is passed through at least once
     drawn = {pick for _ in range(batches) for pick in data.sampler.draw_batch()}
-    assert data.sampler.passes[0].epoch >= 1
+    assert data.sampler.orders[0].epoch >= 1
     for domain, length in enumerate(lengths):
         indices = {index for other, index in drawn if other == domain}
         assert len(indices) == length - 8
