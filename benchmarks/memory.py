@@ -1,28 +1,28 @@
-"""Peak memory of training GPT-2 small (124 M) by DoGraph and by Stratified."""
+"""Peak memory of training GPT-2 small (124 M) with DoGraph and with Stratified."""
 
 from __future__ import annotations
 
+from benchmarks.interleaved import SteppedProcess, interleave_steps
 from benchmarks.measuring import Row
 from benchmarks.training import THREADS
-from benchmarks.turns import Contestant, take_turns
 
 MOST = 1.05
 REASON = (
-    "; above both: the logits and their gradient are there together with the output gradients of "
-    "the last block (83 MB), and scikit-learn's and the solver's libraries"
+    "; what DoGraph adds: the output gradients of the last block (83 MB), alive together with the "
+    "logits and their gradient, and the libraries of scikit-learn and the solver"
 )
 
 
 def rows() -> list[Row]:
-    """Largest resident size after three steps each."""
+    """Compare the largest resident sizes after three steps each."""
     peaks: dict[str, float] = {}
 
-    def read(children: dict[str, Contestant]) -> None:
+    def read(children: dict[str, SteppedProcess]) -> None:
         peaks.update({name: child.peak_memory() for name, child in children.items()})
 
     names = ("stratified", "dograph")
-    commands = {name: ["-m", "benchmarks.contestants", name, "small"] for name in names}
-    take_turns(commands, rounds=1, warm_up=2, threads=THREADS, at_end=read)
+    commands = {name: ["-m", "benchmarks.baselines", name, "small"] for name in names}
+    interleave_steps(commands, rounds=1, warm_up=2, threads=THREADS, at_end=read)
     ratio = peaks["dograph"] / peaks["stratified"]
     return [
         Row(

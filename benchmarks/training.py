@@ -1,6 +1,6 @@
-"""Training steps: by recipe and by hand, and what DoGraph adds to them.
+"""Training steps by recipe and in hand-written loops, and what DoGraph adds to them.
 
-All contestants train in processes of their own and take turns, one step each.
+Each trains in a process of its own; their steps are interleaved.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.contestants import SCHEDULE_INTERVAL, SIZES
+from benchmarks.baselines import SCHEDULE_INTERVAL, SIZES
+from benchmarks.interleaved import interleave_steps
 from benchmarks.measuring import Row, median_ratio
-from benchmarks.turns import take_turns
 from dograph.mixers import DoGraphSchedule
 
 ROUNDS = {"nano": 30, "micro": 15, "small": 5}
@@ -20,32 +20,32 @@ WARM_UP = {"nano": 5, "micro": 5, "small": 2}
 MOST = {"dograph": {"nano": 1.06, "micro": 1.03, "small": 1.03}, "schedule": 1.02}
 THREADS = len(os.sched_getaffinity(0))
 NANO_GPT = "NANOGPT"
-"""Environment variable: folder of a copy of nanoGPT's repository, which is none of this one."""
+"""Environment variable with the folder of a copy of nanoGPT's repository."""
 MISSING = f"not measured: set {NANO_GPT} to a folder with a copy of nanoGPT"
 
 
 def rows() -> list[Row]:
-    """Of every size: speed over loops written by hand, and the mixers' overheads."""
-    return [row for size in SIZES for row in of_size(size)]
+    """Compare every size with hand-written loops, and the mixers with Stratified."""
+    return [row for size in SIZES for row in rows_of_size(size)]
 
 
-def of_size(size: str) -> list[Row]:
-    """One size's rows."""
+def rows_of_size(size: str) -> list[Row]:
+    """Measure one size."""
     folder = os.environ.get(NANO_GPT)
     names = ["stratified", "plain", "dograph", "schedule"]
-    if size != "small":  # a matter of nano and micro, where the activation function counts
+    if size != "small":  # its activation function only takes notable time in nano and micro
         names.append("stock")
-    commands = {name: ["-m", "benchmarks.contestants", name, size] for name in names}
+    commands = {name: ["-m", "benchmarks.baselines", name, size] for name in names}
     if folder is not None:
         more = ["--nanogpt", str(Path(folder).resolve())]
-        commands["nanogpt"] = ["-m", "benchmarks.contestants", "nanogpt", size, *more]
-    times = take_turns(commands, ROUNDS[size], WARM_UP[size], THREADS)
+        commands["nanogpt"] = ["-m", "benchmarks.baselines", "nanogpt", size, *more]
+    times = interleave_steps(commands, ROUNDS[size], WARM_UP[size], THREADS)
     what = SIZES[size]
     stratified = times["stratified"]
     batch = f"{what.batch} × {what.context} tokens, {THREADS} threads"
     second = f"{what.batch * what.context / statistics.median(stratified):,.0f} tokens/s"
     speed = median_ratio(times["plain"], stratified)
-    found = [
+    table = [
         Row(
             f"{size}: tokens/s of `lightning run` (Stratified) over a loop by hand",
             f"{speed:.2f}",
@@ -55,15 +55,15 @@ def of_size(size: str) -> list[Row]:
         ),
     ]
     if "stock" in times:
-        found.append(_over(size, "transformers' GPT-2 as it comes, in that loop", times, "stock"))
+        table.append(_over(size, "transformers' GPT-2 as it comes, in that loop", times, "stock"))
     if folder is not None:
-        found.append(_over(size, "nanoGPT's model in that loop", times, "nanogpt"))
+        table.append(_over(size, "nanoGPT's model in that loop", times, "nanogpt"))
     else:
-        found.append(Row(f"{size}: … over nanoGPT's model in that loop", "", "", None, MISSING))
+        table.append(Row(f"{size}: … over nanoGPT's model in that loop", "", "", None, MISSING))
     overhead = median_ratio(times["dograph"], stratified)
     most = MOST["dograph"][size]  # type: ignore[index]
     spread = quartiles(times["dograph"], stratified)
-    found.append(
+    table.append(
         Row(
             f"{size}: step of DoGraph as published over Stratified",
             f"{overhead:.3f}",
@@ -73,8 +73,8 @@ def of_size(size: str) -> list[Row]:
             + ("" if overhead <= most else "; what it is made of: `--only overhead`, and noise"),
         )
     )
-    found.append(schedule_row(size, times["schedule"], stratified))
-    return found
+    table.append(schedule_row(size, times["schedule"], stratified))
+    return table
 
 
 def _over(size: str, what: str, times: dict[str, list[float]], name: str) -> Row:
@@ -83,11 +83,11 @@ def _over(size: str, what: str, times: dict[str, list[float]], name: str) -> Row
 
 
 def schedule_row(size: str, times: Sequence[float], stratified: Sequence[float]) -> Row:
-    """What the schedule's sketched and probed steps take more, over an interval of its default."""
+    """Overhead of the schedule's sketched and probed steps over its default interval."""
     default = DoGraphSchedule().update_every
     more: list[list[float]] = [[] for _ in range(SCHEDULE_INTERVAL)]
-    for turn, (own, plain) in enumerate(zip(times, stratified, strict=True)):
-        more[(turn + WARM_UP[size]) % SCHEDULE_INTERVAL].append(own / plain - 1)
+    for step, (own, plain) in enumerate(zip(times, stratified, strict=True)):
+        more[(step + WARM_UP[size]) % SCHEDULE_INTERVAL].append(own / plain - 1)
     extra = sum(statistics.median(place) for place in more[1:])
     ratio = 1 + extra / default
     probed = 1 + statistics.median(more[-1])
@@ -101,7 +101,7 @@ def schedule_row(size: str, times: Sequence[float], stratified: Sequence[float])
 
 
 def quartiles(numerators: Sequence[float], denominators: Sequence[float]) -> str:
-    """The middle half of the rounds' ratios."""
+    """Format the quartiles of the rounds' ratios."""
     ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)
     return f"{low:.3f} … {high:.3f}"

@@ -1,4 +1,4 @@
-"""Processes that take turns, one training step each, so that a busy machine slows all alike."""
+"""Interleaved processes: each does one training step in turn, so a busy machine slows all alike."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from lightning.pytorch import Callback
 READY, GO = b".", b"g"
 
 
-class Turns(Callback):
-    """In a child: ends every training step by waiting for its next turn."""
+class Interleaved(Callback):
+    """In a child process: waits after every training step until the parent asks for the next."""
 
     def on_train_batch_end(self, *_: Any) -> None:
-        wait_for_turn()
+        wait_for_go()
 
 
-def wait_for_turn() -> None:
-    """Tells the parent that a step is done, and waits until another may begin."""
-    os.write(int(os.environ["TURNS_DONE"]), READY)
-    if not os.read(int(os.environ["TURNS_GO"]), 1):
-        os._exit(0)  # the parent has seen enough
+def wait_for_go() -> None:
+    """Tell the parent that a step is done, then wait until it asks for another."""
+    os.write(int(os.environ["STEP_DONE"]), READY)
+    if not os.read(int(os.environ["STEP_GO"]), 1):
+        os._exit(0)  # the parent has closed its end: it needs no more steps
 
 
-class Contestant:
-    """A child process that trains step by step, as it is told.
+class SteppedProcess:
+    """A child process that does one training step whenever it is asked to.
 
     Args:
-        name: what the child does; its command's last words.
-        command: Python's arguments.
-        threads: it computes with.
+        name: the child's name, for errors.
+        command: arguments of Python.
+        threads: number of threads the child computes with.
     """
 
     def __init__(self, name: str, command: Sequence[str], threads: int) -> None:
@@ -45,8 +45,8 @@ class Contestant:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(threads),
-            "TURNS_DONE": str(done),
-            "TURNS_GO": str(go),
+            "STEP_DONE": str(done),
+            "STEP_GO": str(go),
         }
         self.process = subprocess.Popen(
             [sys.executable, *command],
@@ -59,24 +59,24 @@ class Contestant:
         os.close(go)
 
     def first_step(self) -> None:
-        """Waits until the child has started and done its first step."""
+        """Wait until the child has started and done its first step."""
         self._wait()
 
     def step(self) -> float:
-        """Seconds of the child's next step."""
+        """Run the child's next step and return its seconds."""
         start = time.perf_counter()
         os.write(self._go, GO)
         self._wait()
         return time.perf_counter() - start
 
     def peak_memory(self) -> float:
-        """Largest resident size up to now, in MB."""
+        """Return the largest resident size so far, in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
 
     def stop(self) -> None:
-        """Ends the child."""
+        """End the child."""
         os.close(self._go)
         self.process.wait()
         os.close(self._done)
@@ -86,32 +86,37 @@ class Contestant:
             raise RuntimeError(f"{self.name} ended with exit code {self.process.wait()}")
 
 
-def take_turns(
+def interleave_steps(
     commands: dict[str, Sequence[str]],
     rounds: int,
     warm_up: int,
     threads: int,
-    at_end: Callable[[dict[str, Contestant]], None] = lambda _: None,
+    at_end: Callable[[dict[str, SteppedProcess]], None] = lambda _: None,
 ) -> dict[str, list[float]]:
-    """Seconds of every step of every child, round by round; the order turns by one each round.
+    """Run children step by step in turn and return the seconds of every step, by name.
+
+    The order rotates by one each round, so that none always follows the same neighbour.
 
     Args:
-        commands: Python's arguments by name.
-        rounds: measured steps of each.
-        warm_up: steps before, ≥ 1, that are not counted.
-        threads: each computes with.
-        at_end: called with all children after their last step.
+        commands: arguments of Python for each child, by name.
+        rounds: number of measured steps of each child.
+        warm_up: number of steps before them, ≥ 1.
+        threads: number of threads each child computes with.
+        at_end: called with all children after their last step, before they end.
     """
     children = {}
-    for name, command in commands.items():  # one after the other: start-up would slow the others
-        children[name] = Contestant(name, command, threads)
+    for (
+        name,
+        command,
+    ) in commands.items():  # one by one: starting up slows the others
+        children[name] = SteppedProcess(name, command, threads)
         children[name].first_step()
     names, times = list(children), {name: [] for name in children}
-    for turn in range(warm_up - 1 + rounds):
-        shift = turn % len(names)
+    for round_number in range(warm_up - 1 + rounds):
+        shift = round_number % len(names)
         for name in names[shift:] + names[:shift]:
             seconds = children[name].step()
-            if turn >= warm_up - 1:
+            if round_number >= warm_up - 1:
                 times[name].append(seconds)
     at_end(children)
     for child in children.values():

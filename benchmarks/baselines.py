@@ -1,6 +1,6 @@
-"""What trains in `benchmarks.training`, each in a process of its own that takes turns.
+"""Our recipes and their baselines: the processes that `benchmarks.training` interleaves.
 
-`python -m benchmarks.contestants NAME SIZE` is such a process.
+`python -m benchmarks.baselines NAME SIZE` is one such process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.turns import Turns, wait_for_turn
+from benchmarks.interleaved import Interleaved, wait_for_go
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.store import Store
 from dograph.data.domains import DomainSequences, MixtureDataset
@@ -35,7 +35,7 @@ MIXERS = {
     "schedule": "dograph_schedule_gpt2.yaml",
 }
 SCHEDULE_INTERVAL = 5
-"""Of the measured schedule: one plain step, then the four that it sketches."""
+"""Steps between updates of the measured schedule: one plain step, then the four sketched ones."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Size:
 
     Attributes:
         layers, width, heads: as in configs/model.
-        vocabulary: of the output layer, at least the prepared store's.
-        batch: sequences.
-        context: tokens of each.
+        vocabulary: rows of the output layer, at least the prepared store's vocabulary.
+        batch: number of sequences.
+        context: tokens in a sequence.
     """
 
     layers: int
@@ -66,7 +66,7 @@ SIZES = {
 
 
 def by_recipe(name: str, size: str) -> None:
-    """What `lightning run` does with a recipe, its steps taking turns."""
+    """Train a recipe as `lightning run` does, one step each time the parent asks."""
     wanted = SIZES[size]
     overrides = [
         f"compose.model=gpt2_{size}",
@@ -83,11 +83,11 @@ def by_recipe(name: str, size: str) -> None:
         overrides.append(f"mixer.init_args.interval={SCHEDULE_INTERVAL}")
     with tempfile.TemporaryDirectory() as folder:
         recipe = check(compose(RECIPES / MIXERS[name], overrides))
-        train(recipe, prepare(recipe.corpus), Path(folder) / "run", callbacks=[Turns()])
+        train(recipe, prepare(recipe.corpus), Path(folder) / "run", callbacks=[Interleaved()])
 
 
 def by_hand(network: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], size: Size) -> None:
-    """The loop that nanoGPT shows: random crops of a memory map, AdamW, clipping, cosine."""
+    """Train in nanoGPT's loop: random crops of a memory map, AdamW, clipping, cosine schedule."""
     matrices = [p for p in network.parameters() if p.ndim >= 2]
     vectors = [p for p in network.parameters() if p.ndim < 2]
     groups = [
@@ -104,11 +104,11 @@ def by_hand(network: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], siz
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            wait_for_turn()
+            wait_for_go()
 
 
 def crops(path: Path, size: Size) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random (inputs, targets) batches without end, from a file of tokens of the same corpus."""
+    """Yield random (inputs, targets) batches of the same corpus's tokens, without end."""
     store: Store = prepare(check(compose(RECIPES / "uniform_gpt2.yaml")).corpus, progress=False)
     domains = [DomainSequences(store, each.name, "train", size.context) for each in store.domains]
     picks = [(place, index) for place in range(len(domains)) for index in range(300)]
@@ -125,7 +125,7 @@ def crops(path: Path, size: Size) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def plain(size: Size, activation: str) -> None:
-    """GPT-2 of transformers in that loop, its loss by torch's cross-entropy."""
+    """Train transformers' GPT-2 in that loop, with torch's cross-entropy as its loss."""
     sizes = {"n_layer": size.layers, "n_embd": size.width, "n_head": size.heads}
     network: Any = build_network(
         "gpt2",
@@ -147,7 +147,12 @@ def plain(size: Size, activation: str) -> None:
 
 
 def nano_gpt(folder: Path, size: Size) -> None:
-    """The model of nanoGPT, from a copy of its repository beside this one, in that loop."""
+    """Train nanoGPT's model in that loop.
+
+    Args:
+        folder: a copy of nanoGPT's repository.
+        size: the model and its batch.
+    """
     specification = importlib.util.spec_from_file_location("nano_gpt_model", folder / "model.py")
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
@@ -167,7 +172,7 @@ def nano_gpt(folder: Path, size: Size) -> None:
 
 
 def main() -> None:
-    """Trains until the parent has seen enough."""
+    """Train until the parent needs no more steps."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=[*MIXERS, "plain", "stock", "nanogpt"])
     parser.add_argument("size", choices=list(SIZES))
