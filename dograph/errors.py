@@ -1,4 +1,4 @@
-"""What a user can fix: mistakes, and what file systems and memory refuse, in our words."""
+"""Errors a user can fix: mistakes, refused file operations, lack of memory."""
 
 from __future__ import annotations
 
@@ -59,41 +59,41 @@ def check_range(
         raise UserError(f"{key} is {value}: it must be {allowed}")
 
 
-def told_elsewhere(traceback: str) -> str | None:
+def quoted_user_error(traceback: str) -> str | None:
     """The message of the `UserError` that another process's traceback ends with.
 
-    Loader workers and litdata's hand on errors as the text of their traceback.
+    Loader workers and litdata's workers send errors as the text of their traceback.
 
     Args:
-        traceback: the text, or any other.
+        traceback: any text.
 
     Returns:
-        the message, or None if the text is no such traceback.
+        The message; None if the text is no such traceback.
     """
     _, mark, message = traceback.rpartition(f"\n{__name__}.{UserError.__name__}: ")
     return message.partition("\n")[0].strip() if mark else None
 
 
-_ROOM, _RIGHT, _DISK = "free some space", "give yourself the right to it", "look after its disk"
-_LOCKS = "use a file system that has locks, for runs and corpus.store"
+_SPACE, _PERMISSION, _DISK = "free some space", "get permission for it", "check its disk"
+_LOCKS = "use a file system with locks for runs and corpus.store"
 REMEDIES = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
-    errno.EFBIG: "use a file system that takes files so large",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: "use a file system that supports files this large",
     errno.EROFS: "make its file system writable",
-    errno.EACCES: _RIGHT,
-    errno.EPERM: _RIGHT,
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
     errno.EIO: _DISK,
     errno.ENXIO: _DISK,
     errno.ENODEV: _DISK,
     errno.ESTALE: "mount its file system again",
     errno.ENOENT: "put it back",
-    errno.ENOTDIR: "move away the file that is in the place of a folder",
-    errno.EISDIR: "move away the folder that is in the place of a file",
+    errno.ENOTDIR: "move away the file that is where a folder should be",
+    errno.EISDIR: "move away the folder that is where a file should be",
     errno.EEXIST: "move it away",
     errno.ENOTEMPTY: "move it away",
     errno.EBUSY: "end what uses it",
-    errno.ELOOP: "mend its symbolic links, which lead in a circle",
+    errno.ELOOP: "fix its symbolic links, which form a loop",
     errno.ENAMETOOLONG: "choose shorter names",
     errno.ENOLCK: _LOCKS,
     errno.ENOSYS: _LOCKS,
@@ -102,9 +102,9 @@ REMEDIES = {
     errno.EMFILE: "raise `ulimit -n`",
     errno.ENFILE: "raise `ulimit -n`",
 }
-"""What the user can do, by the system's number of an error; other numbers are no mistake of his."""
+"""What the user can do, by ``errno``; errors with another number are not the user's to fix."""
 ELSEWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Errors that another place would not have."""
+"""Errors that another place might not have."""
 _SQLITE = {
     "disk is full": errno.ENOSPC,
     "readonly database": errno.EROFS,
@@ -112,73 +112,86 @@ _SQLITE = {
     "disk I/O error": errno.EIO,
 }
 _QUOTED = re.compile(r"(?:\[Errno|\(os error) (\d+)[\])](?: [^:\n]*: '([^'\n]*)')?")
-"""A system's error in the words of another process, in Python or in Rust."""
+"""A system error in the text of another process, in Python's or Rust's spelling."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What the system refused.
+    """A file operation that the system refused.
 
     Attributes:
-        number: its ``errno``, among ``REMEDIES``.
-        file: the file's name, where the system told it.
+        number: the error's ``errno``, a key of ``REMEDIES``.
+        file: name of the file, where the system gave it.
     """
 
     number: int
     file: str | None = None
 
-    def told(self, place: Path | None, key: str | None, then: str) -> str:
-        """The message: file, reason, remedy.
+    def message(self, place: Path | None, key: str | None, then: str) -> str:
+        """File, reason and remedy.
 
         Args:
-            place: stands for a file whose name is not known.
-            key: of the recipe, that could name another place.
-            then: what comes after the remedy.
+            place: named if the file is not known.
+            key: recipe key that sets the place.
+            then: what to do after the remedy.
         """
         remedy = REMEDIES[self.number]
         if key is not None and self.number in ELSEWHERE:
             remedy += f" or set {key} to another place"
         where = self.file or (str(place) if place else "a file")
-        return f"{where}: {os.strerror(self.number)}; {remedy}, then {then}"
+        return f"{where}: {os.strerror(self.number)}: {remedy}, then {then}"
 
 
-def refusal(error: BaseException) -> Refusal | None:
-    """What the system refused behind an error; None where that is not what it is about.
+def find_refusal(error: BaseException) -> Refusal | None:
+    """What the system refused, if that is what caused the error; else None.
 
-    Looks behind errors by which torch, TensorBoard and Lightning wrap the system's, and into the
-    words of other processes; an error of any other kind is never taken for the system's.
+    Looks behind the errors in which torch, TensorBoard and Lightning wrap the system's, and into
+    the text of other processes' errors. Errors of other kinds are never taken for the system's.
     """
-    if isinstance(error, OSError) and error.errno is not None:
-        name = error.filename
-        file = os.fsdecode(name) if isinstance(name, str | bytes) else None
-        return Refusal(error.errno, file) if error.errno in REMEDIES else None
-    if isinstance(error, sqlite3.Error):
-        numbers = (number for words, number in _SQLITE.items() if words in str(error))
-        return next((Refusal(number) for number in numbers), None)
     if isinstance(error, UserError):
         return None
-    wraps = isinstance(error, RuntimeError)
-    behind = error.__cause__ or (error.__context__ if wraps else None)
-    found = refusal(behind) if behind is not None else None
-    return found or (_quoted(str(error)) if wraps or isinstance(error, OSError) else None)
+    if isinstance(error, OSError) and error.errno is not None:
+        return _from_os(error)
+    if isinstance(error, sqlite3.Error):
+        return _from_sqlite(error)
+    return _from_cause(error) or _from_text(error)
 
 
-def _quoted(text: str) -> Refusal | None:
-    found = [match for match in _QUOTED.finditer(text) if int(match[1]) in REMEDIES]
-    return Refusal(int(found[-1][1]), found[-1][2]) if found else None
+def _from_os(error: OSError) -> Refusal | None:
+    file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+    return Refusal(error.errno, file) if error.errno in REMEDIES else None
+
+
+def _from_sqlite(error: sqlite3.Error) -> Refusal | None:
+    numbers = (number for words, number in _SQLITE.items() if words in str(error))
+    return next((Refusal(number) for number in numbers), None)
+
+
+def _from_cause(error: BaseException) -> Refusal | None:
+    # torch raises RuntimeErrors while it handles the system's, without `from`.
+    context = error.__context__ if isinstance(error, RuntimeError) else None
+    cause = error.__cause__ or context
+    return find_refusal(cause) if cause is not None else None
+
+
+def _from_text(error: BaseException) -> Refusal | None:
+    if not isinstance(error, RuntimeError | OSError):
+        return None
+    quoted = [match for match in _QUOTED.finditer(str(error)) if int(match[1]) in REMEDIES]
+    return Refusal(int(quoted[-1][1]), quoted[-1][2]) if quoted else None
 
 
 @contextmanager
 def file_errors(
     place: Path | None = None,
     key: str | None = None,
-    then: str = "give the same command again",
+    then: str = "run the same command again",
 ) -> Iterator[None]:
-    """Turns what the system refuses about files into a ``UserError``.
+    """Turn refused file operations into a ``UserError``.
 
     Args:
-        place: stands for a file whose name the system does not tell.
-        key: of the recipe, that could name another place.
+        place: named if the system gives no file name.
+        key: recipe key that sets the place.
         then: what to do after the remedy.
 
     Raises:
@@ -187,33 +200,32 @@ def file_errors(
     try:
         yield
     except (OSError, RuntimeError, ValueError, sqlite3.Error) as error:
-        found = refusal(error)
-        if found is None:
+        refusal = find_refusal(error)
+        if refusal is None:
             raise
-        raise UserError(found.told(place, key, then)) from error
+        raise UserError(refusal.message(place, key, then)) from error
 
 
-_OF_TORCH = "can't allocate memory"
+_TORCH_OUT_OF_MEMORY = "can't allocate memory"
 
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turns an allocation that failed, on the CPU or a GPU, into an error that says what to do.
+    """Turn a failed allocation, on the CPU or a GPU, into an error that says what to do.
 
     Raises:
-        UserError: with how much was asked for, and the keys that decide it.
+        UserError: naming the amount asked for and the keys that decide it.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         import torch
 
-        allocation = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not allocation and _OF_TORCH not in str(error):
+        is_allocation = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_allocation and _TORCH_OUT_OF_MEMORY not in str(error):
             raise
-        how = f" ({str(error).strip().splitlines()[0]})" if str(error).strip() else ""
+        reason = f" ({str(error).strip().splitlines()[0]})" if str(error).strip() else ""
         raise UserError(
-            f"memory does not suffice{how}: lower "
-            "data.batch_size (trainer.accumulate_grad_batches keeps the global batch), "
-            "data.context or model.config, then give the same command again"
+            f"out of memory{reason}: lower data.batch_size (trainer.accumulate_grad_batches keeps "
+            "the global batch), data.context or model.config, then run the same command again"
         ) from error

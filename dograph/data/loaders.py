@@ -1,4 +1,4 @@
-"""Loader processes, and what it means that one has died."""
+"""Loader processes, and an error that says what to do when one has died."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from dograph.data.batch import Batch
-from dograph.errors import UserError, told_elsewhere
+from dograph.errors import UserError, quoted_user_error
 
 _DIED = re.compile(
     r"DataLoader worker \(pid.*\) (is killed by signal: [^.]*|exited unexpectedly)"
@@ -21,14 +21,14 @@ _DIED = re.compile(
 
 
 class WorkerDiedError(RuntimeError):
-    """A loader process died while its batch was fetched from it."""
+    """A loader process died before its batch was received."""
 
 
 class PatientLoader(DataLoader[Batch]):
-    """A DataLoader that notices a dead worker once its batch is due.
+    """A DataLoader that reports a dead worker only when its batch is due.
 
     torch's own handler of SIGCHLD raises wherever the process happens to be, e.g. in a solve whose
-    errors are caught, after which the run would go on by other weights.
+    errors are caught, after which the run would continue with other weights.
     """
 
     def __iter__(self) -> Any:
@@ -41,10 +41,10 @@ class PatientLoader(DataLoader[Batch]):
 
 
 def _watched(iterator: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches; a connection that breaks is told for what it is.
+    """Yield the batches.
 
     Raises:
-        WorkerDiedError: if the process that a batch is fetched from is gone.
+        WorkerDiedError: if the connection to a batch's process breaks.
     """
     while True:
         try:
@@ -52,7 +52,7 @@ def _watched(iterator: Iterator[Batch]) -> Iterator[Batch]:
         except StopIteration:
             return
         except (OSError, EOFError) as error:
-            # What a living worker raised is raised here anew, without a number of the system.
+            # An error that a living worker raised is raised again here, without an errno.
             if str(error).startswith("Caught "):
                 raise
             raise WorkerDiedError(f"its connection broke: {error}") from error
@@ -61,29 +61,29 @@ def _watched(iterator: Iterator[Batch]) -> Iterator[Batch]:
 
 @contextmanager
 def loader_errors(workers: int) -> Iterator[None]:
-    """Turns torch's errors about loader processes into ones that say what to do.
+    """Turn torch's errors about loader processes into ones that say what to do.
 
     Args:
-        workers: of this run.
+        workers: number of this run's loader processes.
 
     Raises:
-        UserError: for one that died, with the remedy; for a user's mistake that one found, without
-            its traceback.
+        UserError: if a process died, with the remedy, or raised a `UserError`, without its
+            traceback.
     """
     try:
         yield
     except UserError as error:
-        message = told_elsewhere(str(error))
+        message = quoted_user_error(str(error))
         if message is None:
             raise
         raise UserError(message) from error
     except RuntimeError as error:
-        found = _DIED.search(str(error))
-        if found is None and not isinstance(error, WorkerDiedError):
+        death = _DIED.search(str(error))
+        if death is None and not isinstance(error, WorkerDiedError):
             raise
-        how = str(error) if found is None else found[1] or found[2]
+        how = str(error) if death is None else death[1] or death[2]
         raise UserError(
             f"one of data.workers={workers} loader processes has died ({how}), perhaps for "
-            "want of memory: free some, or lower data.workers, then give the same command again: "
-            "it goes on from its newest checkpoint"
+            "lack of memory: free some, or lower data.workers, then run the same command again to "
+            "resume from the newest checkpoint"
         ) from error

@@ -17,7 +17,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from dograph.errors import UserError, refusal
+from dograph.errors import UserError, find_refusal
 from dograph.files.atomic import flush_folder
 from dograph.files.run_dir import CHECKPOINTS
 from dograph.training.checkpoint import newest_checkpoints, read_checkpoint, steps_done
@@ -69,11 +69,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch wraps what its file raises
             with suppress(OSError):
                 beside.unlink()
-            refused = refusal(error)
+            refused = find_refusal(error)
             if refused is None:
                 raise
             then = "give the same command again: it goes on from the checkpoint before"
-            reason = replace(refused, file=None).told(path, None, then)
+            reason = replace(refused, file=None).message(path, None, then)
             raise UserError(f"the checkpoint cannot be written: {reason}") from error
 
     def load_checkpoint(

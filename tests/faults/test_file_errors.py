@@ -38,8 +38,8 @@ def system(number, name=None):
 @pytest.mark.parametrize("number", REMEDIES)
 def test_every_refusal_names_file_reason_and_remedy(number):
     text = told(system(number, "/data/x"))
-    assert text.startswith(f"/data/x: {os.strerror(number)}; {REMEDIES[number]}")
-    assert text.endswith(", then give the same command again")
+    assert text.startswith(f"/data/x: {os.strerror(number)}: {REMEDIES[number]}")
+    assert text.endswith(", then run the same command again")
     assert told(system(number)).startswith("/data/runs: ")
 
 
@@ -56,7 +56,7 @@ def test_every_refusal_names_file_reason_and_remedy(number):
     ],
 )
 def test_it_is_found_behind_what_wraps_it(error, behind):
-    assert "No space left on device; free some space or set runs to" in told(error, **behind)
+    assert "No space left on device: free some space or set runs to" in told(error, **behind)
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def stops_then_goes_on(small_run, disk, log, before):
     code, text, _ = live(told(disk.folder), log, before)
     assert code == 2, text[-3000:]
     assert "Traceback" not in text, text[-3000:]
-    assert "No space left on device; free some space" in text, text[-3000:]
-    assert "give the same command again" in text
+    assert "No space left on device: free some space" in text, text[-3000:]
+    assert "run the same command again" in text
     disk.free()
     disk.remount("size=64m")
     code, text, _ = live(told(disk.folder), log)
@@ -93,7 +93,7 @@ def test_a_corpus_whose_disk_is_full(corpus_settings, store, disk, tmp_path, sta
     code, text, _ = live(told, tmp_path / "log", before, "prepare")
     assert code == 2, text[-3000:]
     assert "Traceback" not in text, text[-3000:]
-    assert "No space left on device; free some space or set corpus.store" in text, text[-3000:]
+    assert "No space left on device: free some space or set corpus.store" in text, text[-3000:]
     disk.free()
     code, text, _ = live(told, tmp_path / "log", command="prepare")
     assert code == 0, text[-3000:]

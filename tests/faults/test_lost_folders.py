@@ -55,7 +55,7 @@ def test_a_disk_that_cannot_be_written_at_first_or_in_between(told, expected, di
     log, place = tmp_path / "log", disk.folder
     where = told(place, f"corpus.store={tmp_path / 'store'}")
     disk.remount("ro")
-    refused = "Read-only file system; make its file system writable or set runs to another place"
+    refused = "Read-only file system: make its file system writable or set runs to another place"
     stops(where, log, refused, "runs")
     disk.remount("rw")
     halt = partial(
@@ -91,7 +91,7 @@ def test_a_store_where_nothing_can_be_written(told, expected, disk, tmp_path):
 
 def test_a_file_in_the_place_of_the_runs_folder(told, tmp_path):
     (tmp_path / "runs").write_text("")
-    stops(told(tmp_path), tmp_path / "log", "Not a directory; move away the file")
+    stops(told(tmp_path), tmp_path / "log", "Not a directory: move away the file")
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -125,7 +125,7 @@ def test_a_file_of_the_corpus_vanishes_while_it_is_prepared(
     vanishes = partial(
         before_call, "dograph.data.corpus.staging:PartWriter.add", 70, partial(lost.rename, kept)
     )
-    stops(where, log, str(lost), "No such file or directory; put it back", before=vanishes)
+    stops(where, log, str(lost), "No such file or directory: put it back", before=vanishes)
     kept.rename(lost)
     ends(where, log, expected, seed_0(tmp_path))
     assert Store.open(tmp_path / "store").fingerprint == store.fingerprint

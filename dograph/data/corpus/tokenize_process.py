@@ -90,8 +90,8 @@ class Packer:
             advance(message.get("bytes", 0))
             if message.get("finished"):
                 return
-            if message.get("told"):
-                raise UserError(message["told"])
+            if message.get("user_error"):
+                raise UserError(message["user_error"])
             if "failed" in message:
                 raise PackingFailedError(f"tokenising failed: {message['failed']}")
         text = self._log.read_text(errors="replace")[-_TAIL:].strip()

@@ -36,7 +36,7 @@ from dograph.data.corpus.chunks import INDEX, write_document_ends, write_index
 from dograph.data.corpus.dedup import start_again
 from dograph.data.corpus.manifest import split_folder
 from dograph.data.corpus.staging import part_path, read_part
-from dograph.errors import UserError, told_elsewhere
+from dograph.errors import UserError, quoted_user_error
 from dograph.files.checksums import file_digest, read_marker, write_sealed
 
 CHUNK_BYTES = 32 * 2**20
@@ -240,5 +240,5 @@ def main() -> None:
     except Exception:
         # Not by the log, which may be on the full disk that is the error.
         text = traceback.format_exc()
-        send(messages, {"failed": text[-_LONGEST_ERROR:], "told": told_elsewhere(text)})
+        send(messages, {"failed": text[-_LONGEST_ERROR:], "user_error": quoted_user_error(text)})
         end_group()

@@ -84,7 +84,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         # litdata loses a worker's error if only its last write failed.
         if shutil.disk_usage(path.parent).free >= CHUNK_BYTES:
             raise
-        raise UserError(Refusal(errno.ENOSPC).told(path, "corpus.store", then)) from error
+        raise UserError(Refusal(errno.ENOSPC).message(path, "corpus.store", then)) from error
 
 
 @contextlib.contextmanager

@@ -220,7 +220,7 @@ def test_a_full_disk_is_named_with_the_remedy(tmp_path, monkeypatch):
     settings = CorpusSettings(
         source=str(write_corpus(tmp_path / "corpus", 5)), store=str(tmp_path / "store")
     )
-    with pytest.raises(UserError, match=r"store: No space left .*; free some space or set corpus"):
+    with pytest.raises(UserError, match=r"store: No space left .*: free some space or set corpus"):
         prepare(settings, progress=False)
     assert not (tmp_path / "store").exists()
 

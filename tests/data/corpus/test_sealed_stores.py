@@ -16,7 +16,7 @@ from dograph.data.corpus.prepare import inputs_digest
 from dograph.data.corpus.source import open_source
 from dograph.data.corpus.work_dir import INPUTS
 from dograph.data.domains import DomainSequences
-from dograph.errors import UserError, told_elsewhere
+from dograph.errors import UserError, quoted_user_error
 from dograph.files.checksums import facts_digest, file_digest, read_sealed, write_sealed
 
 CHUNK = "domains/web/train/chunk-0-0.bin"
@@ -384,5 +384,5 @@ def test_a_journal_that_names_another_file_is_refused(tmp_path):
 
 def test_a_workers_error_is_told_in_its_own_words():
     traceback = "Caught UserError\nTraceback\n  raise x\ndograph.errors.UserError: a: b\n"
-    assert told_elsewhere(traceback) == "a: b"
-    assert told_elsewhere("a: b") is None
+    assert quoted_user_error(traceback) == "a: b"
+    assert quoted_user_error("a: b") is None
