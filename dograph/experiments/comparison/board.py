@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch.utils.tensorboard import SummaryWriter
 
 from dograph.errors import UserError
-from dograph.experiments.comparison.comparison import Comparison, Method
+from dograph.experiments.comparison.comparison import Comparison
 from dograph.experiments.comparison.curves import (
     Floats,
     Kind,
@@ -21,6 +21,7 @@ from dograph.experiments.comparison.curves import (
     share_trajectory,
 )
 from dograph.experiments.comparison.hyperparameters import hyperparameters, write_columns, write_row
+from dograph.experiments.comparison.methods import Method
 from dograph.experiments.comparison.runs import ComparedRun
 from dograph.experiments.comparison.tables import as_narrow_markdown
 from dograph.reports.board import show_figure
@@ -29,19 +30,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OVERALL = "(all methods)"
-"""The TensorBoard run of what shows all methods together."""
+"""TensorBoard run of everything that shows all methods together."""
 MARK = ".dograph-comparison"
-"""A file in every folder that was written here, and that may be replaced therefore."""
+"""A file that marks a folder as a comparison's, which may be replaced."""
 SCORES = {
     "mean_perplexity": "Mean perplexity",
     "worst_perplexity": "Worst domain's perplexity",
     "mean_loss": "Mean loss",
     "worst_loss": "Worst domain's loss",
 }
-SHARES: dict[Kind, str] = {
-    "weights": "Weight",
-    "effective": "Effective share",
-}
+SHARES: dict[Kind, str] = {"weights": "Weight", "effective": "Effective share"}
 ENDS = ("lower_bound", "upper_bound")
 Layout = dict[str, dict[str, list[object]]]
 
@@ -50,7 +48,7 @@ def write_board(comparison: Comparison, figures: Mapping[str, Figure], folder: P
     """Writes a folder for ``tensorboard --logdir``.
 
     It is written beside its place and moved there whole, so that writing again doubles nothing
-    and a failure leaves the folder before as it was.
+    and a failure leaves an earlier folder as it was.
 
     Args:
         comparison: its methods become TensorBoard runs with curves averaged over seeds, its runs
@@ -72,7 +70,8 @@ def write_board(comparison: Comparison, figures: Mapping[str, Figure], folder: P
             for run in method.runs:
                 of_seed = beside / names[method.name] / f"seed_{run.seed}"
                 with SummaryWriter(str(of_seed)) as writer:
-                    _write_final(writer, method, run)
+                    values = hyperparameters(method.label, run)
+                    write_row(writer, values, _final(run), run.summary.steps)
 
 
 def _run_names(comparison: Comparison) -> dict[str, str]:
@@ -88,10 +87,10 @@ def _replacing(folder: Path) -> Iterator[Path]:
     folder = folder.resolve()
     beside, before = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
     _restore(folder, before)
-    ours = not folder.exists() or (folder / MARK).is_file()
-    if not ours and not (folder.is_dir() and not any(folder.iterdir())):
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not empty and not (folder / MARK).is_file():
         raise UserError(
-            f"{folder} holds something else than a comparison's TensorBoard log: name a new or an "
+            f"{folder} holds files that are not a comparison's TensorBoard log: name a new or an "
             "empty folder"
         )
     shutil.rmtree(beside, ignore_errors=True)
@@ -111,7 +110,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
 
 def _restore(folder: Path, before: Path) -> None:
-    """Puts what was set aside back, unless something took its place."""
+    """Puts the earlier folder back, unless a new one took its place."""
     if before.exists() and not folder.exists():
         before.rename(folder)
     shutil.rmtree(before, ignore_errors=True)
@@ -119,16 +118,15 @@ def _restore(folder: Path, before: Path) -> None:
 
 def _write_overall(comparison: Comparison, figures: Mapping[str, Figure], folder: Path) -> None:
     """Figures, tables, the layout of the charts, and the columns of the table of runs."""
-    runs = [(method, run) for method in comparison.methods for run in method.runs]
-    last = max(run.summary.steps for _, run in runs)
+    last = max(run.summary.steps for run in comparison.runs)
     with SummaryWriter(str(folder)) as writer:
         for name, text in as_narrow_markdown(comparison).items():
             writer.add_text(f"tables/{name}", text, last)
         for name, figure in figures.items():
             show_figure(writer, name, figure, last)
         writer.add_custom_scalars(chart_layout(comparison))
-        columns = [hyperparameters(method.label, run) for method, run in runs]
-        write_columns(writer, columns, list(_final(runs[0][1])))
+        columns = [hyperparameters(m.label, run) for m in comparison.methods for run in m.runs]
+        write_columns(writer, columns, list(_final(comparison.runs[0])))
 
 
 def chart_layout(comparison: Comparison) -> Layout:
@@ -169,11 +167,6 @@ def _write_curves(writer: SummaryWriter, method: Method, domains: Sequence[str])
 def _write_curve(writer: SummaryWriter, tag: str, steps: Steps, values: Floats) -> None:
     for step, value in zip(steps.tolist(), values.tolist(), strict=True):
         writer.add_scalar(tag, value, step)
-
-
-def _write_final(writer: SummaryWriter, method: Method, run: ComparedRun) -> None:
-    values = hyperparameters(method.label, run)
-    write_row(writer, values, _final(run), run.summary.steps)
 
 
 def _final(run: ComparedRun) -> dict[str, float]:

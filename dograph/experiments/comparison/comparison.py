@@ -2,99 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dograph.errors import UserError
 from dograph.experiments.comparison.conditions import check_comparable, check_methods
-from dograph.experiments.comparison.runs import ComparedRun, find_runs, unfinished
-from dograph.experiments.comparison.statistics import (
-    Estimate,
-    Verdict,
-    estimate,
-    first_reach,
-    holm,
-    p_value,
-    verdict,
-)
+from dograph.experiments.comparison.methods import Method, summarise_method
+from dograph.experiments.comparison.runs import ComparedRun, by_method, find_runs, unfinished
+from dograph.experiments.comparison.statistics import holm
 from dograph.experiments.recipe.compose import nearest
 
 FEWEST_SEEDS = 5
 """For a claim; fewer show a direction."""
-
-
-@dataclass(frozen=True)
-class Paired:
-    """A method's differences to the baseline with the same seeds; below zero is better.
-
-    Attributes:
-        mean: of the mean loss over domains, in nats.
-        worst: of the worst domain's loss, in nats.
-        domains: of each domain's loss, in nats.
-        p: of a paired t-test on ``mean``, adjusted for all methods at once (Holm).
-    """
-
-    mean: Estimate
-    worst: Estimate
-    domains: dict[str, Estimate]
-    p: float
-
-    @property
-    def verdict(self) -> Verdict:
-        """On the mean, by ``p``."""
-        return verdict(self.mean, self.p)
-
-
-@dataclass(frozen=True)
-class Reach:
-    """What it took to come down to the mean loss at the baseline's end, all stages counted.
-
-    Attributes:
-        tokens: over the seeds that got there; None if none did.
-        seconds: of training, likewise.
-        reached: seeds that got there.
-        seeds: that were asked.
-    """
-
-    tokens: Estimate | None
-    seconds: Estimate | None
-    reached: int
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Method:
-    """One method over its seeds.
-
-    Attributes:
-        name: the recipe's name.
-        label: the name as tables show it.
-        runs: by seed, rising.
-        mean: loss over domains at the end, in nats a token.
-        worst: highest loss of a domain.
-        domains: loss of each domain.
-        cost: tokens, flops and seconds of all stages.
-        accuracies: mean accuracy of each suite of downstream tasks that all runs have.
-        paired: differences to the baseline; None for the baseline, or without a common seed.
-        reach: None without a common seed.
-    """
-
-    name: str
-    label: str
-    runs: tuple[ComparedRun, ...]
-    mean: Estimate
-    worst: Estimate
-    domains: dict[str, Estimate]
-    cost: dict[str, Estimate]
-    accuracies: dict[str, Estimate]
-    paired: Paired | None
-    reach: Reach | None
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """Of the runs."""
-        return tuple(run.seed for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -115,6 +35,11 @@ class Comparison:
         return self.methods[0]
 
     @property
+    def runs(self) -> tuple[ComparedRun, ...]:
+        """Of all methods, in their order."""
+        return tuple(run for method in self.methods for run in method.runs)
+
+    @property
     def suites(self) -> tuple[str, ...]:
         """Suites of downstream tasks that some method has been evaluated on."""
         return tuple(dict.fromkeys(s for method in self.methods for s in method.accuracies))
@@ -131,7 +56,7 @@ def compare(
     """Compares the finished runs in and below some folders.
 
     Args:
-        paths: of runs, of a recipe's runs, or of all runs.
+        paths: folders of runs, of a recipe's runs, or of all runs.
         baseline: name of a method. None: the one whose mixer is Stratified.
         allowed: conditions that may differ, see ``conditions.CONDITIONS``.
 
@@ -141,6 +66,16 @@ def compare(
     runs = find_runs(paths)
     check_methods(runs)
     notes = check_comparable(runs, allowed)
+    _check_domains(runs)
+    methods = _methods(by_method(runs), baseline)
+    if not _tasks_alike(runs):
+        methods = [replace(method, accuracies={}) for method in methods]
+        notes.append("Accuracies are left out: the runs' tasks were not evaluated alike.")
+    notes += [*_pairing_notes(methods), *_unfinished_notes(unfinished(paths))]
+    return Comparison(tuple(methods), tuple(notes))
+
+
+def _check_domains(runs: Sequence[ComparedRun]) -> None:
     domains = runs[0].losses.keys()
     for run in runs:
         if run.losses.keys() != domains:
@@ -148,41 +83,43 @@ def compare(
                 f"{run.folder} has the domains {', '.join(run.losses)}, but {runs[0].folder} has "
                 f"{', '.join(domains)}: their means do not compare"
             )
-    by_name: dict[str, list[ComparedRun]] = {}
-    for run in runs:
-        by_name.setdefault(run.method, []).append(run)
-    first = _baseline(by_name, baseline)
-    names = [first, *(name for name in by_name if name != first)]
-    alike = _tasks_alike(runs)
-    if not alike:
-        notes.append("Accuracies are left out: the runs' tasks were not evaluated alike.")
-    grouped = {name: sorted(by_name[name], key=lambda run: run.seed) for name in names}
-    labels = dict(zip(names, _labels(names), strict=True))
-    base = {run.seed: run for run in grouped[first]}
-    methods = [
-        _method(name, labels[name], grouped[name], None if name == first else base, alike)
-        for name in names
+
+
+def _methods(runs: dict[str, list[ComparedRun]], asked: str | None) -> list[Method]:
+    """The baseline, then the others by mean loss, their p-values adjusted for all of them."""
+    first = _baseline(runs, asked)
+    for same in runs.values():
+        same.sort(key=lambda run: run.seed)
+    names = [first, *(name for name in runs if name != first)]
+    labels = zip(names, _labels(names), strict=True)
+    base, *others = [
+        summarise_method(name, label, runs[name], runs[first]) for name, label in labels
     ]
-    methods[1:] = sorted(methods[1:], key=lambda method: method.mean.mean)
-    return Comparison(
-        tuple(_adjusted(methods)), (*notes, *_notes(methods), *_left_out(unfinished(paths)))
-    )
+    others.sort(key=lambda method: method.mean.mean)
+    adjusted = iter(holm([method.paired.p for method in others if method.paired]))
+    return [base, *(_with_p(method, adjusted) for method in others)]
 
 
-def _baseline(by_name: dict[str, list[ComparedRun]], asked: str | None) -> str:
+def _with_p(method: Method, adjusted: Iterator[float]) -> Method:
+    if method.paired is None:
+        return method
+    return replace(method, paired=replace(method.paired, p=next(adjusted)))
+
+
+def _baseline(runs: dict[str, list[ComparedRun]], asked: str | None) -> str:
     if asked is None:
-        stratified = [n for n, runs in by_name.items() if runs[0].summary.mixer == "Stratified"]
+        stratified = [name for name, same in runs.items() if same[0].summary.mixer == "Stratified"]
         if len(stratified) == 1:
             return stratified[0]
-        raise UserError(f"name the baseline: --baseline, one of {', '.join(by_name)}")
-    if asked in by_name:
+        raise UserError(f"name the baseline: --baseline, one of {', '.join(runs)}")
+    if asked in runs:
         return asked
-    short = dict(zip(_labels(list(by_name)), by_name, strict=True))
-    if asked.replace("_", " ") in short:
-        return short[asked.replace("_", " ")]
+    by_label = dict(zip(_labels(list(runs)), runs, strict=True))
+    if asked.replace("_", " ") in by_label:
+        return by_label[asked.replace("_", " ")]
     raise UserError(
-        f"--baseline {asked}: there is no such method{nearest(asked, list(by_name))} (there are: "
-        f"{', '.join(by_name)})"
+        f"--baseline {asked}: there is no such method{nearest(asked, list(runs))} (there are: "
+        f"{', '.join(runs)})"
     )
 
 
@@ -195,84 +132,12 @@ def _labels(names: Sequence[str]) -> list[str]:
 
 def _tasks_alike(runs: Sequence[ComparedRun]) -> bool:
     """Whether every task was evaluated under the same conditions in all runs that have it."""
-    seen: dict[str, tuple[object, ...]] = {}
-    found = [item for run in runs for item in run.task_conditions.items()]
-    return all(seen.setdefault(name, condition) == condition for name, condition in found)
+    first: dict[str, tuple[object, ...]] = {}
+    tasks = [item for run in runs for item in run.task_conditions.items()]
+    return all(first.setdefault(name, conditions) == conditions for name, conditions in tasks)
 
 
-def _method(
-    name: str,
-    label: str,
-    runs: Sequence[ComparedRun],
-    base: dict[int, ComparedRun] | None,
-    with_accuracies: bool,
-) -> Method:
-    """Sums up a method's runs; ``base`` has the baseline's by seed, None for itself."""
-    ends = [run.losses for run in runs]
-    pairs = [(run, run if base is None else base.get(run.seed)) for run in runs]
-    common = [(run, other) for run, other in pairs if other is not None]
-    return Method(
-        name,
-        label,
-        tuple(runs),
-        estimate([run.mean_loss for run in runs]),
-        estimate([run.worst_loss for run in runs]),
-        {domain: estimate([end[domain] for end in ends]) for domain in ends[0]},
-        {key: estimate([run.cost[key] for run in runs]) for key in runs[0].cost},
-        {
-            suite: estimate([run.accuracies[suite] for run in runs])
-            for suite in runs[0].accuracies
-            if with_accuracies and all(suite in run.accuracies for run in runs)
-        },
-        _paired(common) if common and base is not None else None,
-        _reach(common) if common else None,
-    )
-
-
-def _paired(pairs: Sequence[tuple[ComparedRun, ComparedRun]]) -> Paired:
-    mean = estimate([run.mean_loss - other.mean_loss for run, other in pairs])
-    return Paired(
-        mean,
-        estimate([run.worst_loss - other.worst_loss for run, other in pairs]),
-        {
-            domain: estimate([run.losses[domain] - other.losses[domain] for run, other in pairs])
-            for domain in pairs[0][0].losses
-        },
-        p_value(mean.values),
-    )
-
-
-def _adjusted(methods: Sequence[Method]) -> list[Method]:
-    """The methods with p-values for looking at all of them."""
-    found = [method.paired.p for method in methods if method.paired is not None]
-    adjusted = iter(holm(found))
-    return [
-        replace(method, paired=replace(method.paired, p=next(adjusted)))
-        if method.paired is not None
-        else method
-        for method in methods
-    ]
-
-
-def _reach(pairs: Sequence[tuple[ComparedRun, ComparedRun]]) -> Reach:
-    tokens, seconds = [], []
-    for run, other in pairs:
-        points, before = run.history.validations, run.earlier_cost
-        curve = [sum(point.losses.values()) / len(point.losses) for point in points]
-        at_tokens = first_reach([point.tokens for point in points], curve, other.mean_loss)
-        at_seconds = first_reach([point.seconds for point in points], curve, other.mean_loss)
-        if at_tokens is not None and at_seconds is not None:
-            tokens.append(before["tokens"] + at_tokens)
-            seconds.append(before["seconds"] + at_seconds)
-    return Reach(
-        estimate(tokens) if tokens else None,
-        estimate(seconds) if seconds else None,
-        len(tokens),
-        len(pairs),
-    )
-
-
-def _notes(methods: Sequence[Method]) -> list[str]:
+def _pairing_notes(methods: Sequence[Method]) -> list[str]:
     base = methods[0]
     notes, partly = [], dict[str, list[str]]()
     for method in methods[1:]:
@@ -292,8 +157,8 @@ def _notes(methods: Sequence[Method]) -> list[str]:
     return notes
 
 
-def _left_out(folders: Sequence[Path]) -> list[str]:
+def _unfinished_notes(folders: Sequence[Path]) -> list[str]:
     if not folders:
         return []
     named = ", ".join(map(str, folders[:4])) + (" …" if len(folders) > 4 else "")
-    return [f"Left out, for they did not come to their end: {named}."]
+    return [f"Left out because they did not finish: {named}."]

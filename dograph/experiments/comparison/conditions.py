@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dograph.errors import UserError
-from dograph.experiments.comparison.runs import ComparedRun
+from dograph.experiments.comparison.runs import ComparedRun, by_method
 from dograph.experiments.comparison.settings import method_of, setting_of
 from dograph.experiments.recipe.compose import flat, nearest
 
@@ -20,7 +20,9 @@ CONDITIONS = {
     "training": "training",
 }
 """What must be alike, by the names that ``--allow`` takes."""
-LONGEST = 4
+HOST: dict[str, Any] = {"commit": None, "versions": {}, "host": {}}
+"""What changes no more than rounding and seconds: keys of ``provenance.json``, and if missing."""
+MOST_FOLDERS = 4
 """Run folders that a message names for one value."""
 
 
@@ -56,7 +58,7 @@ def check_comparable(runs: Sequence[ComparedRun], allowed: Collection[str] = ())
             + "\n  ".join(refused)
             + f"\nname runs that differ in mixture and seed only, or add --allow {names}"
         )
-    return [*differing.values(), *_of_hosts(runs)]
+    return [*differing.values(), *_host_notes(runs)]
 
 
 def check_methods(runs: Sequence[ComparedRun]) -> None:
@@ -65,27 +67,22 @@ def check_methods(runs: Sequence[ComparedRun]) -> None:
     Raises:
         UserError: saying what differs, in which runs.
     """
-    by_method: dict[str, list[ComparedRun]] = {}
-    for run in runs:
-        by_method.setdefault(run.method, []).append(run)
-    for method, same in by_method.items():
+    for method, same in by_method(runs).items():
         text = _difference([method_of(run) for run in same], same)
         if text is not None:
             raise UserError(
-                f"the runs of {method} are not of one method: {text}\nname those of one, or give "
-                "the others another name (key `name`)"
+                f"the runs of {method} are not of one method: {text}\nname the runs of one method "
+                "only, or give the others another name (key `name`)"
             )
 
 
-def _of_hosts(runs: Sequence[ComparedRun]) -> list[str]:
+def _host_notes(runs: Sequence[ComparedRun]) -> list[str]:
     """What differs and changes no more than rounding and seconds, a sentence each."""
-    facts = {
-        "commit": [run.facts.get("commit") for run in runs],
-        "versions": [run.facts.get("versions") or {} for run in runs],
-        "host": [run.facts.get("host") or {} for run in runs],
+    differences = {
+        key: _difference([run.metadata.get(key) or missing for run in runs], runs)
+        for key, missing in HOST.items()
     }
-    found = ((name, _difference(values, runs)) for name, values in facts.items())
-    return [f"Runs differ in their {name}: {text}" for name, text in found if text is not None]
+    return [f"Runs differ in their {key}: {text}" for key, text in differences.items() if text]
 
 
 def _difference(values: Sequence[Any], runs: Sequence[ComparedRun]) -> str | None:
@@ -97,8 +94,9 @@ def _difference(values: Sequence[Any], runs: Sequence[ComparedRun]) -> str | Non
     if len(groups) < 2:
         return None
     others = [value for value, _ in groups.values()]
-    shown = (f"{_shown(value, others)} in {_named(group)}" for value, group in groups.values())
-    return "; ".join(shown)
+    return "; ".join(
+        f"{_shown(value, others)} in {_named(group)}" for value, group in groups.values()
+    )
 
 
 def _shown(value: Any, others: Sequence[Any]) -> str:
@@ -115,6 +113,6 @@ def _shown(value: Any, others: Sequence[Any]) -> str:
 
 
 def _named(runs: Sequence[ComparedRun]) -> str:
-    shown = ", ".join(str(run.folder) for run in runs[:LONGEST])
-    more = len(runs) - LONGEST
+    shown = ", ".join(str(run.folder) for run in runs[:MOST_FOLDERS])
+    more = len(runs) - MOST_FOLDERS
     return f"{shown} and {more} more" if more > 0 else shown

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dograph.experiments.comparison.comparison import Method
+from dograph.experiments.comparison.methods import Method
 from dograph.experiments.comparison.runs import ComparedRun
 from dograph.experiments.comparison.statistics import estimate
 from dograph.reports.history import MixtureHistory

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dograph.experiments.comparison.comparison import Comparison, Method
+from dograph.experiments.comparison.comparison import Comparison
 from dograph.experiments.comparison.curves import Floats
 from dograph.experiments.comparison.legends import LONGEST
+from dograph.experiments.comparison.methods import Method
 from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR, plain
 
 if TYPE_CHECKING:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from google.protobuf import struct_pb2
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from dograph.experiments.comparison.runs import ComparedRun
-from dograph.experiments.recipe.compose import load_yaml
-from dograph.files.run_dir import RECIPE
 
 Hyperparameter = str | int | float
 OF_DATA = ("batch_size", "context")
@@ -24,15 +22,15 @@ def hyperparameters(label: str, run: ComparedRun) -> dict[str, Hyperparameter]:
 
     Args:
         label: the method, as tables name it.
-        run: of an experiment with stages, what its last stage was told.
+        run: a run, or an experiment with stages, whose last stage counts.
 
     Returns:
-        flat names to values; a mixer's settings bear its name (``mixer/DoGraph/beta``), for
-        another's of the same name means something else. Not in it: a setting that the recipe
-        leaves to its default, and a list or a mapping (such as ``Fixed``'s weights).
+        values by flat names; a mixer's settings bear its name (``mixer/DoGraph/beta``), because
+        another mixer's of the same name means something else. Left out: settings that the recipe
+        leaves to their defaults, lists and mappings (such as ``Fixed``'s weights).
     """
-    recipe = load_yaml(run.final / RECIPE)
-    data, model, mixer = (recipe.get(part) or {} for part in ("data", "model", "mixer"))
+    data, model, mixer = (run.recipe.get(part) or {} for part in ("data", "model", "mixer"))
+    config, arguments = model.get("config") or {}, mixer.get("init_args") or {}
     values: dict[str, Any] = {
         "method": label,
         "mixer": run.summary.mixer,
@@ -42,19 +40,12 @@ def hyperparameters(label: str, run: ComparedRun) -> dict[str, Hyperparameter]:
         **{key: data.get(key) for key in OF_DATA},
         **{key: model.get(key) for key in OF_MODEL},
         "model/architecture": model.get("architecture"),
-        **dict(_under("model", model.get("config") or {})),
-        **dict(_under(f"mixer/{run.summary.mixer}", mixer.get("init_args") or {})),
+        **{f"model/{key}": value for key, value in config.items()},
+        **{f"mixer/{run.summary.mixer}/{key}": value for key, value in arguments.items()},
     }
-    return {key: _plain(value) for key, value in values.items() if _is_one_value(value)}
-
-
-def _under(group: str, values: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        yield f"{group}/{key}", value
-
-
-def _is_one_value(value: Any) -> bool:
-    return isinstance(value, str | int | float)
+    return {
+        key: _plain(value) for key, value in values.items() if isinstance(value, Hyperparameter)
+    }
 
 
 def _plain(value: Hyperparameter) -> Hyperparameter:
@@ -65,13 +56,13 @@ def _plain(value: Hyperparameter) -> Hyperparameter:
 def write_columns(
     writer: SummaryWriter, runs: Sequence[Mapping[str, Hyperparameter]], metrics: Sequence[str]
 ) -> None:
-    """Says which columns the table of all runs has; at first it shows those that differ.
+    """Writes which columns the table of all runs has; at first it shows those that differ.
 
-    TensorBoard believes the first such list that it finds. So there is one of all runs'
-    hyper-parameters, for no run alone has those of every mixer.
+    TensorBoard believes the first such list that it finds, so one list has the hyper-parameters
+    of all runs: no run alone has those of every mixer. torch's writer cannot say which differ.
 
     Args:
-        writer: of any run.
+        writer: writer of any run.
         runs: hyper-parameters of each run; a name may be missing in some.
         metrics: tags of their final scalars.
     """
@@ -84,7 +75,9 @@ def write_columns(
         ],
     )
     content = plugin_data_pb2.HParamsPluginData(experiment=experiment)
-    _write(writer, metadata.EXPERIMENT_TAG, content)
+    about = metadata.create_summary_metadata(content)
+    value = Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=about, tensor=metadata.NULL_TENSOR)
+    writer._get_file_writer().add_summary(Summary(value=[value]))
 
 
 def write_row(
@@ -96,23 +89,14 @@ def write_row(
     """Writes one run's row.
 
     Args:
-        writer: of this run.
+        writer: the run's writer.
         values: its hyper-parameters.
         metrics: final scalars by tag.
-        step: its last.
+        step: its last step.
     """
-    start = plugin_data_pb2.SessionStartInfo(
-        hparams={name: _value(value) for name, value in values.items()}
-    )
-    end = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value("STATUS_SUCCESS"))
-    for tag, content in (
-        (
-            metadata.SESSION_START_INFO_TAG,
-            plugin_data_pb2.HParamsPluginData(session_start_info=start),
-        ),
-        (metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end)),
-    ):
-        _write(writer, tag, content)
+    _, start, end = hparams(dict(values), {})  # its list of columns would hide those of all runs
+    for summary in (start, end):
+        writer._get_file_writer().add_summary(summary)
     for tag, metric in metrics.items():
         writer.add_scalar(tag, metric, step)
 
@@ -130,15 +114,3 @@ def _column(name: str, values: Sequence[Hyperparameter | None]) -> api_pb2.HPara
     if words:
         column.domain_discrete.extend(sorted({str(value) for value in given}))
     return column
-
-
-def _value(value: Hyperparameter) -> struct_pb2.Value:
-    if isinstance(value, str):
-        return struct_pb2.Value(string_value=value)
-    return struct_pb2.Value(number_value=value)
-
-
-def _write(writer: SummaryWriter, tag: str, content: plugin_data_pb2.HParamsPluginData) -> None:
-    about = metadata.create_summary_metadata(content)
-    value = Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
-    writer._get_file_writer().add_summary(Summary(value=[value]))

@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs no other: tables, figures, where it came from."""
+"""A comparison as one HTML file that needs no other: tables, figures, provenance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dograph.experiments.comparison.comparison import FEWEST_SEEDS, Comparison
-from dograph.experiments.comparison.conditions import CONDITIONS
+from dograph.experiments.comparison.conditions import CONDITIONS, HOST
 from dograph.experiments.comparison.settings import setting_of
 from dograph.experiments.comparison.statistics import Verdict
 from dograph.experiments.comparison.styles import method_styles
@@ -41,23 +41,17 @@ SO_FAR: dict[Verdict, str] = {
     "tie": "not told apart so far from",
     "loss": "higher so far than",
 }
-"""Of fewer pairs than a claim takes."""
-# Colours that the page's style sheet gives another shade on a dark screen.
-VARIABLES = {
-    TEXT_COLOUR: "ink",
-    QUIET_COLOUR: "quiet",
-    "#E6E6E6": "grid",
-    "#333333": "black-line",
-    "#882255": "wine-line",
-    "#0072B2": "blue-line",
-}
+"""Where fewer pairs are compared than a claim takes."""
+LINE_VARIABLES = {"#333333": "black-line", "#882255": "wine-line", "#0072B2": "blue-line"}
+VARIABLES = {TEXT_COLOUR: "ink", QUIET_COLOUR: "quiet", "#E6E6E6": "grid", **LINE_VARIABLES}
+"""Colours that the page's style sheet gives another shade on a dark screen."""
 
 
 def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
     """The page's HTML; domain and method names are shown, whatever is in them.
 
     Args:
-        comparison: what to show.
+        comparison: the comparison to show.
         figures: by name, in the order in which they are shown.
     """
     environment = Environment(
@@ -67,31 +61,34 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    looks = method_styles(method.name for method in comparison.methods)
-    names = ("black-line", "wine-line", "blue-line")
-    known = {colour: f"var(--{name})" for colour, name in VARIABLES.items() if name in names}
-    rows = [
-        {
-            "cells": cells,
-            "colour": known.get(looks[method.name].colour, looks[method.name].colour),
-            "verdict": method.paired.verdict if method.paired else "",
-        }
-        for method, cells in zip(comparison.methods, summary_rows(comparison), strict=True)
-    ]
     return environment.get_template("page.html").render(
         comparison=comparison,
         headline=headline(comparison),
         headings=headings(comparison),
-        rows=rows,
+        rows=_rows(comparison),
         domain_rows=domain_rows(comparison),
         legend=LEGEND,
         figures=[
             (name, inline_svg(figure, name), CAPTIONS.get(name, ""))
             for name, figure in figures.items()
         ],
-        origin=origin(comparison),
-        runs=[run for method in comparison.methods for run in method.runs],
+        provenance=provenance(comparison),
     )
+
+
+def _rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Cells, colour and verdict of each method."""
+    styles = method_styles(method.name for method in comparison.methods)
+    colours = {name: style.colour for name, style in styles.items()}
+    shades = {colour: f"var(--{name})" for colour, name in LINE_VARIABLES.items()}
+    return [
+        {
+            "cells": cells,
+            "colour": shades.get(colours[method.name], colours[method.name]),
+            "verdict": method.paired.verdict if method.paired else "",
+        }
+        for method, cells in zip(comparison.methods, summary_rows(comparison), strict=True)
+    ]
 
 
 def headline(comparison: Comparison) -> str:
@@ -106,20 +103,18 @@ def headline(comparison: Comparison) -> str:
         else:
             groups[verbs[method.paired.verdict]].append(method.label)
     text = "; ".join(
-        f"{verb} {base}: {', '.join(found)}" for verb, found in groups.items() if found
+        f"{verb} {base}: {', '.join(labels)}" for verb, labels in groups.items() if labels
     )
     return f"{text[0].upper()}{text[1:]}." if text else f"{base} alone: nothing to compare with."
 
 
-def origin(comparison: Comparison) -> list[tuple[str, str]]:
-    """What the runs were made under, as (name, every value there is)."""
-    runs = [run for method in comparison.methods for run in method.runs]
-    settings = [setting_of(run) for run in runs]
+def provenance(comparison: Comparison) -> list[tuple[str, str]]:
+    """The runs' conditions, commit, versions and host, as (name, every value there is)."""
+    settings = [setting_of(run) for run in comparison.runs]
     named: dict[str, list[Any]] = {
-        CONDITIONS[name]: [setting[name] for setting in settings] for name in CONDITIONS
+        title: [setting[name] for setting in settings] for name, title in CONDITIONS.items()
     }
-    for name in ("commit", "versions", "host"):
-        named[name] = [run.facts.get(name) for run in runs]
+    named |= {name: [run.metadata.get(name) for run in comparison.runs] for name in HOST}
     return [
         (name, " · ".join(dict.fromkeys(map(_listed, values))) or "not known")
         for name, values in named.items()
@@ -140,8 +135,8 @@ def inline_svg(figure: Figure, name: str) -> Markup:
     """A figure as SVG for a page of either theme: no background, ink by the page's variables.
 
     Args:
-        figure: what to show.
-        name: what its ids begin with, for they would be another figure's too.
+        figure: the figure to show.
+        name: prefix of its ids, which another figure would have too.
     """
     import matplotlib
 
@@ -159,7 +154,7 @@ def inline_svg(figure: Figure, name: str) -> Markup:
 
 
 def _for_page(tag: str, name: str) -> str:
-    """A tag with the page's colours and the figure's ids; never what is written between tags."""
+    """A tag with the page's colours and the figure's ids; text between tags stays as it is."""
     for colour, variable in VARIABLES.items():
         tag = re.sub(re.escape(colour), f"var(--{variable})", tag, flags=re.IGNORECASE)
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)

@@ -9,10 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from dograph.errors import UserError
-from dograph.evaluation.task_results import conditions, read_results, suite_means
+from dograph.evaluation.task_results import read_results, suite_means
 from dograph.experiments.provenance import read_facts
-from dograph.files.run_dir import HISTORY, PROVENANCE, REPRODUCED, STAGE, SUMMARY
+from dograph.experiments.recipe.compose import load_yaml
+from dograph.files.run_dir import HISTORY, PROVENANCE, RECIPE, REPRODUCED, STAGE, SUMMARY
 from dograph.reports.history import MixtureHistory
 from dograph.reports.summary import RunSummary, read_stages, read_summary
 
@@ -41,13 +44,18 @@ class ComparedRun:
 
     @cached_property
     def seed(self) -> int:
-        """Of everything random."""
-        return int(self.facts["seed"])
+        """The seed of everything random."""
+        return int(self.metadata["seed"])
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
-        """Where the run came from."""
+    def metadata(self) -> dict[str, Any]:
+        """The final run's ``provenance.json``."""
         return read_facts(self.final)
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The final run's resolved recipe."""
+        return recipe_of(self.final)
 
     @cached_property
     def summary(self) -> RunSummary:
@@ -59,11 +67,11 @@ class ComparedRun:
         """Validations and weights over the run.
 
         Raises:
-            UserError: if it is missing, damaged, or of other domains than the summary.
+            UserError: if it is missing or damaged, or its domains are not the summary's.
         """
         history = MixtureHistory.read(self.final)
         if set(history.domains) != {domain.name for domain in self.summary.domains}:
-            raise UserError(f"{self.final}: history and summary have not the same domains")
+            raise UserError(f"{self.final}: history and summary name different domains")
         return history
 
     @cached_property
@@ -110,8 +118,8 @@ class ComparedRun:
 
     @cached_property
     def task_conditions(self) -> dict[str, tuple[object, ...]]:
-        """Under what each downstream task was evaluated: examples, seed, harness."""
-        return {name: tuple(found) for name, found in conditions(read_results(self.final)).items()}
+        """Examples, seed and harness that each downstream task was evaluated with."""
+        return {name: result.conditions for name, result in read_results(self.final).items()}
 
 
 def find_runs(paths: Sequence[Path]) -> list[ComparedRun]:
@@ -120,19 +128,27 @@ def find_runs(paths: Sequence[Path]) -> list[ComparedRun]:
     Raises:
         UserError: for a folder without any, or a method that ran twice with one seed.
     """
-    found: dict[Path, ComparedRun] = {}
+    by_folder: dict[Path, ComparedRun] = {}
     for path in paths:
         runs = list(_below(path, DEEPEST))
         if not runs:
             raise UserError(
-                f"{path}: no finished run in it (a folder with {SUMMARY} and {HISTORY}); name "
+                f"{path}: no finished run in it (a folder with {SUMMARY} and {HISTORY}): name "
                 "folders such as runs/uniform_gpt2 or runs/uniform_gpt2/seed_0"
             )
-        found.update({run.folder.resolve(): run for run in runs})
-    return _apart(list(found.values()))
+        by_folder.update({run.folder.resolve(): run for run in runs})
+    return _distinct(list(by_folder.values()))
 
 
-def _apart(runs: list[ComparedRun]) -> list[ComparedRun]:
+def by_method(runs: Sequence[ComparedRun]) -> dict[str, list[ComparedRun]]:
+    """Runs grouped by their method, in their order."""
+    groups: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.method, []).append(run)
+    return groups
+
+
+def _distinct(runs: list[ComparedRun]) -> list[ComparedRun]:
     """The runs, named by the folder above, too, where one name stands for several methods."""
     places: dict[str, set[Path]] = {}
     for run in runs:
@@ -155,7 +171,7 @@ def _apart(runs: list[ComparedRun]) -> list[ComparedRun]:
 
 
 def unfinished(paths: Sequence[Path]) -> list[Path]:
-    """Folders of runs and experiments that began and did not come to their end."""
+    """Folders of runs and experiments that began and did not finish."""
     begun = set()
     for path in paths:
         for name in (PROVENANCE, STAGE):
@@ -168,6 +184,17 @@ def unfinished(paths: Sequence[Path]) -> list[Path]:
         if not any(part.startswith(REPRODUCED) for part in folder.parts)
         and not ((folder / SUMMARY).is_file() and _run_in(folder))
     )
+
+
+def recipe_of(folder: Path) -> dict[str, Any]:
+    """A run's resolved recipe.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    values = OmegaConf.to_container(load_yaml(folder / RECIPE))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def _below(folder: Path, deepest: int) -> Iterator[ComparedRun]:
@@ -194,5 +221,5 @@ def _run_in(folder: Path) -> ComparedRun | None:
 
 
 def _in_numbers_order(path: Path) -> list[tuple[int, str]]:
-    """So that seed_10 comes after seed_9."""
+    """A sort key by which seed_10 comes after seed_9."""
     return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.name)]

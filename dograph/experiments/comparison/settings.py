@@ -1,4 +1,4 @@
-"""What a run was made under, with every default filled in."""
+"""The settings of a run, with every default filled in."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dograph.errors import UserError
-from dograph.experiments.comparison.runs import ComparedRun
+from dograph.experiments.comparison.runs import ComparedRun, recipe_of
 from dograph.experiments.recipe.check import SECTIONS, check_section
-from dograph.experiments.recipe.compose import Composition, load_yaml
+from dograph.experiments.recipe.compose import Composition
 from dograph.files.run_dir import RECIPE
 
 OF_MODEL = {"model": ("architecture", "config", "pretrained")}
@@ -31,7 +31,7 @@ OF_TRAINING = {
 }
 """Keys of a recipe's sections that decide the numbers, beside mixture and seed."""
 FROM_EARLIER_STAGES = ("weights", "prior", "reference")
-"""Arguments of a mixer that an experiment fills in by what it found with a seed."""
+"""Arguments of a mixer that an experiment fills in from its earlier stages, seed by seed."""
 Setting = dict[str, Any]
 
 
@@ -41,26 +41,26 @@ def setting_of(run: ComparedRun) -> Setting:
     Raises:
         UserError: if the run's recipe is missing or damaged.
     """
-    values, facts = recipe_of(run.final), run.facts
+    metadata, source = run.metadata, run.final / RECIPE
     return {
         "tokens": run.summary.tokens,
-        "corpus": facts["fingerprint"],
-        "tokenizer": facts["tokenizer"],
+        "corpus": metadata["fingerprint"],
+        "tokenizer": metadata["tokenizer"],
         "validation": {
-            **_chosen(values, OF_VALIDATION, run.final),
-            # Runs of before this was recorded: the corpus as a whole.
-            "text": facts.get("validation_fingerprint", facts["fingerprint"]),
+            **_chosen(run.recipe, OF_VALIDATION, source),
+            # Older runs did not record it: then the corpus as a whole.
+            "text": metadata.get("validation_fingerprint", metadata["fingerprint"]),
         },
-        "model": _chosen(values, OF_MODEL, run.final),
+        "model": _chosen(run.recipe, OF_MODEL, source),
         "training": {
-            **_chosen(values, OF_TRAINING, run.final),
-            "processes": facts.get("host", {}).get("processes", 1),
+            **_chosen(run.recipe, OF_TRAINING, source),
+            "processes": metadata.get("host", {}).get("processes", 1),
         },
     }
 
 
 def method_of(run: ComparedRun) -> Setting:
-    """What makes a run its method: the mixer of every stage, and how it is sketched."""
+    """What makes a run its method: mixer and sketch of every stage."""
     method = {}
     for name, folder in run.stages:
         values = recipe_of(folder)
@@ -75,29 +75,18 @@ def method_of(run: ComparedRun) -> Setting:
     return method
 
 
-def recipe_of(folder: Path) -> dict[str, Any]:
-    """A run's resolved recipe.
-
-    Raises:
-        UserError: if it is missing or damaged.
-    """
-    values = OmegaConf.to_container(load_yaml(folder / RECIPE))
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
 def _chosen(
-    values: Mapping[str, Any], keys: Mapping[str, tuple[str, ...]], folder: Path
+    values: Mapping[str, Any], keys: Mapping[str, tuple[str, ...]], source: Path
 ) -> dict[str, Any]:
     chosen = {}
     for section, wanted in keys.items():
         given = values.get(section) or {}
         if not isinstance(given, Mapping):
-            raise UserError(f"{folder / RECIPE}: {section} must be a mapping, got {given!r}")
+            raise UserError(f"{source}: {section} must be a mapping, got {given!r}")
         try:
             whole = _with_defaults(section, json.dumps(given, sort_keys=True))
         except UserError as error:
-            raise UserError(f"{folder / RECIPE}: {error}") from error
+            raise UserError(f"{source}: {error}") from error
         chosen.update({f"{section}.{key}": whole.get(key) for key in wanted})
     return chosen
 

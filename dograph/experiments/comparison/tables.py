@@ -7,10 +7,12 @@ import io
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dograph.experiments.comparison.comparison import Comparison, Method
+from dograph.experiments.comparison.comparison import Comparison
+from dograph.experiments.comparison.methods import Method, Paired, TimeToTarget
+from dograph.experiments.comparison.runs import ComparedRun
 from dograph.experiments.comparison.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -50,8 +52,8 @@ def summary_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def _accuracies(method: Method, suites: Sequence[str]) -> list[str]:
-    known = [method.accuracies.get(suite) for suite in suites]
-    return ["" if found is None else plus_minus(found) for found in known]
+    means = [method.accuracies.get(suite) for suite in suites]
+    return ["" if mean is None else plus_minus(mean) for mean in means]
 
 
 def domain_rows(comparison: Comparison) -> list[list[str]]:
@@ -69,37 +71,33 @@ def headings(comparison: Comparison) -> list[str]:
 
 
 def _row(method: Method) -> list[str]:
-    paired = method.paired
     return [
         method.label,
         str(len(method.runs)),
         plus_minus(method.mean),
         plus_minus(method.worst),
-        *(
-            ["", "", "", ""]
-            if paired is None
-            else [
-                plus_minus(paired.mean, signed=True),
-                paired.verdict,
-                f"{paired.p:.2g}",
-                plus_minus(paired.worst, signed=True),
-            ]
-        ),
-        *_reached(method),
+        *_differences(method.paired),
+        *_time_to_target(method.time_to_target),
         _short(method.cost["tokens"].mean),
         f"{method.cost['flops'].mean:.2e}",
         f"{method.cost['seconds'].mean:,.0f}",
     ]
 
 
-def _reached(method: Method) -> tuple[str, str]:
-    reach = method.reach
-    if reach is None:
+def _differences(paired: Paired | None) -> tuple[str, ...]:
+    if paired is None:
+        return "", "", "", ""
+    mean, worst = (plus_minus(value, signed=True) for value in (paired.mean, paired.worst))
+    return mean, paired.verdict, f"{paired.p:.2g}", worst
+
+
+def _time_to_target(time: TimeToTarget | None) -> tuple[str, str]:
+    if time is None:
         return "", ""
-    if reach.tokens is None or reach.seconds is None:
-        return f"never (0 of {reach.seeds})", "never"
-    seeds = "" if reach.reached == reach.seeds else f" ({reach.reached} of {reach.seeds})"
-    return f"{_short(reach.tokens.mean)}{seeds}", f"{reach.seconds.mean:,.0f}"
+    if time.tokens is None or time.seconds is None:
+        return f"never (0 of {time.seeds})", "never"
+    seeds = "" if time.reached == time.seeds else f" ({time.reached} of {time.seeds})"
+    return f"{_short(time.tokens.mean)}{seeds}", f"{time.seconds.mean:,.0f}"
 
 
 def plus_minus(value: Estimate, signed: bool = False, places: int = 3) -> str:
@@ -134,8 +132,7 @@ def as_narrow_markdown(comparison: Comparison) -> dict[str, str]:
     """The tables cut into pieces that a narrow place can show without breaking words.
 
     Returns:
-        Markdown by the pieces' names, in the order of the alphabet too. The first has the legend
-        and the notes.
+        Markdown by the pieces' names, in alphabetical order. The first has legend and notes.
     """
     table = [headings(comparison), *summary_rows(comparison)]
     by_domain = [["method", *comparison.domains], *domain_rows(comparison)]
@@ -151,7 +148,7 @@ def as_narrow_markdown(comparison: Comparison) -> dict[str, str]:
 
 
 def _columns(table: Sequence[Sequence[str]], first: int, end: int) -> str:
-    """Columns ``first`` to ``end`` of a table with its headings, after the methods' names."""
+    """Columns ``first`` to ``end`` of a table with headings, behind the methods' names."""
     rows = [[row[0], *row[first:end]] for row in table]
     return _markdown_table(rows[0], rows[1:])
 
@@ -162,35 +159,37 @@ def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 
 def _cell(text: str) -> str:
-    """Text that reads as it is: no HTML, no Markdown, and not the end of the cell.
-
-    An underscore within a word is left alone, as Markdown does.
-    """
+    """Text with HTML and Markdown escaped; an underscore within a word needs no escape."""
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"[\\`*{}\[\]|#~!]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain)
 
 
 def as_csv(comparison: Comparison) -> str:
-    """One line a run: method, seed, losses, costs; for programs, in full digits."""
+    """One line a run, in full digits, for programs."""
     file = io.StringIO()
-    costs = ("tokens", "flops", "seconds")
-    writer = csv.writer(file, lineterminator="\n")
-    domains = [f"loss/{domain}" for domain in comparison.domains]
-    tasks = [f"accuracy/{suite}" for suite in comparison.suites]
-    start = ["method", "seed", "mean_loss", "worst_loss"]
-    writer.writerow([*start, *domains, *costs, *tasks, "folder"])
-    for method in comparison.methods:
-        for run in method.runs:
-            losses = [run.losses[domain] for domain in comparison.domains]
-            spent = [run.cost[key] for key in costs]
-            right = [run.accuracies.get(suite, "") for suite in comparison.suites]
-            ends = [method.name, run.seed, run.mean_loss, run.worst_loss]
-            writer.writerow([*ends, *losses, *spent, *right, run.folder])
+    rows = [_line(run, comparison) for run in comparison.runs]
+    writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return file.getvalue()
 
 
+def _line(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
+    """A run's values by the headings of the CSV file."""
+    return {
+        "method": run.method,
+        "seed": run.seed,
+        "mean_loss": run.mean_loss,
+        "worst_loss": run.worst_loss,
+        **{f"loss/{domain}": run.losses[domain] for domain in comparison.domains},
+        **{key: run.cost[key] for key in ("tokens", "flops", "seconds")},
+        **{f"accuracy/{suite}": run.accuracies.get(suite, "") for suite in comparison.suites},
+        "folder": run.folder,
+    }
+
+
 def as_json(comparison: Comparison) -> str:
-    """Everything that the tables show, in full digits."""
+    """All values of the tables, in full digits."""
     content = {
         "baseline": comparison.baseline.name,
         "domains": list(comparison.domains),
@@ -201,32 +200,36 @@ def as_json(comparison: Comparison) -> str:
 
 
 def _method_as_json(method: Method) -> dict[str, Any]:
-    paired, reach = method.paired, method.reach
+    paired, time = method.paired, method.time_to_target
     return {
         "label": method.label,
         "seeds": list(method.seeds),
         "folders": [str(run.folder) for run in method.runs],
         "mean_loss": _estimate(method.mean),
         "worst_loss": _estimate(method.worst),
-        "losses": {name: _estimate(value) for name, value in method.domains.items()},
-        "cost": {name: _estimate(value) for name, value in method.cost.items()},
-        "accuracy": {suite: _estimate(value) for suite, value in method.accuracies.items()},
+        "losses": _estimates(method.domains),
+        "cost": _estimates(method.cost),
+        "accuracy": _estimates(method.accuracies),
         "paired": paired
         and {
             "mean_loss": _estimate(paired.mean),
             "worst_loss": _estimate(paired.worst),
-            "losses": {name: _estimate(value) for name, value in paired.domains.items()},
+            "losses": _estimates(paired.domains),
             "verdict": paired.verdict,
             "p_holm": paired.p,
         },
-        "to_baselines_end": reach
+        "to_baselines_end": time
         and {
-            "tokens": _estimate(reach.tokens),
-            "seconds": _estimate(reach.seconds),
-            "reached": reach.reached,
-            "seeds": reach.seeds,
+            "tokens": _estimate(time.tokens),
+            "seconds": _estimate(time.seconds),
+            "reached": time.reached,
+            "seeds": time.seeds,
         },
     }
+
+
+def _estimates(values: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: _estimate(value) for name, value in values.items()}
 
 
 def _estimate(value: Estimate | None) -> dict[str, Any] | None:
@@ -241,7 +244,7 @@ def as_table(comparison: Comparison) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = (0, 2, 3, 4, 5, 10)
+    shown = [0, 2, 3, 4, 5, 10]
     names = headings(comparison)
     table = Table(title="Comparison", title_justify="left", box=HORIZONTALS, pad_edge=False)
     table.collapse_padding = True  # so that it fits a narrow screen

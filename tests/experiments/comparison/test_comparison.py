@@ -44,13 +44,13 @@ def test_tokens_and_seconds_to_the_baselines_end_count_every_stage(tmp_path):
     result = compare([tmp_path])
     methods = {method.label: method for method in result.methods}
     # Half of the way from 5 to 1 is half of that from 2,000 to 4,000 tokens; the proxy cost 1,000.
-    assert methods["staged"].reach.tokens.mean == pytest.approx(1000 + 3000)
-    assert methods["staged"].reach.seconds.mean == pytest.approx(5 + 7.5)
+    assert methods["staged"].time_to_target.tokens.mean == pytest.approx(1000 + 3000)
+    assert methods["staged"].time_to_target.seconds.mean == pytest.approx(5 + 7.5)
     assert methods["staged"].cost["tokens"].mean == 5000
     assert methods["staged"].cost["seconds"].mean == 15
-    assert methods["uniform"].reach.tokens.mean == 4000
-    assert methods["slow"].reach.tokens is None
-    assert methods["slow"].reach.reached == 0
+    assert methods["uniform"].time_to_target.tokens.mean == 4000
+    assert methods["slow"].time_to_target.tokens is None
+    assert methods["slow"].time_to_target.reached == 0
     assert result.notes == ("Fewer than 5 seeds (1) show a direction and are no claim.",)
 
 
@@ -74,7 +74,7 @@ def recipe(**sections):
             {"recipe": recipe(data={"context": 32})},
             ("data.context 32", "data.context 64"),
         ),
-        ("validation", {"more_facts": {"validation_fingerprint": "v"}}, ("text v", "text f00d")),
+        ("validation", {"more_metadata": {"validation_fingerprint": "v"}}, ("text v", "text f00d")),
         (
             "model",
             {"recipe": recipe(model={"config": {"n_layer": 9}})},
@@ -89,7 +89,7 @@ def recipe(**sections):
             ("model.learning_rate 0.1", "model.learning_rate 0.001"),
         ),
         ("training", {"recipe": recipe(data={"batch_size": 4})}, ("batch_size 4", "batch_size 8")),
-        ("training", {"more_facts": {"host": {"processes": 4}}}, ("processes 4", "processes 1")),
+        ("training", {"more_metadata": {"host": {"processes": 4}}}, ("processes 4", "processes 1")),
     ],
 )
 def test_what_does_not_compare_is_refused_unless_allowed(tmp_path, condition, changed, said):
@@ -126,11 +126,11 @@ def test_what_is_written_otherwise_is_the_same(tmp_path):
     assert len(compare([tmp_path]).methods) == 2
 
 
-def test_another_host_is_told(tmp_path):
+def test_another_host_is_noted(tmp_path):
     curve = [(5.0, 5.0), (3.0, 3.0)]
     write_run(tmp_path / "uniform" / "seed_0", 0, curve)
     more = {"commit": "bad", "host": {"cores": 64}}
-    write_run(tmp_path / "other" / "seed_0", 0, curve, "Proportional", more_facts=more)
+    write_run(tmp_path / "other" / "seed_0", 0, curve, "Proportional", more_metadata=more)
     notes = compare([tmp_path]).notes
     assert any("cores 64" in note for note in notes)
     assert any("Runs differ in their commit: bad in" in note for note in notes)
@@ -223,7 +223,7 @@ def test_runs_are_found_from_any_folder_above_and_only_whole_ones(tmp_path):
             ("uniform_gpt2", 1),
         ]
     notes = compare([study]).notes
-    (left,) = (note for note in notes if "did not come to their end" in note)
+    (left,) = (note for note in notes if "did not finish" in note)
     for place in ("uniform_gpt2/seed_7", "staged_gpt2/seed_1", "staged_gpt2/seed_2"):
         assert place in left
     assert "proxy" not in left

@@ -12,7 +12,7 @@ from dograph.cli.main import main
 from dograph.experiments.comparison.comparison import compare
 from dograph.experiments.comparison.figures import comparison_figures
 from dograph.experiments.comparison.files import FILES
-from dograph.experiments.comparison.page import VARIABLES, as_page, headline, origin
+from dograph.experiments.comparison.page import VARIABLES, as_page, headline, provenance
 from dograph.experiments.comparison.tables import as_markdown
 
 SCRIPT = "<script>alert(1)</script>"
@@ -188,10 +188,10 @@ def test_colours_are_replaced_in_drawings_only(tmp_path):
 
 def test_everything_that_differs_is_said(tmp_path):
     for name, mixer, tokens in (("uniform", "Stratified", 4000), ("other", "Fixed", 6000)):
-        facts = {"commit": f"of_{name}"}
+        metadata = {"commit": f"of_{name}"}
         folder = tmp_path / name / "seed_0"
-        write_run(folder, 0, [(3.0, 2.0)], mixer, tokens=tokens, more_facts=facts)
-    shown = dict(origin(compare([tmp_path], allowed=["tokens"])))
+        write_run(folder, 0, [(3.0, 2.0)], mixer, tokens=tokens, more_metadata=metadata)
+    shown = dict(provenance(compare([tmp_path], allowed=["tokens"])))
     assert shown["tokens trained on"] == "4,000 · 6,000"
     assert shown["commit"] == "of_uniform · of_other"
     assert shown["tokenizer"] == "beef"

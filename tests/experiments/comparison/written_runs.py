@@ -28,7 +28,7 @@ def write_run(
     fingerprint="f00d",
     tokenizer="beef",
     recipe=None,
-    more_facts=None,
+    more_metadata=None,
 ):
     """A finished run; ``curve`` has the losses of each validation, a tuple with one a domain."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,10 +66,15 @@ def write_run(
         RunSummary(mixer, 10 * count, seconds, 1e9, summaries, scores, domains[0]), folder
     )
     history.write(folder)
-    facts = {"seed": seed, "fingerprint": fingerprint, "tokenizer": tokenizer, "digest": "d"}
-    facts |= {"commit": "c0ffee", "versions": {"torch": "2"}, "host": {"cores": 2}, "corpus": "x"}
-    facts |= more_facts or {}
-    write_json(folder / "provenance.json", facts)
+    metadata = {"seed": seed, "fingerprint": fingerprint, "tokenizer": tokenizer, "digest": "d"}
+    metadata |= {
+        "commit": "c0ffee",
+        "versions": {"torch": "2"},
+        "host": {"cores": 2},
+        "corpus": "x",
+    }
+    metadata |= more_metadata or {}
+    write_json(folder / "provenance.json", metadata)
     values = {"mixer": {"class_path": f"dograph.mixers.{mixer}"}, **(recipe or RECIPE)}
     (folder / "recipe.yaml").write_text(OmegaConf.to_yaml(values))
     return folder

@@ -1,0 +1,156 @@
+"""A method over its seeds, and against the baseline with the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dograph.experiments.comparison.runs import ComparedRun
+from dograph.experiments.comparison.statistics import (
+    Estimate,
+    Verdict,
+    estimate,
+    first_reach,
+    p_value,
+    verdict,
+)
+
+Pairs = Sequence[tuple[ComparedRun, ComparedRun]]
+"""Runs of a method, each with the baseline's run of the same seed."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A method's differences to the baseline with the same seeds; below zero is better.
+
+    Attributes:
+        mean: difference of the mean loss over domains, in nats.
+        worst: difference of the worst domain's loss, in nats.
+        domains: difference of each domain's loss, in nats.
+        p: of a paired t-test on ``mean``, adjusted for all methods at once (Holm).
+    """
+
+    mean: Estimate
+    worst: Estimate
+    domains: dict[str, Estimate]
+    p: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """On the mean, by ``p``."""
+        return verdict(self.mean, self.p)
+
+
+@dataclass(frozen=True)
+class TimeToTarget:
+    """What it took to come down to the mean loss at the baseline's end, all stages counted.
+
+    Attributes:
+        tokens: over the seeds that got there; None if none did.
+        seconds: of training, likewise.
+        reached: number of seeds that got there.
+        seeds: number of seeds compared.
+    """
+
+    tokens: Estimate | None
+    seconds: Estimate | None
+    reached: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method over its seeds.
+
+    Attributes:
+        name: the recipe's name.
+        label: the name as tables show it.
+        runs: by seed, rising.
+        mean: loss over domains at the end, in nats a token.
+        worst: highest loss of a domain.
+        domains: loss of each domain.
+        cost: tokens, flops and seconds of all stages.
+        accuracies: mean accuracy of each suite of downstream tasks that all runs have.
+        paired: differences to the baseline; None for the baseline, or without a common seed.
+        time_to_target: None without a common seed.
+    """
+
+    name: str
+    label: str
+    runs: tuple[ComparedRun, ...]
+    mean: Estimate
+    worst: Estimate
+    domains: dict[str, Estimate]
+    cost: dict[str, Estimate]
+    accuracies: dict[str, Estimate]
+    paired: Paired | None
+    time_to_target: TimeToTarget | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the runs."""
+        return tuple(run.seed for run in self.runs)
+
+
+def summarise_method(
+    name: str, label: str, runs: Sequence[ComparedRun], baseline: Sequence[ComparedRun]
+) -> Method:
+    """Sums a method's runs up, and pairs them with the baseline's by seed.
+
+    Args:
+        name: the recipe's name.
+        label: the name as tables show it.
+        runs: at least one.
+        baseline: the same ``runs`` for the baseline itself.
+    """
+    by_seed = {run.seed: run for run in baseline}
+    pairs = [(run, by_seed[run.seed]) for run in runs if run.seed in by_seed]
+    return Method(
+        name=name,
+        label=label,
+        runs=tuple(runs),
+        mean=estimate([run.mean_loss for run in runs]),
+        worst=estimate([run.worst_loss for run in runs]),
+        domains=_estimates([run.losses for run in runs]),
+        cost=_estimates([run.cost for run in runs]),
+        accuracies=_estimates([run.accuracies for run in runs]),
+        paired=_paired(pairs) if pairs and runs is not baseline else None,
+        time_to_target=_time_to_target(pairs) if pairs else None,
+    )
+
+
+def _estimates(by_run: Sequence[Mapping[str, float]]) -> dict[str, Estimate]:
+    """An estimate of each value that every run has, by name."""
+    names = [name for name in by_run[0] if all(name in values for values in by_run)]
+    return {name: estimate([values[name] for values in by_run]) for name in names}
+
+
+def _paired(pairs: Pairs) -> Paired:
+    mean = estimate([run.mean_loss - base.mean_loss for run, base in pairs])
+    domains = [
+        {name: loss - base.losses[name] for name, loss in run.losses.items()} for run, base in pairs
+    ]
+    return Paired(
+        mean=mean,
+        worst=estimate([run.worst_loss - base.worst_loss for run, base in pairs]),
+        domains=_estimates(domains),
+        p=p_value(mean.values),
+    )
+
+
+def _time_to_target(pairs: Pairs) -> TimeToTarget:
+    tokens, seconds = [], []
+    for run, base in pairs:
+        points, before = run.history.validations, run.earlier_cost
+        curve = [sum(point.losses.values()) / len(point.losses) for point in points]
+        at_tokens = first_reach([point.tokens for point in points], curve, base.mean_loss)
+        at_seconds = first_reach([point.seconds for point in points], curve, base.mean_loss)
+        if at_tokens is not None and at_seconds is not None:
+            tokens.append(before["tokens"] + at_tokens)
+            seconds.append(before["seconds"] + at_seconds)
+    return TimeToTarget(
+        tokens=estimate(tokens) if tokens else None,
+        seconds=estimate(seconds) if seconds else None,
+        reached=len(tokens),
+        seeds=len(pairs),
+    )
