@@ -1,4 +1,4 @@
-"""What a command does while it imports its libraries."""
+"""Faster imports of a command's libraries."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Holds back Python's search for cycles while a command's libraries are imported.
+    """Pause Python's garbage collector while a command's libraries are imported.
 
-    They make a million objects that all stay, and to look through these again and again took a
-    fifth of the time. What was made is left out of every later search, too. Does nothing in a
-    process that has torch already: there is little left to import, and more that must be found.
+    They make a million objects that all stay; scanning these again and again took a fifth of the
+    time. Later collections skip them, too. In a process that has imported torch, this does nothing:
+    little is left to import, and garbage may be among what would be skipped.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield

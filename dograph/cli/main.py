@@ -28,9 +28,9 @@ COMMANDS = {
     "export": (add_export, command_export),
     "reproduce": (add_reproduce, command_reproduce),
 }
-"""How each is read, and what it does."""
+"""By name: what adds a command's parser, and what runs it."""
 UNPRINTED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's categories of characters that are not shown but obeyed."""
+"""Unicode's categories of characters that a terminal obeys instead of showing."""
 
 
 def build_parser(program: str) -> argparse.ArgumentParser:
@@ -45,20 +45,19 @@ def build_parser(program: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> int:
-    """`dograph …`: exit code 0, 2 for a mistake the user can mend, 130 when interrupted."""
+    """`dograph …`: exit code 0, 2 for a mistake the user can fix, 130 when interrupted."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     parser = build_parser(program)
     parsed, rest = parser.parse_known_args(arguments)
-    strangers = [word for word in rest if word.startswith("-") or "=" not in word]
-    if strangers:
-        parser.error(f"unrecognized arguments: {' '.join(strangers)}")
-    if rest and "overrides" not in parsed:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    # argparse does not recognise overrides that follow an option.
+    takes_overrides = "overrides" in parsed
+    unknown = [
+        word for word in rest if word.startswith("-") or "=" not in word or not takes_overrides
+    ]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
-        parsed.overrides = [
-            *parsed.overrides,
-            *rest,
-        ]  # argparse takes those behind an option for unknown
+        parsed.overrides = [*parsed.overrides, *rest]
     try:
         if getattr(parsed, "mixers", None) is not None:
             from dograph.experiments.recipe.classes import allow_code
@@ -75,10 +74,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> in
 
 
 def printable(text: str) -> str:
-    """The text with its control characters spelt out.
+    """Escape the control characters of a text.
 
-    A message may quote the names and keys of strangers' files, which must not steer a terminal.
-    Lines stay; so do characters of all scripts, but for those that turn the writing around.
+    A message may quote names and keys of untrusted files, which must not control a terminal.
+    Newlines and all scripts stay; characters that change the direction of writing do not.
     """
     return "".join(
         character
@@ -89,7 +88,7 @@ def printable(text: str) -> str:
 
 
 def lightning_main() -> int:
-    """`lightning …`: `run RECIPE.yaml` is ours, the rest goes on to lightning_sdk's command."""
+    """`lightning …`: `run RECIPE.yaml` is ours, everything else is lightning_sdk's command."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("run", "-h", "--help"):
         return main(arguments or ["--help"], program="lightning")
@@ -99,8 +98,8 @@ def lightning_main() -> int:
         main_cli()
         return 0
     print(
-        f"lightning: {arguments[0]!r} is not ours: this is dograph's `lightning run RECIPE`; "
-        "the rest of Lightning's command line comes with `pip install lightning-sdk`",
+        f"lightning: unknown command {arguments[0]!r}: dograph adds `lightning run RECIPE`; the "
+        "rest of Lightning's command line comes with `pip install lightning-sdk`",
         file=sys.stderr,
     )
     return EXIT_USER_ERROR

@@ -21,11 +21,11 @@ def add_prepare(commands: Any) -> None:
 
 
 def command_prepare(arguments: argparse.Namespace) -> int:
-    """`prepare`: tokens on disk, and where."""
+    """`prepare`: write tokens to disk, and print where."""
     from dograph.data.corpus.prepare import prepare
     from dograph.data.corpus.settings import CorpusSettings
-    from dograph.experiments.recipe.check import check_section
     from dograph.experiments.recipe.compose import compose
+    from dograph.experiments.recipe.section import check_section
 
     composition = compose(arguments.recipe, arguments.overrides)
     given = composition.values.get("corpus") or {}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dograph.cli.exit_codes import EXIT_INTERRUPTED
 from dograph.cli.importing import uncollected
 from dograph.cli.mixers import add_mixers
 from dograph.errors import UserError
+
+if TYPE_CHECKING:
+    from dograph.experiments.recipe.compose import RecipeFile
 
 RUN_HELP = """\
 Trains what RECIPE describes and reports it in TensorBoard.
@@ -22,8 +26,8 @@ examples:
   lightning run my_recipe.yaml --mixers my_mixers.py
   lightning run recipes/doremi_gpt2.yaml stages.proxy.trainer.max_steps=100 --stage proxy
 
-A run that was stopped or killed goes on from its newest checkpoint when the same command is given
-again; --resume goes on with one whatever has changed since. A recipe with stages runs what is
+A run that was stopped or killed resumes from its newest checkpoint when the same command is given
+again; --resume resumes a run whatever has changed since. A recipe with stages runs what is
 missing: finished stages are used again while their inputs stay the same.
 """
 
@@ -38,7 +42,7 @@ def add_run(commands: Any) -> None:
     )
     running.add_argument("recipe", type=Path, help="a YAML file, e.g. recipes/dograph_gpt2.yaml")
     running.add_argument("overrides", nargs="*", metavar="key=value", help="the last word on a key")
-    running.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with")
+    running.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to resume")
     running.add_argument("--stage", metavar="NAME", help="run only this stage of the recipe")
     running.add_argument("--check", action="store_true", help="check the recipe and stop")
     add_mixers(running)
@@ -46,50 +50,53 @@ def add_run(commands: Any) -> None:
 
 def command_run(arguments: argparse.Namespace) -> int:
     """`run`: check, train, print the end of the run."""
-    from dograph.experiments.recipe.compose import compose, stage_names
+    from dograph.experiments.recipe.compose import RecipeFile
 
-    staged = stage_names(arguments.recipe, arguments.overrides)
+    file = RecipeFile(arguments.recipe, arguments.overrides)
     with uncollected():
-        from dograph.experiments.recipe.check import check
-        from dograph.experiments.run import run
+        import_module("dograph.experiments.stages")
         from dograph.training.checkpointing import Interrupted
-
-    words = [str(arguments.recipe), *arguments.overrides]
-    words += ["--stage", arguments.stage] if arguments.stage else []
-    words += ["--mixers", str(arguments.mixers)] if arguments.mixers else []
     try:
-        if staged:
-            return run_stages(arguments)
-        if arguments.stage:
-            raise UserError(f"{arguments.recipe} has no stages: leave --stage out")
-        recipe = check(compose(arguments.recipe, arguments.overrides))
-        if arguments.check:
-            print(recipe.as_yaml(), end="")
-            return 0
-        run(recipe, arguments.resume)
+        return (run_stages if file.stages else run_once)(file, arguments)
     except Interrupted as interruption:
-        if arguments.resume:
-            words += ["--resume", str(arguments.resume)]
+        words = [str(arguments.recipe), *arguments.overrides]
+        for option in ("stage", "mixers", "resume"):
+            value = getattr(arguments, option)
+            words += [f"--{option}", str(value)] if value else []
         print(
             f"\nInterrupted; nothing lost. Checkpoint: {interruption.checkpoint}\n"
-            f"Go on with: lightning run {shlex.join(words)}"
+            f"Resume with: lightning run {shlex.join(words)}"
         )
         return EXIT_INTERRUPTED
+
+
+def run_once(file: RecipeFile, arguments: argparse.Namespace) -> int:
+    """`run` of a recipe of one run."""
+    from dograph.experiments.recipe.check import check
+    from dograph.experiments.run import run
+
+    if arguments.stage:
+        raise UserError(f"{file.path} has no stages: leave --stage out")
+    recipe = check(file.compose())
+    if arguments.check:
+        print(recipe.as_yaml(), end="")
+    else:
+        run(recipe, arguments.resume)
     return 0
 
 
-def run_stages(arguments: argparse.Namespace) -> int:
+def run_stages(file: RecipeFile, arguments: argparse.Namespace) -> int:
     """`run` of a recipe with stages."""
+    from dograph.experiments.plan import Plan
     from dograph.experiments.stages import Experiment
 
     if arguments.resume:
         raise UserError(
-            f"{arguments.recipe} has stages, which go on by themselves: run it again, without "
-            "--resume"
+            f"{file.path} has stages, which resume by themselves: run it again, without --resume"
         )
-    experiment = Experiment(arguments.recipe, arguments.overrides)
+    plan = Plan.make(file)
     if arguments.check:
-        print("---\n".join(recipe.as_yaml() for recipe in experiment.check().values()), end="")
-        return 0
-    experiment.run(only=arguments.stage)
+        print("---\n".join(recipe.as_yaml() for recipe in plan.recipes.values()), end="")
+    else:
+        Experiment(plan).run(only=arguments.stage)
     return 0

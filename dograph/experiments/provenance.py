@@ -21,25 +21,25 @@ from dograph.files.atomic import read_json, write_json
 from dograph.files.checksums import facts_digest, file_digest
 from dograph.files.run_dir import PROVENANCE, RECIPE
 
-NEEDED = {"seed": int, "fingerprint": str, "tokenizer": str, "corpus": str}
-"""What every run's facts say."""
-VERSIONS_OF = (
+REQUIRED = {"seed": int, "fingerprint": str, "tokenizer": str, "corpus": str}
+"""Keys that every run's provenance has, with their types."""
+PACKAGES = (
     *("dograph", "lightning", "torch", "transformers", "litdata"),
     *("piqp", "cvxpylayers", "numpy"),
 )
 WITHOUT_EFFECT = ("name", "runs", "report")
-"""Sections of a recipe that change nothing a later stage or a comparison could notice."""
+"""Keys of a recipe that change no number a later stage or a comparison reads."""
 
 
 class Provenance(Callback):
-    """Writes the resolved recipe and where everything came from, as training begins.
+    """Writes the resolved recipe and where everything came from when training begins.
 
-    A run that is gone on with keeps what it began with; under another recipe it has no digest any
-    more, is no run of either recipe, and says what has changed.
+    A resumed run keeps what it began with. Resumed under another recipe, it loses its digest, since
+    it is a run of neither recipe, and records the other recipe.
 
     Args:
-        folder: of the run.
-        recipe: checked.
+        folder: the run's folder.
+        recipe: the checked recipe.
         store: the prepared corpus.
     """
 
@@ -47,7 +47,7 @@ class Provenance(Callback):
         self.folder, self.recipe, self.store = folder, recipe, store
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes ``recipe.yaml`` and ``provenance.json``, unless the run goes on."""
+        """Write ``recipe.yaml`` and ``provenance.json``, unless the run is resumed."""
         if not trainer.is_global_zero:
             return
         if (self.folder / PROVENANCE).exists() and trainer.ckpt_path:
@@ -55,18 +55,18 @@ class Provenance(Callback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RECIPE).write_text(self.recipe.as_yaml())
-        write_json(self.folder / PROVENANCE, self.facts(trainer))
+        write_json(self.folder / PROVENANCE, self.content(trainer))
 
     def _note_changes(self) -> None:
-        before = read_facts(self.folder)
+        before = read_provenance(self.folder)
         if before.get("digest") != self._digest():
             changes = [*before.get("gone_on_with", []), self.recipe.as_yaml()]
             write_json(
                 self.folder / PROVENANCE, {**before, "digest": None, "gone_on_with": changes}
             )
 
-    def facts(self, trainer: Trainer) -> dict[str, Any]:
-        """Seed, corpus, tokenizer, commit, versions, host, and a digest of what decides the run."""
+    def content(self, trainer: Trainer) -> dict[str, Any]:
+        """Seed, corpus, tokenizer, commit, versions, host, and a digest of the run's inputs."""
         return {
             "seed": self.recipe.seed,
             "corpus": str(self.store.path),
@@ -75,43 +75,44 @@ class Provenance(Callback):
             "tokenizer": self.store.tokenizer_hash,
             "digest": self._digest(),
             "commit": own_commit(),
-            "versions": {name: version_of(name) for name in VERSIONS_OF},
-            "host": {**host_facts(), "processes": trainer.world_size},
+            "versions": {name: version_of(name) for name in PACKAGES},
+            "host": {**host_metadata(), "processes": trainer.world_size},
         }
 
     def _digest(self) -> str:
         return facts_digest(run_inputs(self.recipe.composition.values, self.store))
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What ``Provenance`` wrote in a run's folder.
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Read what ``Provenance`` wrote in a run's folder.
 
     Raises:
-        UserError: if there is nothing, or it is damaged.
+        UserError: if it is missing or damaged.
     """
+    path = folder / PROVENANCE
     try:
-        facts = read_json(folder / PROVENANCE)
+        content = read_json(path)
     except (ValueError, OSError) as error:
-        raise UserError(f"{folder / PROVENANCE} is damaged: {error}") from error
-    if facts is None:
-        raise UserError(f"{folder / PROVENANCE} is missing: {folder} is no folder of a run")
-    for key, kind in NEEDED.items():
-        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
-            raise UserError(f"{folder / PROVENANCE} is damaged: it says no {key}")
+        raise UserError(f"{path} is damaged: {error}") from error
+    if content is None:
+        raise UserError(f"{path} is missing: name the folder of a run")
+    for key, kind in REQUIRED.items():
+        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+            raise UserError(f"{path} is damaged: {key} is not of type {kind.__name__}")
     for key in ("versions", "host"):
-        if not isinstance(facts.get(key, {}), dict):
-            raise UserError(f"{folder / PROVENANCE} is damaged: {key} is no mapping")
-    return dict(facts)
+        if not isinstance(content.get(key, {}), dict):
+            raise UserError(f"{path} is damaged: {key} is not a mapping")
+    return dict(content)
 
 
 def run_inputs(values: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    """What decides a run's numbers: equal inputs, equal losses (on one host).
+    """All that decides a run's numbers: equal inputs give equal losses on one host.
 
     Args:
-        values: of the recipe, resolved.
+        values: the resolved recipe's.
         store: the prepared corpus.
     """
-    code = code_of(str((values.get("mixer") or {}).get("class_path", "")))
+    code = mixer_code_digest(str((values.get("mixer") or {}).get("class_path", "")))
     return {
         "values": {key: value for key, value in values.items() if key not in WITHOUT_EFFECT},
         "corpus": store.fingerprint,
@@ -120,37 +121,35 @@ def run_inputs(values: Mapping[str, Any], store: Store) -> dict[str, Any]:
     }
 
 
-def code_of(class_path: str) -> str | None:
-    """Digest of the file that a mixer of one's own is in; None for the package's own.
+def mixer_code_digest(class_path: str) -> str | None:
+    """Digest of the file that defines a user's own mixer; None for a mixer of this package.
 
-    A change of that file makes another run; the package's own changes are told by its version.
+    A change of that file makes another run; changes of this package show in its version.
     """
     module = class_path.rpartition(".")[0]
     if not module or module.split(".")[0] == "dograph":
         return None
-    found = importlib.util.find_spec(module)
-    if found is None or found.origin is None or not Path(found.origin).is_file():
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return None
-    return file_digest(Path(found.origin))
+    return file_digest(Path(spec.origin))
 
 
-def host_facts() -> dict[str, Any]:
+def host_metadata() -> dict[str, Any]:
     """The machine, as far as it decides speed and rounding."""
-    cuda = torch.cuda.is_available()
+    devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     return {
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        if cuda
-        else [],
+        "devices": [torch.cuda.get_device_name(index) for index in devices],
     }
 
 
 def processor() -> str:
-    """The processor's model, as the system names it."""
+    """The processor's model by the system's name for it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -160,7 +159,7 @@ def processor() -> str:
 
 
 def version_of(distribution: str) -> str | None:
-    """The installed version; None for a package that runs from its source folder."""
+    """A distribution's installed version; None if it runs from its source folder."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -170,7 +169,7 @@ def version_of(distribution: str) -> str | None:
 def own_commit() -> str | None:
     """The commit of this package's own checkout; None where it is installed, or without git.
 
-    Ends in "+changes" where files differ from it.
+    It ends in "+changes" where files differ from it.
     """
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():

@@ -1,4 +1,4 @@
-"""A finished run once more: are its losses the same, to the bit?"""
+"""Runs a finished run again: are its losses equal to the bit?"""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError
 from dograph.experiments.provenance import (
-    VERSIONS_OF,
-    host_facts,
+    PACKAGES,
+    host_metadata,
     own_commit,
-    read_facts,
+    read_provenance,
     version_of,
 )
 from dograph.experiments.recipe.check import Recipe, check
 from dograph.experiments.recipe.compose import compose
-from dograph.experiments.run import check_buildable, train
+from dograph.experiments.run import train
 from dograph.experiments.run_folder import claimed, free_folder
 from dograph.files.run_dir import PROVENANCE, RECIPE, REPRODUCED
 from dograph.reports.history import MixtureHistory
@@ -36,12 +36,12 @@ class Reproduction:
     """How a run compares with itself.
 
     Attributes:
-        folder: of the run.
-        again: of the reproduction.
-        largest: difference of a validation loss in nats; 0 where all agree to the bit, infinite
-            where there are not as many validations.
-        differing: what is not the same to the bit: names of losses, weights and shares.
-        changed: facts in which the hosts and versions differ, "name: before → now".
+        folder: folder of the run.
+        again: folder of the reproduction.
+        largest: largest difference of a validation loss in nats; 0 if all are equal to the bit,
+            infinite if the numbers of validations differ.
+        differing: names of losses, weights and shares that are not equal to the bit.
+        changed: how host and versions differ, "name: before → now".
     """
 
     folder: Path
@@ -52,12 +52,12 @@ class Reproduction:
 
     @property
     def agrees(self) -> bool:
-        """Whether every loss of every validation, and every weight, is the same to the bit."""
+        """Whether every loss of every validation and every weight is equal to the bit."""
         return not self.differing
 
 
 def runs_of(folder: Path) -> list[Path]:
-    """The run in a folder; of an experiment, the runs of all its stages.
+    """The run in a folder, or the runs of all stages of an experiment.
 
     Raises:
         UserError: if there is no finished run.
@@ -67,53 +67,56 @@ def runs_of(folder: Path) -> list[Path]:
         return [folder]
     stages = read_stages(folder) if folder.is_dir() else []
     if not stages:
-        raise UserError(f"{folder}: no finished run; name a folder such as runs/NAME/seed_0")
+        raise UserError(f"{folder}: no finished run: name a folder such as runs/NAME/seed_0")
     return [inner for _, inner in stages]
 
 
 def reproduce(folder: Path) -> Reproduction:
-    """Runs a finished run again by its resolved recipe, in a folder inside its own.
+    """Run a finished run again by its resolved recipe, in a folder inside its own.
 
-    The number of threads is the run's own. A stage reads the recorded artefacts of the stages
-    before it, so that stages that all agree make an experiment that agrees.
+    It computes on as many threads as the run did. A stage reads the recorded artefacts of the
+    stages before it, so that stages that all agree make an experiment that agrees.
 
     Raises:
-        UserError: if the run is not finished, or its corpus is no longer what it was.
+        UserError: if the run is not finished, or its corpus has changed.
     """
-    facts, summary = read_facts(folder), read_summary(folder)
-    history = MixtureHistory.read(folder)
-    if facts.get("gone_on_with"):
+    provenance, before = read_provenance(folder), _outcome(folder)
+    if provenance.get("gone_on_with"):
         raise UserError(
-            f"{folder}: this run was gone on with under another recipe (see gone_on_with in "
-            f"{folder / PROVENANCE}): it cannot be run again as one"
+            f"{folder}: this run was resumed under another recipe (see gone_on_with in "
+            f"{folder / PROVENANCE}): it cannot be reproduced by one"
         )
-    recipe = check(compose(folder / RECIPE, _recorded_store(facts)))
-    check_buildable(recipe)
-    store = _same_corpus(recipe, facts, folder)
-    again = free_folder(folder, REPRODUCED)
-    with on_threads(_threads(facts)), claimed(again):
+    recipe = check(compose(folder / RECIPE, _recorded_store(provenance)))
+    store = _same_corpus(recipe, provenance, folder)
+    again = free_folder(folder / REPRODUCED)
+    with on_threads(_threads(provenance)), claimed(again):
         train(recipe, store, again)
-        changed = tuple(_changed(facts))
-    before = {**history.outcome(), "final": _final(summary.as_json())}
-    after = {**MixtureHistory.read(again).outcome(), "final": _final(read_summary(again).as_json())}
+        changed = tuple(_changed(provenance))
     return Reproduction(
         folder,
         again,
-        _largest(history, MixtureHistory.read(again)),
-        tuple(_differences(before, after)),
+        _largest(MixtureHistory.read(folder), MixtureHistory.read(again)),
+        tuple(_differences(before, _outcome(again))),
         changed,
     )
 
 
-def _threads(facts: Mapping[str, Any]) -> int:
-    """The run's; this process's own for a run of before they were recorded."""
-    recorded = (facts.get("host") or {}).get("threads")
+def _outcome(folder: Path) -> dict[str, Any]:
+    """The numbers of a finished run that must not change."""
+    summary, history = read_summary(folder).as_json(), MixtureHistory.read(folder)
+    final = {"losses": summary["losses"], "weights": summary["weights"]}
+    return {**history.outcome(), "final": final}
+
+
+def _threads(provenance: Mapping[str, Any]) -> int:
+    """The run's number of threads; this process's own if it was not recorded."""
+    recorded = (provenance.get("host") or {}).get("threads")
     return recorded if isinstance(recorded, int) and recorded > 0 else torch.get_num_threads()
 
 
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
-    """Inside the block torch computes on so many threads: sums are rounded by their order."""
+    """Set torch's number of threads inside the block: it decides how sums are rounded."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -122,28 +125,25 @@ def on_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _recorded_store(facts: Mapping[str, Any]) -> list[str]:
-    """An override that reads the run's own store, if it is still there.
+def _recorded_store(provenance: Mapping[str, Any]) -> list[str]:
+    """An override that reads the run's own store, if it still exists.
 
     A source such as the installed packages may have changed since; the tokens have not.
     """
-    path = Path(facts["corpus"])
+    path = Path(provenance["corpus"])
     return [f"corpus.source={path}"] if (path / MANIFEST).is_file() else []
 
 
-def _same_corpus(recipe: Recipe, facts: Mapping[str, Any], folder: Path) -> Store:
-    """The prepared corpus; raises UserError where it is no longer the run's."""
+def _same_corpus(recipe: Recipe, provenance: Mapping[str, Any], folder: Path) -> Store:
+    """Prepare the corpus; raise UserError if it is no longer the run's."""
     store = prepare(recipe.corpus)
-    if store.fingerprint != facts["fingerprint"]:
+    if store.fingerprint != provenance["fingerprint"]:
         raise UserError(
             f"{store.path}: the corpus is no longer what {folder} was trained on (fingerprint "
-            f"{store.fingerprint}, it was {facts['fingerprint']}); its store was {facts['corpus']}"
+            f"{store.fingerprint}, it was {provenance['fingerprint']}): put back the store "
+            f"{provenance['corpus']}"
         )
     return store
-
-
-def _final(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {"losses": content["losses"], "weights": content["weights"]}
 
 
 def _largest(before: MixtureHistory, after: MixtureHistory) -> float:
@@ -155,26 +155,28 @@ def _largest(before: MixtureHistory, after: MixtureHistory) -> float:
 
 
 def _differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
-    """Dotted names in which two values of JSON's types differ."""
+    """Dotted names in which two JSON values differ."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in dict.fromkeys([*before, *after]):
             yield from _differences(before.get(key), after.get(key), f"{name}.{key}".lstrip("."))
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for index, pair in enumerate(zip(before, after, strict=True)):
             yield from _differences(*pair, f"{name}[{index}]")
-    elif repr(before) != repr(after):  # so that NaN is like NaN, and −0 unlike 0
+    elif repr(before) != repr(after):  # so that NaN equals NaN, and −0 differs from 0
         yield name
 
 
-def _changed(facts: Mapping[str, Any]) -> Iterator[str]:
+def _changed(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """How versions and host differ from those of a run."""
     now: dict[str, Any] = {
         "commit": own_commit(),
-        **{f"version of {name}": version_of(name) for name in VERSIONS_OF},
-        **host_facts(),
+        **{f"version of {name}": version_of(name) for name in PACKAGES},
+        **host_metadata(),
     }
-    recorded = facts.get("versions") or {}
+    recorded = provenance.get("versions") or {}
     versions = {f"version of {name}": value for name, value in recorded.items()}
-    before = {"commit": facts.get("commit"), **versions, **(facts.get("host") or {})}
+    host = provenance.get("host") or {}
+    before = {"commit": provenance.get("commit"), **versions, **host}
     for name, value in now.items():
         if before.get(name) != value:
             yield f"{name}: {before.get(name)} → {value}"

@@ -1,4 +1,4 @@
-"""Where a run happens: a free folder, or that of the same run, which is gone on with."""
+"""Where a run happens: in a free folder, or in that of the same run, which is resumed."""
 
 from __future__ import annotations
 
@@ -6,60 +6,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-from dograph.errors import UserError
-from dograph.experiments.provenance import read_facts
+from dograph.errors import UserError, file_errors
+from dograph.experiments.provenance import read_provenance
+from dograph.experiments.rank_zero import is_rank_zero
 from dograph.files.lock import exclusive, holder
-from dograph.files.run_dir import EVENT_FILES, FINAL_CHECKPOINT, LOCK, PROVENANCE, RECIPE, SUMMARY
+from dograph.files.run_dir import (
+    EVENT_FILES,
+    FINAL_CHECKPOINT,
+    LOCK,
+    PROVENANCE,
+    RECIPE,
+    SUMMARY,
+    seed_dir,
+)
 from dograph.training.checkpoint import newest_sound, steps_done
+from dograph.training.checkpointing import remove_partial
+
+RESUMES = "give the same command again: it resumes from its newest checkpoint"
 
 
-def is_first_rank() -> bool:
-    """Whether this process writes for all ranks; the others come to be under it."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+@contextmanager
+def open_run(folder: Path, steps: int) -> Iterator[Path | None]:
+    """Hold a run's folder, and remove what a killed process left half written in it.
 
+    Args:
+        folder: the run's folder; made if it is missing.
+        steps: optimiser steps of the whole run.
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run left all that it leaves."""
-    return (folder / SUMMARY).is_file() and (folder / FINAL_CHECKPOINT).exists()
+    Yields:
+        the newest sound checkpoint of fewer steps, from which to resume; None without one.
 
-
-def same_runs(parent: Path, seed: int, digest: str) -> list[Path]:
-    """``seed_S``, ``seed_S_1`` … in which just this run began, by what decides its numbers."""
-    places = [parent / f"seed_{seed}", *sorted(parent.glob(f"seed_{seed}_*"))]
-    return [place for place in places if _digest(place) == digest]
-
-
-def place_for(parent: Path, seed: int, digest: str) -> Path:
-    """The folder of the same run where it is not finished, else a free one."""
-    unfinished = (place for place in same_runs(parent, seed, digest) if not is_finished(place))
-    return next(unfinished, None) or free_folder(parent, f"seed_{seed}")
-
-
-def free_folder(parent: Path, name: str) -> Path:
-    """``parent/name``, or the first of ``name_1``, ``name_2`` … in which nothing has begun."""
-    folder, count = parent / name, 0
-    while not is_free(folder):
-        count += 1
-        folder = parent / f"{name}_{count}"
-    return folder
-
-
-def is_free(folder: Path) -> bool:
-    """Whether nothing has begun in a folder.
-
-    A start that ended before it could write where its run came from has begun nothing.
+    Raises:
+        UserError: if another process runs in the folder, a link leads out of it, all of its
+            checkpoints are damaged, or the system refuses a file.
     """
-    return not folder.exists() or all(
-        path.name in (LOCK, RECIPE) or path.match("*.new") or path.match(EVENT_FILES)
-        for path in folder.iterdir()
-    )
+    with file_errors(folder, "runs", RESUMES), claimed(folder):
+        check_inside(folder)
+        remove_partial(folder)
+        yield newest_sound(folder, below=steps)
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Holds a run's folder; on rank zero only, which the other ranks come to be under.
+    """Hold a run's folder; on rank zero only, which starts the other ranks inside the block.
 
     Raises:
         UserError: if another process runs in it.
@@ -71,7 +60,7 @@ def claimed(folder: Path) -> Iterator[None]:
             "name or seed"
         )
 
-    if not is_first_rank():
+    if not is_rank_zero():
         yield
         return
     with exclusive(folder / LOCK, refuse):
@@ -79,25 +68,25 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def check_inside(folder: Path) -> None:
-    """Checks that what a run writes to stays in its folder.
+    """Check that everything a run writes stays in its folder.
 
     Raises:
-        UserError: for a symbolic link in it that leads elsewhere, which a stranger may have made.
+        UserError: for a symbolic link in it that leads elsewhere; the folder may be untrusted.
     """
     home = folder.resolve()
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(home):
             raise UserError(
                 f"{path}: a link that leads out of the run's folder to {path.resolve()}: put the "
-                "files themselves there, or set runs to where they shall go"
+                "files themselves there, or set runs to another folder"
             )
 
 
-def checkpoint_to_resume(folder: Path, steps: int) -> Path:
-    """The newest sound checkpoint of a run that is named to be gone on with.
+def check_resumable(folder: Path, steps: int) -> None:
+    """Check that a folder holds a checkpoint from which a run of ``steps`` can be resumed.
 
     Raises:
-        UserError: if there is none that is whole, or it has done all of ``steps``.
+        UserError: if none is sound, or the newest has done all ``steps``.
     """
     checkpoint = newest_sound(folder)
     if checkpoint is None:
@@ -105,15 +94,52 @@ def checkpoint_to_resume(folder: Path, steps: int) -> Path:
     done = steps_done(checkpoint)
     if done >= steps:
         raise UserError(
-            f"{checkpoint}: this run has done its {done} steps: raise trainer.max_steps to go on"
+            f"{checkpoint}: this run has done its {done} steps: raise trainer.max_steps to resume"
         )
-    return checkpoint
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder has everything that a finished run leaves."""
+    return (folder / SUMMARY).is_file() and (folder / FINAL_CHECKPOINT).exists()
+
+
+def same_runs(parent: Path, seed: int, digest: str) -> list[Path]:
+    """``seed_S``, ``seed_S_1`` … that hold a run with this digest of its inputs."""
+    first = seed_dir(parent, seed)
+    folders = [first, *sorted(parent.glob(f"{first.name}_*"))]
+    return [folder for folder in folders if _digest(folder) == digest]
+
+
+def place_for(parent: Path, seed: int, digest: str) -> Path:
+    """The folder of the same run if that is unfinished, else a free one."""
+    unfinished = (folder for folder in same_runs(parent, seed, digest) if not is_finished(folder))
+    return next(unfinished, None) or free_folder(seed_dir(parent, seed))
+
+
+def free_folder(folder: Path) -> Path:
+    """The folder itself, or the first of ``folder_1``, ``folder_2`` … in which no run began."""
+    free, count = folder, 0
+    while not is_free(free):
+        count += 1
+        free = folder.with_name(f"{folder.name}_{count}")
+    return free
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no run began in a folder.
+
+    A run begins when it writes its provenance; what it leaves before does not count.
+    """
+    return not folder.exists() or all(
+        path.name in (LOCK, RECIPE) or path.match("*.new") or path.match(EVENT_FILES)
+        for path in folder.iterdir()
+    )
 
 
 def _digest(folder: Path) -> object:
     if not (folder / PROVENANCE).is_file():
         return None
     try:
-        return read_facts(folder).get("digest")
-    except UserError:  # a damaged record is nobody's run
+        return read_provenance(folder).get("digest")
+    except UserError:  # a damaged file belongs to no run
         return None

@@ -1,4 +1,4 @@
-"""What a stage was made from and what it leaves: how a finished one is known again."""
+"""What a stage was made from and what it leaves: how a finished stage is recognised."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dograph.files.atomic import read_json, write_json
 from dograph.files.run_dir import FINAL_CHECKPOINT, STAGE, SUMMARY
 from dograph.reports.summary import RunSummary, read_summary
 
-LEAVES = (SUMMARY, str(FINAL_CHECKPOINT))
-"""What a finished stage leaves there for later ones."""
+LEFT = (SUMMARY, str(FINAL_CHECKPOINT))
+"""Files that a finished stage leaves for later ones."""
 
 
 @dataclass
 class Artefacts:
-    """What a finished stage leaves to later ones.
+    """What a finished stage leaves for later ones.
 
     Attributes:
-        folder: of its run.
+        folder: folder of its run.
         inputs: digest of what it was made from.
     """
 
@@ -38,59 +38,67 @@ class Artefacts:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The mixture that it found: its mixer's average weights, by domain."""
+        """The mixture that the stage chose: its mixer's average weights, by domain."""
         return {domain.name: domain.average_weight for domain in self.summary.domains}
 
-    def by_name(self, checkpoint: str | None = None) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """What ``${stages.NAME.checkpoint}`` and ``${stages.NAME.weights}`` stand for."""
-        path = str(self.folder / FINAL_CHECKPOINT) if checkpoint is None else checkpoint
-        return {"checkpoint": path, "weights": self.weights}
+        return {"checkpoint": str(self.folder / FINAL_CHECKPOINT), "weights": self.weights}
+
+    def identity(self) -> dict[str, Any]:
+        """The same for a digest: a checkpoint's path does not tell what it was made from."""
+        return {"checkpoint": self.inputs, "weights": self.weights}
 
 
 @dataclass
-class Found:
+class StageFolder:
     """Where a stage runs, or ran.
 
     Attributes:
-        folder: of a run with just these inputs, or a free one.
-        finished: whether all that the run leaves is there.
-        begun: whether there is something to go on with.
-        changed: why an earlier run does not serve: keys of inputs, or files that are gone.
+        path: folder of a run with the same inputs, or a free one.
+        finished: whether everything that the run leaves is there.
+        changed: why an earlier run cannot be used: keys of inputs, or files that are gone.
     """
 
-    folder: Path
+    path: Path
     finished: bool = False
-    begun: bool = False
     changed: str = ""
 
+    @property
+    def because(self) -> str:
+        """What has changed, in brackets for a message; empty if nothing has."""
+        return f" (changed: {self.changed})" if self.changed else ""
 
-def find_run(experiment: Path, label: str, digest: str, inputs: Mapping[str, Any]) -> Found:
-    """Looks for a stage's run with the same inputs, in ``label``, ``label_1`` and so on.
+
+def find_folder(
+    experiment: Path, label: str, digest: str, inputs: Mapping[str, Any]
+) -> StageFolder:
+    """Look for a stage's run with the same inputs, in ``label``, ``label_1`` and so on.
 
     Args:
         experiment: folder of all stages.
-        label: of the stage.
-        digest: of the inputs.
+        label: name of the stage's run.
+        digest: digest of the inputs.
         inputs: to say what has changed.
     """
-    found, count = Found(experiment / label), 0
-    while not is_free(found.folder):
-        record = read_record(found.folder)
+    path, count, changed = experiment / label, 0, ""
+    while not is_free(path):
+        record = read_record(path)
         if record.get("stage") == label and record.get("digest") == digest:
-            gone = [name for name in LEAVES if not (found.folder / name).exists()]
+            gone = [name for name in LEFT if not (path / name).exists()]
             finished = bool(record.get("finished"))
-            if not finished or not gone:  # one that was killed goes on, or begins anew
-                return Found(found.folder, finished, not finished)
-            found.changed = f"{', '.join(gone)} gone from {found.folder}"
+            if not finished or not gone:  # an interrupted run is resumed, or begins again
+                return StageFolder(path, finished)
+            changed = f"{', '.join(gone)} gone from {path}"
         elif record.get("stage") == label:
-            found.changed = ", ".join(differences(record, inputs))
+            changed = ", ".join(differences(record, inputs))
         count += 1
-        found.folder = experiment / f"{label}_{count}"
-    return found
+        path = experiment / f"{label}_{count}"
+    return StageFolder(path, changed=changed)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """A stage's record; empty if there is none that can be read."""
+    """A stage's record; empty if it is missing or unreadable."""
     try:
         record = read_json(folder / STAGE)
     except (ValueError, OSError):
@@ -99,10 +107,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 class StageRecord(Callback):
-    """Writes what a stage is made from as its training begins.
+    """Writes what a stage is made from when its training begins.
 
     Args:
-        folder: of the stage's run.
+        folder: folder of the stage's run.
         content: stage, digest and inputs.
     """
 
@@ -110,12 +118,12 @@ class StageRecord(Callback):
         self.path, self.content = folder / STAGE, content
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the record on rank zero."""
+        """Write the record on rank zero."""
         if trainer.is_global_zero:
             self.write(finished=False)
 
     def write(self, finished: bool) -> None:
-        """Writes the record, whole or not at all."""
+        """Write the record, whole or not at all."""
         write_json(self.path, {**self.content, "finished": finished})
 
 

@@ -1,4 +1,4 @@
-"""Many recipes over many seeds: what is missing runs, in processes of their own."""
+"""Runs recipes over seeds, each missing run in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dograph.errors import UserError
-from dograph.experiments.provenance import own_commit, read_facts
+from dograph.experiments.provenance import own_commit, read_provenance
 from dograph.experiments.recipe.compose import COMMAND_LINE
 from dograph.experiments.sweep_jobs import Job, jobs_of, summary_in
 from dograph.files.lock import exclusive
 from dograph.reports.summary import read_stages
 
 LAST_LINES = 12
-"""Of a failed run's log, shown at the end."""
+"""Lines of a failed run's log that are shown."""
 
 
 @dataclass
 class Failure:
-    """A run that did not come to its end.
+    """A run that failed.
 
     Attributes:
-        job: of the run.
+        job: the run's recipe and seed.
         reason: such as "exit code 2".
-        log: what it printed.
+        log: file with what it printed.
     """
 
     job: Job
@@ -51,7 +51,7 @@ class Failure:
 
 @dataclass
 class Running:
-    """A job in its process."""
+    """A job, its process, and its share of the machine."""
 
     job: Job
     process: subprocess.Popen[bytes]
@@ -66,18 +66,18 @@ class Sweep:
 
     Args:
         recipes: files, each with another name.
-        seeds: of each.
-        overrides: ``key=value``, the last word, for all.
+        seeds: seeds of each recipe.
+        overrides: ``key=value``, the last word, for all recipes.
         processes: runs at once.
-        threads: of each run. None: the environment's, else the cores shared out.
+        threads: threads of each run. None: the environment's number, else an equal share of cores.
         mixers: file or folder of the user's own mixers.
         console: where to print.
 
     Attributes:
-        failures: of the last ``run``.
+        failures: failed runs of the last ``run``.
 
     Raises:
-        UserError: for a number that makes no sense.
+        UserError: for an invalid number.
     """
 
     recipes: Sequence[Path]
@@ -95,15 +95,15 @@ class Sweep:
             if value is not None and value < 1:
                 raise UserError(f"{COMMAND_LINE}: {key} is {value}: it must be ≥ 1")
         if len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"{COMMAND_LINE}: a seed stands twice in {list(self.seeds)}")
+            raise UserError(f"{COMMAND_LINE}: seeds is {list(self.seeds)}: name each seed once")
         if any(override.startswith("seed=") for override in self.overrides):
-            raise UserError(f"{COMMAND_LINE}: name the seeds by --seeds, not by seed=")
+            raise UserError(f"{COMMAND_LINE}: name the seeds with --seeds, not with seed=")
 
     def run(self) -> list[Path]:
-        """Runs what is missing; a run that fails does not stop the others.
+        """Run what is missing; a run that fails does not stop the others.
 
         Returns:
-            folders of what is finished, in the jobs' order.
+            folders of the finished runs, in the jobs' order.
 
         Raises:
             UserError: for mistakes, before anything runs.
@@ -112,14 +112,14 @@ class Sweep:
         jobs = jobs_of(self.recipes, self.seeds, self.overrides)
         runs = jobs[0].parent.parent
         waiting = f"another sweep is running in {runs}; waiting for it"
-        with exclusive(runs / ".sweep.lock", lambda: self._say(waiting)) as lock:
+        with exclusive(runs / ".sweep.lock", lambda: self._print(waiting)) as lock:
             done = [folder for job in jobs if (folder := job.finished()) is not None]
             missing = [job for job in jobs if job.finished() is None]
-            self._say(
+            self._print(
                 f"{len(jobs)} runs: {len(done)} finished, {len(missing)} to do, "
                 f"{self.processes} at once; logs in {runs / 'logs'}"
             )
-            self._say_of_other_commits(done)
+            self._print_other_commits(done)
             self.failures, self._signals = [], 0
             with self._progress(len(jobs), len(done)) as bar, self._counting_signals():
                 self._run(missing, runs / "logs", lock, bar)
@@ -127,16 +127,16 @@ class Sweep:
                 raise KeyboardInterrupt
         return [folder for job in jobs if (folder := job.finished()) is not None]
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _say_of_other_commits(self, done: Sequence[Path]) -> None:
-        """Code may have changed since a run finished: that is the reader's to judge."""
+    def _print_other_commits(self, done: Sequence[Path]) -> None:
+        """Name other commits that finished runs: whether they compare, the reader judges."""
         finals = [(read_stages(folder) or [("", folder)])[-1][1] for folder in done]
-        others = {read_facts(folder).get("commit") for folder in finals} - {own_commit()}
+        others = {read_provenance(folder).get("commit") for folder in finals} - {own_commit()}
         if others:
             named = ", ".join(str(commit)[:12] for commit in others)
-            self._say(f"finished by other commits than this one, and used as they are: {named}")
+            self._print(f"used as they are, though finished by other commits: {named}")
 
     def _progress(self, total: int, done: int) -> Progress:
         columns = (
@@ -151,7 +151,7 @@ class Sweep:
 
     @contextmanager
     def _counting_signals(self) -> Iterator[None]:
-        """Inside the block SIGINT and SIGTERM are counted, and interrupt nothing."""
+        """Count SIGINT and SIGTERM inside the block instead of being interrupted by them."""
 
         def count(number: int, frame: FrameType | None) -> None:
             self._signals += 1
@@ -164,7 +164,7 @@ class Sweep:
                 signal.signal(kind, handler)
 
     def _run(self, missing: Sequence[Job], logs: Path, lock: int, bar: Progress) -> None:
-        waiting, running, told = list(missing), list[Running](), 0
+        waiting, running, passed_on = list(missing), list[Running](), 0
         logs.mkdir(parents=True, exist_ok=True)
         while running or (waiting and not self._signals):
             free = set(range(self.processes)) - {run.slot for run in running}
@@ -177,8 +177,8 @@ class Sweep:
                     self._fail(job, str(error), log)
                 continue
             time.sleep(0.1)
-            if self._signals > told:
-                told = self._pass_on(running)
+            if self._signals > passed_on:
+                passed_on = self._pass_on(running)
             for run in [run for run in running if run.process.poll() is not None]:
                 running.remove(run)
                 self._conclude(run)
@@ -187,22 +187,22 @@ class Sweep:
             bar.update(bar.task_ids[0], description=names or "runs")
 
     def _pass_on(self, running: Sequence[Running]) -> int:
-        """Lets every run save a checkpoint and end; on a second signal ends them at once."""
-        told = self._signals
-        if told == 1:
-            self._say("Stopping; every run saves a checkpoint. Run it again to go on.")
+        """Let every run save a checkpoint and end; kill them on a second signal."""
+        received = self._signals
+        if received == 1:
+            self._print("Stopping; every run saves a checkpoint. Run it again to resume.")
         for run in running:
-            if told == 1:
+            if received == 1:
                 run.process.send_signal(signal.SIGINT)
             else:
                 os.killpg(run.process.pid, signal.SIGKILL)
-        return told
+        return received
 
     def _start(self, job: Job, slot: int, log: Path, lock: int) -> Running:
         words = [sys.executable, "-m", "dograph", "run", str(job.recipe), *job.overrides]
         words += ["--mixers", str(self.mixers)] if self.mixers else []
         environment = {**os.environ, **environment_of(slot, self.processes, self.threads)}
-        environment["PYTHONSAFEPATH"] = "1"  # no module of the folder that it happens to run in
+        environment["PYTHONSAFEPATH"] = "1"  # import nothing from the working folder
         with log.open("ab") as file:
             process = subprocess.Popen(
                 words,
@@ -211,7 +211,7 @@ class Sweep:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 pass_fds=[lock],  # a run that outlives its sweep keeps the next sweep waiting
-                start_new_session=True,  # Ctrl-C comes to it once, from here
+                start_new_session=True,  # it receives Ctrl-C once, from here
             )
         return Running(job, process, log, slot, time.monotonic())
 
@@ -225,20 +225,20 @@ class Sweep:
         summary = summary_in(folder)
         ends = [summary.get("mean_loss"), summary.get("worst_loss")]
         shown = [f"{loss:.4f}" if isinstance(loss, float) else "none" for loss in ends]
-        self._say(f"{run.job.name}: mean loss {shown[0]}, worst {shown[1]}, {seconds:,.0f} s")
+        self._print(f"{run.job.name}: mean loss {shown[0]}, worst {shown[1]}, {seconds:,.0f} s")
 
     def _fail(self, job: Job, reason: str, log: Path) -> None:
         self.failures.append(Failure(job, reason, log))
-        self._say(f"{job.name}: failed ({reason}), see {log}")
+        self._print(f"{job.name}: failed ({reason}), see {log}")
 
 
 def environment_of(slot: int, processes: int, threads: int | None) -> dict[str, str]:
-    """Environment variables by which runs at once share out cores and GPUs.
+    """Environment variables by which concurrent runs share cores and GPUs.
 
     Args:
-        slot: of the run, in [0, processes).
+        slot: the run's, in [0, processes).
         processes: runs at once.
-        threads: of each run. None: as many as the environment says, else the cores by the runs.
+        threads: threads of each run. None: the environment's number, else an equal share of cores.
     """
     import torch
 

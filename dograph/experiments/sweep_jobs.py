@@ -1,4 +1,4 @@
-"""What a sweep has to do: recipes × seeds, each known by what decides its numbers."""
+"""The jobs of a sweep: recipes × seeds, each recognised by what decides its numbers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dograph.data.corpus.prepare import prepare
 from dograph.errors import UserError
+from dograph.experiments.corpora import Corpora
+from dograph.experiments.plan import Plan
 from dograph.experiments.provenance import run_inputs
 from dograph.experiments.recipe.check import check
-from dograph.experiments.recipe.compose import compose, stage_names
-from dograph.experiments.run import check_buildable
+from dograph.experiments.recipe.compose import RecipeFile
 from dograph.experiments.run_folder import is_finished, same_runs
-from dograph.experiments.stages import Experiment
 from dograph.files.atomic import read_json
 from dograph.files.checksums import facts_digest
-from dograph.files.run_dir import SUMMARY
+from dograph.files.run_dir import SUMMARY, seed_dir
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,11 @@ class Job:
     """One recipe with one seed.
 
     Attributes:
-        recipe: its file.
+        recipe: the recipe's file.
         overrides: ``key=value``, with the seed.
         parent: folder of the recipe's runs.
-        seed: of the run.
-        digest: names what decides the run's numbers.
+        seed: the run's seed.
+        digest: digest of what decides the run's numbers.
         staged: whether the recipe has stages.
     """
 
@@ -42,13 +41,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """For people and for the log's file."""
+        """Name for people."""
         return f"{self.parent.name} seed {self.seed}"
 
     def finished(self) -> Path | None:
-        """The folder in which it came to its end."""
+        """The folder of its finished run; None if it is not finished."""
         if self.staged:
-            folder = self.parent / f"seed_{self.seed}"
+            folder = seed_dir(self.parent, self.seed)
             return folder if summary_in(folder).get("digest") == self.digest else None
         same = same_runs(self.parent, self.seed, self.digest)
         return next((folder for folder in same if is_finished(folder)), None)
@@ -69,7 +68,8 @@ def jobs_of(recipes: Sequence[Path], seeds: Sequence[int], overrides: Sequence[s
     Raises:
         UserError: for a mistake in any recipe, or two recipes of one name.
     """
-    jobs = [job_of(recipe, seed, overrides) for seed in seeds for recipe in recipes]
+    corpora = Corpora()
+    jobs = [job_of(recipe, seed, overrides, corpora) for seed in seeds for recipe in recipes]
     places = [(job.parent, job.seed) for job in jobs]
     for job in jobs:
         if places.count((job.parent, job.seed)) > 1:
@@ -80,18 +80,18 @@ def jobs_of(recipes: Sequence[Path], seeds: Sequence[int], overrides: Sequence[s
     return jobs
 
 
-def job_of(recipe: Path, seed: int, overrides: Sequence[str]) -> Job:
-    """A recipe with a seed, checked; its corpus is prepared if it is not yet.
+def job_of(path: Path, seed: int, overrides: Sequence[str], corpora: Corpora) -> Job:
+    """Check a recipe with a seed, and prepare its corpus if it is not yet.
 
     Raises:
         UserError: for a mistake in the recipe.
     """
     given = (*overrides, f"seed={seed}")
-    if stage_names(recipe, given):
-        experiment = Experiment(recipe, given)
-        last = list(experiment.check().values())[-1]
-        return Job(recipe, given, last.runs / last.name, seed, experiment.digest(), True)
-    checked = check(compose(recipe, given))
-    check_buildable(checked)
-    digest = facts_digest(run_inputs(checked.composition.values, prepare(checked.corpus)))
-    return Job(recipe, given, checked.runs / checked.name, seed, digest, False)
+    file = RecipeFile(path, given)
+    if file.stages:
+        plan = Plan.make(file)
+        return Job(path, given, plan.folder.parent, seed, plan.digest(corpora), True)
+    recipe = check(file.compose())
+    store = corpora.prepare(recipe.corpus)
+    digest = facts_digest(run_inputs(recipe.composition.values, store))
+    return Job(path, given, recipe.runs / recipe.name, seed, digest, False)

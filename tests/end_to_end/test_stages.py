@@ -13,8 +13,10 @@ from test_run import DOMAINS, ROOT, small
 
 from dograph.cli.main import main
 from dograph.errors import UserError
+from dograph.experiments.plan import Plan
+from dograph.experiments.recipe.compose import RecipeFile
+from dograph.experiments.rounds import largest_move
 from dograph.experiments.stage_record import differences
-from dograph.experiments.stages import Experiment, largest_move
 
 
 def quick(settings, runs, *more):
@@ -190,7 +192,7 @@ def test_mistakes_show_before_any_training(tmp_path, text, expected):
     recipe = tmp_path / "wrong.yaml"
     recipe.write_text("compose: {data: environment, model: gpt2_nano, trainer: cpu}\n" + text)
     with pytest.raises(UserError) as caught:
-        Experiment(recipe).check()
+        Plan.make(RecipeFile(recipe))
     assert expected in str(caught.value)
     assert "wrong.yaml" in str(caught.value)
 
@@ -263,7 +265,7 @@ def test_stages_on_two_processes(store, corpus_settings, tmp_path):
 def test_resume_is_for_recipes_of_one_run(tmp_path, capsys):
     recipe = str(ROOT / "recipes" / "doge_gpt2.yaml")
     assert main(["run", recipe, "--resume", str(tmp_path)]) == 2
-    assert "go on by themselves" in capsys.readouterr().err
+    assert "resume by themselves" in capsys.readouterr().err
 
 
 def test_check_prints_every_stage(capsys):
@@ -303,7 +305,7 @@ def test_interrupted_in_the_proxy_it_goes_on_there(store, corpus_settings, tmp_p
     again = subprocess.run(
         command + overrides, check=True, timeout=240, capture_output=True, cwd=tmp_path
     ).stdout.decode()
-    assert "stage proxy: goes on from" in again
+    assert "stage proxy: resumes from" in again
     assert not list((tmp_path / "runs" / name / "seed_0").glob("*_1"))
     whole = quick(corpus_settings, tmp_path / "whole", *long, checkpoints)
     subprocess.run(command + whole, check=True, timeout=240, capture_output=True, cwd=tmp_path)

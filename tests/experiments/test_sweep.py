@@ -67,7 +67,7 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(small_recipe, tmp_path):
     assert folders == [folder]
     assert not again.failures
     log = (tmp_path / "runs" / "logs" / "long_seed_0.log").read_text()
-    assert "goes on from" in log
+    assert "resumes from" in log
 
 
 @pytest.mark.slow
@@ -94,9 +94,9 @@ def test_mistakes_show_before_anything_runs(small_recipe, tmp_path):
         sweep([good, small_recipe("broken", more="trainr: {max_steps: 3}\n")])
     with pytest.raises(UserError, match="another recipe writes to"):
         sweep([good, good])
-    with pytest.raises(UserError, match="a seed stands twice"):
+    with pytest.raises(UserError, match=r"seeds is \[1, 1\]: name each seed once"):
         sweep([good], seeds=[1, 1])
-    with pytest.raises(UserError, match="name the seeds by --seeds"):
+    with pytest.raises(UserError, match="name the seeds with --seeds"):
         sweep([good], overrides=["seed=3"])
     with pytest.raises(UserError, match="processes is 0"):
         sweep([good], processes=0)

@@ -101,6 +101,6 @@ def test_a_chunk_damaged_in_the_middle(damaged_run, workers, damage, tmp_path, m
     # and a counter: within one second and one process, the tenth would come before the ninth.
     time.sleep(1.1)
     assert run(tmp_path / "runs") == 0
-    assert "goes on from" in capfd.readouterr().out
+    assert "resumes from" in capfd.readouterr().out
     expected = outcome(tmp_path / "whole" / "small" / "seed_0")
     assert not differing(expected, outcome(folder))

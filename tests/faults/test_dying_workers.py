@@ -38,7 +38,7 @@ def test_a_dead_worker_stops_the_run_which_then_goes_on(told, tmp_path):
     assert "lower data.workers" in text
     assert no_process_left(group, 5), group_members(group)
     code, text, _ = live(told(tmp_path), tmp_path / "log")
-    assert code == 0 and "goes on from" in text, text[-3000:]
+    assert code == 0 and "resumes from" in text, text[-3000:]
     run = ("runs", "dograph_gpt2", "seed_0")
     assert not differing(outcome(whole.joinpath(*run)), outcome(tmp_path.joinpath(*run)))
 

@@ -6,7 +6,7 @@ import pytest
 from lives import Lives
 from outcomes import ROOT, arguments, differing, outcome
 
-from dograph.experiments.recipe.compose import stage_names
+from dograph.experiments.recipe.compose import RecipeFile
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PHASES = ("preparing", "training", "checkpointing", "evaluating")
@@ -70,8 +70,8 @@ def test_doremis_three_stages_survive(corpus_settings, tmp_path, chance):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_recipe_survives(name, corpus_settings, tmp_path, chance):
-    stages = ["/proxy", "/main"] if stage_names(ROOT / "recipes" / f"{name}.yaml") else [""]
-    folders = [f"seed_0{stage}" for stage in stages]
+    stages = RecipeFile(ROOT / "recipes" / f"{name}.yaml").stages
+    folders = [f"seed_0/{stage}" for stage in stages] or ["seed_0"]
     more = [f"data.workers={chance.choice([0, 2])}", *OTHERS[name]]
     targets = ("training", "checkpointing", None)
     kills = kill_until(

@@ -66,7 +66,7 @@ def test_a_disk_that_cannot_be_written_at_first_or_in_between(told, expected, di
     disk.remount("ro")
     stops(where, log, refused, "seed_0")
     disk.remount("rw")
-    assert "goes on from" in ends(where, log, expected, seed_0(place))
+    assert "resumes from" in ends(where, log, expected, seed_0(place))
 
 
 def _give_up():
@@ -139,5 +139,5 @@ def test_the_store_is_gone_between_two_starts(told, expected, tmp_path):
     live(told(tmp_path), log, halt)
     before = Store.open(tmp_path / "store").fingerprint
     shutil.rmtree(tmp_path / "store")
-    assert "goes on from" in ends(told(tmp_path), log, expected, seed_0(tmp_path))
+    assert "resumes from" in ends(told(tmp_path), log, expected, seed_0(tmp_path))
     assert Store.open(tmp_path / "store").fingerprint == before

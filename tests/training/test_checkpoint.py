@@ -118,10 +118,10 @@ def test_a_folder_is_one_runs_at_a_time(tmp_path):
         running = rf"process {os.getpid()} on .* is running this"
         with pytest.raises(UserError, match=running), claimed(folder):
             pass
-        assert free_folder(tmp_path, "seed_0") == folder  # nothing has begun in it
+        assert free_folder(tmp_path / "seed_0") == folder  # nothing has begun in it
     with claimed(folder):
         (folder / PROVENANCE).write_text('{"digest": "a"}')
-    assert free_folder(tmp_path, "seed_0") == tmp_path / "seed_0_1"
+    assert free_folder(tmp_path / "seed_0") == tmp_path / "seed_0_1"
 
 
 def test_a_run_that_did_not_end_is_found_again(tmp_path):

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from dograph.errors import UserError
 from dograph.evaluation.task_results import read_results, suite_means
-from dograph.experiments.provenance import read_facts
+from dograph.experiments.provenance import read_provenance
 from dograph.experiments.recipe.compose import load_yaml
 from dograph.files.run_dir import HISTORY, PROVENANCE, RECIPE, REPRODUCED, STAGE, SUMMARY
 from dograph.reports.history import MixtureHistory
@@ -50,7 +50,7 @@ class ComparedRun:
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """The final run's ``provenance.json``."""
-        return read_facts(self.final)
+        return read_provenance(self.final)
 
     @cached_property
     def recipe(self) -> dict[str, Any]:

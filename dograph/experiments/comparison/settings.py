@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from dograph.errors import UserError
 from dograph.experiments.comparison.runs import ComparedRun, recipe_of
-from dograph.experiments.recipe.check import SECTIONS, check_section
+from dograph.experiments.recipe.check import SECTIONS
 from dograph.experiments.recipe.compose import Composition
+from dograph.experiments.recipe.section import check_section
 from dograph.files.run_dir import RECIPE
 
 OF_MODEL = {"model": ("architecture", "config", "pretrained")}

@@ -1,28 +1,30 @@
-"""A recipe, checked by type: every key against the signature of what it builds."""
+"""A recipe, checked before anything runs: every key by type, its model by building it."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
-from dograph.experiments.recipe.classes import check_classes, import_mixer
-from dograph.experiments.recipe.compose import Composition, flat, nearest
+from dograph.experiments.recipe.classes import import_mixer
+from dograph.experiments.recipe.compose import Composition, flat
+from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
 from dograph.mixers.base import BaseMixer
 from dograph.reports.settings import ReportSettings
 from dograph.signals.sketches import SketchSettings
-from dograph.training.language_model import LanguageModel
+from dograph.training.language_model import LanguageModel, build_network, check_schedule
 
 SECTIONS: dict[str, tuple[type, set[str]]] = {
     "corpus": (CorpusSettings, set()),
@@ -34,16 +36,19 @@ SECTIONS: dict[str, tuple[type, set[str]]] = {
         Trainer,
         {"callbacks", "logger", "default_root_dir", "use_distributed_sampler", "max_epochs"}
         | {"enable_checkpointing", "num_sanity_val_steps", "min_epochs", "max_time", "barebones"}
-        # A run is one epoch without end: what would cut it into several, or into a trial.
+        # A run is one endless epoch: these would cut it into several, or shorten it to a trial.
         | {"limit_train_batches", "overfit_batches", "fast_dev_run", "min_steps"}
         | {"reload_dataloaders_every_n_epochs"},
     ),
 }
+"""What each section builds, and the arguments that a recipe cannot set."""
 PLAIN_KEYS: dict[str, type] = {"name": str, "seed": int, "runs": str}
 PROCESSES_PER_CORE = 8
-"""More of them would fork until the machine dies."""
+"""Maximum; with more the machine would stop responding."""
 _FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f]{1,100}")
 TOP_LEVEL = ("compose", "mixer", *PLAIN_KEYS, *SECTIONS)
+_buildable: set[str] = set()
+"""Models that this process has built without memory, by architecture and configuration."""
 
 
 @dataclass
@@ -51,9 +56,9 @@ class Recipe:
     """A checked recipe: every section's arguments with defaults filled in, mixer built.
 
     Attributes:
-        composition: where it came from.
-        name: of the experiment; the recipe's file name by default.
-        seed: of everything random.
+        composition: the values and their origins.
+        name: name of the experiment; the recipe's file name by default.
+        seed: seed of everything random.
         runs: folder that holds the runs.
         corpus: what is prepared.
         sketch: how gradients are sketched.
@@ -72,13 +77,18 @@ class Recipe:
     mixer: BaseMixer
     sections: dict[str, Namespace]
 
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the run."""
+        return int(self.sections["trainer"].max_steps)
+
     def arguments(self, section: str) -> dict[str, Any]:
         """The keyword arguments of ``data``, ``model`` or ``trainer``."""
         return self.sections[section].as_dict()
 
     def trainer_arguments(self) -> dict[str, Any]:
         """Those of ``trainer``, with a new object for each ``class_path`` (strategy, plugins)."""
-        parser = _parser(*SECTIONS["trainer"])
+        parser = section_parser(*SECTIONS["trainer"])
         section = Namespace(section=self.sections["trainer"])
         return dict(parser.instantiate_classes(section).section.as_dict())
 
@@ -88,47 +98,101 @@ class Recipe:
 
 
 def check(composition: Composition) -> Recipe:
-    """Checks every key of a composition against the type hints of what it builds.
+    """Check every key against the type hints of what it builds, and that the model can be built.
 
     Raises:
         UserError: naming file, key and remedy, for unknown keys at any depth, wrong types,
             and values that a class refuses.
     """
     values = composition.values
-    for key, value in flat(values).items():
-        for text in (key, *(value if isinstance(value, list) else [value])):
-            if isinstance(text, str) and "\0" in text:
-                raise UserError(
-                    f"{composition.origin(key)}: {key} is {text!r}: it holds a NUL character"
-                )
+    _check_text(composition)
     for key in values:
         if key not in TOP_LEVEL:
-            raise _unknown(composition, str(key), TOP_LEVEL)
-    seed = values.get("seed", 0)
-    sections = {}
-    for name, (builds, skip) in SECTIONS.items():
-        given = values.get(name) or {}
-        sections[name] = check_section(composition, name, builds, given, skip)
+            raise unknown_key(composition, str(key), TOP_LEVEL)
+    sections = {
+        name: check_section(composition, name, builds, values.get(name) or {}, skip)
+        for name, (builds, skip) in SECTIONS.items()
+    }
     _check_plain(composition)
     _check_trainer(composition, sections["trainer"])
-    follow_seed(sections["sketch"], values.get("sketch"), seed)
-    built = {
-        key: located(composition, key, SECTIONS[key][0], sections.pop(key).as_dict())
+    seed = values.get("seed", 0)
+    _follow_seed(sections["sketch"], values.get("sketch"), seed)
+    settings = {
+        key: build(composition, key, SECTIONS[key][0], sections.pop(key).as_dict())
         for key in ("corpus", "sketch", "report")
     }
+    mixer = build_mixer(composition, seed)
+    _check_model(composition, sections["model"].as_dict())
     return Recipe(
         composition,
         name=values["name"],
         seed=seed,
         runs=Path(values.get("runs", "runs")).expanduser(),
-        mixer=build_mixer(composition, seed),
+        mixer=mixer,
         sections=sections,
-        **built,
+        **settings,
     )
 
 
+def check_again(recipe: Recipe, composition: Composition) -> Recipe:
+    """A recipe with other values and a new mixer; only what differs from ``recipe`` is checked.
+
+    Artefacts of earlier stages seldom change more than the mixer's arguments.
+
+    Raises:
+        UserError: as ``check`` does.
+    """
+    before, now = (
+        {key: value for key, value in each.values.items() if key != "mixer"}
+        for each in (recipe.composition, composition)
+    )
+    if before != now:
+        return check(composition)
+    _check_text(composition)
+    return replace(recipe, composition=composition, mixer=build_mixer(composition, recipe.seed))
+
+
+def build_mixer(composition: Composition, seed: int) -> BaseMixer:
+    """Import and build the recipe's mixer; its ``seed``, if it takes one, is the recipe's.
+
+    Raises:
+        UserError: if it cannot be imported, is not a BaseMixer, or its arguments do not fit.
+    """
+    given = composition.values.get("mixer")
+    if not isinstance(given, Mapping) or "class_path" not in given:
+        raise UserError(
+            f"{composition.origin('mixer')}: mixer must name a class, e.g. "
+            "mixer: {class_path: dograph.mixers.Stratified}"
+        )
+    for key in given:
+        if key not in ("class_path", "init_args"):
+            raise unknown_key(composition, f"mixer.{key}", ("class_path", "init_args"))
+    builds = import_mixer(str(given["class_path"]), composition.origin("mixer.class_path"))
+    arguments = check_section(
+        composition, "mixer.init_args", builds, given.get("init_args") or {}, set()
+    )
+    _follow_seed(arguments, given.get("init_args"), seed)
+    mixer: BaseMixer = build(composition, "mixer.init_args", builds, arguments.as_dict())
+    return mixer
+
+
+def _follow_seed(arguments: Namespace, given: Mapping[str, Any] | None, seed: int) -> None:
+    """Set a part's own ``seed`` to the recipe's, unless the recipe sets it."""
+    if "seed" in arguments and "seed" not in (given or {}):
+        arguments.seed = seed
+
+
+def _check_text(composition: Composition) -> None:
+    for key, value in flat(composition.values).items():
+        for text in (key, *(value if isinstance(value, list) else [value])):
+            if isinstance(text, str) and "\0" in text:
+                raise UserError(
+                    f"{composition.origin(key)}: {key} is {text!r}: remove its NUL character"
+                )
+
+
 def _check_plain(composition: Composition) -> None:
-    """Raises UserError for a name, seed or folder of runs that is none."""
+    """Raise UserError for an invalid name, seed or folder of runs."""
     values = composition.values
     for key, kind in PLAIN_KEYS.items():
         if key in values and type(values[key]) is not kind:
@@ -140,167 +204,45 @@ def _check_plain(composition: Composition) -> None:
         raise UserError(f"{composition.origin('seed')}: seed is {seed}: it must lie in [0, 2³¹)")
     if not _FOLDER_NAME.fullmatch(name) or not name.strip("."):
         raise UserError(
-            f"{composition.origin('name')}: name {name!r} is no folder name: no slash, no control "
-            "character, at most 100 characters"
+            f"{composition.origin('name')}: name is {name!r}, an invalid folder name: use no "
+            "slash, no control character, at most 100 characters"
         )
 
 
 def _check_trainer(composition: Composition, section: Namespace) -> None:
-    """Raises UserError for validations that a run, one epoch without end, would never come to."""
-    every = section.val_check_interval
-    if every is not None and every != 1.0 and (type(every) is not int or every < 1):
-        raise UserError(
-            f"{composition.origin('trainer.val_check_interval')}: trainer.val_check_interval is "
-            f"{every!r}: give a number of batches, ≥ 1 (a run has no end to take a share of)"
-        )
-    most = PROCESSES_PER_CORE * (os.cpu_count() or 1)
-    if section.accelerator == "cpu" and isinstance(section.devices, int) and section.devices > most:
-        raise UserError(
-            f"{composition.origin('trainer.devices')}: trainer.devices is {section.devices}: a "
-            f"process each, and this machine has {os.cpu_count()} cores"
-        )
-    if section.accumulate_grad_batches < 1:
-        raise UserError(
-            f"{composition.origin('trainer.accumulate_grad_batches')}: "
-            f"trainer.accumulate_grad_batches is {section.accumulate_grad_batches}: it must be ≥ 1"
-        )
-    epochs = section.check_val_every_n_epoch
-    if epochs not in (None, 1):
-        raise UserError(
-            f"{composition.origin('trainer.check_val_every_n_epoch')}: "
-            f"trainer.check_val_every_n_epoch is {epochs}: leave it out, a run is one epoch"
-        )
+    """Raise UserError for values under which a run would not start, validate or end."""
+    every, cores = section.val_check_interval, os.cpu_count() or 1
+    on_cpu = section.accelerator == "cpu" and isinstance(section.devices, int)
+    for name, fits, remedy in (
+        ("max_steps", (section.max_steps or 0) > 0, "set it ≥ 1"),
+        (
+            "val_check_interval",
+            every in (None, 1.0) or (type(every) is int and every >= 1),
+            "give a number of batches, ≥ 1 (a run has no end to take a share of)",
+        ),
+        (
+            "devices",
+            not (on_cpu and section.devices > PROCESSES_PER_CORE * cores),
+            f"a process each, and this machine has {cores} cores",
+        ),
+        ("accumulate_grad_batches", section.accumulate_grad_batches >= 1, "it must be ≥ 1"),
+        (
+            "check_val_every_n_epoch",
+            section.check_val_every_n_epoch in (None, 1),
+            "leave it out, a run is one epoch",
+        ),
+    ):
+        if not fits:
+            key = f"trainer.{name}"
+            raise UserError(f"{composition.origin(key)}: {key} is {section[name]!r}: {remedy}")
 
 
-def located(
-    composition: Composition, key: str, builds: Callable[..., Any], arguments: dict[str, Any]
-) -> Any:
-    """Calls what takes values of a recipe; one that it refuses is reported with its file.
-
-    Raises:
-        UserError: naming the file and, as the message does, the value.
-    """
-    try:
-        return builds(**arguments)
-    except UserError as error:
-        named = str(error).split(" ", 1)[0].rstrip(":")
-        origin = composition.origin(named if named.startswith(f"{key}.") else key)
-        raise UserError(f"{origin}: {error}") from error
-
-
-def check_section(
-    composition: Composition, key: str, builds: type, given: Any, skip: set[str]
-) -> Namespace:
-    """One section's arguments with defaults filled in.
-
-    Args:
-        composition: for the origin of keys.
-        key: of the section, dotted.
-        builds: class whose signature the section must fit.
-        given: the section's values.
-        skip: arguments that are not the recipe's to set.
-
-    Raises:
-        UserError: for an unknown key or a value of the wrong type.
-    """
-    if not isinstance(given, Mapping):
-        raise UserError(f"{composition.origin(key)}: {key} must be a mapping, got {given!r}")
-    if key == "trainer":
-        check_classes(given, f"{composition.origin(key)}: {key}")
-    parser = _parser(builds, skip)
-    known = parser.get_defaults().get("section", Namespace())
-    for name in skip.intersection(given):
-        why = ": a run is one epoch of trainer.max_steps steps" if key == "trainer" else ""
-        where = composition.origin(f"{key}.{name}")
-        raise UserError(f"{where}: {key}.{name} is not the recipe's to set{why}")
-    for path, choices in unknown_keys(given, known):
-        raise _unknown(composition, f"{key}.{path}", choices)
-    _check_nulls(composition, key, builds, given)
-    if not vars(known):
-        return known
-    try:
-        # A copy: the parser would put its own objects into the recipe's lists.
-        return parser.parse_object({"section": deepcopy(dict(given))}).section
-    except ArgumentError as error:
-        raise _wrong_value(composition, key, error) from error
-
-
-def _parser(builds: type, skip: set[str]) -> ArgumentParser:
-    """A parser of a class's arguments; it never builds the class itself."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(builds, nested_key="section", skip=skip, instantiate=False)
-    return parser
-
-
-def _check_nulls(
-    composition: Composition, key: str, builds: type, given: Mapping[str, Any]
-) -> None:
-    """Raises UserError for a null where the class takes none; jsonargparse lets it pass."""
-    constructor: Any = builds if is_dataclass(builds) else getattr(builds, "__init__")  # noqa: B009
-    hints = get_type_hints(constructor)
-    for name, value in given.items():
-        hint = hints.get(name, Any)
-        if value is None and hint is not Any and type(None) not in get_args(hint):
-            where = f"{composition.origin(f'{key}.{name}')}: {key}.{name}"
-            raise UserError(f"{where} is null: leave it out, or give it a value")
-
-
-def unknown_keys(given: Mapping[str, Any], known: Namespace) -> Iterator[tuple[str, list[str]]]:
-    """Dotted keys of ``given`` that ``known`` lacks, each with the keys that it might have been."""
-    choices = list(vars(known))
-    for key, value in given.items():
-        if key not in choices:
-            yield str(key), choices
-        elif isinstance(vars(known)[key], Namespace) and isinstance(value, Mapping):
-            for path, inner in unknown_keys(value, vars(known)[key]):
-                yield f"{key}.{path}", inner
-
-
-def follow_seed(arguments: Namespace, given: Mapping[str, Any] | None, seed: int) -> None:
-    """Lets a part's own ``seed`` be the recipe's, unless the recipe sets it."""
-    if "seed" in arguments and "seed" not in (given or {}):
-        arguments.seed = seed
-
-
-def build_mixer(composition: Composition, seed: int) -> BaseMixer:
-    """Imports and builds the recipe's mixer; its ``seed``, if it takes one, is the recipe's.
-
-    Raises:
-        UserError: if it cannot be imported, is no BaseMixer, or its arguments do not fit.
-    """
-    given = composition.values.get("mixer")
-    origin = composition.origin("mixer")
-    if not isinstance(given, Mapping) or "class_path" not in given:
-        raise UserError(
-            f"{origin}: mixer must name a class, e.g. "
-            "mixer: {class_path: dograph.mixers.Stratified}"
-        )
-    for key in given:
-        if key not in ("class_path", "init_args"):
-            raise _unknown(composition, f"mixer.{key}", ("class_path", "init_args"))
-    builds = import_mixer(str(given["class_path"]), composition.origin("mixer.class_path"))
-    arguments = check_section(
-        composition, "mixer.init_args", builds, given.get("init_args") or {}, set()
-    )
-    follow_seed(arguments, given.get("init_args"), seed)
-    mixer: BaseMixer = located(composition, "mixer.init_args", builds, arguments.as_dict())
-    return mixer
-
-
-def _unknown(composition: Composition, key: str, choices: Sequence[str]) -> UserError:
-    word = key.rpartition(".")[2]
-    hint = nearest(word, choices) or f"; known keys: {', '.join(sorted(choices)) or 'none'}"
-    return UserError(f"{composition.origin(key)}: unknown key {key!r}{hint}")
-
-
-def _wrong_value(composition: Composition, section: str, error: ArgumentError) -> UserError:
-    text = str(error)
-    key = section
-    if 'Parser key "section.' in text:
-        inner = text.split('Parser key "section.', 1)[1].split('"', 1)[0]
-        key = f"{section}.{inner}"
-        text = text.split(":", 1)[1]
-    reason = " ".join(text.replace("section.", f"{section}.").split())
-    reason = re.sub(r"a <class '(?:\w+\.)*(\w+)'>", r"\1", reason)
-    reason = re.sub(r"a typing\.(Literal|Union|Optional)", r"\1", reason)
-    return UserError(f"{composition.origin(key)}: {key}: {reason}")
+def _check_model(composition: Composition, arguments: dict[str, Any]) -> None:
+    """Build the network without memory, so that a mistake shows before a corpus is prepared."""
+    schedule = {key: arguments[key] for key in signature(check_schedule).parameters}
+    build(composition, "model", check_schedule, schedule)
+    network = {"architecture": arguments["architecture"], "config": arguments["config"] or {}}
+    if repr(network) not in _buildable:
+        with torch.device("meta"):
+            build(composition, "model", build_network, network)
+        _buildable.add(repr(network))

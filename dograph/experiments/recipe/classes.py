@@ -18,22 +18,22 @@ from dograph.experiments.recipe.compose import nearest
 from dograph.mixers.base import BaseMixer
 
 PARTS = (Strategy, Precision, ClusterEnvironment, LayerSync, CheckpointIO)
-"""What a trainer may be given as a class."""
+"""Base classes of what a trainer may be given as a class."""
 RUN_CODE = (
     *("ddp_comm_state", "ddp_comm_hook", "ddp_comm_wrapper"),
     *("auto_wrap_policy", "activation_checkpointing_policy", "dict_kwargs"),
 )
-"""Arguments of strategies that take any object or function."""
+"""Arguments of strategies that take any object or function: they could run any code."""
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def allow_code(path: Path) -> None:
-    """Lets recipes name classes of a file, or of the modules in a folder.
+    """Let recipes name classes of a Python file, or of the modules in a folder.
 
-    Without it they are found among installed packages and on ``PYTHONPATH`` only.
+    Otherwise only installed packages and ``PYTHONPATH`` are searched.
 
     Raises:
-        UserError: if there is no such Python file or folder.
+        UserError: if there is no such file or folder.
     """
     if not path.is_dir() and not (path.is_file() and path.suffix == ".py"):
         raise UserError(f"--mixers {path}: name a Python file, or a folder of them")
@@ -41,22 +41,22 @@ def allow_code(path: Path) -> None:
 
 
 def check_classes(given: Any, where: str) -> None:
-    """Checks every class that the section ``trainer`` names before anything builds it.
+    """Check every class that the section ``trainer`` names before anything builds it.
 
     jsonargparse would build any class, and look up any function, where an argument's type is as
     wide as ``object`` or a callable, and follow a path through the modules that a module imports.
 
     Args:
         given: values of the section, at any depth.
-        where: they stand.
+        where: file and dotted key of these values, for the message.
 
     Raises:
-        UserError: for a class that is no part of a trainer, and for functions.
+        UserError: for a class that is not a part of a trainer, and for functions.
     """
     if isinstance(given, Mapping):
         for key, value in given.items():
             if key in RUN_CODE:
-                raise UserError(f"{where}.{key} is not for recipes: it would run any code")
+                raise UserError(f"{where}.{key} is not allowed in a recipe: it could run any code")
             if key == "class_path":
                 _check_part(str(value), f"{where}.{key}")
             else:
@@ -69,44 +69,50 @@ def check_classes(given: Any, where: str) -> None:
 
 
 def _check_part(class_path: str, where: str) -> None:
-    found = _imported(class_path, where)
-    if not (isinstance(found, type) and issubclass(found, PARTS)):
-        raise UserError(f"{where}: {class_path!r} is no part of a trainer")
+    part = _import(class_path, where)
+    if not (isinstance(part, type) and issubclass(part, PARTS)):
+        names = ", ".join(base.__name__ for base in PARTS)
+        raise UserError(f"{where} is {class_path!r}, not a part of a trainer: name one of {names}")
 
 
-def _imported(class_path: str, where: str) -> Any:
-    """What a module itself has by a name.
+def _import(class_path: str, where: str) -> Any:
+    """Import what a module itself defines or imports under a name.
 
     Raises:
-        UserError: if there is no such module or name, or it is of the standard library, whose
-            modules no run builds anything from, and some of which act as they are imported.
+        UserError: if there is no such module or name, or it is of the standard library: no run
+            needs it, and some of its modules act when they are imported.
     """
     module_name, _, name = class_path.rpartition(".")
     if not _CLASS_PATH.fullmatch(class_path):
-        raise UserError(f"{where} {class_path!r} is no path of a class, such as torch.nn.Linear")
+        raise UserError(
+            f"{where} is {class_path!r}, an invalid class path: write one such as torch.nn.Linear"
+        )
     if module_name.split(".")[0] in sys.stdlib_module_names:
-        raise UserError(f"{where} {class_path!r} is of Python's standard library: no part of a run")
+        raise UserError(
+            f"{where} is {class_path!r}: name a class outside Python's standard library"
+        )
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise UserError(
-            f"{where} {class_path!r} cannot be imported ({error}); name its file with --mixers, or "
-            "put its folder on PYTHONPATH"
+            f"{where} is {class_path!r}, which cannot be imported ({error}): name its file with "
+            "--mixers, or put its folder on PYTHONPATH"
         ) from error
-    found = getattr(module, name, None)
-    if found is None:
-        raise UserError(f"{where} {class_path!r} names nothing{nearest(name, dir(module))}")
-    return found
+    attribute = getattr(module, name, None)
+    if attribute is None:
+        hint = nearest(name, dir(module))
+        raise UserError(f"{where} is {class_path!r}: {module_name} has no {name!r}{hint}")
+    return attribute
 
 
 def import_mixer(class_path: str, origin: str) -> type[BaseMixer]:
-    """The mixer class at an import path.
+    """Import a mixer's class by its path.
 
     Raises:
-        UserError: if there is none, or it is no subclass of BaseMixer.
+        UserError: if there is none, or it is not a subclass of BaseMixer.
     """
     where = f"{origin}: mixer.class_path"
-    found = _imported(class_path, where)
-    if not (isinstance(found, type) and issubclass(found, BaseMixer)):
-        raise UserError(f"{where} {class_path!r} is no subclass of dograph.mixers.BaseMixer")
-    return found
+    mixer = _import(class_path, where)
+    if not (isinstance(mixer, type) and issubclass(mixer, BaseMixer)):
+        raise UserError(f"{where} is {class_path!r}: name a subclass of dograph.mixers.BaseMixer")
+    return mixer

@@ -37,7 +37,7 @@ class Composition:
         for label, part in reversed(self.parts):
             if contains(part, key):
                 return label
-        # Else the recipe itself: it could have set the key.
+        # Otherwise the recipe itself, which could have set the key.
         return next(label for label, _ in reversed(self.parts) if label != COMMAND_LINE)
 
 
@@ -52,16 +52,16 @@ def contains(config: DictConfig, key: str) -> bool:
 
 
 def nearest(word: str, words: Sequence[str]) -> str:
-    """A hint at the nearest spelling, or an empty text."""
+    """A hint at the nearest spelling, or an empty string."""
     matches = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def load_yaml(path: Path) -> DictConfig:
-    """A YAML file as a mapping.
+    """Read a YAML file that holds a mapping.
 
     Raises:
-        UserError: if it is missing, unreadable or no mapping.
+        UserError: if it is missing, unreadable or not a mapping.
     """
     try:
         config = load_bounded(path)
@@ -77,16 +77,16 @@ def load_yaml(path: Path) -> DictConfig:
 
 
 def find_part(kind: str, name: str, recipe: Path) -> Path:
-    """The file ``configs/<kind>/<name>.yaml`` that a recipe composes.
+    """Find the file ``configs/<kind>/<name>.yaml`` that a recipe composes.
 
-    Looked up beside the recipe's folder, in the working folder, and in the installed package.
+    It is looked up beside the recipe's folder, in the working folder and in the installed package.
 
     Raises:
-        UserError: naming what there is.
+        UserError: if it is missing; the message lists the names that exist.
     """
     for word in (kind, name):
         if not re.fullmatch(r"\w[\w.-]*", word):
-            raise UserError(f"{recipe}: compose.{kind} is {name!r}: it names no file of configs/")
+            raise UserError(f"{recipe}: compose.{kind} is {name!r}: name a file in configs/")
     package = Path(__file__).parents[2]
     roots = [recipe.resolve().parent.parent, Path.cwd(), package.parent, package]
     folders = [root / "configs" / kind for root in roots]
@@ -101,85 +101,120 @@ def find_part(kind: str, name: str, recipe: Path) -> Path:
     )
 
 
-def stage_names(path: Path, overrides: Sequence[str] = ()) -> list[str]:
-    """The stages of a recipe in the order in which they run; none for a recipe of one run.
-
-    Raises:
-        UserError: for an unreadable recipe, or stages that are no mapping of names.
-    """
-    recipe = load_yaml(path)
-    if "stages" not in list(recipe):  # `in` alone would say no to a missing value, ???
-        return []
-    stages = recipe._get_node("stages")
-    if not isinstance(stages, DictConfig) or not stages:
-        raise UserError(f"{path}: stages maps names to what differs in them, e.g. {{main: {{}}}}")
-    names = [str(name) for name in stages]
-    for name in names:
-        if not name.replace("_", "").isalnum():
-            raise UserError(f"{path}: stage {name!r}: a name has letters, digits and _ only")
-    given = _as_config(overrides).get("stages", OmegaConf.create({}))
-    if not isinstance(given, DictConfig):
-        raise UserError(f"{COMMAND_LINE}: stages is {given!r}: write stages.NAME.key=value")
-    for name in map(str, given):
-        if name not in names:
-            raise UserError(f"{COMMAND_LINE}: there is no stage {name!r}{nearest(name, names)}")
-    return names
-
-
-def compose(
-    path: Path,
-    overrides: Sequence[str] = (),
-    stage: str | None = None,
-    artefacts: Mapping[str, Mapping[str, Any]] | None = None,
-    last: Mapping[str, Any] | None = None,
-) -> Composition:
-    """Merges what a recipe composes, the recipe itself and ``key=value`` overrides.
+class RecipeFile:
+    """A recipe's file and overrides, read once; the values of each stage are merged from these.
 
     Args:
         path: the recipe.
         overrides: such as "trainer.max_steps=20", the last word on a key; those of the form
             "stages.proxy.trainer.max_steps=20" are for one stage.
-        stage: which of the recipe's stages; its own values stand above the recipe's common ones.
-        artefacts: what ``${stages.NAME...}`` stands for, by the names of earlier stages.
-        last: values of a stage that stand above the recipe's, below the overrides.
+
+    Attributes:
+        stages: names of the recipe's stages in the order in which they run; none for a recipe of
+            one run.
+
+    Raises:
+        UserError: for an unreadable recipe, malformed overrides, or invalid stages.
+    """
+
+    def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:
+        self.path = path
+        self._recipe = load_yaml(path)
+        self._overrides = _parse_overrides(overrides)
+        self._parts: dict[Path, DictConfig] = {}
+        self.stages = self._stage_names()
+
+    def _stage_names(self) -> list[str]:
+        if "stages" not in list(self._recipe):  # `in` alone is False for a missing value, ???
+            return []
+        stages = self._recipe._get_node("stages")
+        if not isinstance(stages, DictConfig) or not stages:
+            raise UserError(
+                f"{self.path}: stages maps names to what differs in them, e.g. {{main: {{}}}}"
+            )
+        names = [str(name) for name in stages]
+        for name in names:
+            if not name.replace("_", "").isalnum():
+                raise UserError(
+                    f"{self.path}: stages.{name} is an invalid name: letters, digits and _ only"
+                )
+        overridden = self._overrides.get("stages", OmegaConf.create({}))
+        if not isinstance(overridden, DictConfig):
+            raise UserError(
+                f"{COMMAND_LINE}: stages is {overridden!r}: write stages.NAME.key=value"
+            )
+        for name in map(str, overridden):
+            if name not in names:
+                raise UserError(f"{COMMAND_LINE}: there is no stage {name!r}{nearest(name, names)}")
+        return names
+
+    def compose(
+        self,
+        stage: str | None = None,
+        artefacts: Mapping[str, Mapping[str, Any]] | None = None,
+        replaced: Mapping[str, Any] | None = None,
+    ) -> Composition:
+        """Merges what the recipe composes, the recipe itself and the overrides.
+
+        Args:
+            stage: one of ``stages``; its own values replace the recipe's common ones.
+            artefacts: what ``${stages.NAME...}`` stands for, by the names of earlier stages.
+            replaced: values of a stage that replace the recipe's, but not the overrides.
+
+        Raises:
+            UserError: for unreadable files, unknown parts, or invalid interpolations.
+        """
+        try:
+            parts = self._layers(stage, replaced or {})
+            merged = merge(part for _, part in parts)
+            merged.stages = dict(artefacts or {})
+            check_interpolations(merged, self.path)
+            values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise UserError(f"{self.path}: {error}") from error
+        assert isinstance(values, dict)
+        for key in ("compose", "stages"):
+            values.pop(key, None)
+        values.setdefault("name", self.path.stem)
+        return Composition({str(key): value for key, value in values.items()}, parts)
+
+    def _layers(
+        self, stage: str | None, replaced: Mapping[str, Any]
+    ) -> list[tuple[str, DictConfig]]:
+        """(file or "command line", its values) of all that is merged, weakest first."""
+        path, common = str(self.path), ("stages",) if stage is None else ("stages", "rounds")
+        own = [(path, _without(self._recipe, common))]
+        asked = [(COMMAND_LINE, _without(self._overrides, common))]
+        if stage is not None:
+            own.append((f"{path}, stage {stage}", _stage_values(self._recipe, stage, path)))
+            own.append((f"{path}, stage {stage}", OmegaConf.create(dict(replaced))))
+            asked.append((COMMAND_LINE, _stage_values(self._overrides, stage, COMMAND_LINE)))
+        merged = OmegaConf.merge(*(part for _, part in own + asked))
+        kinds = OmegaConf.select(merged, "compose", default={})
+        if not isinstance(kinds, DictConfig | dict):
+            raise UserError(f"{path}: compose maps a kind to a name, e.g. {{data: environment}}")
+        files = [find_part(str(kind), str(name), self.path) for kind, name in kinds.items()]
+        return [(str(file), self._part(file)) for file in files] + own + asked
+
+    def _part(self, file: Path) -> DictConfig:
+        if file not in self._parts:
+            self._parts[file] = load_yaml(file)
+        return self._parts[file]
+
+
+def compose(path: Path, overrides: Sequence[str] = ()) -> Composition:
+    """Merges what a recipe of one run composes, the recipe itself and ``key=value`` overrides.
 
     Raises:
         UserError: for unreadable files, unknown parts, malformed overrides or interpolations.
     """
-    recipe = load_yaml(path)
-    given = _as_config(overrides)
-    try:
-        above = ("stages",) if stage is None else ("stages", "rounds")
-        own = [(str(path), _without(recipe, above))]
-        asked = [(COMMAND_LINE, _without(given, above))]
-        if stage is not None:
-            own.append((f"{path}, stage {stage}", _of_stage(recipe, stage, str(path))))
-            own.append((f"{path}, stage {stage}", OmegaConf.create(dict(last or {}))))
-            asked.append((COMMAND_LINE, _of_stage(given, stage, COMMAND_LINE)))
-        parts_asked = OmegaConf.select(
-            OmegaConf.merge(*(part for _, part in own + asked)), "compose", default={}
-        )
-        if not isinstance(parts_asked, DictConfig | dict):
-            raise UserError(f"{path}: compose maps a kind to a name, e.g. {{data: environment}}")
-        files = [find_part(str(kind), str(name), path) for kind, name in parts_asked.items()]
-        parts = [(str(file), load_yaml(file)) for file in files] + own + asked
-        merged = merge(part for _, part in parts)
-        merged.stages = dict(artefacts or {})
-        check_interpolations(merged, path)
-        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"{path}: {error}") from error
-    assert isinstance(values, dict)
-    for key in ("compose", "stages"):
-        values.pop(key, None)
-    values.setdefault("name", path.stem)
-    return Composition({str(key): value for key, value in values.items()}, parts)
+    return RecipeFile(path, overrides).compose()
 
 
-def _as_config(overrides: Sequence[str]) -> DictConfig:
+def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         if "=" not in override or override.startswith("="):
-            raise UserError(f"{COMMAND_LINE}: {override!r} is no override; write key=value")
+            raise UserError(f"{COMMAND_LINE}: invalid override {override!r}: write key=value")
     try:
         return OmegaConf.from_dotlist(list(overrides))
     except (OmegaConfBaseException, YAMLError) as error:
@@ -187,12 +222,12 @@ def _as_config(overrides: Sequence[str]) -> DictConfig:
 
 
 def _without(config: DictConfig, keys: Sequence[str]) -> DictConfig:
-    # Keys that are no texts stay, to be refused by name.
+    # Keys that are not text stay, to be refused by name.
     kept: list[Any] = [key for key in config if key not in keys]
     return OmegaConf.masked_copy(config, kept)
 
 
-def _of_stage(config: DictConfig, stage: str, origin: str) -> DictConfig:
+def _stage_values(config: DictConfig, stage: str, origin: str) -> DictConfig:
     values = OmegaConf.select(config, f"stages.{stage}")
     if values is None:
         return OmegaConf.create({})
@@ -214,10 +249,10 @@ def merge(parts: Iterable[DictConfig]) -> DictConfig:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, by dotted keys."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found.update(flat(value, f"{prefix}{key}."))
+            flattened.update(flat(value, f"{prefix}{key}."))
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flattened[f"{prefix}{key}"] = value
+    return flattened

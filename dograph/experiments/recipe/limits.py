@@ -1,4 +1,4 @@
-"""How large a recipe may grow: YAML's aliases and interpolations can double it line by line."""
+"""Limits on a recipe's size: aliases and interpolations of YAML can double it line by line."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from dograph.errors import UserError
 from dograph.files.bounded_yaml import MOST_VALUES
 
 DEEPEST = 50
-"""Interpolations that lead from one to the next."""
+"""Maximum chain of interpolations that refer to one another."""
 Key = tuple[str, ...]
 _WORD = re.compile(r"[^\s${}:,'\"]+")
 _REFUSED = re.compile(r"\boc\.(?!env\b)\w+|\$\{[^{}:]*(\$\{|\[)")
 
 
 def check_interpolations(config: DictConfig, path: Path) -> None:
-    """Checks that resolving a configuration's ``${...}`` ends, and ends small.
+    """Check that resolving a configuration's ``${...}`` ends, and stays small.
 
-    Names are taken as they stand: those made of other interpolations, brackets, and resolvers that
+    Names are taken literally: those made of other interpolations, brackets, and resolvers that
     read further text (``oc.create``, ``oc.decode``, ``oc.select``) are refused.
 
     Raises:
-        UserError: if it would expand to more than a recipe can be, or refers to itself.
+        UserError: if it would expand to more than ``MOST_VALUES`` values, or refers to itself.
     """
-    found_values = leaves(OmegaConf.to_container(config, resolve=False))
-    texts = {key: value if isinstance(value, str) else "" for key, value in found_values}
+    unresolved = leaves(OmegaConf.to_container(config, resolve=False))
+    texts = {key: value if isinstance(value, str) else "" for key, value in unresolved}
     below: dict[str, list[Key]] = {}
     for key, text in texts.items():
-        found = _REFUSED.search(text) if "${" in text else None
-        if found:
+        refused = _REFUSED.search(text) if "${" in text else None
+        if refused:
             raise UserError(
-                f"{path}: {'.'.join(key)}: {found.group()!r} is not for recipes: an "
-                "interpolation names a key, as in ${model.learning_rate}, or the environment, as "
-                "in ${oc.env:HOME}"
+                f"{path}: {'.'.join(key)} has {refused.group()!r}, which is not allowed in a "
+                "recipe: an interpolation names a key, as in ${model.learning_rate}, or the "
+                "environment, as in ${oc.env:HOME}"
             )
         for length in range(1, len(key) + 1):
             below.setdefault(".".join(key[:length]), []).append(key)
@@ -52,7 +52,7 @@ def check_interpolations(config: DictConfig, path: Path) -> None:
 
 
 def leaves(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Values of nested mappings and lists, each with the names and places that lead to it."""
+    """Values of nested mappings and lists, each with the keys and indices that lead to it."""
     if isinstance(value, Mapping | list):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for name, inner in items:
@@ -63,12 +63,13 @@ def leaves(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
 
 @dataclass
 class _Sizes:
-    """What keys grow to, at most, in values of the size of a word.
+    """Upper bounds on what keys expand to, in values of the size of a word.
 
     Args:
-        path: of the recipe.
-        texts: of every key that holds no mapping or list.
+        path: the recipe's file.
+        texts: text of every key that does not hold a mapping or list.
         below: such keys by every dotted name that they lie at or below.
+        known: bounds that are computed already.
     """
 
     path: Path
@@ -77,11 +78,12 @@ class _Sizes:
     known: dict[Key, int] = field(default_factory=dict)
 
     def of(self, key: Key, above: tuple[Key, ...]) -> int:
-        """The size of a key that those ``above`` refer to."""
+        """Bound the size of a key that the keys ``above`` refer to."""
         if key in above or len(above) > DEEPEST:
             names = " -> ".join(".".join(each) for each in (*above, key)[-4:])
             raise UserError(
-                f"{self.path}: an interpolation refers to itself, or too far on: {names}"
+                f"{self.path}: an interpolation refers to itself, or through more than {DEEPEST} "
+                f"others: {names}"
             )
         if key not in self.known:
             text = self.texts[key]

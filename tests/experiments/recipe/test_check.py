@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
+from dograph.experiments.plan import Plan
 from dograph.experiments.recipe.check import SECTIONS, check
-from dograph.experiments.recipe.compose import compose, stage_names
-from dograph.experiments.stages import Experiment
+from dograph.experiments.recipe.compose import RecipeFile, compose
 from dograph.mixers import DoGraph, Stratified
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -26,9 +26,9 @@ def message(*overrides, recipe=MAIN):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_valid(path):
-    staged = stage_names(path)
-    recipes = Experiment(path).check().values() if staged else [check(compose(path))]
-    assert len(recipes) == max(len(staged), 1)
+    file = RecipeFile(path)
+    recipes = Plan.make(file).recipes.values() if file.stages else [check(file.compose())]
+    assert len(recipes) == max(len(file.stages), 1)
     assert {recipe.name for recipe in recipes} == {path.stem}
 
 
@@ -43,9 +43,9 @@ def test_every_configuration_composes(kind, name):
 def test_recipes_of_the_comparison_differ_in_the_mixer_alone():
     """Main runs, too; `sketch` is a mixer's signal, and changes nothing where none asks for it."""
     compared = [
-        compose(path, stage="main" if stage_names(path) else None, artefacts=STANDING)
-        for path in RECIPES
-        if path.stem != "dograph_proxy_gpt2"  # its main run is of another size
+        file.compose("main" if file.stages else None, STANDING)
+        for file in map(RecipeFile, RECIPES)
+        if file.path.stem != "dograph_proxy_gpt2"  # its main run is of another size
     ]
     for composition in compared:
         for key in ("mixer", "name", "sketch"):
@@ -70,7 +70,7 @@ PAPERS = {
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_papers_scales_are_composed(name):
     overrides = [f"{key}={value}" for key, value in PAPERS[name].items()]
-    recipes = Experiment(ROOT / "recipes" / f"{name}.yaml", overrides).check()
+    recipes = Plan.make(RecipeFile(ROOT / "recipes" / f"{name}.yaml", overrides)).recipes
     proxy, main = recipes["proxy"].sections, recipes["main"].sections
     assert proxy["model"].config["n_layer"] == {"doge_gpt2": 6, "doremi_gpt2": 12}[name]
     assert proxy["trainer"].max_steps == {"doge_gpt2": 10_000, "doremi_gpt2": 200_000}[name]
@@ -127,7 +127,7 @@ def test_a_wrong_key_names_itself_its_file_and_the_nearest_spelling(tmp_path):
         ("mixer.init_args.beta=-1", "beta is -1.0: it must be ≥ 0"),
         ("mixer.init_args.clusters=0", "clusters is 0"),
         ("mixer.class_path=dograph.mixers.DoGraf", "did you mean 'DoGraph'"),
-        ("mixer.class_path=torch.nn.Linear", "no subclass of"),
+        ("mixer.class_path=torch.nn.Linear", "name a subclass of dograph.mixers.BaseMixer"),
         ("mixer.class_path=no.such.Thing", "cannot be imported"),
         ("mixer=3", "mixer must name a class"),
         ("mixer={class_path: dograph.mixers.Stratified, init_args: {a: 1}}", "known keys: none"),
@@ -137,7 +137,7 @@ def test_a_wrong_key_names_itself_its_file_and_the_nearest_spelling(tmp_path):
         ("sketch.rank=0", "rank is 0"),
         ("seed=x", "seed is 'x'"),
         ("seed=-1", "seed is -1"),
-        ("name=../a", "no folder name"),
+        ("name=../a", "an invalid folder name"),
         ("compose.model=gpt2_nanu", "did you mean 'gpt2_nano'"),
         ("trainer.max_steps=${nope}", "nope"),
         ("nonsense", "write key=value"),

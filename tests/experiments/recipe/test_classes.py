@@ -11,7 +11,7 @@ from dograph.errors import UserError
 from dograph.experiments.recipe.check import check
 from dograph.experiments.recipe.classes import allow_code
 from dograph.experiments.recipe.compose import compose
-from dograph.experiments.run import build_trainer, is_sharded
+from dograph.experiments.run_parts import build_trainer, is_sharded
 
 MAIN = Path(__file__).parent.parent.parent.parent / "recipes" / "dograph_gpt2.yaml"
 OWN = """\
@@ -58,7 +58,7 @@ def test_code_beside_a_recipe_is_not_imported(own_mixer):
     words = ["run", str(MAIN), "--check", "mixer={class_path: hidden.Own}"]
     ended = command(folder, *words)
     assert ended.returncode == 2
-    assert "'hidden.Own' cannot be imported" in ended.stderr
+    assert "'hidden.Own', which cannot be imported" in ended.stderr
     assert "--mixers" in ended.stderr
     assert not trap.exists()
 
@@ -118,10 +118,10 @@ def test_no_argument_builds_what_it_likes(override):
     assert any(
         words in text
         for words in (
-            "is not for recipes",
+            "is not allowed in a recipe",
             "cannot be imported",
             "name a class",
-            "no path of a class",
+            "an invalid class path",
         )
     ), text
 
@@ -132,17 +132,17 @@ def test_trainer_keys_that_a_run_has_no_use_for_say_so():
 
 
 def test_classes_are_of_the_expected_type():
-    assert "no subclass of dograph.mixers.BaseMixer" in refused(
+    assert "name a subclass of dograph.mixers.BaseMixer" in refused(
         "mixer={class_path: torch.nn.Linear}"
     )
     assert "trainer.strategy" in refused("trainer.strategy={class_path: dograph.mixers.Stratified}")
-    assert "no path of a class" in refused("mixer={class_path: 'dograph..mixers'}")
+    assert "an invalid class path" in refused("mixer={class_path: 'dograph..mixers'}")
 
 
 def test_a_profiler_of_a_class_could_write_anywhere():
     name = "lightning.pytorch.profilers.SimpleProfiler"
     text = refused(f"trainer.profiler={{class_path: {name}, init_args: {{dirpath: /tmp}}}}")
-    assert "no part of a trainer" in text
+    assert "not a part of a trainer" in text
 
 
 def test_a_strategy_may_be_a_class_with_arguments():

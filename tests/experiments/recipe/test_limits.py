@@ -73,7 +73,7 @@ def test_files_too_large(tmp_path):
 
 def test_yaml_in_an_interpolation(tmp_path):
     for text in ("${oc.create:[1]}", "${oc.decode:x}", "${b.${a}}", "${b[0]}"):
-        refused(tmp_path, f'b: [x]\na: "{text}"', "is not for recipes")
+        refused(tmp_path, f'b: [x]\na: "{text}"', "is not allowed in a recipe")
 
 
 def test_tags_run_nothing(tmp_path):
@@ -105,4 +105,4 @@ def test_honest_interpolations_resolve(tmp_path, monkeypatch):
 
 def test_a_part_of_a_recipe_lies_in_configs(tmp_path):
     for name in ("../../secret", "/etc/passwd", ".hidden"):
-        refused(tmp_path, f"compose: {{data: '{name}'}}", "it names no file of configs/")
+        refused(tmp_path, f"compose: {{data: '{name}'}}", "name a file in configs/")

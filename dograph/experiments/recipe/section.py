@@ -1,0 +1,125 @@
+"""One section of a recipe: its keys and values against the signature of what it builds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import is_dataclass
+from typing import Any, get_args, get_type_hints
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from dograph.errors import UserError
+from dograph.experiments.recipe.classes import check_classes
+from dograph.experiments.recipe.compose import Composition, nearest
+
+
+def check_section(
+    composition: Composition, key: str, builds: type, given: Any, skip: set[str]
+) -> Namespace:
+    """Check one section and fill in its defaults.
+
+    Args:
+        composition: tells the origin of keys.
+        key: the section's dotted name.
+        builds: class whose signature the section must fit.
+        given: the section's values.
+        skip: arguments that a recipe cannot set.
+
+    Raises:
+        UserError: for an unknown key or a value of the wrong type.
+    """
+    if not isinstance(given, Mapping):
+        raise UserError(f"{composition.origin(key)}: {key} must be a mapping, got {given!r}")
+    if key == "trainer":
+        check_classes(given, f"{composition.origin(key)}: {key}")
+    parser = section_parser(builds, skip)
+    known = parser.get_defaults().get("section", Namespace())
+    for name in skip.intersection(given):
+        why = ": a run is one epoch of trainer.max_steps steps" if key == "trainer" else ""
+        where = composition.origin(f"{key}.{name}")
+        raise UserError(f"{where}: {key}.{name} cannot be set in a recipe{why}")
+    for path, choices in unknown_keys(given, known):
+        raise unknown_key(composition, f"{key}.{path}", choices)
+    _check_nulls(composition, key, builds, given)
+    if not vars(known):
+        return known
+    try:
+        # A copy: the parser would put its own objects into the recipe's lists.
+        return parser.parse_object({"section": deepcopy(dict(given))}).section
+    except ArgumentError as error:
+        raise _wrong_value(composition, key, error) from error
+
+
+def section_parser(builds: type, skip: set[str]) -> ArgumentParser:
+    """A parser of a class's arguments, nested under "section"; it never builds the class itself."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(builds, nested_key="section", skip=skip, instantiate=False)
+    return parser
+
+
+def build(
+    composition: Composition, key: str, builds: Callable[..., Any], arguments: dict[str, Any]
+) -> Any:
+    """Call a class or function with a recipe's values; report a value it refuses with its file.
+
+    Args:
+        composition: tells the origin of keys.
+        key: dotted name of the section, for a message that names no key of it.
+        builds: what is called.
+        arguments: keyword arguments.
+
+    Raises:
+        UserError: naming the file and, as the message does, the value.
+    """
+    try:
+        return builds(**arguments)
+    except UserError as error:
+        named = str(error).split(" ", 1)[0].rstrip(":")
+        origin = composition.origin(named if named.startswith(f"{key}.") else key)
+        raise UserError(f"{origin}: {error}") from error
+
+
+def unknown_keys(given: Mapping[str, Any], known: Namespace) -> Iterator[tuple[str, list[str]]]:
+    """Dotted keys of ``given`` that ``known`` lacks, each with the keys that it might have been."""
+    choices = list(vars(known))
+    for key, value in given.items():
+        if key not in choices:
+            yield str(key), choices
+        elif isinstance(vars(known)[key], Namespace) and isinstance(value, Mapping):
+            for path, inner in unknown_keys(value, vars(known)[key]):
+                yield f"{key}.{path}", inner
+
+
+def unknown_key(composition: Composition, key: str, choices: Sequence[str]) -> UserError:
+    """The error for an unknown dotted key: its file and the nearest spelling or all choices."""
+    word = key.rpartition(".")[2]
+    hint = nearest(word, choices) or f"; known keys: {', '.join(sorted(choices)) or 'none'}"
+    return UserError(f"{composition.origin(key)}: unknown key {key!r}{hint}")
+
+
+def _check_nulls(
+    composition: Composition, key: str, builds: type, given: Mapping[str, Any]
+) -> None:
+    """Raise UserError for a null where the class takes none; jsonargparse lets it pass."""
+    constructor: Any = builds if is_dataclass(builds) else getattr(builds, "__init__")  # noqa: B009
+    hints = get_type_hints(constructor)
+    for name, value in given.items():
+        hint = hints.get(name, Any)
+        if value is None and hint is not Any and type(None) not in get_args(hint):
+            where = f"{composition.origin(f'{key}.{name}')}: {key}.{name}"
+            raise UserError(f"{where} is null: leave it out, or give it a value")
+
+
+def _wrong_value(composition: Composition, section: str, error: ArgumentError) -> UserError:
+    text = str(error)
+    key = section
+    if 'Parser key "section.' in text:
+        inner = text.split('Parser key "section.', 1)[1].split('"', 1)[0]
+        key = f"{section}.{inner}"
+        text = text.split(":", 1)[1]
+    reason = " ".join(text.replace("section.", f"{section}.").split())
+    reason = re.sub(r"a <class '(?:\w+\.)*(\w+)'>", r"\1", reason)
+    reason = re.sub(r"a typing\.(Literal|Union|Optional)", r"\1", reason)
+    return UserError(f"{composition.origin(key)}: {key}: {reason}")
