@@ -1,7 +1,7 @@
-"""Runs the benchmarks, each in a process of its own, and writes their table.
+"""Run the benchmarks, each in its own process, and write their tables.
 
-python -m benchmarks                # all of them; some 40 minutes on two cores
-python -m benchmarks --only solver  # one; the others' rows stay as they are
+python -m benchmarks                # all of them, about 40 minutes on two cores
+python -m benchmarks --only solver  # one of them; the rows of the others stay
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ from rich.table import Table
 from benchmarks.measuring import Row
 
 BENCHMARKS = {
-    "training": "Training step, and what DoGraph adds to it",
+    "training": "Training step, and DoGraph's overhead",
     "solver": "The graph problem",
     "clusters": "K-means and window",
     "loader": "Loader",
-    "prepare": "From text to tokens",
+    "prepare": "Text to tokens",
     "startup": "Start-up",
     "doge": "DoGE's gradients",
-    "overhead": "Where the time of DoGraph goes",
+    "overhead": "DoGraph's overhead by part",
     "memory": "Peak memory",
-    "scale": "Cost model against what was measured",
-    "sketches": "Sketches against loops",
+    "scale": "Cost model against measurements",
+    "sketches": "Sketches against per-sequence loops",
 }
-"""A module of this package with ``rows() -> list[Row]``, and its heading."""
+"""Modules of this package with ``rows() -> list[Row]``, and their headings."""
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 TABLE = FOLDER / "README.md"
 INTRODUCTION = """\
 # Benchmarks
 
-`python -m benchmarks` measures all of this and writes this page; `--only NAME` measures one
-part. Ratios compare runs that take turns, step by step where they can; figures are medians.
+`python -m benchmarks` measures everything and writes this page; `--only NAME` measures one part.
+Ratios compare interleaved runs, so that a busy machine slows all alike; figures are medians.
 """
 
 
 def measure(name: str) -> dict[str, Any]:
-    """One benchmark's rows, by a process of its own, with date, machine and its seconds."""
+    """Run one benchmark in its own process; return its rows with date, machine and seconds."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         rows = Path(scratch) / "rows.json"
         command = [sys.executable, "-m", "benchmarks", "--only", name, "--write-rows", str(rows)]
         subprocess.run(command, check=True, cwd=FOLDER.parent)
-        found = json.loads(rows.read_text())
+        table = json.loads(rows.read_text())
     return {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "seconds": round(time.perf_counter() - start),
-        "rows": found,
+        "rows": table,
     }
 
 
 def machine() -> str:
-    """Cores, processor, system and the versions that matter."""
+    """Describe cores, processor, system and versions."""
     name = next(
         (
             line.split(":")[1].strip()
@@ -84,7 +84,7 @@ def machine() -> str:
 
 
 def write_table(results: dict[str, Any]) -> None:
-    """README.md from all results."""
+    """Write README.md from all results."""
     lines = [INTRODUCTION]
     for name, title in BENCHMARKS.items():
         if name not in results:
@@ -109,7 +109,7 @@ def _line(row: Row) -> str:
 
 
 def show(name: str, part: dict[str, Any]) -> None:
-    """Prints one benchmark's rows."""
+    """Print one benchmark's rows."""
     table = Table("quantity", "figure", "target", "holds", "", title=BENCHMARKS[name])
     for row in part["rows"]:
         holds = {True: "yes", False: "NO", None: ""}[row["holds"]]
@@ -118,13 +118,13 @@ def show(name: str, part: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measures what was asked for and writes what was found."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", choices=list(BENCHMARKS), help="measure one")
+    parser.add_argument("--only", choices=list(BENCHMARKS), help="measure this one")
     parser.add_argument("--write-rows", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.write_rows:

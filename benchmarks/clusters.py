@@ -1,4 +1,4 @@
-"""K-means, window and graph: what an update costs, of the time between updates, and its growth."""
+"""An update by K-means, window and graph: its share of the time between updates, and its growth."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from dograph.signals.sketches import SketchSettings
 BATCH = 32
 DOMAINS = 7
 LARGEST_SHARE = 0.01
-"""Of the time between two updates, as asked for."""
+"""Largest share of the time between two updates that an update may take."""
 STEPS = 12
 UPDATES = 12
 
 
 class Gradients:
-    """Sketches of sequences whose domains differ as much as they scatter."""
+    """Random sketches whose domains differ as much as their sequences scatter."""
 
     def __init__(self, numbers: int) -> None:
         self.generator = torch.Generator().manual_seed(0)
         self.centres = torch.randn(DOMAINS, numbers, generator=self.generator)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """(n, k) sketches and (n,) domains."""
+        """Draw (n, k) sketches and (n,) domains."""
         domain = torch.randint(0, DOMAINS, (count,), generator=self.generator)
         noise = torch.randn(count, self.centres.shape[1], generator=self.generator)
         return self.centres[domain] + noise, domain
 
     def signals(self, step: int) -> BatchSignals:
-        """A batch, and a probe of four sequences a domain."""
+        """Return signals of a batch, and of a probe with four sequences a domain."""
         sketch, domain = self.draw(BATCH)
         probe = torch.arange(DOMAINS).repeat(4)
         loss = torch.ones(BATCH)
@@ -49,19 +49,19 @@ class Gradients:
 
 
 def numbers() -> int:
-    """Of a sketch by default: four matrices' squared ranks."""
+    """Return k of a sketch by default: four matrices' squared ranks."""
     return 4 * SketchSettings().rank ** 2
 
 
 class Timed(DoGraph):
-    """Published DoGraph that notes the seconds of its K-means, graph and solve."""
+    """Published DoGraph that records the seconds of its K-means, graph and solve."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds: list[float] = []
 
     def loss_weights(self, signals: BatchSignals) -> Tensor:
-        """The same weights, timed."""
+        """Return the same weights and record their seconds."""
         start = time.perf_counter()
         weights = super().loss_weights(signals)
         self.seconds.append(time.perf_counter() - start)
@@ -69,7 +69,7 @@ class Timed(DoGraph):
 
 
 def published() -> tuple[float, float]:
-    """Median seconds of an update, and of a step, in one run of the nano model."""
+    """Return the median seconds of an update and of a step in one run of the nano model."""
     from benchmarks.timed_run import timed_run
 
     mixer = Timed()
@@ -78,41 +78,41 @@ def published() -> tuple[float, float]:
 
 
 def median_seconds(action: Callable[[int], object], rounds: int) -> tuple[float, float]:
-    """Median wall-clock and processor time of an action, after one that is not counted.
+    """Return the median wall-clock and processor time of an action, after an uncounted first call.
 
-    The processor's time is what it would take on a machine with nothing else to do.
+    Processor time is what the action would take on an idle machine.
     """
     action(0)
     wall, busy = [], []
-    for turn in range(1, rounds + 1):
+    for number in range(1, rounds + 1):
         start, worked = time.perf_counter(), time.process_time()
-        action(turn)
+        action(number)
         wall.append(time.perf_counter() - start)
         busy.append(time.process_time() - worked)
     return statistics.median(wall), statistics.median(busy)
 
 
 def schedule() -> tuple[float, float, int]:
-    """Seconds of one update of the schedule, its window kept included, and its interval."""
+    """Return seconds of the schedule's update, filling its window included, and its interval."""
     gradients, mixer = Gradients(numbers()), DoGraphSchedule()
     mixer.setup([str(i) for i in range(DOMAINS)], [1] * DOMAINS, BATCH)
     mixer.recent.add(*gradients.draw(mixer.window))
-    batches = [gradients.signals(turn * mixer.update_every) for turn in range(UPDATES + 1)]
+    batches = [gradients.signals(number * mixer.update_every) for number in range(UPDATES + 1)]
 
-    def interval(turn: int) -> None:
-        assert batches[turn].sketch is not None
+    def interval(number: int) -> None:
+        assert batches[number].sketch is not None
         for _ in range(mixer.observed):
-            mixer.recent.add(batches[turn].sketch, batches[turn].domain)
-        mixer.update(batches[turn])
+            mixer.recent.add(batches[number].sketch, batches[number].domain)
+        mixer.update(batches[number])
 
     return *median_seconds(interval, UPDATES), mixer.update_every
 
 
 def share_row(name: str, update: float, between: float, note: str) -> Row:
-    """Seconds of an update over those between two."""
+    """Compare the seconds of an update with those between two updates."""
     share = update / between
     return Row(
-        f"{name}: an update over the time between two",
+        f"{name}: an update's share of the time between updates",
         f"{100 * share:.2f} % ({1000 * update:.1f} ms of {between:.2f} s)",
         f"≤ {100 * LARGEST_SHARE:.0f} %",
         share <= LARGEST_SHARE,
@@ -121,7 +121,7 @@ def share_row(name: str, update: float, between: float, note: str) -> Row:
 
 
 def growth_row(name: str, sizes: tuple[int, ...], at: Callable[[int], tuple[int, int, int]]) -> Row:
-    """Exponent of K-means' time where ``at`` gives (window, K, d) for a size."""
+    """Fit the growth of K-means' time; ``at`` maps a size to (window, K, d)."""
     times = []
     for size in sizes:
         window, clusters, width = at(size)
@@ -138,7 +138,7 @@ def growth_row(name: str, sizes: tuple[int, ...], at: Callable[[int], tuple[int,
 
 
 def rows() -> list[Row]:
-    """Shares of training time, and growth in window, K and d around (512, 11, 1024)."""
+    """Measure updates' shares of time, and growth in window, K and d around (512, 11, 1024)."""
     width, window = numbers(), DoGraphSchedule().window
     update, step = published()
     wall, busy, interval = schedule()

@@ -1,6 +1,6 @@
-"""DoGE's gradients, exact and by sketches: what an update takes beside the training step.
+"""DoGE's gradients, exact and sketched: the time of an update compared with a training step.
 
-python -m benchmarks.doge --steps 200 --seeds 0 1 2   # and the weights that either reaches
+python -m benchmarks.doge --steps 200 --seeds 0 1 2   # compares the resulting weights
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ VOCABULARY, CONTEXT, BATCH = 4096, 128, 32
 
 
 def steps_of(domains: int) -> dict[str, Callable[[], object]]:
-    """One training step of GPT-2 nano, plain and with the domains' gradients from each source."""
+    """Return training steps of GPT-2 nano, plain and with domain gradients from each source."""
     torch.manual_seed(0)
     sizes = {"n_layer": 4, "n_embd": 160, "n_head": 5, "n_positions": CONTEXT}
     ends = {"bos_token_id": 0, "eos_token_id": 0}
@@ -85,7 +85,7 @@ def steps_of(domains: int) -> dict[str, Callable[[], object]]:
 
 
 def rows() -> list[Row]:
-    """What an update takes beside the plain step: exact over sketch, and growth in domains."""
+    """Compare exact with sketched updates, and measure growth in the number of domains."""
     quieten()
     more: dict[str, list[float]] = {}
     plain = 0.0
@@ -95,41 +95,41 @@ def rows() -> list[Row]:
         for name in times:
             extra = [own - base for own, base in zip(times[name], times["plain"], strict=True)]
             more.setdefault(name, []).append(statistics.median(extra) / plain)
-    found = []
+    table_rows = []
     place = DOMAINS.index(ASKED)
     for name, target in (("last block", f"≥ {LEAST:.0f}"), ("whole model", "")):
         ratio = more["exact"][place] / max(more[name][place], 1e-3)
         own, exact = 100 * more[name][place], 100 * more["exact"][place]
-        note = f"an update takes {exact:.0f} % of a plain step exactly, {own:.1f} % sketched"
+        note = f"an update takes {exact:.0f} % of a plain step if exact, {own:.1f} % if sketched"
         holds = ratio >= LEAST if target else None
-        what = f"DoGE at {ASKED} domains: exact over sketch ({name}), an update's time"
-        found.append(Row(what, f"{ratio:.1f}", target, holds, note))
+        what = f"DoGE at {ASKED} domains: time of an exact update over a sketched one ({name})"
+        table_rows.append(Row(what, f"{ratio:.1f}", target, holds, note))
     by_domains = ", ".join(f"{share:.2f}" for share in more["exact"])
-    found.append(
+    table_rows.append(
         Row(
             f"exact: growth exponent in domains ({', '.join(map(str, DOMAINS))})",
             f"{growth(DOMAINS, more['exact']):.2f}",
             "",
             None,
-            f"{by_domains} plain steps; each domain's sequences go through alone, so that only "
-            "their small batches cost more",
+            f"{by_domains} plain steps; each domain's sequences pass alone, so smaller batches are "
+            "the only extra cost",
         )
     )
     sketch = ", ".join(f"{share:.3f}" for share in more["last block"])
-    found.append(Row("sketch (last block): the same", sketch, "", None, "in plain steps"))
-    return found
+    table_rows.append(Row("sketch (last block): an update in plain steps", sketch))
+    return table_rows
 
 
 def proxy(
     mixer: BaseMixer, sketch: SketchSettings, seed: int, arguments: argparse.Namespace
 ) -> float:
-    """Trains a proxy; median seconds a step."""
+    """Train a proxy and return the median seconds of its steps."""
     seconds = timed_run(arguments.model, mixer, arguments.steps, sketch, seed)
     return statistics.median(seconds[WARM_UP:])
 
 
 def main() -> None:
-    """Prints the weights of each source and seed, and their distance to exact."""
+    """Print the weights of each source and seed, and their distance to exact."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="gpt2_nano", help="a file of configs/model")
     parser.add_argument("--steps", type=int, default=200)

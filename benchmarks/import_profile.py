@@ -1,4 +1,4 @@
-"""What a command imports, by package: read from ``python -X importtime``, and drawn."""
+"""Import time of a command by package, read from ``python -X importtime`` and drawn."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Package:
     """One package's share of the imports.
 
     Attributes:
-        name: of the package.
-        seconds: its modules' own time, without what they import.
-        modules: of it that were imported.
+        name: the package's name.
+        seconds: its modules' own time, without their imports.
+        modules: number of its modules imported.
     """
 
     name: str
@@ -30,27 +30,27 @@ class Package:
 
 
 def read_profile(text: str) -> list[Package]:
-    """Packages, heaviest first, of what ``python -X importtime`` printed.
+    """Read packages, slowest first, from the output of ``python -X importtime``.
 
-    Who asked for a package cannot be told from it: ``importlib.import_module`` leaves no line, and
-    the time of such a module counts for whoever called that.
+    The output does not show which package imported another: ``importlib.import_module`` leaves no
+    line, and such a module's time counts for its caller.
     """
-    found = filter(None, map(_LINE.match, text.splitlines()))
+    lines = filter(None, map(_LINE.match, text.splitlines()))
     own: Counter[str] = Counter()
     modules: Counter[str] = Counter()
-    for line in found:
+    for line in lines:
         own[line[2]] += int(line[1])
         modules[line[2]] += 1
     return [Package(name, time / 1e6, modules[name]) for name, time in own.most_common()]
 
 
 def draw_profile(packages: list[Package], total: float, path: Path) -> None:
-    """A bar for each package, as a PNG.
+    """Draw a bar for each package as a PNG.
 
     Args:
-        packages: to be drawn, from top to bottom.
+        packages: the bars, from top to bottom.
         total: seconds of all imports.
-        path: of the file.
+        path: file to write.
     """
     figure = Figure(figsize=(7, 0.36 * len(packages) + 1.1), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -65,10 +65,10 @@ def draw_profile(packages: list[Package], total: float, path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.4 * max(package.seconds for package in packages))
     axes.tick_params(colors=TEXT_COLOUR)
-    axes.set_xlabel("seconds of the package's own modules, without what they import")
+    axes.set_xlabel("seconds of the package's own modules, without their imports")
     axes.set_title(
         f"lightning run, DoGraph, one step: {total:.1f} s of imports,\n"
-        f"the {len(packages)} heaviest packages",
+        f"the {len(packages)} slowest packages",
         loc="left",
         fontsize=11,
     )

@@ -1,4 +1,4 @@
-"""Prints how the package's entries import one another: `python -m benchmarks.imports`."""
+"""Print how the package's entries import one another: `python -m benchmarks.imports`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def imported(path: Path, package: str) -> Iterator[tuple[str, ...]]:
-    """Modules of a package that a file imports, wherever in the file, as names below it."""
+    """Yield the modules of a package that a file imports anywhere, as names below the package."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -22,8 +22,8 @@ def imported(path: Path, package: str) -> Iterator[tuple[str, ...]]:
 
 
 def arrows(package: str = "dograph") -> dict[tuple[str, str], int]:
-    """Imports between different entries of a package: (importing, imported) to their number."""
-    found: dict[tuple[str, str], int] = {}
+    """Count imports between different entries of a package, by (importing, imported)."""
+    pairs: dict[tuple[str, str], int] = {}
     folder = ROOT / package
     entries = {path.stem for path in folder.iterdir()}
     for path in sorted(folder.rglob("*.py")):
@@ -31,32 +31,32 @@ def arrows(package: str = "dograph") -> dict[tuple[str, str], int]:
         for names in imported(path, package):
             pair = (entry, names[0])
             if entry != "__init__" and names[0] != entry and names[0] in entries:
-                found[pair] = found.get(pair, 0) + 1
-    return found
+                pairs[pair] = pairs.get(pair, 0) + 1
+    return pairs
 
 
 def levels(pairs: Iterator[tuple[str, str]] | dict[tuple[str, str], int]) -> dict[str, int]:
-    """Each entry's level: 0 imports no other, else one above the highest that it imports.
+    """Return each entry's level: 0 if it imports no other, else one above the highest it imports.
 
     Raises:
-        graphlib.CycleError: where entries import one another in a circle.
+        graphlib.CycleError: entries import one another in a circle.
     """
     below: dict[str, set[str]] = {}
     for importing, name in pairs:
         below.setdefault(importing, set()).add(name)
-    found: dict[str, int] = {}
+    level: dict[str, int] = {}
     for entry in TopologicalSorter(below).static_order():
-        found[entry] = 1 + max((found[name] for name in below.get(entry, ())), default=-1)
-    return found
+        level[entry] = 1 + max((level[name] for name in below.get(entry, ())), default=-1)
+    return level
 
 
 def main() -> None:
-    """Prints levels and arrows of the package and of the benchmarks."""
+    """Print levels and arrows of the package and of the benchmarks."""
     for package in ("dograph", "benchmarks"):
         pairs = arrows(package)
-        found = levels(pairs)
-        print(f"{package}: {max(found.values()) + 1} levels, {len(pairs)} arrows")
-        for entry, level in sorted(found.items(), key=lambda item: (item[1], item[0])):
+        by_entry = levels(pairs)
+        print(f"{package}: {max(by_entry.values()) + 1} levels, {len(pairs)} arrows")
+        for entry, level in sorted(by_entry.items(), key=lambda item: (item[1], item[0])):
             names = sorted(name for importing, name in pairs if importing == entry)
             print(f"  {level:2d} {entry:14s} {' '.join(names)}")
 

@@ -19,13 +19,13 @@ from dograph.data.data_mixer import DataMixer
 WORKERS = (0, 1, 2)
 ROUNDS = 9
 BATCHES = 250
-"""A turn; few enough that no domain of the environment's corpus ends, which would end theirs."""
+"""Batches in a round: so few that no domain of the environment's corpus, and so litdata's, ends."""
 CHANGES = 20
-"""Of the weights, when their way to a batch is timed."""
+"""Changes of weights whose delay is measured."""
 
 
 def ours(data: DataMixer) -> Iterator[int]:
-    """Sequences of one batch after the other; new weights after each, as in training."""
+    """Yield the size of each batch; set new weights after each, as in training."""
     draw = np.random.default_rng(0)
     for batch in data.train_dataloader():
         data.sampler.mark_trained()
@@ -34,7 +34,7 @@ def ours(data: DataMixer) -> Iterator[int]:
 
 
 def theirs(store: Store, data: DataMixer) -> Iterator[int]:
-    """The same of litdata's own mixture, whose weights are fixed."""
+    """Yield the same from litdata's own mixture, whose weights are fixed."""
     datasets = [
         StreamingDataset(
             str(store.folder(entry.name, "train")),
@@ -50,7 +50,7 @@ def theirs(store: Store, data: DataMixer) -> Iterator[int]:
 
 
 def seconds_a_sequence(batches: Iterator[int]) -> float:
-    """From the second batch on: the first waits for processes, files and their checks."""
+    """Time batches from the second on: the first waits for processes, files and their checks."""
     next(batches)
     start = time.perf_counter()
     sequences = sum(islice(batches, BATCHES))
@@ -58,13 +58,13 @@ def seconds_a_sequence(batches: Iterator[int]) -> float:
 
 
 def speed(store: Store, workers: int) -> Row:
-    """Both, turn by turn."""
+    """Compare both, interleaved."""
     mine, other = [], []
-    for turn in range(ROUNDS + 1):  # the first is not counted
+    for number in range(ROUNDS + 1):  # the first is not counted
         data = DataMixer(corpus=CorpusSettings(str(store.path)), workers=workers)
         data.setup()
         sides = [(mine, ours(data)), (other, theirs(store, data))]
-        for times, batches in sides if turn % 2 else sides[::-1]:
+        for times, batches in sides if number % 2 else sides[::-1]:
             times.append(seconds_a_sequence(batches))
     ratio = median_ratio(other[1:], mine[1:])
     rates = [f"{1 / statistics.median(times[1:]):,.0f}" for times in (mine, other)]
@@ -73,14 +73,14 @@ def speed(store: Store, workers: int) -> Row:
         f"{ratio:.2f} ({rates[0]} / {rates[1]})",
         "≥ 1.0",
         ratio >= 1,
-        f"new weights after every batch, theirs fixed; batches of {data.batch_size} sequences of "
-        f"{data.context + 1} tokens, {len(data.domains)} domains; {ROUNDS} turns of {BATCHES} "
-        "batches after the first, medians",
+        f"ours with new weights after every batch, theirs fixed; {data.batch_size} sequences of "
+        f"{data.context + 1} tokens a batch, {len(data.domains)} domains; medians of {ROUNDS} "
+        f"rounds of {BATCHES} batches",
     )
 
 
 def until_new_weights(store: Store, workers: int) -> Row:
-    """Batches and time from ``set_weights`` to the first batch that is drawn by them."""
+    """Measure batches and time from ``set_weights`` to the first batch drawn with them."""
     data = DataMixer(corpus=CorpusSettings(str(store.path)), workers=workers)
     data.setup()
     loader = iter(data.train_dataloader())
@@ -96,17 +96,17 @@ def until_new_weights(store: Store, workers: int) -> Row:
                 batches.append(served)
                 break
     return Row(
-        f"from new weights to the first batch drawn by them, {workers} workers",
+        f"from new weights to the first batch drawn with them, {workers} workers",
         f"{' or '.join(map(str, sorted(set(batches))))} batches later, "
         f"{statistics.median(milliseconds[1:]):.1f} ms",
         f"data.lookahead = {data.lookahead} batches",
         set(batches) == {data.lookahead},
-        f"{CHANGES} changes, milliseconds of loading alone: in training it is as many steps",
+        f"{CHANGES} changes; loading alone: in training the same number of steps",
     )
 
 
 def rows() -> list[Row]:
-    """Speed and delay for every number of workers."""
+    """Measure speed and delay for every number of workers."""
     store = prepare(CorpusSettings(), progress=False)
     speeds = [speed(store, workers) for workers in WORKERS]
     return speeds + [until_new_weights(store, workers) for workers in WORKERS]

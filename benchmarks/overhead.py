@@ -1,4 +1,4 @@
-"""Where the time goes that published DoGraph adds to a step."""
+"""Time that published DoGraph adds to a step, by part."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PARTS: dict[str, tuple[Any, str]] = {
     "solve": (GraphSolver, "forward"),
     "weights as a whole": (BaseMixer, "weigh"),
 }
-"""What is timed; the last holds the three before it."""
+"""Timed functions; the last one contains the three before it."""
 
 
 class Stopwatch:
-    """Notes the seconds of functions, call by call, while it stands in for them."""
+    """Replace functions and record the seconds of each call."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -60,7 +60,7 @@ class Stopwatch:
 
 
 def parts_of(size: str) -> tuple[float, dict[str, float]]:
-    """Median seconds of DoGraph's step, and of its parts."""
+    """Return the median seconds of DoGraph's step and of its parts."""
     quieten()
     steps = STEPS[size] + WARM_UP
     with Stopwatch() as watch:
@@ -72,26 +72,26 @@ def parts_of(size: str) -> tuple[float, dict[str, float]]:
 
 
 def _median_step(calls: list[float], steps: int) -> float:
-    """Median seconds of a step's calls; those before training, of its rehearsal, are left out."""
+    """Return the median seconds of a step's calls, without those of the dry run before training."""
     each = len(calls) // steps
     trained = calls[len(calls) - each * steps :]
     return statistics.median(sum(trained[i : i + each]) for i in range(0, len(trained), each))
 
 
 def rows() -> list[Row]:
-    """Milliseconds of each part, and their share of a step; draws them, too."""
+    """Measure each part's milliseconds and share of a step, and draw them."""
     sizes = {size: parts_of(size) for size in STEPS}
     draw(sizes, FIGURE)
-    found = []
+    table = []
     for size, (step, parts) in sizes.items():
         for name, seconds in sorted(parts.items(), key=lambda item: -item[1]):
             share = f"{100 * seconds / step:.2f} % of a step of {1000 * step:.0f} ms"
-            found.append(Row(f"{size}: {name}", f"{1000 * seconds:.2f} ms", "", None, share))
-    return found
+            table.append(Row(f"{size}: {name}", f"{1000 * seconds:.2f} ms", "", None, share))
+    return table
 
 
 def draw(sizes: dict[str, tuple[float, dict[str, float]]], path: Path) -> None:
-    """The parts in percent of a step, of every size, as bars."""
+    """Draw the parts of every size as bars, in percent of a step."""
     from matplotlib import pyplot
 
     names = sorted(sizes["nano"][1], key=lambda name: sizes["nano"][1][name])

@@ -1,9 +1,9 @@
 """`prepare` against `datasets.map` with `tokenizers`: megabytes of text a second, and memory.
 
 Both read the same JSONL files of four domains, made from the Python files of this environment, and
-use the same tokenizer and two processes. Theirs (see `benchmarks.with_datasets`) writes one file of
-tokens a domain; ours also drops duplicates, splits validation off, writes where documents end and
-digests of everything, and makes all of it safe against a loss of power.
+use the same tokenizer and two processes. Theirs (see `benchmarks.with_datasets`) writes one token
+file a domain; ours also drops duplicates, splits off validation documents, writes where documents
+end, writes checksums, and flushes everything to the disk.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ DOMAINS = 4
 MEGABYTES = 50
 ROUNDS = 3
 SIZES = (10, 100, 1000)
-"""Megabytes of text whose preparation's memory is measured."""
+"""Megabytes of text for which memory is measured."""
 THEIR_SIZES = (10, 100, 300)
 FLAT = 1.25
-"""Of memory: the largest size's over the smallest's, which fills no chunk of 32 MiB yet."""
+"""Largest memory at the largest size over that at the smallest, which fills no 32 MiB chunk."""
 OURS = """
 import sys
 from dograph import CorpusSettings, prepare
@@ -42,14 +42,14 @@ prepare(CorpusSettings(source=source, store=store, tokenizer=tokenizer), progres
 
 
 def texts() -> Iterator[str]:
-    """Python files without end; each round marks them, so that none is a duplicate."""
+    """Yield Python files without end; a mark in each round keeps them from being duplicates."""
     files = sorted(Path(sysconfig.get_paths()["purelib"]).rglob("*.py"))
     for number, path in enumerate(cycle(files)):
         yield f"# round {number // len(files)}\n{path.read_text(errors='ignore')}"
 
 
 def write_corpus(folder: Path, megabytes: int) -> float:
-    """Fills four JSONL files in turn; the megabytes of text written."""
+    """Fill four JSONL files alternately and return the megabytes of text written."""
     folder.mkdir()
     written = 0
     files = [(folder / f"domain_{index}.jsonl").open("w") for index in range(DOMAINS)]
@@ -64,7 +64,7 @@ def write_corpus(folder: Path, megabytes: int) -> float:
 
 
 class Sides:
-    """Both ways from one folder of text to tokens, as commands in a scratch folder."""
+    """The commands of both sides, from one folder of text to tokens in a scratch folder."""
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
@@ -82,19 +82,19 @@ class Sides:
         }
 
     def ours(self, source: Path) -> list[str]:
-        """The command; what an earlier one left is deleted first."""
+        """Delete earlier output and return our command."""
         self._clean()
         arguments = [str(source), str(self._scratch / "out"), str(self._tokenizer)]
         return [sys.executable, "-c", OURS, *arguments]
 
     def theirs(self, source: Path) -> list[str]:
-        """The same with `datasets`."""
+        """Delete earlier output and return the command with `datasets`."""
         self._clean()
         arguments = [str(source), str(self._scratch / "out"), str(self._tokenizer)]
         return [sys.executable, "-m", "benchmarks.with_datasets", *arguments]
 
     def run(self, command: list[str]) -> None:
-        """Runs a command to its end, without what it prints."""
+        """Run a command silently to its end."""
         silent = subprocess.DEVNULL
         subprocess.run(command, env=self.environment, stdout=silent, stderr=silent, check=True)
 
@@ -104,7 +104,7 @@ class Sides:
 
 
 def speed(sides: Sides, source: Path, megabytes: float) -> Row:
-    """Both, turn by turn."""
+    """Compare both, interleaved."""
     times = interleaved(
         {
             "ours": lambda: sides.run(sides.ours(source)),
@@ -116,9 +116,9 @@ def speed(sides: Sides, source: Path, megabytes: float) -> Row:
     reason = (
         ""
         if ratio >= 1
-        else ". What it falls short by: some four seconds of processor time, of which the packing "
-        "process's import of litdata with torch takes 1.4 and eight calls of optimize one; text "
-        "is read and compared for duplicates before any of it is tokenised"
+        else ". The difference is about four seconds of processor time: 1.4 for the tokenising "
+        "process's import of litdata with torch, one for eight calls of optimize; and text is read "
+        "and compared for duplicates before any of it is tokenised"
     )
     rates = {name: f"{megabytes / statistics.median(times[name]):.1f}" for name in times}
     return Row(
@@ -127,13 +127,13 @@ def speed(sides: Sides, source: Path, megabytes: float) -> Row:
         "≥ 1.0",
         ratio >= 1,
         f"{megabytes:.0f} MB of JSONL in {DOMAINS} domains, the same tokenizer and two processes, "
-        f"start-up included on both sides; {ROUNDS} turns, medians. Ours also drops duplicates, "
-        f"splits validation off, seals and flushes{reason}",
+        f"start-up included on both sides; medians of {ROUNDS} rounds. Ours also drops duplicates, "
+        f"splits off validation, writes checksums and flushes{reason}",
     )
 
 
 def memory(sides: Sides, scratch: Path) -> list[Row]:
-    """Peaks of both by size of the input."""
+    """Measure the peak memory of both by size of the input."""
     ours: dict[int, tuple[float, float]] = {}
     theirs: dict[int, tuple[float, float]] = {}
     for size in sorted({*SIZES, *THEIR_SIZES}):
@@ -151,17 +151,17 @@ def memory(sides: Sides, scratch: Path) -> list[Row]:
             f"{_each(round(total) for total, _ in ours.values())} MB",
             f"{SIZES[-1]} MB ≤ {FLAT} times {SIZES[0]} MB",
             growth <= FLAT,
-            f"{growth:.2f} times. All processes together, a page that n share counted 1/n for each "
-            f"(PSS); without pages of files {_each(round(own) for _, own in ours.values())} MB. "
-            "What grows is litdata's chunk in the making, up to 32 MiB in each of two processes, "
-            "full after some 60 MB of text each; then the index of duplicates, 35 bytes a document "
-            "up to 32 MiB",
+            f"{growth:.2f} times. Sum over processes, a page shared by n counted 1/n for each "
+            f"(PSS); without file pages {_each(round(own) for _, own in ours.values())} MB. "
+            "Litdata's unfinished chunk grows up to 32 MiB in each of two processes, full after "
+            "about 60 MB of text each; the index of duplicates grows by 35 bytes a document up to "
+            "32 MiB",
         ),
         Row(
-            f"the same of datasets.map for {_each(THEIR_SIZES)} MB",
+            f"peak memory of datasets.map for {_each(THEIR_SIZES)} MB of text",
             f"{_each(round(total) for total, _ in theirs.values())} MB",
-            note=f"without pages of files {_each(round(own) for _, own in theirs.values())} MB; "
-            "1000 MB would take longer than this benchmark may",
+            note=f"without file pages {_each(round(own) for _, own in theirs.values())} MB; "
+            "1000 MB would exceed this benchmark's time",
         ),
     ]
 
@@ -171,7 +171,7 @@ def _each(values: Iterable[object]) -> str:
 
 
 def rows() -> list[Row]:
-    """Speed, then memory."""
+    """Measure speed, then memory."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         sides = Sides(scratch)

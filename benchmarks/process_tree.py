@@ -1,4 +1,4 @@
-"""Memory of a process and all it starts."""
+"""Memory of a process and all its descendants."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ SAMPLES_A_SECOND = 10
 
 
 def peak_megabytes(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:
-    """Most memory that a command's processes hold together while it runs, in 10⁶ bytes.
+    """Run a command and return the peak memory of all its processes together, in 10⁶ bytes.
 
-    Both are sums over the processes, in which a page that n of them share counts 1/n for each
-    (PSS), looked at ten times a second.
+    Memory is summed over processes ten times a second; a page shared by n of them counts 1/n for
+    each (PSS).
 
     Args:
-        command: run to its end.
-        environment: of the command.
+        command: program and arguments.
+        environment: the command's environment variables.
 
     Returns:
-        (everything, everything but pages of files, which the system takes back at need).
+        (all memory, memory without file pages, which the system reclaims at need).
     """
     process = subprocess.Popen(
         command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -31,9 +31,9 @@ def peak_megabytes(command: Sequence[str], environment: Mapping[str, str]) -> tu
 
     def watch() -> None:
         while not ended.wait(1 / SAMPLES_A_SECOND):
-            found = [_kilobytes(number) for number in _tree(process.pid)]
+            sizes_now = [_kilobytes(number) for number in _tree(process.pid)]
             for place in range(2):
-                peaks[place] = max(peaks[place], sum(each[place] for each in found))
+                peaks[place] = max(peaks[place], sum(each[place] for each in sizes_now))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -46,7 +46,7 @@ def peak_megabytes(command: Sequence[str], environment: Mapping[str, str]) -> tu
 
 
 def _tree(root: int) -> Iterator[int]:
-    """The process and all below it that are still there."""
+    """Yield the running processes of the tree below ``root``, itself included."""
     yield root
     for task in Path(f"/proc/{root}/task").glob("*/children"):
         try:
@@ -58,7 +58,7 @@ def _tree(root: int) -> Iterator[int]:
 
 
 def _kilobytes(number: int) -> tuple[int, int]:
-    """(PSS, PSS without files) of a process; nothing of one that has ended."""
+    """Return (PSS, PSS without file pages) of a process; zeros if it has ended."""
     try:
         lines = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:

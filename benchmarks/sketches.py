@@ -1,8 +1,7 @@
-"""Sketches against per-sample gradient loops.
+"""Sketches against per-sequence gradient loops, interleaved.
 
-All get the gradient of every sequence's loss with respect to the same matrices of GPT-2 nano,
-the sketch from one forward that is already done. They take turns, so that a busy machine slows
-all of them.
+All compute the gradient of every sequence's loss with respect to the same matrices of GPT-2 nano;
+the sketch uses a forward that is already done.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ VOCABULARY, CONTEXT = 4096, 128
 
 
 def nano() -> GPT2LMHeadModel:
-    """GPT-2 with 4 layers of width 160, at its initialisation."""
+    """Build GPT-2 with 4 layers of width 160."""
     torch.manual_seed(0)
     sizes = {"n_embd": 160, "n_layer": 4, "n_head": 5, "bos_token_id": 0, "eos_token_id": 0}
     config = GPT2Config(vocab_size=VOCABULARY, n_positions=CONTEXT, **sizes)
@@ -32,23 +31,23 @@ def nano() -> GPT2LMHeadModel:
 
 
 def sequence_losses(model: GPT2LMHeadModel, tokens: Tensor) -> Tensor:
-    """(B,) mean token loss of each sequence, with its graph."""
+    """Return the mean token loss (B,) of each sequence, with its graph."""
     logits = model(tokens[:, :-1]).logits.transpose(1, 2)
     return torch.nn.functional.cross_entropy(logits, tokens[:, 1:], reduction="none").mean(1)
 
 
 def milliseconds(action: Callable[[], object]) -> float:
-    """Time of one call."""
+    """Return the milliseconds of one call."""
     start = time.perf_counter()
     action()
     return 1000 * (time.perf_counter() - start)
 
 
 def times(blocks: str, batch: int, repeats: int) -> tuple[float, float, float]:
-    """Median milliseconds of a sketch and of two loops for the same matrices.
+    """Return the median milliseconds of a sketch and of two loops for the same matrices.
 
-    The first loop starts one backward a sequence from the batch's own graph. The second gives
-    each sequence a graph of its own, and counts the forward that this takes.
+    The first loop runs one backward a sequence through the batch's graph. The second runs each
+    sequence alone, forward included.
     """
     model = nano()
     tokens = torch.randint(VOCABULARY, (batch, CONTEXT + 1))
@@ -60,22 +59,22 @@ def times(blocks: str, batch: int, repeats: int) -> tuple[float, float, float]:
         for sequence in tokens:
             exact.sketch(sequence_losses(model, sequence[None]))
 
-    turns: list[tuple[float, float, float]] = []
+    rounds: list[tuple[float, float, float]] = []
     for _ in range(repeats + 1):
         losses = sequence_losses(model, tokens)
-        turns.append(
+        rounds.append(
             (
                 milliseconds(functools.partial(sketcher.sketch, losses)),
                 milliseconds(functools.partial(exact.sketch, losses)),
                 milliseconds(alone),
             )
         )
-    sketch, shared, separate = zip(*turns[1:], strict=True)
+    sketch, shared, separate = zip(*rounds[1:], strict=True)
     return statistics.median(sketch), statistics.median(shared), statistics.median(separate)
 
 
 def inner_product_error(draws: int) -> tuple[float, float, float]:
-    """Bias of inner products, in standard errors and of the mean norm, and one draw's error."""
+    """Return inner products' bias, in standard errors and mean norms, and one draw's error."""
     model = nano()
     tokens = torch.randint(VOCABULARY, (6, CONTEXT + 1))
 
@@ -87,23 +86,23 @@ def inner_product_error(draws: int) -> tuple[float, float, float]:
 
     exact = products(SketchSettings(exact=True))
     norm = exact.diagonal().mean()
-    found = torch.stack([products(SketchSettings(seed=seed)) for seed in range(draws)])
-    bias, deviation = found.mean(dim=0) - exact, found.std(dim=0)
+    sketched = torch.stack([products(SketchSettings(seed=seed)) for seed in range(draws)])
+    bias, deviation = sketched.mean(dim=0) - exact, sketched.std(dim=0)
     in_errors = (bias / (deviation / math.sqrt(draws))).square().mean().sqrt()
     return float(in_errors), float(bias.abs().max() / norm), float(deviation.mean() / norm)
 
 
 def rows(batch: int = 32, repeats: int = 2, draws: int = 60) -> list[Row]:
-    """Sketches over loops, for the last block and for all, and what their inner products err."""
-    found = []
+    """Compare sketches with loops for the last and all blocks; measure inner products' errors."""
+    table = []
     for blocks in ("last", "all"):
         sketch, shared, separate = times(blocks, batch, repeats)
-        for what, loop in (("batch's graph", shared), ("graphs of their own", separate)):
+        for what, loop in (("one graph", shared), ("a graph each", separate)):
             note = f"{sketch:.0f} and {loop:.0f} ms, {batch} × {CONTEXT} tokens"
-            quantity = f"sketch of {blocks} matrices against a backward a sequence, {what}"
-            found.append(Row(quantity, f"{loop / sketch:.1f}×", "", None, note))
+            quantity = f"speed of a sketch, blocks: {blocks}, over a backward a sequence, {what}"
+            table.append(Row(quantity, f"{loop / sketch:.1f}×", "", None, note))
     in_errors, bias, deviation = inner_product_error(draws)
-    found += [
+    table += [
         Row(
             "root mean square bias of inner products, in standard errors",
             f"{in_errors:.2f}",
@@ -113,4 +112,4 @@ def rows(batch: int = 32, repeats: int = 2, draws: int = 60) -> list[Row]:
         ),
         Row("standard deviation of one draw, of the mean norm²", f"{deviation:.3f}"),
     ]
-    return found
+    return table

@@ -1,4 +1,4 @@
-"""The graph problem: milliseconds of a solve, with and without backward, against our first use."""
+"""The graph problem: milliseconds of a solve, with and without backward, against cvxpylayers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SIZES = (8, 32, 128, 512)
 DEFAULT = 11
 ROUNDS = {8: 30, 11: 30, 32: 20, 128: 8, 512: 3}
 ASKED, LONGEST = 128, 0.010
-"""Nodes, and the seconds their solve may take, as asked for."""
+"""Number of nodes with a target, and its seconds."""
 WAYS = ("forward", "both")
 Instance = tuple[Tensor, Tensor, Tensor]
 
 
 def instance(m: int) -> Instance:
-    """K, spread and counts of m clusters of sketches with 1024 numbers."""
+    """Draw K, spread and counts of m clusters of sketches with 1024 numbers."""
     generator = torch.Generator().manual_seed(m)
     means = torch.randn(m, 1024, generator=generator, dtype=torch.float64)
     spread = 1024 * torch.rand(m, generator=generator, dtype=torch.float64)
@@ -36,21 +36,21 @@ def instance(m: int) -> Instance:
 
 
 @functools.cache
-def first_layer(m: int) -> CvxpyLayer:
-    """The problem as the method's page prints it, by cvxpylayers as it comes."""
+def plain_layer(m: int) -> CvxpyLayer:
+    """Build the problem as docs/method.md states it, with unmodified cvxpylayers."""
     root, linear, weights = cp.Parameter((m, m)), cp.Parameter(m), cp.Variable(m)
     objective = cp.Minimize(cp.sum_squares(root @ weights) + linear @ weights)
     problem = cp.Problem(objective, [weights >= 0, cp.sum(weights) == 1])
     return CvxpyLayer(problem, parameters=[root, linear], variables=[weights])
 
 
-def first_way(kernel: Tensor, spread: Tensor) -> Tensor:
-    """(m,) weights by that layer, its default solver and arguments, a root by eigh; β = 0.1."""
+def plain_cvxpylayers(kernel: Tensor, spread: Tensor) -> Tensor:
+    """Return weights (m,) by that layer with its defaults, a root by eigh; β = 0.1."""
     m = len(kernel)
     scale = kernel.trace() / m
     values, vectors = torch.linalg.eigh(kernel / scale + 1e-6 * torch.eye(m, dtype=kernel.dtype))
     root = values.clamp(min=0).sqrt()[:, None] * vectors.T
-    (weights,) = first_layer(m)(root, 0.1 * spread / scale)
+    (weights,) = plain_layer(m)(root, 0.1 * spread / scale)
     return weights
 
 
@@ -62,7 +62,7 @@ def ours(solver: GraphSolver, given: Instance) -> Tensor:
 
 
 def both_ways(m: int, solve: Callable[[Tensor], Tensor], name: str) -> dict[str, Callable]:
-    """A solve, and a solve with backward, by name."""
+    """Return a solve, and a solve with backward, by name."""
     kernel = instance(m)[0]
     moving = kernel.clone().requires_grad_()
     return {
@@ -72,30 +72,30 @@ def both_ways(m: int, solve: Callable[[Tensor], Tensor], name: str) -> dict[str,
 
 
 def size_row(m: int) -> tuple[Row, float, float]:
-    """One size as a row, with seconds forward, and of both ways."""
+    """Return one size's row, its seconds forward, and its seconds with backward."""
     kernel, spread, counts = instance(m)
     solver = GraphSolver()
     actions = both_ways(m, lambda K: ours(solver, (K, spread, counts)), "ours")
-    actions |= both_ways(m, lambda K: first_way(K, spread), "first")
-    error = (first_way(kernel, spread) - ours(solver, (kernel, spread, counts))).abs().max()
+    actions |= both_ways(m, lambda K: plain_cvxpylayers(K, spread), "first")
+    error = (plain_cvxpylayers(kernel, spread) - ours(solver, (kernel, spread, counts))).abs().max()
     assert error < 1e-2, "the two ways differ"
     times = interleaved(actions, ROUNDS[m])
     forward, both, first, first_both = (statistics.median(times[name]) for name in actions)
     ratios = [median_ratio(times[f"first {way}"], times[f"ours {way}"]) for way in WAYS]
     row = Row(
         f"weights of {m} domains, as published",
-        f"{1000 * forward:.2f} ms, with backward {1000 * both:.2f} ms; first use took "
-        f"{ratios[0]:.1f} times as long, with backward {ratios[1]:.1f} times",
+        f"{1000 * forward:.2f} ms, with backward {1000 * both:.2f} ms; plain cvxpylayers "
+        f"takes {ratios[0]:.1f} times as long, with backward {ratios[1]:.1f} times",
         f"≤ {1000 * LONGEST:.0f} ms forward" if m == ASKED else "",
         forward <= LONGEST if m == ASKED else None,
-        f"first use: {1000 * first:.1f} ms, with backward {1000 * first_both:.1f} ms, "
-        f"weights {error:.0e} off",
+        f"plain cvxpylayers: {1000 * first:.1f} ms, with backward {1000 * first_both:.1f} ms, "
+        f"weights differ by {error:.0e}",
     )
     return row, forward, both
 
 
 def edge_row(m: int) -> Row:
-    """All terms, edges among them: only those that exist, against all terms but the edges."""
+    """Compare all terms, existing edges only, with all terms but the edges."""
     given = instance(m)
     terms = {"laplacian": True, "edges": True, "anchor": True}
     solver, plain = GraphSolver(**terms), GraphSolver(laplacian=True, anchor=True)
@@ -105,13 +105,15 @@ def edge_row(m: int) -> Row:
     edges = int((affinity(squared_distances(given[0]), solver.neighbours) > 0).sum()) // 2
     forward, both = (1000 * statistics.median(times[f"edges {way}"]) for way in WAYS)
     ratio = median_ratio(times["edges forward"], times["none forward"])
-    figure = f"{forward:.2f} ms, with backward {both:.2f} ms; {ratio:.1f} times as without"
+    figure = (
+        f"{forward:.2f} ms, with backward {both:.2f} ms; {ratio:.1f} times the time without edges"
+    )
     pairs = m * (m - 1) // 2
     return Row(f"all terms, {m} domains, edges bounded", figure, note=f"{edges} of {pairs} pairs")
 
 
 def schedule_row(clusters: int, sources: int) -> Row:
-    """The schedule's solve, by its alignment's gradient."""
+    """Time the schedule's solve, with backward to its alignment."""
     generator = torch.Generator().manual_seed(0)
     means = torch.randn(clusters, 1024, generator=generator, dtype=torch.float64)
     root = torch.linalg.cholesky(gradient_kernel(means) / 1024 + 1e-6 * torch.eye(clusters)).T
@@ -143,7 +145,7 @@ def schedule_row(clusters: int, sources: int) -> Row:
 
 @one_thread()  # as in the mixers
 def rows() -> list[Row]:
-    """Each size, growth, edges, the schedule."""
+    """Measure each size, growth, edges and the schedule."""
     table, forward, both = [], [], []
     for m in SIZES:
         row, ahead, and_back = size_row(m)
@@ -152,7 +154,7 @@ def rows() -> list[Row]:
         both.append(and_back)
     exponents = f"{growth(SIZES, forward):.2f}, with backward {growth(SIZES, both):.2f}"
     large = growth(SIZES[-2:], forward[-2:])
-    note = f"forward from {SIZES[-2]} to {SIZES[-1]} alone: {large:.2f}; below, calls cost most"
+    note = f"forward from {SIZES[-2]} to {SIZES[-1]}: {large:.2f}; below, call overhead dominates"
     table.append(Row("growth in the number of domains, exponent", exponents, note=note))
     table.append(size_row(DEFAULT)[0])
     return [*table, edge_row(32), edge_row(128), schedule_row(11, 7), schedule_row(64, 7)]

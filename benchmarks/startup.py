@@ -1,8 +1,8 @@
-"""From command to first optimiser step: measured from outside, by the command's own records.
+"""Time from command to first optimiser step, by the command's own records.
 
-The first step's end is when the run itself wrote its first training point for TensorBoard
-(``report.every=1``), a stamp of the same clock that is read as the command is started. Of the
-recipe only what comes after that step is cut off: ``trainer.max_steps=1``, no validation.
+The first step ends when the run writes its first training point for TensorBoard
+(``report.every=1``), by the same clock that is read when the command starts. Only what follows
+that step is cut from the recipe: ``trainer.max_steps=1``, no validation.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ COMMAND = str(Path(sys.executable).with_name("lightning"))
 RECIPES = {"uniform": "recipes/uniform_gpt2.yaml", "DoGraph": "recipes/dograph_gpt2.yaml"}
 ONE_STEP = ("trainer.max_steps=1", "trainer.limit_val_batches=0", "report.every=1")
 FLOOR = "import torch, lightning.pytorch; from transformers import AutoModelForCausalLM"
-LIBRARIES = "Python's import of torch, Lightning and transformers alone"
-LIBRARIES_NOTE = "with Python's search for cycles on, which the command holds back meanwhile"
+LIBRARIES = "importing torch, Lightning and transformers alone"
+LIBRARIES_NOTE = "with Python's garbage collector on, which the command disables during imports"
 THREADS = 2
 HELPS, ROUNDS = 9, 3
 SHOWN = 10
@@ -36,7 +36,7 @@ HELP_TARGET, STEP_TARGET = 1.5, 12.0
 
 
 def execute(*words: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end, on two threads, in the project's folder."""
+    """Run a program to its end, on two threads, in the project's folder."""
     threads = {"OMP_NUM_THREADS": str(THREADS)}
     return subprocess.run(
         words, check=True, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True
@@ -44,7 +44,7 @@ def execute(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def first_step(recipe: str) -> tuple[float, float]:
-    """(wall seconds to the end of the first step, processor seconds of the whole command)."""
+    """Return (wall seconds to the end of the first step, processor seconds of the command)."""
     with tempfile.TemporaryDirectory() as runs:
         spent, start = processor_seconds(), time.time()
         execute(COMMAND, "run", recipe, f"runs={runs}", *ONE_STEP)
@@ -58,28 +58,28 @@ def first_step(recipe: str) -> tuple[float, float]:
 
 
 def processor_seconds() -> float:
-    """Of all processes that this one has started and seen end."""
+    """Return the processor seconds of all ended child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def rows() -> list[Row]:
-    """Help, first steps, and what is imported on the way to them."""
+    """Measure help, first steps and imports."""
     helps = interleaved({"help": lambda: execute(COMMAND, "run", "--help")}, HELPS)["help"]
-    # Prepares what is not prepared yet, and brings all files into memory.
+    # Prepares the corpus if needed, and reads all files into memory.
     execute(sys.executable, "-m", "dograph", "prepare", RECIPES["DoGraph"])
     floors: list[float] = []
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in RECIPES}
+    steps: dict[str, list[tuple[float, float]]] = {name: [] for name in RECIPES}
     for _ in range(ROUNDS):
         start = time.perf_counter()
         execute(sys.executable, "-c", FLOOR)
         floors.append(time.perf_counter() - start)
         for name, recipe in RECIPES.items():
-            found[name].append(first_step(recipe))
+            steps[name].append(first_step(recipe))
     note = f"median of {HELPS}, {min(helps):.2f} … {max(helps):.2f} s"
     return [
         _row("`lightning run --help`", statistics.median(helps), HELP_TARGET, note),
-        *(_step_row(name, measured) for name, measured in found.items()),
+        *(_step_row(name, measured) for name, measured in steps.items()),
         Row(LIBRARIES, f"{statistics.median(floors):.1f} s", note=LIBRARIES_NOTE),
         *profile_rows(),
     ]
@@ -102,7 +102,7 @@ def _step_row(name: str, measured: list[tuple[float, float]]) -> Row:
 
 
 def profile_rows() -> list[Row]:
-    """The heaviest imports of DoGraph's command; drawn, too."""
+    """Measure and draw the slowest imports of DoGraph's command."""
     with tempfile.TemporaryDirectory() as runs:
         recipe = RECIPES["DoGraph"]
         words = (COMMAND, "run", recipe, f"runs={runs}", *ONE_STEP)
@@ -110,12 +110,12 @@ def profile_rows() -> list[Row]:
     packages = read_profile(done.stderr)
     total = sum(package.seconds for package in packages)
     draw_profile(packages[:SHOWN], total, FIGURE)
-    heaviest = ", ".join(f"{each.name} {each.seconds:.2f}" for each in packages[:SHOWN])
+    slowest = ", ".join(f"{each.name} {each.seconds:.2f}" for each in packages[:SHOWN])
     return [
         Row(
             "imports of DoGraph's command, all packages",
             f"{total:.1f} s",
-            note=f"`-X importtime`, own seconds of the {SHOWN} heaviest: {heaviest} "
+            note=f"`-X importtime`, own seconds of the {SHOWN} slowest: {slowest} "
             f"(docs/figures/{FIGURE.name})",
         )
     ]

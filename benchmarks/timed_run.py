@@ -1,4 +1,4 @@
-"""Short training runs whose steps are timed: what several benchmarks compare."""
+"""Short training runs with timed steps, for several benchmarks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "uniform_gpt2.yaml"
 
 
 class StepTimes(Callback):
-    """Marks the end of every training step."""
+    """Record when every training step ends."""
 
     def __init__(self) -> None:
         self.marks: list[float] = []
@@ -33,14 +33,14 @@ class StepTimes(Callback):
 def timed_run(
     model: str, mixer: BaseMixer, steps: int, sketch: SketchSettings | None = None, seed: int = 0
 ) -> list[float]:
-    """Seconds of every step but the first of a fresh run on the environment corpus.
+    """Train on the environment corpus and return the seconds of every step but the first.
 
     Args:
-        model: a file of configs/model.
-        mixer: trained with; it keeps what it found.
-        steps: of the run, and of its learning-rate schedule.
-        sketch: how gradients are sketched.
-        seed: of the run.
+        model: name of a file in configs/model.
+        mixer: the mixer; it keeps its state after the run.
+        steps: number of steps, of the learning-rate schedule too.
+        sketch: settings of the gradient sketches.
+        seed: the run's seed.
     """
     recipe = check(compose(RECIPE, [f"compose.model={model}"]))
     data = DataMixer(mixer, recipe.corpus, seed=seed, **recipe.arguments("data"))

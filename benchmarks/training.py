@@ -47,7 +47,7 @@ def rows_of_size(size: str) -> list[Row]:
     speed = median_ratio(times["plain"], stratified)
     table = [
         Row(
-            f"{size}: tokens/s of `lightning run` (Stratified) over a loop by hand",
+            f"{size}: tokens/s of `lightning run` (Stratified) over a hand-written loop",
             f"{speed:.2f}",
             "≥ 1.00",
             round(speed, 2) >= 1,
@@ -55,7 +55,7 @@ def rows_of_size(size: str) -> list[Row]:
         ),
     ]
     if "stock" in times:
-        table.append(_over(size, "transformers' GPT-2 as it comes, in that loop", times, "stock"))
+        table.append(_over(size, "unmodified transformers GPT-2 in that loop", times, "stock"))
     if folder is not None:
         table.append(_over(size, "nanoGPT's model in that loop", times, "nanogpt"))
     else:
@@ -70,7 +70,7 @@ def rows_of_size(size: str) -> list[Row]:
             f"≤ {most}",
             overhead <= most,
             f"every step; quartiles of {ROUNDS[size]} rounds {spread}"
-            + ("" if overhead <= most else "; what it is made of: `--only overhead`, and noise"),
+            + ("" if overhead <= most else "; its parts: `--only overhead`, and noise"),
         )
     )
     table.append(schedule_row(size, times["schedule"], stratified))
@@ -96,7 +96,7 @@ def schedule_row(size: str, times: Sequence[float], stratified: Sequence[float])
         f"{ratio:.3f}",
         f"≤ {MOST['schedule']}",
         ratio <= float(MOST["schedule"]),  # type: ignore[arg-type]
-        f"4 sketched steps of {default}; the last, with probe and update, takes {probed:.2f} steps",
+        f"4 sketched steps of {default}; the one with probe and update takes {probed:.2f} steps",
     )
 
 

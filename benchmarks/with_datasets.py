@@ -1,7 +1,7 @@
-"""Text to tokens with `datasets` and `tokenizers`: what `prepare` is compared with.
+"""Convert text to tokens with `datasets` and `tokenizers`, the baseline of `prepare`.
 
-Reads every JSONL file as a split of its own, tokenises by ``map`` in two processes, and writes each
-split's tokens, documents ended by the end of text, to one memory-mapped file of uint16.
+Reads every JSONL file as a split, tokenises with ``map`` in two processes, and writes each split's
+tokens, an end-of-text token after each document, to a memory-mapped file of uint16.
 
     python -m benchmarks.with_datasets FOLDER_OF_JSONL OUTPUT TOKENIZER
 """
@@ -18,11 +18,11 @@ from tokenizers import Tokenizer
 
 PROCESSES = 2
 SHARDS = 32
-"""Slices of a split that are written one after the other, so that memory need not hold it."""
+"""Slices of a split, written one by one so that memory need not hold all of it."""
 
 
 class Tokenise:
-    """What ``map`` calls; each process reads the tokenizer once."""
+    """The function for ``map``; each process reads the tokenizer once."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -36,13 +36,13 @@ class Tokenise:
             self._tokenizer = Tokenizer.from_file(self.path)
             self._tokenizer.encode_special_tokens = True
         end = self._tokenizer.token_to_id("<|endoftext|>")
-        found = self._tokenizer.encode_batch_fast(rows["text"], add_special_tokens=False)
-        ids = [np.array([*encoding.ids, end], dtype=np.uint16) for encoding in found]
+        encodings = self._tokenizer.encode_batch_fast(rows["text"], add_special_tokens=False)
+        ids = [np.array([*encoding.ids, end], dtype=np.uint16) for encoding in encodings]
         return {"ids": ids, "length": [len(row) for row in ids]}
 
 
 def write(split: Dataset, path: Path) -> None:
-    """All tokens of a split, one after the other."""
+    """Write all tokens of a split to a file."""
     tokens = np.memmap(path, np.uint16, "w+", shape=(int(np.sum(split["length"])),))
     place = 0
     for index in range(SHARDS):
@@ -55,7 +55,7 @@ def write(split: Dataset, path: Path) -> None:
 
 
 def main(source: str, output: str, tokenizer: str) -> None:
-    """Loads, tokenises and writes every domain."""
+    """Load, tokenise and write every domain."""
     folder = Path(output)
     folder.mkdir(parents=True)
     files = {path.stem: str(path) for path in sorted(Path(source).glob("*.jsonl"))}

@@ -53,18 +53,21 @@ def roughly(quantity: str, predicted: float, measured: float, unit: str, note: s
 
 
 def sketch_row(model: counts.Architecture) -> Row:
-    """Compare a sketch's share of a training step by FLOPs with its share by processor time."""
+    """Compare a sketch's share of a training step: by FLOPs and the loss's bytes, and by time."""
     tokens = torch.randint(VOCABULARY, (BATCH, CONTEXT + 1))
     plain, sketched = network(model), network(model)
-    sketcher = SequenceSketcher(sketched, SketchSettings())
-    shares = []
+    sketcher, steps, shares = SequenceSketcher(sketched, SketchSettings()), [], []
     for _ in range(6):
-        step = cpu_seconds(lambda: sequence_losses(plain, tokens).mean().backward())
+        steps.append(cpu_seconds(lambda: sequence_losses(plain, tokens).mean().backward()))
         losses = sequence_losses(sketched, tokens)
-        shares.append(100 * cpu_seconds(sketcher.sketch, losses) / step)
+        shares.append(100 * cpu_seconds(sketcher.sketch, losses) / steps[-1])
+    logits = torch.randn(BATCH * CONTEXT, VOCABULARY)
+    moved = 4 * logits.nbytes  # as `counts.logit_bytes`, without autocast
+    memory = 2 * logits.nbytes / median_seconds(lambda: logits + 1)
     predicted = 100 * sketch_flops(model, "last") / counts.training_flops(model)
+    predicted += 100 * moved / memory / statistics.median(steps[1:])
     name = f"a sketch with a backward of its own, {model.name}"
-    note = f"by FLOPs, without the loss's memory traffic; {BATCH} × {CONTEXT} tokens, float32"
+    note = f"by FLOPs, and the loss at {memory / 1e9:.1f} GB/s; {BATCH} × {CONTEXT} tokens, float32"
     return roughly(name, predicted, statistics.median(shares[1:]), " % of a step", note)
 
 
