@@ -1,4 +1,4 @@
-"""What befalls a process from within, at a chosen call: disks fill, processes die, clocks jump."""
+"""Disturbances of a process at a chosen call: disks fill, processes die, clocks jump."""
 
 import importlib
 import itertools
@@ -21,8 +21,8 @@ BATCH = "dograph.reports.tensorboard:MixtureReport.on_train_batch_end"
 CHECKPOINT = "dograph.training.checkpointing:AtomicCheckpoints.save_checkpoint"
 
 
-def before_call(target, number, deed):
-    """Does a deed before the ``number``-th call of ``module:name.name`` in this process."""
+def before_call(target, number, action):
+    """Calls ``action`` before the ``number``-th call of ``module:name.name`` in this process."""
     module, names = target.split(":")
     *outer, last = names.split(".")
     holder = reduce(getattr, outer, importlib.import_module(module))
@@ -30,7 +30,7 @@ def before_call(target, number, deed):
 
     def disturbed(*arguments, **keywords):
         if next(calls) == number:
-            deed()
+            action()
         return original(*arguments, **keywords)
 
     setattr(holder, last, disturbed)
@@ -87,7 +87,7 @@ def without_solutions():
 
 
 class NotANumber(Stratified):
-    """A mixer of one's own with a mistake: its weights become NaN after a few steps."""
+    """A user's mixer with a mistake: its weights become NaN after a few steps."""
 
     def step(self, signals):
         if signals.step == 5:
@@ -115,11 +115,11 @@ class Disk:
         return (state.f_blocks - state.f_bfree) * state.f_frsize
 
     def free(self):
-        """Takes the filler away."""
+        """Deletes the filler."""
         (self.folder / "filler").unlink(missing_ok=True)
 
     def unmount(self):
-        """Lets it go, with all on it."""
+        """Unmounts it, with everything on it."""
         self._call("umount", "-l")
 
     def _call(self, *words):
@@ -128,10 +128,10 @@ class Disk:
 
 def group_members(group):
     """Numbers of the living processes of a group."""
-    found = []
+    members = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             state, _, of = path.read_text().rpartition(")")[2].split()[:3]
             if int(of) == group and state != "Z":
-                found.append(int(path.parent.name))
-    return found
+                members.append(int(path.parent.name))
+    return members

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from disturbances import without_solutions
-from lives import live
 from outcomes import arguments
+from subprocess_runner import run_command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -13,7 +13,7 @@ STEPS = 30
 
 
 @pytest.fixture
-def told(corpus_settings, store, tmp_path):
+def given(corpus_settings, store, tmp_path):
     place = f"corpus.store={corpus_settings.store}"
     return lambda name, *more: arguments(name, corpus_settings, tmp_path, STEPS, place, *more)
 
@@ -39,10 +39,10 @@ def error_in(text):
         ),
     ],
 )
-def test_numbers_that_are_not_finite_stop_the_run_each_time(told, tmp_path, more, expected):
+def test_numbers_that_are_not_finite_stop_the_run_each_time(given, tmp_path, more, expected):
     errors = []
     for _ in range(2):
-        code, text, _ = live(told("uniform_gpt2", *more), tmp_path / "log")
+        code, text, _ = run_command(given("uniform_gpt2", *more), tmp_path / "log")
         assert code == 2, text[-3000:]
         assert "Traceback" not in text, text[-3000:]
         assert expected in text, text[-3000:]
@@ -56,9 +56,9 @@ def test_numbers_that_are_not_finite_stop_the_run_each_time(told, tmp_path, more
         assert len(steps) == 6 and all(len(step) == 16 for step in steps.values())
 
 
-def test_a_solver_that_always_fails_does_not_stop_training(told, tmp_path):
+def test_a_solver_that_always_fails_does_not_stop_training(given, tmp_path):
     more = ["mixer.init_args.clusters=4"]
-    code, text, _ = live(told("dograph_gpt2", *more), tmp_path / "log", without_solutions)
+    code, text, _ = run_command(given("dograph_gpt2", *more), tmp_path / "log", without_solutions)
     assert code == 0, text[-3000:]
     folder = tmp_path / "runs" / "dograph_gpt2" / "seed_0"
     points = EventAccumulator(str(folder)).Reload().Scalars("mixer/solver_failures")

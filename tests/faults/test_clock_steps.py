@@ -5,8 +5,8 @@ import time
 
 import pytest
 from disturbances import dies
-from lives import live
 from outcomes import arguments, differing, outcome
+from subprocess_runner import run_command
 
 from dograph.reports.event_files import settle_event_files
 
@@ -16,25 +16,25 @@ CLOCKS = {
     "ahead, then right": [(DAY, False), (0, False), (DAY, False)],
     "standing still": [(0, True), (0, True), (-5, True)],
 }
-"""(shift in seconds, whether it stands still) of each life."""
+"""(shift in seconds, whether it stands still) of each start."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("clocks", CLOCKS)
-def test_a_run_goes_on_whatever_the_clock_says(corpus_settings, store, tmp_path, clocks):
+def test_a_run_resumes_whatever_the_clock_says(corpus_settings, store, tmp_path, clocks):
     place = f"corpus.store={corpus_settings.store}"
     whole, disturbed, log = tmp_path / "whole", tmp_path / "disturbed", tmp_path / "log"
-    told = {
+    given = {
         folder: arguments("uniform_gpt2", corpus_settings, folder, 40, place)
         for folder in (whole, disturbed)
     }
-    assert live(told[whole], log)[0] == 0
+    assert run_command(given[whole], log)[0] == 0
     run = ("runs", "uniform_gpt2", "seed_0")
     for (shift, stands), dies_at in zip(CLOCKS[clocks], (19, 15, 0), strict=True):
         begin = time.time() if not stands else int(tmp_path.stat().st_mtime)
-        code, text, _ = live(
-            told[disturbed], log, dies(dies_at, (shift + begin - time.time(), stands))
+        code, text, _ = run_command(
+            given[disturbed], log, dies(dies_at, (shift + begin - time.time(), stands))
         )
         assert (code == 0) == (dies_at == 0), text[-3000:]
         for path in disturbed.joinpath("runs").rglob("*"):

@@ -1,4 +1,4 @@
-"""Loader processes that die, and that outlive nobody."""
+"""Loader processes that die, and that never outlive their run."""
 
 import os
 import signal
@@ -6,14 +6,14 @@ import time
 
 import pytest
 from disturbances import dies, group_members, loses_a_worker
-from lives import live
 from outcomes import arguments, differing, outcome
+from subprocess_runner import run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def told(corpus_settings, store):
+def given(corpus_settings, store):
     place = f"corpus.store={corpus_settings.store}"
     return lambda folder: arguments(
         "dograph_gpt2", corpus_settings, folder, 24, place, "data.workers=2"
@@ -27,24 +27,24 @@ def no_process_left(group, seconds):
     return not group_members(group)
 
 
-def test_a_dead_worker_stops_the_run_which_then_goes_on(told, tmp_path):
+def test_a_dead_worker_stops_the_run_which_then_resumes(given, tmp_path):
     whole = tmp_path / "whole"
     whole.mkdir()
-    assert live(told(whole), tmp_path / "log")[0] == 0
-    code, text, group = live(told(tmp_path), tmp_path / "log", loses_a_worker(14))
+    assert run_command(given(whole), tmp_path / "log")[0] == 0
+    code, text, group = run_command(given(tmp_path), tmp_path / "log", loses_a_worker(14))
     assert code == 2, text[-3000:]
     assert "Traceback" not in text, text[-3000:]
     assert "one of data.workers=2 loader processes has died" in text
     assert "lower data.workers" in text
     assert no_process_left(group, 5), group_members(group)
-    code, text, _ = live(told(tmp_path), tmp_path / "log")
+    code, text, _ = run_command(given(tmp_path), tmp_path / "log")
     assert code == 0 and "resumes from" in text, text[-3000:]
     run = ("runs", "dograph_gpt2", "seed_0")
     assert not differing(outcome(whole.joinpath(*run)), outcome(tmp_path.joinpath(*run)))
 
 
-def test_workers_end_by_themselves_after_a_kill(told, tmp_path):
-    code, _, group = live(told(tmp_path), tmp_path / "log", dies(12))
+def test_workers_end_by_themselves_after_a_kill(given, tmp_path):
+    code, _, group = run_command(given(tmp_path), tmp_path / "log", dies(12))
     assert code == -signal.SIGKILL
     assert no_process_left(group, 20), group_members(group)
     assert os.getpid() != group

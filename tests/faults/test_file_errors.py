@@ -15,7 +15,7 @@ from dograph.experiments.run import quieten
 PLACE = Path("/data/runs")
 
 
-def told(error, **behind):
+def message(error, **behind):
     """The message of the UserError that it becomes."""
     with pytest.raises(UserError) as caught, file_errors(PLACE, "runs"):
         _raise(error, **behind)
@@ -37,10 +37,10 @@ def system(number, name=None):
 
 @pytest.mark.parametrize("number", REMEDIES)
 def test_every_refusal_names_file_reason_and_remedy(number):
-    text = told(system(number, "/data/x"))
+    text = message(system(number, "/data/x"))
     assert text.startswith(f"/data/x: {os.strerror(number)}: {REMEDIES[number]}")
     assert text.endswith(", then run the same command again")
-    assert told(system(number)).startswith("/data/runs: ")
+    assert message(system(number)).startswith("/data/runs: ")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_every_refusal_names_file_reason_and_remedy(number):
     ],
 )
 def test_it_is_found_behind_what_wraps_it(error, behind):
-    assert "No space left on device: free some space or set runs to" in told(error, **behind)
+    assert "No space left on device: free some space or set runs to" in message(error, **behind)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_it_is_found_behind_what_wraps_it(error, behind):
         (RuntimeError("size mismatch"), {}),
         (OSError("without a number"), {}),
         (BrokenPipeError(errno.EPIPE, "the reader left"), {}),
-        (UserError("told already"), {"cause": system(errno.ENOSPC)}),
+        (UserError("reported already"), {"cause": system(errno.ENOSPC)}),
         (sqlite3.OperationalError("no such table"), {}),
     ],
 )

@@ -1,4 +1,4 @@
-"""A disk that fills under a command: it stops with the remedy, and goes on exactly once there is
+"""A disk that fills up under a command: it stops with the remedy, and resumes exactly once there is
 room again."""
 
 import os
@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 from disturbances import CHECKPOINT, fill, fills
-from lives import live
 from outcomes import arguments, differing, outcome
+from subprocess_runner import run_command
 
 from dograph.data.corpus.store import Store
 
@@ -38,32 +38,32 @@ STAGES = {
 
 @pytest.fixture(scope="module")
 def small_run(corpus_settings, tmp_path_factory):
-    """(a function of a place that gives the run's arguments, its outcome undisturbed, its size)."""
+    """(function from a folder to the run's arguments, its undisturbed outcome, its size)."""
     whole = tmp_path_factory.mktemp("whole")
-    told = partial(_told, corpus_settings, whole / "store")
-    code, text, _ = live(told(whole), whole / "log")
+    given = partial(_given, corpus_settings, whole / "store")
+    code, text, _ = run_command(given(whole), whole / "log")
     assert code == 0, text
     run = whole / "runs" / "uniform_gpt2" / "seed_0"
     size = sum(path.stat().st_size for path in run.rglob("*"))
-    return told, outcome(run), size
+    return given, outcome(run), size
 
 
-def _told(settings, store, place):
+def _given(settings, store, place):
     more = [f"corpus.store={store}"]
     return arguments("uniform_gpt2", settings, place, STEPS, *more)
 
 
-def stops_then_goes_on(small_run, disk, log, before):
+def stops_then_resumes(small_run, disk, log, before):
     """Stopped by a full disk, then run again on an empty one: equal to the bit."""
-    told, expected, _ = small_run
-    code, text, _ = live(told(disk.folder), log, before)
+    given, expected, _ = small_run
+    code, text, _ = run_command(given(disk.folder), log, before)
     assert code == 2, text[-3000:]
     assert "Traceback" not in text, text[-3000:]
     assert "No space left on device: free some space" in text, text[-3000:]
     assert "run the same command again" in text
     disk.free()
     disk.remount("size=64m")
-    code, text, _ = live(told(disk.folder), log)
+    code, text, _ = run_command(given(disk.folder), log)
     assert code == 0, text[-3000:]
     runs = disk.folder / "runs" / "uniform_gpt2"
     assert [path.name for path in runs.iterdir()] == ["seed_0"]
@@ -75,27 +75,27 @@ def stops_then_goes_on(small_run, disk, log, before):
 def test_a_run_whose_disk_is_full_at_one_writer(small_run, disk, tmp_path, writer):
     target, number, room = WRITERS[writer]
     before = fills(target, number, disk.folder, room)
-    stops_then_goes_on(small_run, disk, tmp_path / "log", before)
+    stops_then_resumes(small_run, disk, tmp_path / "log", before)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.4, 0.6, 0.8, 0.95])
 def test_a_run_on_too_small_a_disk(small_run, disk, tmp_path, chance, share):
     size = int(small_run[2] * share * chance.uniform(0.9, 1.0))
     disk.remount(f"size={max(size, 8192)}")
-    stops_then_goes_on(small_run, disk, tmp_path / "log", None)
+    stops_then_resumes(small_run, disk, tmp_path / "log", None)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_corpus_whose_disk_is_full(corpus_settings, store, disk, tmp_path, stage):
     target, number, room = STAGES[stage]
-    told = arguments("uniform_gpt2", corpus_settings, disk.folder, STEPS)
+    given = arguments("uniform_gpt2", corpus_settings, disk.folder, STEPS)
     before = fills(target, number, disk.folder, room)
-    code, text, _ = live(told, tmp_path / "log", before, "prepare")
+    code, text, _ = run_command(given, tmp_path / "log", before, "prepare")
     assert code == 2, text[-3000:]
     assert "Traceback" not in text, text[-3000:]
     assert "No space left on device: free some space or set corpus.store" in text, text[-3000:]
     disk.free()
-    code, text, _ = live(told, tmp_path / "log", command="prepare")
+    code, text, _ = run_command(given, tmp_path / "log", command="prepare")
     assert code == 0, text[-3000:]
     assert Store.open(disk.folder / "store").fingerprint == store.fingerprint
     assert not (disk.folder / "store.partial").exists()

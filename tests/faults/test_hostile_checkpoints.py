@@ -1,4 +1,4 @@
-"""Damaged and forged checkpoints: found, or gone on from to the bit; never a traceback."""
+"""Damaged and forged checkpoints: noticed, or resumed from to the bit; never a traceback."""
 
 import copy
 import math
@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from attempts import SMALL, attempt
 from nested import at, places
 from outcomes import differing, outcome
+from subprocess_runner import SMALL, run_bounded
 
 from dograph.errors import UserError
 from dograph.training.checkpoint import read_checkpoint
@@ -40,7 +40,7 @@ def interrupted(tmp_path_factory, corpus_settings, store):
         recipe = folder / "recipe.yaml"
         given = {"mixer": mixer, "arguments": arguments, "corpus": corpus_settings}
         recipe.write_text(SMALL.format(name="run", steps=8, every=4, **given))
-        first = attempt(["run", str(recipe)], folder / "log")
+        first = run_bounded(["run", str(recipe)], folder / "log")
         assert first.code == 0, first.text
         run = folder / "runs" / "run" / "seed_0"
         whole = outcome(run)
@@ -116,7 +116,7 @@ def test_a_run_goes_on_from_the_one_before_a_damaged_one(interrupted, tmp_path, 
         for name in damaged:
             path = run / "checkpoints" / name
             path.write_bytes(damage(path.read_bytes(), chance))
-        result = attempt(["run", "recipe.yaml"], tmp_path / str(number) / "log")
+        result = run_bounded(["run", "recipe.yaml"], tmp_path / str(number) / "log")
         assert result.code == 0, (mixer, damaged, result.text)
         assert not differing(whole, outcome(run)), (mixer, damaged, result.text)
         return "warned" if "is damaged" in result.text else "silent"
@@ -156,7 +156,7 @@ def test_forged_checkpoints_are_refused_or_trained_on(interrupted, tmp_path, cha
 
     def tried(one):
         folder, run, done = one
-        result = attempt(["run", "recipe.yaml"], folder / "log")
+        result = run_bounded(["run", "recipe.yaml"], folder / "log")
         return f"{done}: {wrong(run, result)}\n{result.text[-1200:]}", result, wrong(run, result)
 
     with ThreadPoolExecutor(2) as threads:

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import yaml
-from attempts import attempt
 from nested import at, places
 from omegaconf import OmegaConf
+from subprocess_runner import run_bounded
 
 MIXERS = {
     "dograph.mixers.Stratified": {},
@@ -264,7 +264,7 @@ def test_mutated_recipes_train_or_are_refused(corpus_settings, store, tmp_path, 
 
     def tried(made):
         path, done = made
-        result = attempt(["run", str(path)], path.parent / "log")
+        result = run_bounded(["run", str(path)], path.parent / "log")
         return done, path, result, wrong(path, path.parent, result)
 
     with ThreadPoolExecutor(2) as threads:

@@ -1,4 +1,4 @@
-"""Runs of strangers: what reads a run's folder ends with a result or a message."""
+"""Untrusted runs: what reads a run's folder ends with a result or a message."""
 
 import copy
 import json
@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
-from attempts import SMALL, attempt
 from nested import at, places
+from subprocess_runner import SMALL, run_bounded
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 COMMANDS = {
@@ -34,10 +34,10 @@ def two_runs(tmp_path_factory, corpus_settings, store):
         path = folder / "recipe.yaml"
         given = {"mixer": mixer, "arguments": "{}", "corpus": corpus_settings}
         path.write_text(SMALL.format(name=name, steps=4, every=2, **given))
-        ended = attempt(["run", str(path)], folder / "log")
+        ended = run_bounded(["run", str(path)], folder / "log")
         assert ended.code == 0, ended.text
     for command in ("compare", "export", "evaluate"):
-        ended = attempt(COMMANDS[command], folder / "log")
+        ended = run_bounded(COMMANDS[command], folder / "log")
         assert ended.code == 0, ended.text
     shutil.rmtree(folder / "report")
     return folder
@@ -75,7 +75,7 @@ def test_forged_runs_are_read_or_refused(two_runs, tmp_path, chance):
 
     def tried(one):
         folder, command, done = one
-        result = attempt(COMMANDS[command], folder / "log")
+        result = run_bounded(COMMANDS[command], folder / "log")
         fine = result.refused or (result.code == 0 and "Traceback" not in result.text)
         return result, None if fine else f"{command}, {done}: {result.code}\n{result.text[-1200:]}"
 

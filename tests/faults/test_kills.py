@@ -3,8 +3,8 @@
 from collections import Counter
 
 import pytest
-from lives import Lives
 from outcomes import ROOT, arguments, differing, outcome
+from restarts import Restarts
 
 from dograph.experiments.recipe.compose import RecipeFile
 
@@ -32,23 +32,23 @@ OTHERS = {
 def kill_until(
     count, name, steps, folders, settings, tmp_path, chance, *more, targets=TARGETS, phases=()
 ):
-    """Chains of lives until ``count`` kills hit all ``phases``; each is compared with no kill."""
+    """Chains of restarts until ``count`` kills hit all ``phases``, each compared with no kill."""
     whole = tmp_path / "whole"
     whole.mkdir()
-    Lives(arguments(name, settings, whole, steps, *more), whole / "log", chance).run([])
+    Restarts(arguments(name, settings, whole, steps, *more), whole / "log", chance).run([])
     expected = {folder: outcome(whole / "runs" / name / folder) for folder in folders}
     kills, chain = [], 0
     while len(kills) < count or (set(phases) - set(kills) and chain < MOST_CHAINS):
         place = tmp_path / f"chain_{chain}"
         place.mkdir()
-        lives = Lives(arguments(name, settings, place, steps, *more), place / "log", chance)
-        lives.run(["preparing", *chance.sample(targets, len(targets))])
+        restarts = Restarts(arguments(name, settings, place, steps, *more), place / "log", chance)
+        restarts.run(["preparing", *chance.sample(targets, len(targets))])
         for folder, before in expected.items():
             wrong = differing(before, outcome(place / "runs" / name / folder))
-            assert not wrong, f"{folder} after kills in {lives.kills}: {wrong[:10]}"
+            assert not wrong, f"{folder} after kills in {restarts.kills}: {wrong[:10]}"
         leftover = list((place / "runs" / name).glob("**/*.partial"))
         assert not leftover
-        kills += lives.kills
+        kills += restarts.kills
         chain += 1
     print(f"{len(kills)} kills in {chain} runs, all equal in the end: {dict(Counter(kills))}")
     return Counter(kills)

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 from disturbances import before_call
-from lives import live
 from outcomes import arguments, differing, outcome
+from subprocess_runner import run_command
 
 from dograph.data.corpus.store import Store
 
@@ -16,16 +16,18 @@ STEPS = 16
 
 
 @pytest.fixture
-def told(corpus_settings):
+def given(corpus_settings):
     """Arguments of a run in a place, with a store of its own."""
     return lambda place, *more: arguments("uniform_gpt2", corpus_settings, place, STEPS, *more)
 
 
 @pytest.fixture(scope="module")
 def expected(corpus_settings, tmp_path_factory):
-    """The outcome of a run that nothing befell."""
+    """The outcome of an undisturbed run."""
     whole = tmp_path_factory.mktemp("whole")
-    code, text, _ = live(arguments("uniform_gpt2", corpus_settings, whole, STEPS), whole / "log")
+    code, text, _ = run_command(
+        arguments("uniform_gpt2", corpus_settings, whole, STEPS), whole / "log"
+    )
     assert code == 0, text
     return outcome(seed_0(whole))
 
@@ -34,26 +36,26 @@ def seed_0(place):
     return place / "runs" / "uniform_gpt2" / "seed_0"
 
 
-def stops(told, log, *expected, before=None):
+def stops(given, log, *expected, before=None):
     """The command stops with exit code 2, and its message says all of this."""
-    code, text, _ = live(told, log, before)
+    code, text, _ = run_command(given, log, before)
     assert code == 2, text[-3000:]
     assert "Traceback" not in text, text[-3000:]
     for words in expected:
         assert words in text, text[-3000:]
 
 
-def ends(told, log, expected, folder):
+def ends(given, log, expected, folder):
     """The command comes to the end of the undisturbed run."""
-    code, text, _ = live(told, log)
+    code, text, _ = run_command(given, log)
     assert code == 0, text[-3000:]
     assert not differing(expected, outcome(folder))
     return text
 
 
-def test_a_disk_that_cannot_be_written_at_first_or_in_between(told, expected, disk, tmp_path):
+def test_a_disk_that_cannot_be_written_at_first_or_in_between(given, expected, disk, tmp_path):
     log, place = tmp_path / "log", disk.folder
-    where = told(place, f"corpus.store={tmp_path / 'store'}")
+    where = given(place, f"corpus.store={tmp_path / 'store'}")
     disk.remount("ro")
     refused = "Read-only file system: make its file system writable or set runs to another place"
     stops(where, log, refused, "runs")
@@ -61,7 +63,7 @@ def test_a_disk_that_cannot_be_written_at_first_or_in_between(told, expected, di
     halt = partial(
         before_call, "dograph.training.checkpointing:AtomicCheckpoints.save_checkpoint", 2, _give_up
     )
-    live(where, log, halt)
+    run_command(where, log, halt)
     assert [path.name for path in (seed_0(place) / "checkpoints").iterdir()] == ["step=10.ckpt"]
     disk.remount("ro")
     stops(where, log, refused, "seed_0")
@@ -77,21 +79,21 @@ def caches_in(folder):
     os.environ["DOGRAPH_CACHE"] = str(folder)
 
 
-def test_a_store_where_nothing_can_be_written(told, expected, disk, tmp_path):
+def test_a_store_where_nothing_can_be_written(given, expected, disk, tmp_path):
     log = tmp_path / "log"
-    where = told(tmp_path, f"corpus.store={disk.folder / 'store'}")
+    where = given(tmp_path, f"corpus.store={disk.folder / 'store'}")
     disk.remount("ro")
     stops(where, log, "Read-only file system", "or set corpus.store to another place")
     disk.remount("rw")
-    assert live(where, log, command="prepare")[0] == 0
+    assert run_command(where, log, command="prepare")[0] == 0
     (disk.folder / "store.lock").unlink()
     disk.remount("ro")  # a store that is whole is read all the same
     ends(where, log, expected, seed_0(tmp_path))
 
 
-def test_a_file_in_the_place_of_the_runs_folder(told, tmp_path):
+def test_a_file_in_the_place_of_the_runs_folder(given, tmp_path):
     (tmp_path / "runs").write_text("")
-    stops(told(tmp_path), tmp_path / "log", "Not a directory: move away the file")
+    stops(given(tmp_path), tmp_path / "log", "Not a directory: move away the file")
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -102,12 +104,12 @@ def test_the_corpus_is_gone_after_it_was_prepared(corpus_settings, expected, tmp
     where = [*where, f"corpus.source={source}"]
     where += [] if given else ["corpus.store=null"]
     cache = partial(caches_in, tmp_path / "cache")
-    code, text, _ = live(where, log, cache, "prepare")
+    code, text, _ = run_command(where, log, cache, "prepare")
     assert code == 0, text
     source.rename(tmp_path / "elsewhere")
     stops(where, log, f"corpus source {source} is gone", "corpus.source=", before=cache)
     (tmp_path / "elsewhere").rename(source)
-    code, text, _ = live(where, log, cache)
+    code, text, _ = run_command(where, log, cache)
     assert code == 0, text
     assert not differing(expected, outcome(seed_0(tmp_path)))
 
@@ -131,13 +133,13 @@ def test_a_file_of_the_corpus_vanishes_while_it_is_prepared(
     assert Store.open(tmp_path / "store").fingerprint == store.fingerprint
 
 
-def test_the_store_is_gone_between_two_starts(told, expected, tmp_path):
+def test_the_store_is_gone_between_two_starts(given, expected, tmp_path):
     log = tmp_path / "log"
     halt = partial(
         before_call, "dograph.training.checkpointing:AtomicCheckpoints.save_checkpoint", 2, _give_up
     )
-    live(told(tmp_path), log, halt)
+    run_command(given(tmp_path), log, halt)
     before = Store.open(tmp_path / "store").fingerprint
     shutil.rmtree(tmp_path / "store")
-    assert "resumes from" in ends(told(tmp_path), log, expected, seed_0(tmp_path))
+    assert "resumes from" in ends(given(tmp_path), log, expected, seed_0(tmp_path))
     assert Store.open(tmp_path / "store").fingerprint == before
