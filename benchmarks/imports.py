@@ -18,13 +18,13 @@ def imported(path: Path, package: str) -> Iterator[tuple[str, ...]]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
             if name.startswith(f"{package}."):
-                yield tuple(name.split(".")[1:])
+                yield tuple(name.removeprefix(f"{package}.").split("."))
 
 
 def arrows(package: str = "dograph") -> dict[tuple[str, str], int]:
     """Count imports between different entries of a package, by (importing, imported)."""
     pairs: dict[tuple[str, str], int] = {}
-    folder = ROOT / package
+    folder = ROOT / package.replace(".", "/")
     entries = {path.stem for path in folder.iterdir()}
     for path in sorted(folder.rglob("*.py")):
         entry = path.relative_to(folder).parts[0].removesuffix(".py")
@@ -52,7 +52,7 @@ def levels(pairs: Iterator[tuple[str, str]] | dict[tuple[str, str], int]) -> dic
 
 def main() -> None:
     """Print levels and arrows of the package and of the benchmarks."""
-    for package in ("dograph", "benchmarks"):
+    for package in ("dograph", "benchmarks", "benchmarks.scale"):
         pairs = arrows(package)
         by_entry = levels(pairs)
         print(f"{package}: {max(by_entry.values()) + 1} levels, {len(pairs)} arrows")

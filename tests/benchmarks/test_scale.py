@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.imports import arrows, levels
 from benchmarks.scale import counts, seconds
 from benchmarks.scale.counted import counted_flops, network, sequence_losses, sketch_flops
 from benchmarks.scale.figure import draw
@@ -101,3 +102,7 @@ def test_page_names_the_files_it_speaks_of():
     for name in ("benchmarks/scale/counts.py", "benchmarks/scale/seconds.py"):
         assert f"`{name}`" in PAGE.read_text()
         assert (root / name).exists()
+
+
+def test_its_files_import_one_another_without_a_circle():
+    assert levels(arrows("benchmarks.scale"))
