@@ -26,7 +26,7 @@ def add_compare(commands: Any) -> None:
     """The parser of `compare`."""
     comparing = commands.add_parser(
         "compare",
-        help="say which mixture is better, by how much, how sure",
+        help="tell which mixture is better, by how much and how surely",
         description=COMPARE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

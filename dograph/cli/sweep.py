@@ -12,7 +12,7 @@ from dograph.errors import UserError
 
 SWEEP_HELP = """\
 Runs every recipe with every seed, each in a process of its own, and skips what is finished.
-Stopped (Ctrl-C) or failed, run it again: interrupted runs go on from their checkpoints.
+Stopped (Ctrl-C) or failed, run it again: interrupted runs resume from their checkpoints.
 
 examples:
   dograph sweep recipes/uniform_gpt2.yaml recipes/dograph_gpt2.yaml --seeds 0,1,2,3,4

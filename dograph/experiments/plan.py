@@ -24,28 +24,19 @@ PROCESSES = ("devices", "num_nodes", "strategy")
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe with stages, checked in every one of them.
+    """A recipe with stages, every one of them checked.
 
-    Only what earlier stages leave comes late. Stand-ins hold its place in ``recipes``;
-    ``resolve`` puts the artefacts there.
-
-    Attributes:
-        file: the recipe, read.
-        recipes: every stage's recipe by its name, in order.
-        rounds: which stages are repeated.
+    Only what earlier stages leave comes late: ``resolve`` puts it in the place of stand-ins.
     """
 
     file: RecipeFile
     recipes: Mapping[str, Recipe]
+    """every stage's recipe by its name, in order, with stand-ins."""
     rounds: Rounds | None
 
     @classmethod
     def make(cls, file: RecipeFile) -> Plan:
-        """Check every stage.
-
-        Raises:
-            UserError: naming file and key.
-        """
+        """Check every stage, with stand-ins for what earlier ones leave."""
         rounds = read_rounds(file)
         recipes: dict[str, Recipe] = {}
         stand_ins: dict[str, dict[str, Any]] = {}
@@ -85,11 +76,7 @@ class Plan:
                 )
 
     def resolve(self, run: StageRun, done: Mapping[str, Artefacts]) -> Recipe:
-        """A stage's recipe, with earlier stages' artefacts in the place of stand-ins.
-
-        Raises:
-            UserError: if what depends on them is refused.
-        """
+        """A stage's recipe, with earlier stages' artefacts in the place of stand-ins."""
         artefacts = {stage: made.values() for stage, made in done.items()}
         composition = self.file.compose(run.stage, artefacts, run.replaced)
         return check_again(self.recipes[run.stage], composition)

@@ -84,11 +84,7 @@ class Provenance(Callback):
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Read what ``Provenance`` wrote in a run's folder.
-
-    Raises:
-        UserError: if it is missing or damaged.
-    """
+    """Read what ``Provenance`` wrote in a run's folder."""
     path = folder / PROVENANCE
     try:
         content = read_json(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +33,19 @@ from dograph.reports.summary import read_stages, read_summary
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How a run compares with itself.
-
-    Attributes:
-        folder: folder of the run.
-        again: folder of the reproduction.
-        largest: largest difference of a validation loss in nats; 0 if all are equal to the bit,
-            infinite if the numbers of validations differ.
-        differing: names of losses, weights and shares that are not equal to the bit.
-        changed: how host and versions differ, "name: before → now".
-    """
+    """A run compared with its reproduction."""
 
     folder: Path
+    """folder of the run."""
     again: Path
+    """folder of the reproduction."""
     largest: float
+    """largest difference of a validation loss, nats; 0 if all are equal to the bit, infinite if the
+    numbers of validations differ."""
     differing: tuple[str, ...]
-    changed: tuple[str, ...] = field(default=())
+    """names of losses, weights and shares that are not equal to the bit."""
+    changed: tuple[str, ...] = ()
+    """how host and versions differ, "name: before → now"."""
 
     @property
     def agrees(self) -> bool:
@@ -57,11 +54,7 @@ class Reproduction:
 
 
 def runs_of(folder: Path) -> list[Path]:
-    """The run in a folder, or the runs of all stages of an experiment.
-
-    Raises:
-        UserError: if there is no finished run.
-    """
+    """The run in a folder, or the runs of all stages of an experiment."""
     if (folder / RECIPE).is_file():
         read_summary(folder)
         return [folder]
@@ -92,13 +85,9 @@ def reproduce(folder: Path) -> Reproduction:
     with on_threads(_threads(provenance)), claimed(again):
         train(recipe, store, again)
         changed = tuple(_changed(provenance))
-    return Reproduction(
-        folder,
-        again,
-        _largest(MixtureHistory.read(folder), MixtureHistory.read(again)),
-        tuple(_differences(before, _outcome(again))),
-        changed,
-    )
+    largest = _largest(MixtureHistory.read(folder), MixtureHistory.read(again))
+    differing = tuple(_differences(before, _outcome(again)))
+    return Reproduction(folder, again, largest, differing, changed)
 
 
 def _outcome(folder: Path) -> dict[str, Any]:

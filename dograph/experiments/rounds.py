@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.compose import RecipeFile
 from dograph.experiments.recipe.section import build, check_section
@@ -29,33 +29,22 @@ class Rounds:
     """stop once no domain's weight differs more from what the round's first stage drew by."""
 
     def __post_init__(self) -> None:
-        if self.at_most < 1:
-            raise UserError(f"rounds.at_most is {self.at_most}: it must be ≥ 1")
-        if not self.tolerance >= 0:
-            raise UserError(f"rounds.tolerance is {self.tolerance}: it must be ≥ 0")
+        check_range("rounds.at_most", self.at_most, at_least=1)
+        check_range("rounds.tolerance", self.tolerance, at_least=0)
 
 
-@dataclass(frozen=True)
-class StageRun:
-    """One run of a stage.
-
-    Attributes:
-        label: name of the run and its folder: the stage's, with its round after the first.
-        stage: name of the stage.
-        replaced: values that replace the recipe's in this run.
-    """
+class StageRun(NamedTuple):
+    """One run of a stage."""
 
     label: str
+    """name of the run and its folder: the stage's name, and its round after the first."""
     stage: str
-    replaced: Mapping[str, Any] = field(default_factory=dict)
+    replaced: Mapping[str, Any] = {}
+    """values that replace the recipe's in this run."""
 
 
 def read_rounds(file: RecipeFile) -> Rounds | None:
-    """The recipe's section ``rounds``; None without one.
-
-    Raises:
-        UserError: if it does not fit the stages.
-    """
+    """The recipe's section ``rounds``, checked against its stages; None without one."""
     composition = file.compose()
     given = composition.values.get("rounds")
     if given is None:
@@ -75,13 +64,7 @@ def read_rounds(file: RecipeFile) -> Rounds | None:
 def schedule(
     stages: Sequence[str], rounds: Rounds | None, done: Mapping[str, Artefacts]
 ) -> Iterator[StageRun]:
-    """One run after another; the next is known once ``done`` holds the one before.
-
-    Args:
-        stages: all stages in order.
-        rounds: which are repeated.
-        done: artefacts by stage, kept up to date by whoever runs them.
-    """
+    """One run after another; the next is known once ``done`` holds the one before."""
     repeated = rounds.repeat if rounds else []
     for stage in stages:
         if stage not in repeated:

@@ -48,7 +48,7 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
         resume: folder of a run to resume, whatever its recipe was.
 
     Returns:
-        the finished run's folder.
+        the run's folder.
 
     Raises:
         UserError: for mistakes that show only now, before any training.

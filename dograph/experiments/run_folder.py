@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from dograph.errors import UserError, file_errors
@@ -29,12 +29,8 @@ RESUMES = "give the same command again: it resumes from its newest checkpoint"
 def open_run(folder: Path, steps: int) -> Iterator[Path | None]:
     """Hold a run's folder, and remove what a killed process left half written in it.
 
-    Args:
-        folder: the run's folder; made if it is missing.
-        steps: optimiser steps of the whole run.
-
     Yields:
-        the newest sound checkpoint of fewer steps, from which to resume; None without one.
+        the newest sound checkpoint before ``steps``, from which to resume; None without one.
 
     Raises:
         UserError: if another process runs in the folder, a link leads out of it, all of its
@@ -47,8 +43,12 @@ def open_run(folder: Path, steps: int) -> Iterator[Path | None]:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Hold a run's folder; on rank zero only, which starts the other ranks inside the block.
+def claimed(folder: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a folder; on rank zero only, which starts the other ranks inside the block.
+
+    Args:
+        folder: a run's, or an experiment's.
+        on_wait: called before waiting for another process. None: refuse instead of waiting.
 
     Raises:
         UserError: if another process runs in it.
@@ -60,10 +60,7 @@ def claimed(folder: Path) -> Iterator[None]:
             "name or seed"
         )
 
-    if not is_rank_zero():
-        yield
-        return
-    with exclusive(folder / LOCK, refuse):
+    with exclusive(folder / LOCK, on_wait or refuse) if is_rank_zero() else nullcontext():
         yield
 
 
@@ -83,11 +80,7 @@ def check_inside(folder: Path) -> None:
 
 
 def check_resumable(folder: Path, steps: int) -> None:
-    """Check that a folder holds a checkpoint from which a run of ``steps`` can be resumed.
-
-    Raises:
-        UserError: if none is sound, or the newest has done all ``steps``.
-    """
+    """Check that a folder holds a checkpoint from which a run of ``steps`` can be resumed."""
     checkpoint = newest_sound(folder)
     if checkpoint is None:
         raise UserError(f"{folder}: no checkpoint in its folder checkpoints, nothing to resume")

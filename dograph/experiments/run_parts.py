@@ -67,11 +67,7 @@ def build_callbacks(
 def build_trainer(
     recipe: Recipe, logger: TensorBoardLogger | bool, callbacks: list[Callback]
 ) -> Trainer:
-    """Lightning's Trainer with the recipe's arguments and ours.
-
-    Raises:
-        UserError: if Lightning refuses an argument.
-    """
+    """Lightning's Trainer with the recipe's arguments and ours."""
     try:
         arguments = recipe.trainer_arguments()
         plugins = arguments.pop("plugins", None) or []
@@ -99,22 +95,14 @@ def is_sharded(strategy: str | Strategy) -> bool:
 
 
 def check_batch(recipe: Recipe) -> None:
-    """Check loaders and the mixer's settings against the global batch of this machine's devices.
-
-    Raises:
-        UserError: for what Lightning, the data or the mixer refuse.
-    """
+    """Check loaders and the mixer's settings against the global batch of this machine's devices."""
     processes = build_trainer(recipe, logger=False, callbacks=[]).world_size
     sequences = build_data(recipe).batch_size * processes
     build(recipe.composition, "mixer.init_args", recipe.mixer.check, {"batch_size": sequences})
 
 
 def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:
-    """The model, sized for the store's vocabulary and the data's context.
-
-    Raises:
-        UserError: if the recipe sets either too small.
-    """
+    """The model, sized for the store's vocabulary and the data's context."""
     arguments = recipe.arguments("model")
     config = dict(arguments.pop("config") or {})
     for key, value in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -21,15 +21,12 @@ LEFT = (SUMMARY, str(FINAL_CHECKPOINT))
 
 @dataclass
 class Artefacts:
-    """What a finished stage leaves for later ones.
-
-    Attributes:
-        folder: folder of its run.
-        inputs: digest of what it was made from.
-    """
+    """What a finished stage leaves for later ones."""
 
     folder: Path
+    """folder of its run."""
     inputs: str
+    """digest of what it was made from."""
 
     @property
     def summary(self) -> RunSummary:
@@ -50,38 +47,22 @@ class Artefacts:
         return {"checkpoint": self.inputs, "weights": self.weights}
 
 
-@dataclass
-class StageFolder:
-    """Where a stage runs, or ran.
-
-    Attributes:
-        path: folder of a run with the same inputs, or a free one.
-        finished: whether everything that the run leaves is there.
-        changed: why an earlier run cannot be used: keys of inputs, or files that are gone.
-    """
+class StageFolder(NamedTuple):
+    """Where a stage runs, or ran."""
 
     path: Path
+    """folder of a run with the same inputs, or a free one."""
     finished: bool = False
-    changed: str = ""
-
-    @property
-    def because(self) -> str:
-        """What has changed, in brackets for a message; empty if nothing has."""
-        return f" (changed: {self.changed})" if self.changed else ""
+    """whether everything that the run leaves is there."""
+    reason: str = ""
+    """why no earlier run serves, for a message: keys of inputs, or files that are gone."""
 
 
 def find_folder(
     experiment: Path, label: str, digest: str, inputs: Mapping[str, Any]
 ) -> StageFolder:
-    """Look for a stage's run with the same inputs, in ``label``, ``label_1`` and so on.
-
-    Args:
-        experiment: folder of all stages.
-        label: name of the stage's run.
-        digest: digest of the inputs.
-        inputs: to say what has changed.
-    """
-    path, count, changed = experiment / label, 0, ""
+    """Look for a stage's run with the same inputs, in ``label``, ``label_1`` and so on."""
+    path, count, reason = experiment / label, 0, ""
     while not is_free(path):
         record = read_record(path)
         if record.get("stage") == label and record.get("digest") == digest:
@@ -89,12 +70,12 @@ def find_folder(
             finished = bool(record.get("finished"))
             if not finished or not gone:  # an interrupted run is resumed, or begins again
                 return StageFolder(path, finished)
-            changed = f"{', '.join(gone)} gone from {path}"
+            reason = f" (changed: {', '.join(gone)} gone from {path})"
         elif record.get("stage") == label:
-            changed = ", ".join(differences(record, inputs))
+            reason = f" (changed: {', '.join(differences(record, inputs))})"
         count += 1
         path = experiment / f"{label}_{count}"
-    return StageFolder(path, changed=changed)
+    return StageFolder(path, reason=reason)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -107,12 +88,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 class StageRecord(Callback):
-    """Writes what a stage is made from when its training begins.
-
-    Args:
-        folder: folder of the stage's run.
-        content: stage, digest and inputs.
-    """
+    """Writes a stage's name, digest and inputs when its training begins."""
 
     def __init__(self, folder: Path, content: dict[str, Any]) -> None:
         self.path, self.content = folder / STAGE, content

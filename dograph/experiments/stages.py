@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from dograph.data.corpus.store import Store
@@ -15,29 +13,22 @@ from dograph.experiments.rank_zero import is_rank_zero, rank_zero_print
 from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.rounds import StageRun, schedule
 from dograph.experiments.run import train
-from dograph.experiments.run_folder import open_run
+from dograph.experiments.run_folder import claimed, open_run
 from dograph.experiments.stage_record import Artefacts, StageFolder, StageRecord, find_folder
 from dograph.files.atomic import write_json
 from dograph.files.checksums import facts_digest
-from dograph.files.lock import exclusive
-from dograph.files.run_dir import LOCK, RECIPE, SUMMARY
+from dograph.files.run_dir import RECIPE, SUMMARY
 from dograph.reports.summary import print_costs, print_summary, total_cost
 from dograph.training.checkpointing import Interrupted
 
 
 class Experiment:
-    """Runs the stages of a plan that are missing.
-
-    Args:
-        plan: of a recipe with stages.
-
-    Attributes:
-        done: artefacts by stage; those of the last round for a repeated stage.
-    """
+    """Runs the stages of a plan that are missing."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.done: dict[str, Artefacts] = {}
+        """artefacts by stage; those of the last round for a repeated stage."""
         self._corpora = Corpora()
 
     def run(self, only: str | None = None) -> dict[str, Artefacts]:
@@ -64,7 +55,8 @@ class Experiment:
                 f"{folder} holds a run of a recipe without stages: choose another name or seed"
             )
         digest = self.plan.digest(self._corpora)
-        with _one_call_at_a_time(folder):
+        waiting = f"another call is running in {folder}; waiting for it"
+        with claimed(folder, lambda: rank_zero_print(waiting)):
             ran = self._run_missing(only)
             if is_rank_zero():
                 conclude(ran, self.plan, digest if only is None else None)
@@ -93,7 +85,7 @@ class Experiment:
             return made
         if only not in (None, run.label):
             raise UserError(
-                f"stage {run.label} is not finished{folder.because}: run it first, with --stage "
+                f"stage {run.label} is not finished{folder.reason}: run it first, with --stage "
                 f"{run.label}, or the recipe without --stage"
             )
         content = {"stage": run.label, "digest": digest, **inputs}
@@ -105,17 +97,17 @@ def train_stage(recipe: Recipe, store: Store, folder: StageFolder, content: dict
     """Train a stage, resuming an interrupted run, and record that it is finished.
 
     Args:
-        recipe: the stage's, resolved.
-        store: its corpus.
-        folder: where it runs.
-        content: of its record: stage, digest and inputs.
+        recipe: the stage's recipe, resolved.
+        store: the recipe's corpus, prepared.
+        folder: where the stage runs.
+        content: stage, digest and inputs for the record.
     """
     label, record = content["stage"], StageRecord(folder.path, content)
     with open_run(folder.path, recipe.steps) as checkpoint:
         if checkpoint is not None:
             rank_zero_print(f"stage {label}: resumes from {checkpoint}")
         else:
-            rank_zero_print(f"stage {label}: runs in {folder.path}{folder.because}")
+            rank_zero_print(f"stage {label}: runs in {folder.path}{folder.reason}")
         try:
             summary = train(recipe, store, folder.path, checkpoint, [record], stops=True)
         except Interrupted as interruption:
@@ -126,24 +118,13 @@ def train_stage(recipe: Recipe, store: Store, folder: StageFolder, content: dict
             record.write(finished=True)
 
 
-@contextmanager
-def _one_call_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold the experiment's folder; rank zero only, which starts the other ranks inside."""
-    if not is_rank_zero():
-        yield
-        return
-    waiting = f"another call is running in {folder}; waiting for it"
-    with exclusive(folder / LOCK, lambda: rank_zero_print(waiting)):
-        yield
-
-
 def conclude(ran: Mapping[str, Artefacts], plan: Plan, digest: str | None) -> None:
     """Print the last run's end and all costs, and write a whole experiment's summary.
 
     Args:
         ran: artefacts by the runs' labels.
         plan: what was run.
-        digest: of the whole experiment; None for a part of it.
+        digest: digest of the whole experiment; None for a part of it.
     """
     summaries = {label: made.summary for label, made in ran.items()}
     last, summary = list(ran.values())[-1], list(summaries.values())[-1]

@@ -16,7 +16,7 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 from dograph.experiments.provenance import own_commit, read_provenance
 from dograph.experiments.recipe.compose import COMMAND_LINE
 from dograph.experiments.sweep_jobs import Job, jobs_of, summary_in
@@ -29,17 +29,13 @@ LAST_LINES = 12
 
 @dataclass
 class Failure:
-    """A run that failed.
-
-    Attributes:
-        job: the run's recipe and seed.
-        reason: such as "exit code 2".
-        log: file with what it printed.
-    """
+    """A run that failed."""
 
     job: Job
     reason: str
+    """such as "exit code 2"."""
     log: Path
+    """file with what it printed."""
 
     def last_lines(self) -> str:
         """The end of the log; empty without one."""
@@ -92,8 +88,8 @@ class Sweep:
 
     def __post_init__(self) -> None:
         for key, value in (("processes", self.processes), ("threads", self.threads)):
-            if value is not None and value < 1:
-                raise UserError(f"{COMMAND_LINE}: {key} is {value}: it must be ≥ 1")
+            if value is not None:
+                check_range(f"{COMMAND_LINE}: {key}", value, at_least=1)
         if len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"{COMMAND_LINE}: seeds is {list(self.seeds)}: name each seed once")
         if any(override.startswith("seed=") for override in self.overrides):

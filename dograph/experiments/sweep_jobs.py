@@ -21,23 +21,18 @@ from dograph.files.run_dir import SUMMARY, seed_dir
 
 @dataclass(frozen=True)
 class Job:
-    """One recipe with one seed.
-
-    Attributes:
-        recipe: the recipe's file.
-        overrides: ``key=value``, with the seed.
-        parent: folder of the recipe's runs.
-        seed: the run's seed.
-        digest: digest of what decides the run's numbers.
-        staged: whether the recipe has stages.
-    """
+    """One recipe with one seed."""
 
     recipe: Path
     overrides: tuple[str, ...]
+    """``key=value``, with the seed."""
     parent: Path
+    """folder of the recipe's runs."""
     seed: int
     digest: str
+    """digest of what decides the run's numbers."""
     staged: bool
+    """whether the recipe has stages."""
 
     @property
     def name(self) -> str:
@@ -81,11 +76,7 @@ def jobs_of(recipes: Sequence[Path], seeds: Sequence[int], overrides: Sequence[s
 
 
 def job_of(path: Path, seed: int, overrides: Sequence[str], corpora: Corpora) -> Job:
-    """Check a recipe with a seed, and prepare its corpus if it is not yet.
-
-    Raises:
-        UserError: for a mistake in the recipe.
-    """
+    """Check a recipe with a seed, and prepare its corpus if it is not yet."""
     given = (*overrides, f"seed={seed}")
     file = RecipeFile(path, given)
     if file.stages:

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.data_mixer import DataMixer
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.compose import Composition, flat
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
@@ -53,29 +53,21 @@ _buildable: set[str] = set()
 
 @dataclass
 class Recipe:
-    """A checked recipe: every section's arguments with defaults filled in, mixer built.
-
-    Attributes:
-        composition: the values and their origins.
-        name: name of the experiment; the recipe's file name by default.
-        seed: seed of everything random.
-        runs: folder that holds the runs.
-        corpus: what is prepared.
-        sketch: how gradients are sketched.
-        report: how often the run is reported.
-        mixer: built from ``class_path`` and ``init_args``.
-        sections: the checked arguments of ``data``, ``model`` and ``trainer``.
-    """
+    """A checked recipe: every section's arguments with defaults filled in, mixer built."""
 
     composition: Composition
     name: str
+    """name of the experiment; the recipe's file name by default."""
     seed: int
+    """seed of everything random."""
     runs: Path
+    """folder that holds the runs."""
     corpus: CorpusSettings
     sketch: SketchSettings
     report: ReportSettings
     mixer: BaseMixer
     sections: dict[str, Namespace]
+    """the checked arguments of ``data``, ``model`` and ``trainer``."""
 
     @property
     def steps(self) -> int:
@@ -138,9 +130,6 @@ def check_again(recipe: Recipe, composition: Composition) -> Recipe:
     """A recipe with other values and a new mixer; only what differs from ``recipe`` is checked.
 
     Artefacts of earlier stages seldom change more than the mixer's arguments.
-
-    Raises:
-        UserError: as ``check`` does.
     """
     before, now = (
         {key: value for key, value in each.values.items() if key != "mixer"}
@@ -153,11 +142,7 @@ def check_again(recipe: Recipe, composition: Composition) -> Recipe:
 
 
 def build_mixer(composition: Composition, seed: int) -> BaseMixer:
-    """Import and build the recipe's mixer; its ``seed``, if it takes one, is the recipe's.
-
-    Raises:
-        UserError: if it cannot be imported, is not a BaseMixer, or its arguments do not fit.
-    """
+    """Import and build the recipe's mixer; its ``seed``, if it takes one, is the recipe's."""
     given = composition.values.get("mixer")
     if not isinstance(given, Mapping) or "class_path" not in given:
         raise UserError(
@@ -199,9 +184,10 @@ def _check_plain(composition: Composition) -> None:
             raise UserError(
                 f"{composition.origin(key)}: {key} is {values[key]!r}, expected {kind.__name__}"
             )
-    seed, name = values.get("seed", 0), values["name"]
-    if not 0 <= seed < 2**31:
-        raise UserError(f"{composition.origin('seed')}: seed is {seed}: it must lie in [0, 2³¹)")
+    check_range(
+        f"{composition.origin('seed')}: seed", values.get("seed", 0), at_least=0, below=2**31
+    )
+    name = values["name"]
     if not _FOLDER_NAME.fullmatch(name) or not name.strip("."):
         raise UserError(
             f"{composition.origin('name')}: name is {name!r}, an invalid folder name: use no "

@@ -31,9 +31,6 @@ def allow_code(path: Path) -> None:
     """Let recipes name classes of a Python file, or of the modules in a folder.
 
     Otherwise only installed packages and ``PYTHONPATH`` are searched.
-
-    Raises:
-        UserError: if there is no such file or folder.
     """
     if not path.is_dir() and not (path.is_file() and path.suffix == ".py"):
         raise UserError(f"--mixers {path}: name a Python file, or a folder of them")
@@ -106,11 +103,7 @@ def _import(class_path: str, where: str) -> Any:
 
 
 def import_mixer(class_path: str, origin: str) -> type[BaseMixer]:
-    """Import a mixer's class by its path.
-
-    Raises:
-        UserError: if there is none, or it is not a subclass of BaseMixer.
-    """
+    """Import a mixer's class by its path."""
     where = f"{origin}: mixer.class_path"
     mixer = _import(class_path, where)
     if not (isinstance(mixer, type) and issubclass(mixer, BaseMixer)):

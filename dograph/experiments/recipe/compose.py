@@ -58,11 +58,7 @@ def nearest(word: str, words: Sequence[str]) -> str:
 
 
 def load_yaml(path: Path) -> DictConfig:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        UserError: if it is missing, unreadable or not a mapping.
-    """
+    """Read a YAML file that holds a mapping."""
     try:
         config = load_bounded(path)
     except FileNotFoundError as error:
@@ -80,9 +76,6 @@ def find_part(kind: str, name: str, recipe: Path) -> Path:
     """Find the file ``configs/<kind>/<name>.yaml`` that a recipe composes.
 
     It is looked up beside the recipe's folder, in the working folder and in the installed package.
-
-    Raises:
-        UserError: if it is missing; the message lists the names that exist.
     """
     for word in (kind, name):
         if not re.fullmatch(r"\w[\w.-]*", word):
@@ -109,10 +102,6 @@ class RecipeFile:
         overrides: such as "trainer.max_steps=20", the last word on a key; those of the form
             "stages.proxy.trainer.max_steps=20" are for one stage.
 
-    Attributes:
-        stages: names of the recipe's stages in the order in which they run; none for a recipe of
-            one run.
-
     Raises:
         UserError: for an unreadable recipe, malformed overrides, or invalid stages.
     """
@@ -123,6 +112,7 @@ class RecipeFile:
         self._overrides = _parse_overrides(overrides)
         self._parts: dict[Path, DictConfig] = {}
         self.stages = self._stage_names()
+        """the stages' names in the order in which they run; none for a recipe of one run."""
 
     def _stage_names(self) -> list[str]:
         if "stages" not in list(self._recipe):  # `in` alone is False for a missing value, ???
@@ -154,7 +144,7 @@ class RecipeFile:
         artefacts: Mapping[str, Mapping[str, Any]] | None = None,
         replaced: Mapping[str, Any] | None = None,
     ) -> Composition:
-        """Merges what the recipe composes, the recipe itself and the overrides.
+        """Merge what the recipe composes, the recipe itself and the overrides.
 
         Args:
             stage: one of ``stages``; its own values replace the recipe's common ones.
@@ -203,11 +193,7 @@ class RecipeFile:
 
 
 def compose(path: Path, overrides: Sequence[str] = ()) -> Composition:
-    """Merges what a recipe of one run composes, the recipe itself and ``key=value`` overrides.
-
-    Raises:
-        UserError: for unreadable files, unknown parts, malformed overrides or interpolations.
-    """
+    """Merge a recipe of one run: what it composes, the recipe itself, ``key=value`` overrides."""
     return RecipeFile(path, overrides).compose()
 
 
@@ -237,7 +223,7 @@ def _stage_values(config: DictConfig, stage: str, origin: str) -> DictConfig:
 
 
 def merge(parts: Iterable[DictConfig]) -> DictConfig:
-    """Merges configurations, the last word last; another mixer starts with its own defaults."""
+    """Merge configurations, the last word last; another mixer starts with its own defaults."""
     merged = OmegaConf.create({})
     for part in parts:
         chosen = OmegaConf.select(part, "mixer.class_path")

@@ -25,9 +25,6 @@ def check_interpolations(config: DictConfig, path: Path) -> None:
 
     Names are taken literally: those made of other interpolations, brackets, and resolvers that
     read further text (``oc.create``, ``oc.decode``, ``oc.select``) are refused.
-
-    Raises:
-        UserError: if it would expand to more than ``MOST_VALUES`` values, or refers to itself.
     """
     unresolved = leaves(OmegaConf.to_container(config, resolve=False))
     texts = {key: value if isinstance(value, str) else "" for key, value in unresolved}

@@ -69,9 +69,6 @@ def build(
         key: dotted name of the section, for a message that names no key of it.
         builds: what is called.
         arguments: keyword arguments.
-
-    Raises:
-        UserError: naming the file and, as the message does, the value.
     """
     try:
         return builds(**arguments)
