@@ -20,6 +20,7 @@ from dograph.experiments.run import quieten
 from dograph.mixers import BaseMixer, DoGE
 from dograph.mixers.doge import sketched_kernel
 from dograph.signals.domain_gradients import DomainGradients
+from dograph.signals.recorded_forward import SketchMode
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 from dograph.training.cross_entropy import token_losses
 from dograph.training.language_model import build_network
@@ -66,11 +67,11 @@ def steps_of(domains: int) -> dict[str, Callable[[], object]]:
     def sketched(settings: SketchSettings) -> Callable[[], None]:
         def step() -> None:
             sketcher = SequenceSketcher(network, settings)
-            sketcher.sharing = True
+            forward = sketcher.record(SketchMode.SHARED)
             losses = losses_of(torch.arange(BATCH))
-            sketch, weighted_loss = sketcher.sketch_and_share(losses)
+            sketch, reduce_loss = forward.sketch_and_share(losses)
             sketched_kernel(sketch, domain, domains)
-            weighted_loss(even, losses).backward()
+            reduce_loss(even, losses).backward()
             network.zero_grad()
             sketcher.detach()
 

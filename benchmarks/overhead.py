@@ -15,13 +15,13 @@ from benchmarks.timed_run import timed_run
 from dograph.experiments.run import quieten
 from dograph.graph.solver import GraphSolver
 from dograph.mixers import BaseMixer, DoGraph
-from dograph.signals.sketches import SequenceSketcher
+from dograph.signals.projections import Projections
 
 WARM_UP = 5
 STEPS = {"nano": 25, "micro": 10}
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "dograph_overhead.png"
 PARTS: dict[str, tuple[Any, str]] = {
-    "projections of the sketch": (SequenceSketcher, "_project"),
+    "projections of the sketch": (Projections, "sketch"),
     "K-means": (published, "cluster_sequences"),
     "means, spread, graph": (published, "domain_graph"),
     "solve": (GraphSolver, "forward"),

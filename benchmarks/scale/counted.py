@@ -51,9 +51,10 @@ def counted_flops(model: counts.Architecture, blocks: str | None = None) -> floa
                 sequence_losses(real, tokens).sum().backward()
         else:
             sketcher = SequenceSketcher(real, SketchSettings(blocks=blocks))
+            forward = sketcher.record()
             losses = sequence_losses(real, tokens)
             with counter:
-                sketcher.sketch(losses)
+                forward.sketch(losses)
     return counter.get_total_flops() / (batch * model.context)
 
 

@@ -59,8 +59,9 @@ def sketch_row(model: counts.Architecture) -> Row:
     sketcher, steps, shares = SequenceSketcher(sketched, SketchSettings()), [], []
     for _ in range(6):
         steps.append(cpu_seconds(lambda: sequence_losses(plain, tokens).mean().backward()))
+        forward = sketcher.record()
         losses = sequence_losses(sketched, tokens)
-        shares.append(100 * cpu_seconds(sketcher.sketch, losses) / steps[-1])
+        shares.append(100 * cpu_seconds(forward.sketch, losses) / steps[-1])
     logits = torch.randn(BATCH * CONTEXT, VOCABULARY)
     moved = 4 * logits.nbytes  # as `counts.logit_bytes`, without autocast
     memory = 2 * logits.nbytes / median_seconds(lambda: logits + 1)
@@ -81,8 +82,9 @@ def text_sketches(sequences: int) -> Tensor:
     lines = tokens[: len(tokens) // length * length].view(-1, length)
     chosen = lines[torch.randperm(len(lines), generator=torch.Generator().manual_seed(0))]
     model = network(NANO)
-    sketch = SequenceSketcher(model, SketchSettings()).sketch
-    return torch.cat([sketch(sequence_losses(model, x)) for x in chosen[:sequences].split(128)])
+    record = SequenceSketcher(model, SketchSettings()).record
+    parts = chosen[:sequences].split(128)
+    return torch.cat([record().sketch(sequence_losses(model, part)) for part in parts])
 
 
 def kmeans_rows(sketches: Tensor) -> list[Row]:

@@ -2,82 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError
-from dograph.signals.shared_backward import Record, own_gradients
-
-Project = Callable[[str, Tensor, Tensor, int], list[tuple[str, Tensor]]]
-"""(layer's name, input, gradient by its output, sequences) to sketches by parameter."""
+from dograph.signals.layer_calls import LayerCall, per_sequence_gradients
+from dograph.signals.projections import Projections, joined
 
 
 class BackwardReader:
     """Projects the output gradients of one forward's layers as the backward brings them.
 
-    For mixers whose losses count alike, so that the weights are known before the backward: what
-    arrives is every sequence's own gradient, scaled by its weight. What is differentiated must be
-    the weighted losses alone.
+    For mixers that do not change the loss, so that the weights are known before the backward:
+    what arrives is every sequence's own gradient, scaled by its weight. Only the weighted losses
+    may be differentiated while it reads.
 
     Args:
-        project: makes a layer's sketches.
+        projections: of the observed layers.
+
+    Attributes:
+        step: optimiser step, the seed of fresh projections.
     """
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
-        self._records: list[Record] = []
+    def __init__(self, projections: Projections) -> None:
+        self.step = 0
+        self._projections = projections
+        self._calls: list[LayerCall] = []
         self._parts: dict[int, list[tuple[str, Tensor]]] = {}
-        self._of_embeddings: dict[int, Tensor] = {}
+        self._embedding_gradients: dict[int, Tensor] = {}
         self._armed = False
 
     def arm(self) -> None:
-        """Reads the next backward; what was differentiated before it is none of its business."""
+        """Reads the next backward; earlier ones are ignored."""
         self._armed = True
 
-    def watch(self, record: Record) -> None:
-        """Reads the gradient by a layer's output, when it comes; the output itself is let go."""
-        place = len(self._records)
-        record.output.register_hook(lambda gradient: self._arrived(place, gradient))
-        self._records.append(record._replace(output=record.output.new_empty(0)))
+    def watch(self, call: LayerCall) -> None:
+        """Reads the gradient by a call's output when it comes, without keeping the output."""
+        place = len(self._calls)
+        call.output.register_hook(lambda gradient: self._arrived(place, gradient))
+        self._calls.append(call._replace(output=call.output.new_empty(0)))
 
     def sketch(self, scale: Tensor) -> Tensor:
         """(B, k) sketches of the unweighted losses, once the backward is done.
 
         Args:
-            scale: (B,) > 0, how each sequence's mean loss counted in what was differentiated.
+            scale: (B,) > 0, each sequence's factor in the loss that was differentiated.
 
         Raises:
             UserError: if no backward came, or a layer has no sequence in its first dimension.
         """
-        gradients = [self._of_embeddings.get(place) for place in range(len(self._records))]
-        own = own_gradients(self._records, gradients, len(scale))
-        parts: dict[str, Tensor] = {}
-        for place, (record, gradient) in enumerate(own):
-            found = self._parts.get(place, [])
+        gradients = [self._embedding_gradients.get(place) for place in range(len(self._calls))]
+        pairs = per_sequence_gradients(self._calls, gradients, len(scale))
+        parts: list[tuple[str, Tensor]] = []
+        for place, (call, gradient) in enumerate(pairs):
+            sketches = self._parts.get(place, [])
             if gradient is not None:
                 with torch.no_grad():
-                    found = self._project(record.name, record.source, gradient, len(scale))
-            elif not found:
-                raise UserError(f"no gradient came to `{record.name}`: it has no part in the loss")
-            if any(len(part) != len(scale) for _, part in found):
+                    sketches = self._projections.sketch(call, gradient, len(scale), self.step)
+            elif not sketches:
+                raise UserError(f"no gradient came to `{call.name}`: it has no part in the loss")
+            if any(len(sketch) != len(scale) for _, sketch in sketches):
                 raise UserError(
-                    f"`{record.name}` has no sequence in its first dimension: only matrices with "
+                    f"`{call.name}` has no sequence in its first dimension: only matrices with "
                     "the batch as first dimension can be sketched"
                 )
-            for key, part in found:
-                parts[key] = parts[key] + part if key in parts else part
-        joined = torch.cat(list(parts.values()), dim=1)
-        return joined / scale.to(joined)[:, None]
+            parts += sketches
+        sketch = joined(parts)
+        return sketch / scale.to(sketch)[:, None]
 
     def _arrived(self, place: int, gradient: Tensor) -> None:
         if not self._armed:
             return
-        record = self._records[place]
-        if isinstance(record.module, nn.Embedding):  # positions need the tokens' gradient, too
-            self._of_embeddings[place] = gradient
+        call = self._calls[place]
+        if isinstance(call.module, nn.Embedding):  # positions need the tokens' gradient, too
+            self._embedding_gradients[place] = gradient
             return
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
-            self._parts[place] = self._project(record.name, record.source, gradient, len(gradient))
-        self._records[place] = record._replace(source=record.source.new_empty(0))
+            self._parts[place] = self._projections.sketch(call, gradient, len(gradient), self.step)
+        self._calls[place] = call._replace(source=call.source.new_empty(0))

@@ -105,8 +105,8 @@ def _trainable(
     }
 
 
-def of_positions(ids: Tensor) -> bool:
-    """Whether an embedding's ids are positions, alike for all sequences: (1, T), consecutive."""
+def are_positions(ids: Tensor) -> bool:
+    """Whether an embedding's ids are positions, the same for all sequences: (1, T), consecutive."""
     return len(ids) == 1 and torch.equal(ids[0], ids[0, 0] + torch.arange(ids.shape[-1]).to(ids))
 
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from dograph.data.batch import Batch
 from dograph.errors import UserError
 from dograph.signals.layers import transformer_blocks
-from dograph.signals.sketches import WeightedLoss, weighted_sum
+from dograph.signals.shared_backward import ReduceLoss, weighted_sum
 from dograph.training.cross_entropy import token_losses
 
 MOST_LAYERS = 10_000
@@ -116,7 +116,7 @@ class LanguageModel(LightningModule):
         self.warmup, self.weight_decay, self.betas = warmup, weight_decay, betas
         self.compile_blocks = compile
         self.sequence_weighting: SequenceWeighting = uniform_weighting
-        self.weighted_loss: WeightedLoss = weighted_sum
+        self.weighted_loss: ReduceLoss = weighted_sum
         self.observed_modules: Sequence[str] = ()
         self.skipped = torch.zeros(2)
         self.unusable = False

@@ -13,7 +13,8 @@ from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.mixers.base import dry_run, even_weights, on_simplex
 from dograph.signals.batch_signals import BatchSignals
-from dograph.signals.sketches import SketchSettings, weighted_sum
+from dograph.signals.shared_backward import weighted_sum
+from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel
 from dograph.training.signal_collector import SignalCollector
 

@@ -13,7 +13,9 @@ from dograph.errors import UserError
 from dograph.signals.backward_reader import BackwardReader
 from dograph.signals.batch_signals import BatchSignals, Signal
 from dograph.signals.domain_gradients import DomainGradients
-from dograph.signals.sketches import SequenceSketcher, SketchSettings, WeightedLoss, weighted_sum
+from dograph.signals.recorded_forward import RecordedForward, SketchMode
+from dograph.signals.shared_backward import ReduceLoss, weighted_sum
+from dograph.signals.sketches import SequenceSketcher, SketchSettings
 from dograph.training.language_model import LanguageModel
 from dograph.training.reference_model import load_reference
 
@@ -54,8 +56,9 @@ class SignalCollector:
         self.sketcher: SequenceSketcher | None = None
         self.reference: LanguageModel | None = None
         self.domain_gradients: DomainGradients | None = None
-        self.weighted_loss: WeightedLoss = weighted_sum
+        self.weighted_loss: ReduceLoss = weighted_sum
         self.reader: BackwardReader | None = None
+        self._forward: RecordedForward | None = None
         self._step_domain: Tensor | None = None
         # A scaler's small losses would be lost in the half precision of unscaled gradients.
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
@@ -80,14 +83,21 @@ class SignalCollector:
             self.sketcher = None
 
     def record(self, step: int, observing: bool) -> None:
-        """Before a forward pass: lets the sketcher record it where somebody needs it."""
-        if self.sketcher is not None:
-            asked = Signal.SKETCH in self.data.mixer.needs_at(step)
-            self.sketcher.recording = observing or asked
-            # What only looks at training must not change it, not even by rounding.
-            changes = self.data.mixer.changes_loss
-            self.sketcher.sharing = asked and changes and self._may_share
-            self.sketcher.reading = self.sketcher.recording and not changes and self._may_share
+        """Before a forward pass: has the sketcher record it where somebody needs it."""
+        self._forward = None
+        if self.sketcher is None:
+            return
+        asked = Signal.SKETCH in self.data.mixer.needs_at(step)
+        if asked or observing:
+            self._forward = self.sketcher.record(self._mode(asked))
+
+    def _mode(self, asked: bool) -> SketchMode:
+        """Where sketches come from: what only looks at training must not change it by a bit."""
+        if not self._may_share:
+            return SketchMode.OWN
+        if not self.data.mixer.changes_loss:
+            return SketchMode.READ
+        return SketchMode.SHARED if asked else SketchMode.OWN
 
     def see(
         self, batch: Batch, token_losses: Tensor, losses: Tensor, step: int, position: int
@@ -103,14 +113,12 @@ class SignalCollector:
         """
         micro_batches = int(self.trainer.accumulate_grad_batches)
         sketch, self.weighted_loss, self.reader = None, weighted_sum, None
-        if self.sketcher is not None and self.sketcher.recording:
-            if self.sketcher.reading:
-                self.reader = self.sketcher.take_reader(step)
-            else:
-                own, self.weighted_loss = self.sketcher.sketch_and_share(losses, step)
-                sketch = self._gather(own)
-            # Further forward passes are not the batch's.
-            self.sketcher.recording = self.sketcher.sharing = self.sketcher.reading = False
+        forward, self._forward = self._forward, None
+        if forward is not None and forward.mode is SketchMode.READ:
+            self.reader = forward.reader(step)
+        elif forward is not None:
+            own, self.weighted_loss = forward.sketch_and_share(losses, step)
+            sketch = self._gather(own)
         last = position == micro_batches - 1
         probe_sketch, probe_domain = self._probe(step, losses.device) if last else (None, None)
         return BatchSignals(
@@ -165,10 +173,9 @@ class SignalCollector:
         batch = self.data.probe_batch(step)
         parts = []
         for tokens in batch.tokens.to(device).split(self.data.batch_size):
-            self.sketcher.recording = True
+            forward = self.sketcher.record()
             losses = self.model.token_losses(tokens).mean(dim=1)
-            self.sketcher.recording = False
-            parts.append(self.sketcher.sketch(losses, step))
+            parts.append(forward.sketch(losses, step))
         return torch.cat(parts), batch.domain
 
     def _domains_of_step(self, micro_batches: int, position: int) -> Tensor | None:

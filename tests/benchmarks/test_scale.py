@@ -64,7 +64,7 @@ def test_bytes_of_real_tensors(model):
     for module in sketcher.modules.values():
         module.register_forward_hook(lambda _, __, output: outputs.append(output))
     tokens = torch.randint(model.vocabulary, (2, model.context + 1))
-    sketch = sketcher.sketch(sequence_losses(real, tokens))
+    sketch = sketcher.record().sketch(sequence_losses(real, tokens))
     assert sketch.nbytes == 2 * counts.sketch_numbers(model) * sketch.element_size()
     held = 2 * model.context * counts.gradient_bytes(model, number=counts.SINGLE)
     assert sum(output.nbytes for output in outputs) == held

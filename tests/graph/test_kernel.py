@@ -17,7 +17,7 @@ def test_distance_of_mean_gradients_is_the_squared_mmd():
     tokens = torch.randint(23, (7, 8))
     logits = model(tokens[:, :-1]).logits.transpose(1, 2)
     losses = torch.nn.functional.cross_entropy(logits, tokens[:, 1:], reduction="none").mean(1)
-    gradients = sketcher.sketch(losses)
+    gradients = sketcher.record().sketch(losses)
     assert gradients.dtype == torch.float64
     in_first, in_second = torch.tensor([0, 3, 4]), torch.tensor([1, 2, 5, 6])
     first, second = gradients[in_first].mean(0), gradients[in_second].mean(0)

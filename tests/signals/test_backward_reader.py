@@ -3,6 +3,7 @@ import torch
 from test_shared_backward import SIZES, batch, build, losses_of
 
 from dograph.errors import UserError
+from dograph.signals.recorded_forward import SketchMode
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 
 
@@ -16,15 +17,13 @@ def test_it_reads_the_sketches_and_changes_no_bit(architecture, blocks):
     tokens, weights = batch()
     weights = (weights + 0.1).double()
     sketcher = SequenceSketcher(model, SketchSettings(blocks=blocks, rank=3))
-    expected = sketcher.sketch(losses_of(model, tokens))
-    sketcher.recording = False
+    expected = sketcher.record().sketch(losses_of(model, tokens))
     (weights * losses_of(model, tokens)).sum().backward()
     plain = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
-    sketcher.recording = sketcher.reading = True
+    forward = sketcher.record(SketchMode.READ)
     losses = losses_of(model, tokens)
-    reader = sketcher.take_reader()
-    sketcher.recording = sketcher.reading = False
+    reader = forward.reader()
     losses_of(model, tokens)  # another forward, a probe's, is none of its business
     head = model.get_output_embeddings().weight
     torch.autograd.grad(losses.sum(), head, retain_graph=True)  # nor is another backward
@@ -41,10 +40,10 @@ def test_even_weights_of_a_power_of_two_give_the_same_bits():
     model = build(dtype=torch.float32)
     tokens, _ = batch(sequences=8)
     sketcher = SequenceSketcher(model, SketchSettings())
-    expected = sketcher.sketch(losses_of(model, tokens))
-    sketcher.reading = True
+    expected = sketcher.record().sketch(losses_of(model, tokens))
+    forward = sketcher.record(SketchMode.READ)
     losses = losses_of(model, tokens)
-    reader = sketcher.take_reader()
+    reader = forward.reader()
     reader.arm()
     even = torch.full((8,), 1 / 8)
     (even * losses).sum().backward()
@@ -54,9 +53,9 @@ def test_even_weights_of_a_power_of_two_give_the_same_bits():
 def test_without_a_backward_it_says_so():
     model = build()
     sketcher = SequenceSketcher(model, SketchSettings())
-    with pytest.raises(UserError, match="reading = True"):
-        sketcher.take_reader()
-    sketcher.reading = True
+    forward = sketcher.record(SketchMode.READ)
+    with pytest.raises(UserError, match=r"record\(SketchMode.READ\)"):
+        forward.reader()  # the model was not called
     losses_of(model, batch()[0])
     with pytest.raises(UserError, match="no gradient came"):
-        sketcher.take_reader().sketch(torch.ones(6))
+        forward.reader().sketch(torch.ones(6))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from dograph.signals.recorded_forward import SketchMode
 from dograph.signals.shared_backward import SharedBackward
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 from dograph.training.cross_entropy import token_losses
@@ -50,15 +51,15 @@ def batch(sequences=6, seed=1):
 def both_ways(model, blocks, tokens, weights, factor=1.0):
     """Loss, gradients and sketches in the plain way, and with one backward."""
     found = []
-    for sharing in (False, True):
+    for mode in (SketchMode.OWN, SketchMode.SHARED):
         model.zero_grad()
         sketcher = SequenceSketcher(model, SketchSettings(blocks=blocks, rank=3))
-        sketcher.sharing = sharing
+        forward = sketcher.record(mode)
         losses = losses_of(model, tokens)
-        sketch, weighted_loss = sketcher.sketch_and_share(losses)
-        loss = weighted_loss(weights.to(losses.dtype), losses)
+        sketch, reduce_loss = forward.sketch_and_share(losses)
+        loss = reduce_loss(weights.to(losses.dtype), losses)
         (factor * loss).backward()
-        shared = sharing and isinstance(getattr(weighted_loss, "__self__", None), SharedBackward)
+        shared = isinstance(getattr(reduce_loss, "__self__", None), SharedBackward)
         sketcher.detach()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         found.append((loss.detach(), gradients, sketch, shared))
@@ -95,12 +96,12 @@ def test_micro_batches_add_up():
     parts = [batch(seed=seed) for seed in (1, 2)]
     sketcher = SequenceSketcher(model, SketchSettings())
     found = []
-    for sharing in (False, True):
+    for mode in (SketchMode.OWN, SketchMode.SHARED):
         model.zero_grad()
         for tokens, weights in parts:
-            sketcher.sharing = sharing
+            forward = sketcher.record(mode)
             losses = losses_of(model, tokens)
-            sketcher.sketch_and_share(losses)[1](weights.double(), losses).backward()
+            forward.sketch_and_share(losses)[1](weights.double(), losses).backward()
         found.append([parameter.grad.clone() for parameter in model.parameters()])
     torch.testing.assert_close(found[1], found[0])
 
@@ -215,18 +216,18 @@ def test_under_bfloat16_it_is_equal_to_its_rounding():
         assert error < 0.02, (name, error)
 
 
-def test_it_lets_go_of_the_batch():
+def test_it_frees_the_batch():
     model = build()
     tokens, weights = batch()
     sketcher = SequenceSketcher(model, SketchSettings())
-    sketcher.sharing = True
+    forward = sketcher.record(SketchMode.SHARED)
     losses = losses_of(model, tokens)
-    sketch, weighted_loss = sketcher.sketch_and_share(losses)
-    held = weakref.ref(weighted_loss.__self__)
-    outputs = {record.name: record.output.numel() for record, _ in held().records}
+    sketch, reduce_loss = forward.sketch_and_share(losses)
+    held = weakref.ref(reduce_loss.__self__)
+    outputs = {call.name: call.output.numel() for call, _ in held().calls}
     assert outputs["lm_head"] == 0, "the logits are held until the backward"
-    loss = weighted_loss(weights.double(), losses)
-    del weighted_loss, losses
+    loss = reduce_loss(weights.double(), losses)
+    del reduce_loss, losses
     assert held() is not None
     loss.backward()
     gc.collect()

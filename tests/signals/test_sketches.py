@@ -16,6 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from dograph.errors import UserError
 from dograph.signals.layers import transformer_blocks
+from dograph.signals.recorded_forward import SketchMode
+from dograph.signals.shared_backward import weighted_sum
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 
 VOCABULARY = 31
@@ -64,7 +66,7 @@ def sequence_losses(model, batch):
 
 def sketch_of(model, batch, step=0, **settings):
     sketcher = SequenceSketcher(model, SketchSettings(**settings))
-    sketch = sketcher.sketch(sequence_losses(model, batch), step)
+    sketch = sketcher.record().sketch(sequence_losses(model, batch), step)
     sketcher.detach()
     return sketch
 
@@ -77,7 +79,7 @@ def test_wide_ranks_keep_the_exact_gradients(blocks, chosen):
     sketcher = SequenceSketcher(model, SketchSettings(blocks=chosen, rank=1000))
     prefix = f"{blocks}.2." if chosen == "last" else f"{blocks}."
     assert sketcher.modules and all(name.startswith(prefix) for name in sketcher.modules)
-    sketch = sketcher.sketch(sequence_losses(model, batch))
+    sketch = sketcher.record().sketch(sequence_losses(model, batch))
     names = list(sketcher.modules) if chosen == "all" else "last"
     exact = sketch_of(model, batch, blocks=names, exact=True)
     numbers = sum(module.weight.numel() for module in sketcher.modules.values())
@@ -150,13 +152,14 @@ def test_one_projected_side(matrix):
     model = nn.Sequential(OrderedDict(matrix=matrix()))
     sketcher = SequenceSketcher(model, SketchSettings(blocks="matrix", rank=5))
     source = torch.randn(3, 7, 6)
+    forward = sketcher.record()
     output = model(source)
     losses = output.square().mean(dim=(1, 2))
     gradient = 2 * output.detach() / 35
     full = torch.einsum("bti,bto->bio", source, gradient)
-    projection = sketcher._projection("matrix/in", 6, sketcher.settings.rank, None)
+    projection = sketcher.projections.draw("matrix/in", 6, sketcher.settings.rank, None)
     expected = torch.einsum("ir,bio->bro", projection, full).flatten(1)
-    torch.testing.assert_close(sketcher.sketch(losses), expected)
+    torch.testing.assert_close(forward.sketch(losses), expected)
     assert projection.square().mean() == pytest.approx(1 / 5, rel=0.5)
 
 
@@ -166,9 +169,10 @@ def test_repeated_module_sums():
     model = nn.Sequential(shared, nn.Tanh(), shared)
     settings = SketchSettings(blocks="0", rank=9)
     sketcher = SequenceSketcher(model, settings)
+    forward = sketcher.record()
     losses = model(torch.randn(3, 5, 4)).square().mean(dim=(1, 2))
-    exact = SequenceSketcher(model, SketchSettings(blocks="0", exact=True)).sketch(losses)
-    sketch = sketcher.sketch(losses).reshape(3, 4, 4).transpose(1, 2).flatten(1)
+    exact = SequenceSketcher(model, SketchSettings(blocks="0", exact=True)).record().sketch(losses)
+    sketch = forward.sketch(losses).reshape(3, 4, 4).transpose(1, 2).flatten(1)
     torch.testing.assert_close(sketch, exact)
 
 
@@ -181,11 +185,12 @@ def test_training_is_bitwise_the_same_with_sketches_on(exact):
         settings = SketchSettings(blocks="all", fresh=True, exact=exact)
         sketcher = SequenceSketcher(model, settings) if observe else None
         for step in range(4):
+            forward = sketcher.record() if observe else None
             losses = sequence_losses(model, tokens(seed=step))  # dropout draws random numbers
-            if sketcher:
+            if forward:
                 random_state = torch.get_rng_state()
                 gradients = [parameter.grad for parameter in model.parameters()]
-                sketcher.sketch(losses, step)
+                forward.sketch(losses, step)
                 assert torch.equal(torch.get_rng_state(), random_state)
                 after = [parameter.grad for parameter in model.parameters()]
                 assert all(a is b for a, b in zip(gradients, after, strict=True))
@@ -199,6 +204,16 @@ def test_training_is_bitwise_the_same_with_sketches_on(exact):
     assert torch.equal(plain, observed)
     assert plain_state.keys() == observed_state.keys()
     assert all(torch.equal(plain_state[name], observed_state[name]) for name in plain_state)
+
+
+@pytest.mark.parametrize("mode", SketchMode)
+def test_exact_gradients_take_backwards_of_their_own_whatever_is_asked(mode):
+    model, batch = tiny().eval(), tokens()
+    forward = SequenceSketcher(model, SketchSettings(exact=True)).record(mode)
+    assert forward.mode is SketchMode.OWN
+    sketch, reduce_loss = forward.sketch_and_share(sequence_losses(model, batch))
+    assert reduce_loss is weighted_sum
+    assert torch.equal(sketch, sketch_of(model, batch, exact=True))
 
 
 def test_projections_depend_on_seed_and_step_only():
@@ -216,36 +231,46 @@ def test_bf16_autocast_is_close_to_float32():
     plain = sketch_of(model, batch)
     with torch.autocast("cpu", torch.bfloat16):
         sketcher = SequenceSketcher(model, SketchSettings())
-        mixed = sketcher.sketch(sequence_losses(model, batch))
+        mixed = sketcher.record().sketch(sequence_losses(model, batch))
+        forward = sketcher.record()
         losses = sequence_losses(model, batch)
     assert mixed.dtype == torch.float32
-    assert torch.equal(mixed, sketcher.sketch(losses))  # autocast does not reach the projection
+    assert torch.equal(mixed, forward.sketch(losses))  # autocast does not reach the projection
     # bf16 keeps 8 bits: a few roundings in a row stay within 5 %.
     assert (mixed - plain).norm() < 0.05 * plain.norm()
     assert not torch.equal(mixed, plain)
 
 
-def test_records_are_dropped_and_needed():
+def test_one_forward_is_recorded_and_sketched_once():
+    model, batch = tiny(), tokens()
+    sketcher = SequenceSketcher(model, SketchSettings())
+    forward = sketcher.record()
+    losses = sequence_losses(model, batch)
+    assert len(forward._calls) == len(sketcher.modules)
+    for _ in range(3):  # later forwards are not recorded
+        sequence_losses(model, batch)
+    assert len(forward._calls) == len(sketcher.modules)
+    forward.sketch(losses)
+    assert forward._calls == []
+    with pytest.raises(UserError, match="nothing was recorded"):
+        forward.sketch(losses)
+
+
+def test_without_a_forward_there_is_nothing_to_sketch():
     model, batch = tiny(), tokens()
     sketcher = SequenceSketcher(model, SketchSettings())
     losses = sequence_losses(model, batch)
-    sketcher.sketch(losses)
-    assert sketcher._records == []
     with pytest.raises(UserError, match="nothing was recorded"):
-        sketcher.sketch(losses)
-    for _ in range(3):  # forwards that nobody sketches leave only the latest behind
-        sequence_losses(model, batch)
-    assert len(sketcher._records) == len(sketcher.modules)
+        sketcher.record().sketch(losses)
+    forward = sketcher.record()
     with torch.no_grad():
         sequence_losses(model, batch)
-    assert sketcher._records == []
-    sketcher.recording = False
     with pytest.raises(UserError, match="nothing was recorded"):
-        sketcher.sketch(sequence_losses(model, batch))
-    sketcher.recording = True
+        forward.sketch(sequence_losses(model, batch))
+    forward = sketcher.record()
     sketcher.detach()
     with pytest.raises(UserError, match="nothing was recorded"):
-        sketcher.sketch(sequence_losses(model, batch))
+        forward.sketch(sequence_losses(model, batch))
 
 
 def test_activation_checkpointing_records_once():
@@ -256,10 +281,11 @@ def test_activation_checkpointing_records_once():
     plain = sketch_of(model, batch, blocks="all")
     model.gradient_checkpointing_enable({"use_reentrant": False})
     sketcher = SequenceSketcher(model, SketchSettings(blocks="all"))
+    forward = sketcher.record()
     losses = sequence_losses(model, batch)
-    torch.testing.assert_close(sketcher.sketch(losses), plain)
+    torch.testing.assert_close(forward.sketch(losses), plain)
     losses.sum().backward()
-    assert sketcher._records == []
+    assert forward._calls == []
 
 
 def test_blocks_by_name_and_mistakes():
@@ -275,7 +301,7 @@ def test_blocks_by_name_and_mistakes():
     with pytest.raises(UserError, match="rank is 0"):
         SketchSettings(rank=0)
     with pytest.raises(UserError, match="requires_grad=False"):
-        SequenceSketcher(model, SketchSettings()).sketch(torch.zeros(3))
+        SequenceSketcher(model, SketchSettings()).record().sketch(torch.zeros(3))
 
 
 def test_longer_inner_lists_are_not_the_blocks():
@@ -298,4 +324,4 @@ def test_unused_matrix_is_named():
     half = Half()
     sketcher = SequenceSketcher(half, SketchSettings(blocks="all"))
     with pytest.raises(UserError, match=r"layers\.1"):
-        sketcher.sketch(half(torch.ones(3, 4, 2)).mean(dim=(1, 2)))
+        sketcher.record().sketch(half(torch.ones(3, 4, 2)).mean(dim=(1, 2)))

@@ -13,7 +13,7 @@ from dograph.experiments.recipe.compose import compose
 from dograph.experiments.run import quieten, train
 from dograph.files.run_dir import NON_FINITE
 from dograph.signals.backward_reader import BackwardReader
-from dograph.signals.sketches import SequenceSketcher
+from dograph.signals.recorded_forward import RecordedForward
 from dograph.training.language_model import LanguageModel
 
 
@@ -90,13 +90,13 @@ def test_the_documents_of_every_micro_batch_are_kept(small_recipe, tmp_path):
 
 
 def test_a_sketch_that_is_not_finite_skips_the_step(small_recipe, tmp_path, monkeypatch):
-    sketch = SequenceSketcher.sketch_and_share
+    sketch = RecordedForward.sketch_and_share
 
     def poisoned(self, losses, step):
         found, weighted_loss = sketch(self, losses, step)
         return found * (float("nan") if step == 3 else 1), weighted_loss
 
-    monkeypatch.setattr(SequenceSketcher, "sketch_and_share", poisoned)
+    monkeypatch.setattr(RecordedForward, "sketch_and_share", poisoned)
     mixer = "DoGraph\n  init_args: {clusters: 4}"
     poison, _, _ = trained(small_recipe, tmp_path, (), mixer)
     assert poison.last.skipped.tolist() == [1, 0]

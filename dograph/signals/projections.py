@@ -1,0 +1,127 @@
+"""Random projections that make sketches of a layer's gradients."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dograph.errors import UserError
+from dograph.signals.layer_calls import LayerCall
+from dograph.signals.layers import Factors, factors, unit_rows, weight_of
+
+
+class Projections:
+    """Sketches gradients of the observed layers by Gaussian projections.
+
+    Args:
+        layers: the observed layers by name.
+        rank: as in ``SketchSettings``.
+        seed: as in ``SketchSettings``.
+        fresh: as in ``SketchSettings``.
+        biases: whether biases are sketched, too.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, nn.Module], rank: int, seed: int, fresh: bool, biases: bool
+    ) -> None:
+        self.layers = layers
+        self.rank, self.seed, self.fresh, self.biases = rank, seed, fresh, biases
+        self._kept: dict[tuple[str, int, torch.device, torch.dtype], Tensor] = {}
+        # Layers that share a parameter (an embedding and the output layer) share its sketch.
+        self._owner: dict[int, str] = {}
+        for name, module in layers.items():
+            self._owner.setdefault(id(weight_of(module)), name)
+
+    def sketch(
+        self, call: LayerCall, gradient: Tensor | None, batch: int, step: int
+    ) -> list[tuple[str, Tensor]]:
+        """Sketches the gradients of one call's parameters.
+
+        Args:
+            call: of an observed layer.
+            gradient: (B, …) of the summed losses by its output.
+            batch: B.
+            step: optimiser step, the seed of fresh projections.
+
+        Returns:
+            A key and a (B, …) sketch for each parameter; none for positions that are added to no
+            token.
+
+        Raises:
+            UserError: if the output has no part in the losses, or the batch is not the input's
+                first dimension.
+        """
+        module = self.layers[call.name]
+        if gradient is None:
+            raise UserError(
+                f"the output of `{call.name}` has no part in the losses: they must come from the "
+                "model's recorded forward, without torch.compile around the observed matrices; "
+                "a matrix that the model leaves unused must not be in `blocks`"
+            )
+        source = call.source
+        if len(source) != batch:
+            if isinstance(module, nn.Embedding):  # of positions that are added to no token
+                return []
+            raise UserError(
+                f"`{call.name}` saw an input of shape {tuple(source.shape)} in a batch of {batch} "
+                "sequences: only matrices with the batch as first dimension can be sketched"
+            )
+        precise = torch.promote_types(gradient.dtype, torch.float32)
+        source = source.to(precise) if source.is_floating_point() else source
+        return [
+            self._sketch(call.name, module, part, step)
+            for part in factors(module, source, gradient.to(precise))
+            if self.biases or part.parameter != "bias"
+        ]
+
+    def draw(self, side: str, width: int, rank: int, step: int | None) -> Tensor:
+        """(n, r) Gaussian of variance 1/r; drawn on the CPU, so equal on every device."""
+        text = f"{self.seed}/{step}/{side}".encode()
+        seed = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(width, rank, generator=generator) / rank**0.5
+
+    def _sketch(self, name: str, module: nn.Module, part: Factors, step: int) -> tuple[str, Tensor]:
+        """A parameter's key, and the (B, …) sketch of its gradients."""
+        if part.inputs is None:
+            key = f"{name}/{part.parameter}"
+            return key, self._reduce(part.outputs, key, step, self.rank**2)
+        owner = self._owner[id(weight_of(module))]
+        left = self._reduce(part.inputs, f"{owner}/in", step, self.rank)
+        if part.outputs.is_floating_point():
+            right = self._reduce(part.outputs, f"{owner}/out", step, self.rank)
+        else:
+            width = len(weight_of(module))
+            projection = self._side(f"{owner}/out", width, left, step, self.rank)
+            right = unit_rows(projection, part.outputs, width).to(left)
+        return owner, torch.einsum("btr,bts->brs", left, right).flatten(1)
+
+    def _reduce(self, features: Tensor, side: str, step: int, rank: int) -> Tensor:
+        """(…, n) features as (…, r), or as they are where n ≤ r."""
+        projection = self._side(side, features.shape[-1], features, step, rank)
+        return features if projection is None else features @ projection
+
+    def _side(self, side: str, width: int, like: Tensor, step: int, rank: int) -> Tensor | None:
+        """(n, r) projection of one side of a matrix, or of a vector; None where n ≤ r."""
+        if width <= rank:
+            return None
+        if self.fresh:
+            return self.draw(side, width, rank, step).to(like)
+        key = (side, width, like.device, like.dtype)
+        if key not in self._kept:
+            self._kept[key] = self.draw(side, width, rank, None).to(like)
+        return self._kept[key]
+
+
+def joined(parts: Iterable[tuple[str, Tensor]]) -> Tensor:
+    """(B, k) sketches of all parameters side by side.
+
+    A parameter that is used several times in a forward has the sum of its gradients.
+    """
+    sums: dict[str, Tensor] = {}
+    for key, part in parts:
+        sums[key] = sums[key] + part if key in sums else part
+    return torch.cat(list(sums.values()), dim=1)

@@ -1,0 +1,182 @@
+"""One forward of the model, recorded so that its sequences' gradients can be sketched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+import torch
+from torch import Tensor
+
+from dograph.errors import UserError
+from dograph.signals.backward_reader import BackwardReader
+from dograph.signals.exact_gradients import exact_gradients
+from dograph.signals.layer_calls import LayerCall, per_sequence_gradients
+from dograph.signals.projections import Projections, joined
+from dograph.signals.shared_backward import ReduceLoss, SharedBackward, weighted_sum
+from dograph.signals.shared_region import NotShareable, PartialBackward, SharedRegion
+
+
+class SketchMode(Enum):
+    """Where the gradients of a sketch come from."""
+
+    OWN = auto()
+    """A backward of its own, which leaves the training's as it is."""
+    SHARED = auto()
+    """One backward for sketch and training; changes training's gradients by rounding."""
+    READ = auto()
+    """The training's own backward, read without changing a bit of it."""
+
+
+class RecordedForward:
+    """What one forward leaves behind to be sketched; ``SequenceSketcher.record`` makes it.
+
+    Args:
+        projections: of the observed layers.
+        region: the layers that a shared backward needs. None: sketches take their own.
+        mode: where the gradients come from.
+        exact: parameters whose exact gradients take the place of sketches. None: sketches.
+
+    Attributes:
+        mode: where the gradients come from; ``OWN`` for exact ones.
+    """
+
+    def __init__(
+        self,
+        projections: Projections,
+        region: SharedRegion | None,
+        mode: SketchMode,
+        exact: Sequence[Tensor] | None = None,
+    ) -> None:
+        self._projections, self._exact = projections, exact
+        self.mode = mode if exact is None else SketchMode.OWN
+        self._region = region if self.mode is SketchMode.SHARED else None
+        self._inside_region = False
+        self._region_input: Tensor | None = None
+        self._calls: list[LayerCall] = []
+        self._reader: BackwardReader | None = None
+
+    def sketch(self, losses: Tensor, step: int = 0) -> Tensor:
+        """Sketches the sequences by a backward of its own.
+
+        Args:
+            losses: (B,) mean token loss of each sequence, its graph alive. Call this before the
+                training's own backward, which needs no ``retain_graph`` of its own.
+            step: optimiser step, the seed of fresh projections.
+
+        Returns:
+            (B, k) detached, float32 (float64 for a float64 model), k being the sum of
+            ``min(n_in, r) · min(n_out, r)`` over the matrices; (B, P) if ``exact``.
+
+        Raises:
+            UserError: if nothing was recorded, or a matrix has no part in the losses.
+        """
+        _check(losses)
+        if self._exact is not None:
+            return exact_gradients(losses, self._exact)
+        return self._sketch(self._backward(losses), step)
+
+    def sketch_and_share(self, losses: Tensor, step: int = 0) -> tuple[Tensor, ReduceLoss]:
+        """Sketches, and tells how training continues the backward that this took.
+
+        Where the model lets no two share a backward, the sketch takes its own and the log says
+        why, once.
+
+        Args:
+            losses: as in ``sketch``.
+            step: as in ``sketch``.
+
+        Returns:
+            The sketches, and what makes ``Σ_i a_i ℓ_i`` of (B,) weights and losses: equal to the
+            plain sum, its gradients to rounding.
+        """
+        if self._region is None:
+            return self.sketch(losses, step), weighted_sum
+        _check(losses)
+        taken = self._backward(losses)
+        sketch = self._sketch(taken, step)
+        try:
+            return sketch, SharedBackward(taken, self._region).loss
+        except NotShareable as reason:
+            self._region.log_once(reason)
+            return sketch, weighted_sum
+
+    def reader(self, step: int = 0) -> BackwardReader:
+        """Gives the reader of the training's backward to come.
+
+        Args:
+            step: as in ``sketch``.
+
+        Raises:
+            UserError: if the forward was not recorded in mode ``READ``.
+        """
+        reader, self._reader = self._reader, None
+        if reader is None:
+            raise UserError(
+                "nothing was recorded to read: call `record(SketchMode.READ)`, then the model"
+            )
+        reader.step = step
+        return reader
+
+    def begin(self) -> None:
+        """Starts recording: the model's forward begins."""
+        self._inside_region = self._region is not None and self._region.first_block is None
+        if self.mode is SketchMode.READ:
+            self._reader = BackwardReader(self._projections)
+
+    def enter_region(self, hidden: Tensor) -> None:
+        """Takes (B, …) the input of the shared region's first block."""
+        if self._region is not None:
+            self._region_input = hidden if hidden.requires_grad else None
+            self._inside_region = True
+
+    def wants(self, name: str) -> bool:
+        """Whether calls of a layer belong into the record."""
+        return self._inside_region or name in self._projections.layers
+
+    def add(self, call: LayerCall) -> None:
+        """Adds a call of a layer."""
+        if self._reader is not None:
+            self._reader.watch(call)
+        else:
+            self._calls.append(call)
+
+    def _backward(self, losses: Tensor) -> PartialBackward:
+        """Takes the gradients of the summed losses by all outputs, and forgets the calls."""
+        calls, region_input = self._calls, self._region_input
+        self._calls, self._region_input = [], None
+        if not any(call.name in self._projections.layers for call in calls):
+            raise UserError(
+                "nothing was recorded to sketch: call `record()`, then the model itself (not its "
+                "parts) with gradients enabled, then sketch once, before its backward"
+            )
+        outputs = [call.output for call in calls]
+        outputs += [] if region_input is None else [region_input]
+        gradients = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
+        by_output = gradients[: len(calls)]
+        return PartialBackward(
+            losses=losses,
+            calls=calls,
+            output_gradients=by_output,
+            by_sequence=per_sequence_gradients(calls, by_output, len(losses)),
+            region_input=region_input,
+            region_gradient=None if region_input is None else gradients[-1],
+        )
+
+    def _sketch(self, taken: PartialBackward, step: int) -> Tensor:
+        batch = len(taken.losses)
+        with torch.no_grad(), torch.autocast(taken.losses.device.type, enabled=False):
+            return joined(
+                part
+                for call, gradient in taken.by_sequence
+                if call.name in self._projections.layers
+                for part in self._projections.sketch(call, gradient, batch, step)
+            )
+
+
+def _check(losses: Tensor) -> None:
+    if losses.dim() != 1 or not losses.requires_grad:
+        raise UserError(
+            f"sketch needs one loss a sequence with its graph alive, got shape "
+            f"{tuple(losses.shape)} and requires_grad={losses.requires_grad}"
+        )
