@@ -1,4 +1,4 @@
-"""What a loader hands to training."""
+"""A batch: tokens, domains and documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Batch:
 
     Attributes:
         tokens: (B, T + 1) int64; inputs are all but the last, targets all but the first.
-        domain: (B,) int64, index of each sequence's domain.
+        domain: (B,) int64, each sequence's domain index.
         documents: (B, 2) int64, ordinals of the first and last document in each sequence.
     """
 
@@ -24,13 +24,13 @@ class Batch:
     documents: Tensor
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, for a faster copy to a GPU."""
+        """Copy to page-locked memory, for faster transfer to a GPU."""
         return Batch(
             self.tokens.pin_memory(), self.domain.pin_memory(), self.documents.pin_memory()
         )
 
     def __reduce__(self) -> tuple[Callable[[Tensor], Batch], tuple[Tensor]]:
-        # A loader worker sends every tensor through a shared memory of its own: send one.
+        # A loader worker sends each tensor through its own shared memory: send one.
         return _unpacked, (torch.cat([self.tokens, self.domain[:, None], self.documents], dim=1),)
 
 

@@ -1,4 +1,4 @@
-"""Tokens as sequences by index, from litdata's files, and whole batches of them."""
+"""A split's tokens as sequences, as documents and as batches, read from litdata's files."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dograph.data.corpus.store import Store
 from dograph.errors import UserError
 
 MAPPED_CHUNKS = 2
-"""Of a domain and split, open at once: stores of any size leave file descriptors over."""
+"""Chunks of a domain and split that are open at once; bounds the number of file descriptors."""
 
 
 class DomainSequences:
-    """The sequences of one domain and split: windows of ``context + 1`` tokens, disjoint.
+    """The sequences of one domain and split: disjoint windows of ``context + 1`` tokens.
 
     Args:
         store: the prepared corpus.
-        domain: its name.
+        domain: the domain's name.
         split: "train" or "validation".
         context: tokens that a model sees at once, T; a sequence has T + 1.
 
@@ -49,9 +49,9 @@ class DomainSequences:
         # Tokens at chunks' ends that fill no sequence, up to each chunk.
         self._skipped = first_token - self._first_sequence * self.block
         self._in_window = np.array([0, self.block - 1])
-        self._ends_file = store.sealed_ends(domain, split)
+        self._ends_file = store.ends_file(domain, split)
         self._document_ends = np.asarray(store.document_ends(domain, split))
-        self._files = store.sealed_chunks(domain, split)
+        self._files = store.chunk_files(domain, split)
         self._headers = [chunk.header_bytes for chunk in chunks]
         self._type = np.dtype(store.token_type).newbyteorder("<")
         self._mapped: dict[int, npt.NDArray[np.integer]] = {}
@@ -60,11 +60,11 @@ class DomainSequences:
         return int(self._first_sequence[-1])
 
     def __getstate__(self) -> dict[str, Any]:
-        # A mapped file would be sent to a spawned process whole.
+        # Pickling a mapped file would copy all of it.
         return {**self.__dict__, "_mapped": {}}
 
     def __getitem__(self, index: int) -> npt.NDArray[np.int64]:
-        """(T + 1,) tokens of one sequence.
+        """(T + 1,) tokens of a sequence.
 
         Raises:
             UserError: if its chunk is missing or damaged.
@@ -75,7 +75,7 @@ class DomainSequences:
         """(n, T + 1) tokens of sequences.
 
         Args:
-            indices: (n,) of the sequences.
+            indices: (n,) indices of sequences.
 
         Raises:
             UserError: if a chunk is missing or damaged.
@@ -88,13 +88,13 @@ class DomainSequences:
         return rows
 
     def documents(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """(n, 2) ordinals, within domain and split, of the first and last document touched.
+        """(n, 2) ordinals, within domain and split, of each sequence's first and last document.
 
         Args:
-            indices: (n,) of the sequences.
+            indices: (n,) indices of sequences.
 
         Raises:
-            UserError: if the file of the documents' ends is missing or damaged.
+            UserError: if the file of document ends is missing or damaged.
         """
         self._ends_file.check()
         start = indices * self.block + self._skipped[self._chunks(indices)]
@@ -104,9 +104,9 @@ class DomainSequences:
         return self._first_sequence.searchsorted(indices, side="right") - 1
 
     def _windows(self, chunk: int) -> npt.NDArray[np.integer]:
-        """(sequences, T + 1) tokens of a chunk as they lie on the disk, checked now.
+        """(sequences, T + 1) tokens of a chunk, mapped from its file, which is checked first.
 
-        Passes go through a domain chunk by chunk, so that the last few are mapped again seldom.
+        An epoch goes through a domain chunk by chunk, so that chunks are seldom mapped again.
         """
         file = self._files[chunk]
         if file.check() or chunk not in self._mapped:
@@ -119,8 +119,48 @@ class DomainSequences:
         return self._mapped[chunk]
 
 
+class Documents:
+    """The documents of one domain and split, each as its tokens without the end of text.
+
+    Args:
+        store: the prepared corpus.
+        domain: the domain's name.
+        split: "train" or "validation".
+
+    Raises:
+        UserError: if the store has no such domain, the split is empty, or a file is damaged.
+    """
+
+    def __init__(self, store: Store, domain: str, split: Split) -> None:
+        chunks = store.chunks(domain, split)
+        self._files = store.chunk_files(domain, split)
+        self._headers = [chunk.header_bytes for chunk in chunks]
+        self._type = np.dtype(store.token_type)
+        self._chunk_ends = np.cumsum([chunk.dim for chunk in chunks])
+        self._ends_file = store.ends_file(domain, split)
+        self._ends = store.document_ends(domain, split)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.integer]:
+        """Tokens of a document, given its ordinal.
+
+        Raises:
+            UserError: if a file is damaged.
+        """
+        self._ends_file.check()
+        start = int(self._ends[index - 1]) if index else 0
+        chunk = int(np.searchsorted(self._chunk_ends, start, side="right"))
+        before = int(self._chunk_ends[chunk - 1]) if chunk else 0
+        self._files[chunk].check()
+        with self._files[chunk].path.open("rb") as file:
+            file.seek(self._headers[chunk] + (start - before) * self._type.itemsize)
+            return np.fromfile(file, self._type, int(self._ends[index]) - start - 1)
+
+
 class MixtureDataset(Dataset[Batch]):
-    """Reads whole batches from the domains' sequences.
+    """Reads whole batches of the domains' sequences.
 
     Args:
         domains: one per domain, in the order of the weights.
@@ -133,21 +173,20 @@ class MixtureDataset(Dataset[Batch]):
         return sum(len(domain) for domain in self.domains)
 
     def __getitems__(self, picks: Sequence[tuple[int, int]]) -> Batch:
-        """The batch of (domain, index) pairs; torch's loader calls it once a batch."""
+        """The batch of these (domain, index) pairs; torch's loader calls this once a batch."""
         rows = np.array(picks, dtype=np.int64).reshape(-1, 2)
         domains, indices = rows.T.copy()
         tokens = np.empty((len(rows), self.domains[0].block), dtype=np.int64)
         documents = np.empty((len(rows), 2), dtype=np.int64)
         for domain in set(domains.tolist()):
             inside = np.flatnonzero(domains == domain)
-            found = indices[inside]
-            tokens[inside] = self.domains[domain].tokens(found)
-            documents[inside] = self.domains[domain].documents(found)
+            tokens[inside] = self.domains[domain].tokens(indices[inside])
+            documents[inside] = self.domains[domain].documents(indices[inside])
         return Batch(
             torch.from_numpy(tokens), torch.from_numpy(domains), torch.from_numpy(documents)
         )
 
 
 def as_read(batch: Any) -> Any:
-    """Collation for a dataset that already returns whole batches."""
+    """Collate a dataset that returns whole batches: change nothing."""
     return batch

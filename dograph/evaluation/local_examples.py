@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dograph.data.corpus.documents import Documents
 from dograph.data.corpus.store import Store
+from dograph.data.domains import Documents
 
 Example = dict[str, Any]
 CHOICES = 4

@@ -15,7 +15,7 @@ from dograph.experiments.recipe.check import Recipe, check, check_again
 from dograph.experiments.recipe.compose import RecipeFile, nearest
 from dograph.experiments.rounds import Rounds, StageRun, read_rounds
 from dograph.experiments.stage_record import Artefacts
-from dograph.files.checksums import facts_digest
+from dograph.files.checksums import json_digest
 from dograph.files.run_dir import seed_dir
 
 PROCESSES = ("devices", "num_nodes", "strategy")
@@ -93,4 +93,4 @@ class Plan:
             for stage, recipe in self.recipes.items()
         }
         rounds = asdict(self.rounds) if self.rounds else None
-        return facts_digest({"stages": inputs, "rounds": rounds})
+        return json_digest({"stages": inputs, "rounds": rounds})

@@ -18,7 +18,7 @@ from dograph.data.corpus.store import Store
 from dograph.errors import UserError
 from dograph.experiments.recipe.check import Recipe
 from dograph.files.atomic import read_json, write_json
-from dograph.files.checksums import facts_digest, file_digest
+from dograph.files.checksums import file_digest, json_digest
 from dograph.files.run_dir import PROVENANCE, RECIPE
 
 REQUIRED = {"seed": int, "fingerprint": str, "tokenizer": str, "corpus": str}
@@ -80,7 +80,7 @@ class Provenance(Callback):
         }
 
     def _digest(self) -> str:
-        return facts_digest(run_inputs(self.recipe.composition.values, self.store))
+        return json_digest(run_inputs(self.recipe.composition.values, self.store))
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from dograph.experiments.run_parts import (
     build_trainer,
     check_batch,
 )
-from dograph.files.checksums import facts_digest
+from dograph.files.checksums import json_digest
 from dograph.files.run_dir import FINAL_CHECKPOINT
 from dograph.reports.event_files import settle_event_files
 from dograph.reports.summary import RunSummary, print_summary
@@ -59,7 +59,7 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
     if resume is not None:
         check_resumable(resume, recipe.steps)
     store = prepare(recipe.corpus)
-    digest = facts_digest(run_inputs(recipe.composition.values, store))
+    digest = json_digest(run_inputs(recipe.composition.values, store))
     place = partial(place_for, recipe.runs / recipe.name, recipe.seed, digest)
     folder = place() if resume is None else resume
     with open_run(folder, recipe.steps) as checkpoint:

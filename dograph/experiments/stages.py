@@ -16,7 +16,7 @@ from dograph.experiments.run import train
 from dograph.experiments.run_folder import claimed, open_run
 from dograph.experiments.stage_record import Artefacts, StageFolder, StageRecord, find_folder
 from dograph.files.atomic import write_json
-from dograph.files.checksums import facts_digest
+from dograph.files.checksums import json_digest
 from dograph.files.run_dir import RECIPE, SUMMARY
 from dograph.reports.summary import print_costs, print_summary, total_cost
 from dograph.training.checkpointing import Interrupted
@@ -77,7 +77,7 @@ class Experiment:
         recipe = self.plan.resolve(run, self.done)
         store = self._corpora.prepare(recipe.corpus)
         inputs = self.plan.inputs(run, self.done, store)
-        digest = facts_digest(inputs)
+        digest = json_digest(inputs)
         folder = find_folder(self.plan.folder, run.label, digest, inputs)
         made = Artefacts(folder.path, digest)
         if folder.finished:

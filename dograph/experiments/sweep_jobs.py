@@ -15,7 +15,7 @@ from dograph.experiments.recipe.check import check
 from dograph.experiments.recipe.compose import RecipeFile
 from dograph.experiments.run_folder import is_finished, same_runs
 from dograph.files.atomic import read_json
-from dograph.files.checksums import facts_digest
+from dograph.files.checksums import json_digest
 from dograph.files.run_dir import SUMMARY, seed_dir
 
 
@@ -84,5 +84,5 @@ def job_of(path: Path, seed: int, overrides: Sequence[str], corpora: Corpora) ->
         return Job(path, given, plan.folder.parent, seed, plan.digest(corpora), True)
     recipe = check(file.compose())
     store = corpora.prepare(recipe.corpus)
-    digest = facts_digest(run_inputs(recipe.composition.values, store))
+    digest = json_digest(run_inputs(recipe.composition.values, store))
     return Job(path, given, recipe.runs / recipe.name, seed, digest, False)

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write the file beside its place, flush it to the disk, and move it there in one step."""
+def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8 beside its place, flush it to the disk, and rename it, in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
     with beside.open("w", encoding="utf-8") as file:
-        file.write(as_text(value))
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
     flush_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, whole or not at all."""
+    write_text(path, as_text(value))
 
 
 def as_text(value: Any) -> str:
@@ -26,21 +31,21 @@ def as_text(value: Any) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The value `write_json` wrote, or None if there is no such file.
+    """The value that `write_json` wrote; None if there is no such file.
 
     Raises:
-        ValueError: if the file is no JSON, or nested deeper than anything we write.
+        ValueError: if the file is not JSON, or nested too deeply.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except RecursionError as error:
-        raise ValueError("nested too many levels deep") from error
+        raise ValueError("it is nested too deeply") from error
 
 
 def flush_tree(folder: Path) -> None:
-    """Flush every file and folder below to the disk."""
+    """Flush a folder and everything in it to the disk."""
     for root, _, names in os.walk(folder):
         for name in names:
             _flush(Path(root, name))
@@ -48,7 +53,7 @@ def flush_tree(folder: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Flush the folder's list of names, so that a rename in it survives."""
+    """Flush a folder's list of names, so that a rename in it survives."""
     _flush(folder)
 
 

@@ -1,4 +1,4 @@
-"""YAML files that cannot grow without bound: size, nesting and aliases are limited."""
+"""YAML files of bounded size, nesting and aliases."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from omegaconf import OmegaConf
 from dograph.errors import UserError
 
 LONGEST_FILE = 10**6
-"""Bytes; recipes have some thousand."""
+"""Bytes; recipes have a few thousand."""
 MOST_VALUES = 10**5
-"""Of a recipe, its aliases and interpolations expanded; recipes have some hundred."""
+"""Values of a file with its aliases expanded; recipes have a few hundred."""
 
 
 def load_bounded(path: Path) -> Any:
-    """A YAML file that is no larger than a recipe can be, expanded, as OmegaConf reads it.
+    """Read a YAML file by OmegaConf, if it is no larger than a recipe can be.
 
     Raises:
-        UserError: if it is larger, or nested too deep.
+        UserError: if it is larger, or nested too deeply.
         FileNotFoundError, OSError, ValueError, yaml.YAMLError: as reading it does.
     """
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # reading a pipe would wait
         raise FileNotFoundError(path)
     with path.open("rb") as file:
         content = file.read(LONGEST_FILE + 1)
     if len(content) > LONGEST_FILE:
-        raise UserError(f"{path}: larger than {LONGEST_FILE // 10**6} MB, so no recipe")
+        raise UserError(f"{path}: larger than {LONGEST_FILE // 10**6} MB, so not a recipe")
     try:
         text = io.StringIO(content.decode("utf-8"))
         return OmegaConf.load(text, max_yaml_expanded_nodes=MOST_VALUES)

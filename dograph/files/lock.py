@@ -1,4 +1,4 @@
-"""One at a time: a store's `prepare`, a folder's run."""
+"""Locks: one process at a time prepares a store, or trains in a run directory."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from dograph.errors import UserError
 
 @contextmanager
 def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
-    """Hold the lock file; if another holds it, call ``on_wait`` and wait.
+    """Hold a lock file; if another process holds it, call ``on_wait``, then wait.
 
-    An ``on_wait`` that raises gives up instead. Yields the descriptor: a process that inherits it
-    holds the lock too, until it ends. The system drops the lock of a process that is killed.
+    An ``on_wait`` that raises ends the waiting. Yields the descriptor: a process that inherits it
+    holds the lock too, until it ends. The system frees the lock of a process that is killed.
 
     Raises:
-        UserError: if the file is a link: what it leads to would be overwritten.
+        UserError: if the file is a link, whose target would be overwritten.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():
-        raise UserError(f"{path}: a link, none of ours; delete it.")
+        raise UserError(f"{path} is a link: delete it")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         try:
@@ -34,14 +34,14 @@ def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        # The file stays: deleting it would let two processes lock two files of one name.
+        # The file stays: if it were deleted, two processes could lock two files of one name.
         yield descriptor
     finally:
         os.close(descriptor)
 
 
 def holder(path: Path) -> str:
-    """Who holds a lock file, or held it last."""
+    """The process that holds a lock file, or held it last."""
     try:
         return path.read_text(errors="replace") or "another process"
     except OSError:

@@ -95,7 +95,7 @@ def test_loglikelihoods_are_those_of_the_plain_network(subject, batch_size):
 
 
 def test_the_tokenizer_gives_the_stores_tokens(subject):
-    from dograph.data.corpus.documents import Documents
+    from dograph.data.domains import Documents
     from dograph.evaluation.harness import CheckpointLM
 
     model = CheckpointLM(subject)

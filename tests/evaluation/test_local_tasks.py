@@ -5,9 +5,9 @@ import json
 import pytest
 import yaml
 
-from dograph.data.corpus.documents import Documents
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.domains import Documents
 from dograph.errors import UserError
 from dograph.evaluation.local_examples import DomainExamples
 from dograph.evaluation.local_tasks import MARK, write_local_tasks

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from dograph.data.corpus import Store
-from dograph.data.corpus.documents import Documents
-from dograph.data.domains import DomainSequences
-from dograph.files.checksums import file_digest, read_sealed, write_sealed
+from dograph.data.domains import Documents, DomainSequences
+from dograph.files.checksums import file_digest, read_verified, write_verified
 
 CONTEXT = 15
 ODD = [
@@ -174,13 +173,13 @@ def seal(store, facts):
                 facts["files"][name] = file_digest(path)
     except (AttributeError, TypeError):
         pass
-    write_sealed(store / "manifest.json", facts)
+    write_verified(store / "manifest.json", facts)
 
 
 def forge_manifest(store, chance):
-    facts = read_sealed(store / "manifest.json")
+    facts = read_verified(store / "manifest.json")
     kinds = [distort(facts, chance) for _ in range(chance.choice([1, 1, 2]))]
-    write_sealed(store / "manifest.json", facts)
+    write_verified(store / "manifest.json", facts)
     return f"forged {store / 'manifest.json'}: {kinds}"
 
 
@@ -189,7 +188,7 @@ def forge_index(store, chance):
     index = json.loads(path.read_bytes())
     kinds = [distort(index, chance) for _ in range(chance.choice([1, 1, 2]))]
     path.write_text(json.dumps(index))
-    seal(store, read_sealed(store / "manifest.json"))
+    seal(store, read_verified(store / "manifest.json"))
     return f"forged {path}: {kinds}"
 
 
@@ -209,7 +208,7 @@ def forge_text(store, chance):
     ])  # fmt: skip
     path.write_text(text)
     if path.name == "index.json":
-        seal(store, read_sealed(store / "manifest.json"))
+        seal(store, read_verified(store / "manifest.json"))
     return f"text of {path}"
 
 
@@ -220,7 +219,7 @@ def forge_bytes(store, chance):
     place = chance.randrange(len(data)) if chance.random() < 0.5 else chance.randrange(8)
     data[place] = (data[place] + chance.randint(1, 255)) % 256
     path.write_bytes(data)
-    seal(store, read_sealed(store / "manifest.json"))
+    seal(store, read_verified(store / "manifest.json"))
     return f"forged bytes of {path}"
 
 
@@ -234,7 +233,7 @@ def forge_tokenizer(store, chance):
         data = bytearray(path.read_bytes())
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
         path.write_bytes(data)
-    seal(store, read_sealed(store / "manifest.json"))
+    seal(store, read_verified(store / "manifest.json"))
     return f"forged {path}"
 
 

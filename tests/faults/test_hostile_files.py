@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from dograph.data.corpus.decompression import FREE_BYTES, MOST_EXPANSION
+from dograph.data.corpus.decompression import ALWAYS_ALLOWED, LARGEST_RATIO
 from dograph.data.corpus.readers import read_documents
 from dograph.data.corpus.source import FolderSource
 from dograph.data.corpus.staging import Staging
@@ -155,9 +155,9 @@ def test_a_bomb_is_refused_and_memory_stays_flat(tmp_path, kind, ending):
     path = tmp_path / f"bomb.{ending}.{kind}"
     line = b" " * 1023 + b"\n"
     path.write_bytes(packs[kind](line * 2**16) * 16)  # a gigabyte
-    assert MOST_EXPANSION * path.stat().st_size < 2**30
+    assert LARGEST_RATIO * path.stat().st_size < 2**30
     tracemalloc.start()
-    with pytest.raises(UserError, match=rf"bomb\.{ending}\.{kind}: .* over {MOST_EXPANSION} times"):
+    with pytest.raises(UserError, match=rf"bomb\.{ending}\.{kind}: .* over {LARGEST_RATIO} times"):
         for _ in read_documents(path, "text"):
             pass
     peak = tracemalloc.get_traced_memory()[1]
@@ -168,7 +168,7 @@ def test_a_bomb_is_refused_and_memory_stays_flat(tmp_path, kind, ending):
 def test_a_small_file_of_one_repeated_line_is_none(tmp_path):
     path = tmp_path / "log.txt.gz"
     path.write_bytes(gzip.compress(b"the same line\n" * 2**21))
-    assert path.stat().st_size * MOST_EXPANSION < FREE_BYTES
+    assert path.stat().st_size * LARGEST_RATIO < ALWAYS_ALLOWED
     assert sum(map(len, read_documents(path, "text"))) == 14 * 2**21
 
 
@@ -180,7 +180,7 @@ def test_a_parquet_bomb_is_refused(tmp_path, dictionary):
     values = values.dictionary_encode() if dictionary else values
     options = {"compression": "zstd", "use_dictionary": dictionary}
     pyarrow.parquet.write_table(pyarrow.table({"text": values}), path, **options)
-    assert MOST_EXPANSION * path.stat().st_size < 2**28
+    assert LARGEST_RATIO * path.stat().st_size < 2**28
     with pytest.raises(UserError, match=r"bomb\.parquet: .* over 300 times"):
         for _ in read_documents(path, "text"):
             pass
@@ -224,9 +224,9 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, monkeypatch, make,
     (folder / "good.txt").write_text("good")
     monkeypatch.chdir(folder)  # a socket's name is short
     make(type(folder)("strange.txt") if make is listening else folder / "strange.txt")
-    with pytest.raises(UserError, match=r"strange\.txt: (no regular file|a link that leads to no)"):
+    with pytest.raises(UserError, match=r"strange\.txt is (not a regular file|a link to no file)"):
         FolderSource(tmp_path / "corpus", "text")
-    with pytest.raises(UserError, match=r"strange\.txt: "):
+    with pytest.raises(UserError, match=r"strange\.txt(:| is) "):
         list(read_documents(folder / "strange.txt", "text"))
 
 

@@ -16,8 +16,7 @@ from mutations import (
 
 import dograph.data.corpus.staging
 from dograph.data.corpus import CorpusSettings, Store, prepare
-from dograph.data.corpus.documents import Documents
-from dograph.data.domains import DomainSequences
+from dograph.data.domains import Documents, DomainSequences
 from dograph.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -1,85 +1,107 @@
-"""What litdata's files of tokens say about themselves."""
+"""litdata's index and chunks: the files that hold a split's tokens."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from dograph.errors import UserError
 from dograph.files.atomic import write_json
-from dograph.files.strict_json import read_json_strictly, shown, whole_number, with_keys
+from dograph.files.records import Count, from_dict
+from dograph.files.strict_json import read_json_strictly, shown
 
 INDEX = "index.json"
-TOKEN_FORMATS = {"uint16": "no_header_numpy:5", "int32": "no_header_numpy:2"}
-"""litdata's names of the integers that a store may hold."""
+TokenType = Literal["uint16", "int32"]
+"""NumPy's name of the stored integers."""
+TOKEN_FORMATS: dict[TokenType, str] = {"uint16": "no_header_numpy:5", "int32": "no_header_numpy:2"}
+"""litdata's names of the integer types that a store may hold."""
 _CHUNK_NAME = re.compile(r"chunk-(0|[1-9]\d{0,8})-(0|[1-9]\d{0,8})\.bin", re.ASCII)
+
+
+def _chunk_number(key: str, filename: str) -> tuple[int, int]:
+    """(worker, number) of a chunk, from its file's name."""
+    match = _CHUNK_NAME.fullmatch(filename)
+    if match is None:
+        raise ValueError(f"{key} is {shown(filename)}: it must be chunk-WORKER-NUMBER.bin")
+    return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """One file of tokens, in litdata's words."""
+    """One file of tokens, with litdata's names."""
 
-    filename: str
-    dim: int
+    filename: Annotated[str, _chunk_number]
+    dim: Count
     """Tokens."""
-    chunk_size: int
+    chunk_size: Count
     """Documents."""
-    chunk_bytes: int
+    chunk_bytes: Count
     """Bytes of the file."""
 
     @property
     def header_bytes(self) -> int:
-        """Bytes before the tokens: the number of documents, and that many offsets and one more."""
+        """Bytes before the tokens: the number of documents, and one more offset than that."""
         return 4 * (self.chunk_size + 2)
 
 
-def read_chunks(folder: Path, token_type: str) -> list[Chunk]:
-    """The chunks in the order of the tokens.
+@dataclass(frozen=True)
+class _Index:
+    """A split's ``index.json``."""
+
+    chunks: tuple[Chunk, ...]
+    config: Any
+
+
+def read_chunks(folder: Path, token_type: TokenType) -> list[Chunk]:
+    """The chunks of a split's folder, in the order of the tokens.
 
     Raises:
-        ValueError: if the folder's index is not one that `write_index` wrote.
+        ValueError: if `write_index` cannot have written the folder's index.
         OSError: if it cannot be read.
     """
-    index = with_keys(read_json_strictly(folder / INDEX), {"chunks", "config"}, "the index")
-    if index["config"] != _config(token_type) or not isinstance(index["chunks"], list):
-        # Of other formats, some are code that reading would run.
-        raise ValueError(f"its config is {shown(index['config'])}, not one that we write")
-    chunks = [_chunk(entry, np.dtype(token_type).itemsize) for entry in index["chunks"]]
-    places = [_place(chunk.filename) for chunk in chunks]
-    if any(before >= after for before, after in itertools.pairwise(places)):
-        raise ValueError("its chunks are not in the order they were written")
-    return chunks
+    index = from_dict(_Index, read_json_strictly(folder / INDEX))
+    if index.config != _config(token_type):  # reading some other formats would run code
+        raise ValueError(f"config is {shown(index.config)}: it must be as dograph writes it")
+    width = np.dtype(token_type).itemsize
+    for chunk in index.chunks:
+        if chunk.chunk_bytes != chunk.header_bytes + chunk.dim * width:
+            raise ValueError(f"the sizes of {chunk.filename} contradict each other")
+    numbers = [_chunk_number("filename", chunk.filename) for chunk in index.chunks]
+    if any(before >= after for before, after in itertools.pairwise(numbers)):
+        raise ValueError("chunks are not in the order they were written")
+    return list(index.chunks)
 
 
-def write_index(folder: Path, token_type: str, documents: int, remedy: str) -> list[Chunk]:
-    """Replace litdata's index by what is needed of it, the same for the same tokens.
+def write_index(folder: Path, token_type: TokenType, documents: int, remedy: str) -> list[Chunk]:
+    """Replace litdata's index by the part that is needed, the same for the same tokens.
 
     Raises:
-        UserError: if other documents were staged; the message ends with the remedy.
-        RuntimeError: if litdata wrote another format than it should have.
+        UserError: if the number of documents differs; the message ends with the remedy.
+        RuntimeError: if litdata wrote another format than asked.
     """
     index = read_json_strictly(folder / INDEX)
     stored = sum(entry["chunk_size"] for entry in index["chunks"])
     if stored != documents:
-        raise UserError(f"{folder}: {stored} documents stored, {documents} staged; {remedy}")
+        raise UserError(f"{folder}: {stored} documents stored, {documents} staged: {remedy}")
     config = index["config"]
-    wanted = [TOKEN_FORMATS[token_type]]
-    if config["data_format"] != wanted or config["compression"] or config["encryption"]:
+    asked = [TOKEN_FORMATS[token_type]]
+    if config["data_format"] != asked or config["compression"] or config["encryption"]:
         raise RuntimeError(f"{folder / INDEX}: litdata wrote {config}")
     keys = Chunk.__dataclass_fields__
-    chunks = [Chunk(**{key: entry[key] for key in keys}) for entry in index["chunks"]]
-    entries = [asdict(chunk) for chunk in chunks]
-    write_json(folder / INDEX, {"chunks": entries, "config": _config(token_type)})
+    chunks = [{key: entry[key] for key in keys} for entry in index["chunks"]]
+    write_json(folder / INDEX, {"chunks": chunks, "config": _config(token_type)})
     return read_chunks(folder, token_type)
 
 
-def document_lengths(folder: Path, chunks: list[Chunk], token_type: str) -> Iterator[np.ndarray]:
+def document_lengths(
+    folder: Path, chunks: list[Chunk], token_type: TokenType
+) -> Iterator[np.ndarray]:
     """Tokens of each document, one int64 array per chunk.
 
     A chunk begins with its number of documents and their n + 1 byte offsets, as uint32.
@@ -95,7 +117,7 @@ def document_lengths(folder: Path, chunks: list[Chunk], token_type: str) -> Iter
         yield lengths
 
 
-def write_document_ends(folder: Path, chunks: list[Chunk], token_type: str) -> int:
+def write_document_ends(folder: Path, chunks: list[Chunk], token_type: TokenType) -> int:
     """Write ``<folder>.ends``, cumulative int64 token offsets; return the number of tokens."""
     total = 0
     with folder.with_suffix(".ends").open("wb") as file:
@@ -105,8 +127,8 @@ def write_document_ends(folder: Path, chunks: list[Chunk], token_type: str) -> i
     return total
 
 
-def _config(token_type: str) -> dict[str, Any]:
-    """What litdata must know to read the tokens."""
+def _config(token_type: TokenType) -> dict[str, Any]:
+    """The settings by which litdata reads the tokens."""
     return {
         "chunk_bytes": None,
         "chunk_size": None,
@@ -116,21 +138,3 @@ def _config(token_type: str) -> dict[str, Any]:
         "encryption": None,
         "item_loader": "TokensLoader",
     }
-
-
-def _chunk(entry: Any, width: int) -> Chunk:
-    values = with_keys(entry, set(Chunk.__dataclass_fields__), "a chunk")
-    name = values["filename"]
-    _place(name)
-    numbers = {key: whole_number(values[key], key) for key in values if key != "filename"}
-    chunk = Chunk(filename=name, **numbers)
-    if chunk.chunk_bytes != chunk.header_bytes + chunk.dim * width:
-        raise ValueError(f"the sizes of {name} contradict each other")
-    return chunk
-
-
-def _place(name: Any) -> tuple[int, ...]:
-    found = _CHUNK_NAME.fullmatch(name) if isinstance(name, str) else None
-    if found is None:
-        raise ValueError(f"{shown(name)} is no name of a chunk")
-    return tuple(int(number) for number in found.groups())

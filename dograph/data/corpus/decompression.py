@@ -1,4 +1,4 @@
-"""Compressed files as streams that cannot grow without bound."""
+"""Compressed files as streams of bounded growth."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ import zstandard
 
 from dograph.errors import UserError
 
-MOST_EXPANSION = 300
-"""Bytes that one compressed byte may become. Text becomes 3 to 30 times as long, logs up to some
-100 times; deflate cannot do more than 1032, so that a bound above would pass every .gz."""
-FREE_BYTES = 64 * 2**20
-"""Bytes that any file may become: small files of one repeated line are no attack."""
+LARGEST_RATIO = 300
+"""Bytes that one compressed byte may become. Text becomes 3 to 30 times as long, logs up to about
+100 times; deflate cannot exceed 1032, so that a larger bound would pass every .gz."""
+ALWAYS_ALLOWED = 64 * 2**20
+"""Bytes that any file may become: a small file of one repeated line is harmless."""
 LARGEST_WINDOW = 2**27
-"""Bytes that a zstandard frame may ask to be kept in memory, as `zstd` itself has it."""
+"""Bytes that a zstandard frame may keep in memory, the limit of `zstd` itself."""
 
 
-def check_expansion(path: Path, packed: int, unpacked: int) -> None:
-    """Refuses what has grown out of all proportion.
+def check_ratio(path: Path, compressed: int, decompressed: int) -> None:
+    """Refuse a file that grows out of all proportion.
 
     Args:
-        path: of the file.
-        packed: bytes of it that were read.
-        unpacked: bytes that they have become.
+        path: path of the file.
+        compressed: bytes read so far.
+        decompressed: bytes that they have become.
 
     Raises:
         UserError: naming the file.
     """
-    if unpacked > FREE_BYTES and unpacked > MOST_EXPANSION * packed:
+    if decompressed > ALWAYS_ALLOWED and decompressed > LARGEST_RATIO * compressed:
         raise UserError(
-            f"{path}: its first {packed:,} bytes have become more than {unpacked - 1:,}, over "
-            f"{MOST_EXPANSION} times as many, which no text does; leave it out, or unpack it "
+            f"{path}: its first {compressed:,} bytes have become more than {decompressed - 1:,}, "
+            f"over {LARGEST_RATIO} times as many, unlike any text: leave it out, or decompress it "
             "yourself if you trust it"
         )
 
 
-class _Unpacked(io.RawIOBase):
-    """What a decompressor gives, checked against what it takes."""
+class _CheckedStream(io.RawIOBase):
+    """A decompressor's output, its size checked against the input's."""
 
-    def __init__(self, path: Path, packed: BinaryIO, unpacked: Any) -> None:
-        self._path, self._packed, self._unpacked = path, packed, unpacked
+    def __init__(self, path: Path, compressed: BinaryIO, decompressed: Any) -> None:
+        self._path, self._compressed, self._decompressed = path, compressed, decompressed
         self._count = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = int(self._unpacked.readinto(buffer))
+        count = int(self._decompressed.readinto(buffer))
         self._count += count
-        check_expansion(self._path, self._packed.tell(), self._count)
+        check_ratio(self._path, self._compressed.tell(), self._count)
         return count
 
     def close(self) -> None:
-        self._unpacked.close()
-        self._packed.close()
+        self._decompressed.close()
+        self._compressed.close()
         super().close()
 
 
-def open_unpacked(path: Path) -> BinaryIO:
-    """Opens a file, unpacked if its name ends in .gz or .zst; memory stays bounded."""
-    packed = path.open("rb")
-    unpacked: Any
+def open_decompressed(path: Path) -> BinaryIO:
+    """Open a file, decompressed if its name ends in .gz or .zst, in bounded memory."""
+    file = path.open("rb")
+    decompressed: Any
     if path.name.endswith(".gz"):
-        unpacked = gzip.GzipFile(fileobj=packed, mode="rb")
+        decompressed = gzip.GzipFile(fileobj=file, mode="rb")
     elif path.name.endswith(".zst"):
-        # A .zst file may hold several frames, as `cat a.zst b.zst` makes it.
+        # A .zst file may hold several frames, like the output of `cat a.zst b.zst`.
         decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
-        unpacked = decompressor.stream_reader(packed, read_across_frames=True, closefd=False)
+        decompressed = decompressor.stream_reader(file, read_across_frames=True, closefd=False)
     else:
-        return packed
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(path, packed, unpacked), 2**20))
+        return file
+    return cast(BinaryIO, io.BufferedReader(_CheckedStream(path, file, decompressed), 2**20))

@@ -1,4 +1,4 @@
-"""The documents already taken, on disk, so that memory does not grow with the corpus."""
+"""Hashes of the documents staged so far, on disk: memory does not grow with the corpus."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 
 def start_again(folder: Path) -> str:
     """The remedy for a damaged file of a store in the making."""
-    return f"delete {folder} and prepare again."
+    return f"delete {folder} and prepare again"
 
 
 class SeenDocuments:
-    """A set of document hashes that outlives an interruption, one transaction per domain.
+    """A set of document hashes that survives interruptions, with one transaction per domain.
 
-    Hashes of a domain become permanent with `commit`; `begin` forgets what an interrupted run
-    left of the domain, or else a resumed run would take its own documents for duplicates.
+    Hashes of a domain become permanent with `commit`; `begin` deletes those that an interrupted run
+    left, or a resumed run would take its own documents for duplicates.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         journal = path.with_name(path.name + "-journal")
         if journal.is_file() and journal.read_bytes().endswith(_SUPER_JOURNAL):
-            raise UserError(f"{journal}: none of ours; {start_again(path.parents[1])}")
-        with self._named():
-            # Transactions are opened and closed by hand.
+            raise UserError(f"{journal} names another file: {start_again(path.parents[1])}")
+        with self._named_errors():
+            # No isolation level: transactions are opened and closed explicitly.
             self._connection = sqlite3.connect(path, isolation_level=None)
             self._connection.execute("PRAGMA trusted_schema = OFF")
             self._connection.execute("PRAGMA cache_size = -32768")  # 32 MiB of pages
@@ -40,28 +40,28 @@ class SeenDocuments:
             )
 
     def close(self) -> None:
-        """Close the file; what was not committed is forgotten."""
+        """Close the file; hashes that were not committed are lost."""
         self._connection.close()
 
     def begin(self, domain: str) -> None:
-        """Start a domain afresh.
+        """Start a domain from nothing.
 
         Raises:
             UserError: if the file is damaged.
         """
-        with self._named():
+        with self._named_errors():
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             self._connection.execute("BEGIN")
             self._connection.execute("DELETE FROM seen WHERE domain = ?", (domain,))
 
     def add(self, digest: bytes, domain: str) -> bool:
-        """Remember the document; False if some domain already has it.
+        """Add a document; return False if some domain already has it.
 
         Raises:
             UserError: if the file is damaged.
         """
-        with self._named():
+        with self._named_errors():
             cursor = self._connection.execute(
                 "INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, domain)
             )
@@ -73,16 +73,16 @@ class SeenDocuments:
         Raises:
             UserError: if the file is damaged.
         """
-        with self._named():
+        with self._named_errors():
             self._connection.execute("COMMIT")
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Turns what SQLite says of a damaged file into an error that says what to do."""
+    def _named_errors(self) -> Iterator[None]:
+        """Turn SQLite's errors about a damaged file into one that says what to do."""
         try:
             yield
         except sqlite3.DatabaseError as error:
             if "disk is full" in str(error):
                 raise
             remedy = start_again(self._path.parents[1])
-            raise UserError(f"{self._path}: damaged ({error}); {remedy}") from error
+            raise UserError(f"{self._path}: damaged ({error}): {remedy}") from error

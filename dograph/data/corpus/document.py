@@ -1,4 +1,4 @@
-"""One document: its hash, its split, and how over-long text is cut into several."""
+"""A document: its hash and its split; long text is cut into several."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 
 HASH_BYTES = 16
 PIECE_CHARACTERS = 64_000
-"""Plain text is cut into documents of at most this length, so that memory stays bounded."""
+"""Length at which plain text is cut into documents, so that memory stays bounded."""
 
 
 def document_hash(data: bytes) -> bytes:
-    """Sixteen bytes that stand for a text in UTF-8; equal texts are duplicates."""
+    """Sixteen bytes that identify a text in UTF-8."""
     return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
@@ -21,16 +21,16 @@ def hash_number(digest: bytes) -> int:
 
 
 def is_validation(digest: bytes, fraction: float) -> bool:
-    """Whether the document is held out.
+    """Whether a document is held out.
 
-    The hash alone decides: the choice is the same in every order, on every machine and in every
+    Only the hash decides: the choice is the same in every order, on every machine and in every
     corpus, and a larger fraction holds out a superset.
     """
     return hash_number(digest) < fraction * 2.0**64
 
 
 def cut(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """Pieces of at most ``limit`` characters that together are the text.
+    """Cut text into pieces of at most ``limit`` characters.
 
     A piece ends at a blank line if there is one in its second half, else at a line's end, else
     after a space, else at the limit.
@@ -39,7 +39,7 @@ def cut(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[str]:
 
 
 def cut_stream(blocks: Iterable[str], limit: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """As `cut`, for text that arrives in blocks; holds at most one block and one piece."""
+    """`cut` for text that arrives in blocks; holds at most one block and one piece."""
     rest = ""
     for block in blocks:
         rest += block
@@ -56,7 +56,7 @@ def cut_stream(blocks: Iterable[str], limit: int = PIECE_CHARACTERS) -> Iterator
 def _boundary(text: str, start: int, limit: int) -> int:
     half, full = start + limit // 2, start + limit
     for mark in ("\n\n", "\n", " "):
-        found = text.rfind(mark, half, full)
-        if found >= 0:
-            return found + len(mark)
+        place = text.rfind(mark, half, full)
+        if place >= 0:
+            return place + len(mark)
     return full

@@ -1,38 +1,66 @@
-"""The manifest's facts, each checked: a store may come from somebody else."""
+"""The manifest of a store, which may be untrusted: its keys, types and ranges."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from dograph.data.corpus.chunks import INDEX, TOKEN_FORMATS
-from dograph.data.corpus.domain_name import check_domain_name
-from dograph.files.strict_json import shown, whole_number, with_keys
+from dograph.data.corpus.chunks import INDEX, TokenType
+from dograph.errors import UserError, check_range
+from dograph.files.checksums import read_verified
+from dograph.files.records import Count, from_dict
+from dograph.files.strict_json import read_json_strictly, shown
 
 FORMAT = 2
-"""Raised when a store of an earlier version of this code can no longer be read."""
+"""Raised when stores of an earlier version of this code can no longer be read."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 SPLITS: tuple[Split, ...] = ("train", "validation")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _DIGEST = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_LARGEST_VOCABULARY = 2**31
 
 Split = Literal["train", "validation"]
+
+
+def check_domain_name(where: Path | str, name: str) -> None:
+    """Refuse names that could leave the store's folder or confuse a command line.
+
+    Args:
+        where: the path or key that gives the name, for the message.
+        name: name of a domain.
+
+    Raises:
+        UserError: if the name is refused.
+    """
+    if not _SAFE_NAME.fullmatch(name):
+        raise UserError(
+            f"{where}: {shown(name)} cannot name a domain: use letters, digits, '_', '-' and "
+            "single dots, beginning with a letter or digit"
+        )
+
+
+def _check_digest(key: str, value: str) -> None:
+    if not _DIGEST.fullmatch(value):
+        raise ValueError(f"{key} is {shown(value)}: it must be a digest")
+
+
+Digest = Annotated[str, _check_digest]
 
 
 @dataclass(frozen=True)
 class DomainEntry:
     """Counts of one domain; those without ``validation`` in their name are of the train split."""
 
-    name: str
-    documents: int
-    validation_documents: int
-    train_tokens: int
-    validation_tokens: int
-    bytes: int
+    name: Annotated[str, check_domain_name]
+    documents: Count
+    validation_documents: Count
+    train_tokens: Count
+    validation_tokens: Count
+    bytes: Count
 
     def counts(self, split: Split) -> tuple[int, int]:
         """(documents, tokens) of a split."""
@@ -41,8 +69,28 @@ class DomainEntry:
         return self.validation_documents, self.validation_tokens
 
     def splits(self) -> Iterator[Split]:
-        """Those that hold a document."""
+        """The splits that hold a document."""
         return (split for split in SPLITS if self.counts(split)[0])
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Contents of ``manifest.json``, without its format and digest."""
+
+    domains: tuple[DomainEntry, ...]
+    """Sorted by name."""
+    vocab_size: Annotated[int, partial(check_range, at_least=1, at_most=2**31)]
+    """One more than the largest token id."""
+    tokenizer_hash: Digest
+    fingerprint: Digest
+    """Digest of the tokenizer and of every document in its place: equal means equal tokens."""
+    end_of_text: Count
+    """Token id put after each document, and nowhere else."""
+    token_type: TokenType
+    inputs: Digest
+    """Digest of the settings and the source that the store was made from."""
+    files: dict[str, Digest] = field(repr=False, hash=False)
+    """Digest of each file that is read later, by its path within the store."""
 
 
 def split_folder(domain: str, split: Split) -> PurePosixPath:
@@ -50,75 +98,49 @@ def split_folder(domain: str, split: Split) -> PurePosixPath:
     return PurePosixPath("domains", domain, split)
 
 
-def checked_facts(facts: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The manifest's facts as fields of a store.
-
-    Args:
-        facts: of its JSON, without the digest.
-        path: of the manifest, for messages.
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a manifest.
 
     Raises:
         ValueError: naming the key that is wrong.
+        OSError: if it cannot be read.
     """
-    if facts.get("format") != FORMAT or facts["format"] is True:
-        raise ValueError(f"format {shown(facts.get('format'))}, this version reads {FORMAT}")
-    texts = ("tokenizer_hash", "fingerprint", "inputs")
-    others = {"format", "domains", "files", "vocab_size", "end_of_text", "token_type"}
-    with_keys(facts, {*texts, *others}, "the manifest")
-    for key in texts:
-        _digest(facts[key], key)
-    vocab_size = whole_number(facts["vocab_size"], "vocab_size", _LARGEST_VOCABULARY)
-    whole_number(facts["end_of_text"], "end_of_text", vocab_size - 1)
-    if facts["token_type"] not in tuple(TOKEN_FORMATS):
-        raise ValueError(f"'token_type' is {shown(facts['token_type'])}")
-    domains = _domains(facts["domains"], path)
-    return {
-        **{key: facts[key] for key in (*texts, "vocab_size", "end_of_text", "token_type")},
-        "domains": domains,
-        "files": _files(facts["files"], domains),
-    }
+    content = _content(path)
+    version = content.pop("format", None)
+    if type(version) is not int or version != FORMAT:
+        raise ValueError(f"format is {shown(version)}: this version of dograph reads {FORMAT}")
+    manifest = from_dict(Manifest, content)
+    check_range("end_of_text", manifest.end_of_text, below=manifest.vocab_size)
+    names = [domain.name for domain in manifest.domains]
+    if not names or names != sorted(set(names)):
+        raise ValueError(f"domains are {shown(names)}: they must be sorted, each named once")
+    _check_files(manifest)
+    return manifest
 
 
-def _domains(value: Any, path: Path) -> tuple[DomainEntry, ...]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"'domains' is {shown(value)}, not a list of domains")
-    domains = tuple(_domain(entry, path) for entry in value)
-    names = [domain.name for domain in domains]
-    if names != sorted(set(names)):
-        raise ValueError("the domains are not sorted, or one is named twice")
-    return domains
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        return read_verified(path)
+    except ValueError:
+        # A store of an earlier version has no digest; its format says so.
+        content = read_json_strictly(path)
+        if isinstance(content, dict) and content.get("format") in range(1, FORMAT):
+            return content
+        raise
 
 
-def _domain(value: Any, path: Path) -> DomainEntry:
-    keys = {field.name for field in fields(DomainEntry)}
-    name = with_keys(value, keys, "a domain")["name"]
-    if not isinstance(name, str):
-        raise ValueError(f"a domain's name is {shown(name)}")
-    check_domain_name(name, path)
-    counts = {key: whole_number(value[key], f"{name}: {key}") for key in keys - {"name"}}
-    return DomainEntry(name=name, **counts)
-
-
-def _files(value: Any, domains: tuple[DomainEntry, ...]) -> dict[str, str]:
-    """The digests by path; chunks are checked against the index when that is read."""
-    if not isinstance(value, dict):
-        raise ValueError(f"'files' is {shown(value)}, not an object")
-    folders = [split_folder(domain.name, split) for domain in domains for split in domain.splits()]
-    needed = {TOKENIZER}
-    for folder in folders:
-        needed |= {f"{folder}/{INDEX}", f"{folder}.ends", f"{folder}.hashes"}
-    chunks = {name for name in value if name.endswith(".bin")}
-    if value.keys() - chunks != needed:
-        wrong = sorted((value.keys() - chunks) ^ needed)
-        raise ValueError(f"'files' lacks, or should not have, {shown(wrong)}")
-    inside = {str(folder) for folder in folders}
+def _check_files(manifest: Manifest) -> None:
+    """Compare the names of files with the domains; chunks are compared with the indices later."""
+    folders = [
+        str(split_folder(domain.name, split))
+        for domain in manifest.domains
+        for split in domain.splits()
+    ]
+    endings = (f"/{INDEX}", ".ends", ".hashes")
+    needed = {TOKENIZER, *(folder + ending for folder in folders for ending in endings)}
+    chunks = {name for name in manifest.files if name.endswith(".bin")}
+    if wrong := sorted((manifest.files.keys() - chunks) ^ needed):
+        raise ValueError(f"files lacks, or should not have, {shown(wrong)}")
     for name in chunks:
-        if name.rpartition("/")[0] not in inside:
-            raise ValueError(f"'files' has {shown(name)}, which is in no split")
-    return {name: _digest(digest, name) for name, digest in value.items()}
-
-
-def _digest(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
-        raise ValueError(f"'{shown(name)}' is {shown(value)}, not a digest")
-    return value
+        if name.rpartition("/")[0] not in folders:
+            raise ValueError(f"files has {shown(name)}, which is in no split's folder")

@@ -1,4 +1,4 @@
-"""Corpus → tokens on disk: stage the documents, make the tokenizer, tokenise, seal the store."""
+"""Prepare a corpus: stage its documents, make the tokenizer, tokenise, finish the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from dograph.data.corpus.manifest import FORMAT, MANIFEST, SPLITS, TOKENIZER, DomainEntry, Split
-from dograph.data.corpus.report import Display, closing_table
+from dograph.data.corpus.report import ProgressBars, closing_table
 from dograph.data.corpus.settings import (
     ENVIRONMENT,
     GPT2_TOKENIZER,
@@ -24,8 +24,8 @@ from dograph.data.corpus.settings import (
 from dograph.data.corpus.source import Source, cap_bytes, open_source
 from dograph.data.corpus.staging import StagedDomain, Staging
 from dograph.data.corpus.store import Store, fingerprint
-from dograph.data.corpus.tokenize_process import Packer
-from dograph.data.corpus.tokenize_worker import Packed, Packing, marker_path
+from dograph.data.corpus.tokenize_process import TokenizeProcess
+from dograph.data.corpus.tokenize_worker import SplitJob, TokenisedSplit, marker_path
 from dograph.data.corpus.tokenizer import (
     end_of_text,
     load,
@@ -34,71 +34,71 @@ from dograph.data.corpus.tokenizer import (
     tokenizer_hash,
     vocabulary_size,
 )
-from dograph.data.corpus.work_dir import INPUTS, claim_partial, disk_errors
+from dograph.data.corpus.work_dir import INPUTS, disk_errors, open_work_dir
 from dograph.errors import UserError, file_errors
 from dograph.files.atomic import flush_folder, flush_tree
-from dograph.files.checksums import facts_digest, file_digest, read_marker, write_sealed
+from dograph.files.checksums import file_digest, json_digest, read_marker, write_verified
 from dograph.files.lock import exclusive
 
 TOKENIZER_MARKER = ".tokenizer.json"
-"""Like no domain's marker."""
+"""Unlike any domain's marker."""
 
 
 def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
-    """Make the store that the settings describe, or open it if it is there already.
+    """Make the store that the settings describe, or open it if it exists.
 
-    The work happens in ``<store>.partial``, which becomes ``<store>`` in one step at the end. An
-    interrupted run is taken up by the next one at the domain it had reached. A second run of the
-    same store waits for the first. A source that is a prepared store is opened as it is.
+    The work happens in ``<store>.partial``, which becomes ``<store>`` in one step at the end. The
+    next run resumes an interrupted one at the domain it had reached. A second run of the same store
+    waits for the first. A source that is a prepared store is opened as it is.
 
     Args:
-        settings: what to prepare and where to.
-        progress: show progress bars. The closing table of a new store is always printed.
+        settings: what to prepare and where.
+        progress: whether to show progress bars. The table of a new store is always printed.
 
     Raises:
         UserError: if an input is missing or damaged, a domain is empty, the store was made from
-            other inputs, or the system refuses a file.
+            other inputs, or the system refuses a file operation.
     """
     folder = Path(settings.source).expanduser()
     with file_errors(folder):
         if (folder / MANIFEST).is_file():
             return Store.open(folder.absolute())
-        _check_there(folder, settings)
+        _check_exists(folder, settings)
         source = open_source(settings)
         if settings.tokenizer not in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
-            load(Path(settings.tokenizer).expanduser())  # a wrong path should show at once
+            load(Path(settings.tokenizer).expanduser())  # a wrong path fails at once
         inputs = inputs_digest(source, settings)
         path = store_path(source.name, settings, inputs)
         if (path / MANIFEST).is_file() and not os.access(path.parent, os.W_OK):
-            return _reopen(path, inputs)  # a whole store, where nobody can make or lock one
-    return _made(path, inputs, source, settings, progress)
+            return _reopen(path, inputs)  # a whole store, where no lock can be made
+    return _build(path, inputs, source, settings, progress)
 
 
-def _made(
+def _build(
     path: Path, inputs: str, source: Source, settings: CorpusSettings, progress: bool
 ) -> Store:
-    """The store, made now or meanwhile."""
-    display = Display(Console(), progress)
+    """Build a store, unless another process does so first."""
+    bars = ProgressBars(Console(), progress)
     lock_file = path.with_name(path.name + ".lock")
 
-    def say_waiting() -> None:
-        display.note(f"another run is preparing {path}; waiting for it")
+    def print_waiting() -> None:
+        bars.note(f"another run is preparing {path}: waiting for it")
 
-    with disk_errors(path), exclusive(lock_file, say_waiting) as lock:
+    with disk_errors(path), exclusive(lock_file, print_waiting) as lock:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             return _reopen(path, inputs)
-        partial = claim_partial(path, inputs)
-        if not (partial / MANIFEST).exists():
-            with display.running():
-                _Build(partial, source, settings, display, lock).run(inputs)
-        _seal(partial, path)
+        work_dir = open_work_dir(path, inputs)
+        if not (work_dir / MANIFEST).exists():
+            with bars.running():
+                _Build(work_dir, source, settings, bars, lock).run(inputs)
+        _finish(work_dir, path)
     store = Store.open(path)
-    display.console.print(closing_table(store))
+    bars.console.print(closing_table(store))
     return store
 
 
 def store_path(name: str, settings: CorpusSettings, inputs: str) -> Path:
-    """Where the store of a source of that name is or will be."""
+    """Where the store of a source, given its name, is or will be."""
     if settings.store is not None:
         return Path(settings.store).expanduser().absolute()
     return _cache() / f"{name}-{inputs[:12]}"
@@ -109,8 +109,8 @@ def _cache() -> Path:
     return Path(cache).expanduser().absolute()
 
 
-def _check_there(source: Path, settings: CorpusSettings) -> None:
-    """Raises UserError for a source that is gone, with the store that was prepared from it."""
+def _check_exists(source: Path, settings: CorpusSettings) -> None:
+    """Refuse a source that is gone, and name the store that was prepared from it."""
     if settings.source == ENVIRONMENT or source.exists():
         return
     given = settings.store and Path(settings.store).expanduser().absolute()
@@ -118,13 +118,13 @@ def _check_there(source: Path, settings: CorpusSettings) -> None:
     kept = next((store for store in stores if (store / MANIFEST).is_file()), None)
     if kept is not None:
         raise UserError(
-            f"corpus source {source} is gone: put it back, its files with their times of change; "
-            f"or set corpus.source={kept} for the tokens that are prepared, as they are"
+            f"corpus.source is {source}, which is gone: put it back, with its files' modification "
+            f"times, or set corpus.source={kept} to use the prepared tokens as they are"
         )
 
 
 def inputs_digest(source: Source, settings: CorpusSettings) -> str:
-    """Digest of all that the store depends on, cheap enough to compute at every start."""
+    """Digest of everything that the store depends on, quick enough for every start."""
     tokenizer = settings.tokenizer
     if tokenizer not in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
         tokenizer = tokenizer_hash(load(Path(tokenizer).expanduser()))
@@ -137,27 +137,27 @@ def inputs_digest(source: Source, settings: CorpusSettings) -> str:
         "validation_fraction": settings.validation_fraction,
         "workers": settings.workers,
     }
-    return facts_digest(described)
+    return json_digest(described)
 
 
 class _Build:
     """The steps of one run, in a folder that may hold an earlier run's work."""
 
     def __init__(
-        self, folder: Path, source: Source, settings: CorpusSettings, display: Display, lock: int
+        self, folder: Path, source: Source, settings: CorpusSettings, bars: ProgressBars, lock: int
     ) -> None:
         self._folder = folder
         self._source = source
         self._settings = settings
-        self._display = display
+        self._bars = bars
         self._lock = lock
 
     def run(self, inputs: str) -> None:
-        """Do what is left to do, and write the manifest."""
-        with Packer(self._folder / "packing.log", self._lock) as packer:
+        """Do the work that is left, and write the manifest."""
+        with TokenizeProcess(self._folder / "tokenise.log", self._lock) as process:
             domains = self._stage()
             tokenizer = self._tokenizer(domains)
-            self._tokenise(packer, domains, tokenizer)
+            self._tokenise(process, domains, tokenizer)
         self._manifest(domains, tokenizer, inputs)
 
     def _stage(self) -> list[StagedDomain]:
@@ -166,7 +166,7 @@ class _Build:
         known = [cap for cap in caps.values() if cap is not None]
         total = sum(known) if len(known) == len(caps) else None
         staging = Staging(self._folder, self._settings.validation_fraction)
-        with contextlib.closing(staging), self._display.step("stage", total) as advance:
+        with contextlib.closing(staging), self._bars.step("stage", total) as advance:
             for name, cap in caps.items():
                 documents = functools.partial(source.documents, name)
                 staged.append(staging.domain(name, documents, cap, source.where(name), advance))
@@ -174,9 +174,9 @@ class _Build:
 
     def _tokenizer(self, domains: list[StagedDomain]) -> Tokenizer:
         path = self._folder / TOKENIZER
-        marker = self._folder / "packed" / TOKENIZER_MARKER
+        marker = self._folder / "tokenised" / TOKENIZER_MARKER
         if not path.exists() or read_marker(marker) != {TOKENIZER: file_digest(path)}:
-            with self._display.step("tokenizer", None):
+            with self._bars.step("tokenizer", None):
                 tokenizer = make_tokenizer(
                     self._settings.tokenizer, self._settings.vocab_size, self._folder, domains
                 )
@@ -185,34 +185,39 @@ class _Build:
                 # Not by its own `save`, which raises a bare Exception if the disk is full.
                 beside.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
                 beside.replace(path)
-                write_sealed(marker, {TOKENIZER: file_digest(path)})
+                write_verified(marker, {TOKENIZER: file_digest(path)})
         return load(path)
 
-    def _tokenise(self, packer: Packer, domains: list[StagedDomain], tokenizer: Tokenizer) -> None:
-        packings = []
+    def _tokenise(
+        self, process: TokenizeProcess, domains: list[StagedDomain], tokenizer: Tokenizer
+    ) -> None:
+        jobs, total = [], 0
         for domain in domains:
-            for name in SPLITS:
-                split = domain.split(name)
-                packing = Packing(
-                    folder=str(self._folder),
-                    domain=domain.name,
-                    split=name,
-                    parts=split.parts,
-                    documents=split.documents,
-                    hashes=split.hashes,
-                    token_type=token_type(vocabulary_size(tokenizer)),
-                    end_of_text=end_of_text(tokenizer),
-                    workers=self._settings.workers,
-                )
-                if split.parts and Packed.read(packing.marker) is None:
-                    packings.append((packing, split.bytes))
-        total = sum(size for _, size in packings)
+            for split in SPLITS:
+                job = self._job(domain, split, tokenizer)
+                if job.parts and TokenisedSplit.read(job.marker) is None:
+                    jobs.append(job)
+                    total += domain.split(split).bytes
         begin = time.monotonic()
-        with self._display.step("tokenise", total) as advance:
-            packer.run(self._folder, [packing for packing, _ in packings], advance)
+        with self._bars.step("tokenise", total) as advance:
+            process.run(self._folder, jobs, advance)
         seconds = time.monotonic() - begin
-        self._display.note(
+        self._bars.note(
             f"tokenised {total / 1e6:.1f} MB in {seconds:.1f} s: {total / 1e6 / seconds:.1f} MB/s"
+        )
+
+    def _job(self, domain: StagedDomain, name: Split, tokenizer: Tokenizer) -> SplitJob:
+        split = domain.split(name)
+        return SplitJob(
+            folder=str(self._folder),
+            domain=domain.name,
+            split=name,
+            parts=split.parts,
+            documents=split.documents,
+            hashes=split.hashes,
+            token_type=token_type(vocabulary_size(tokenizer)),
+            end_of_text=end_of_text(tokenizer),
+            workers=self._settings.workers,
         )
 
     def _manifest(self, domains: list[StagedDomain], tokenizer: Tokenizer, inputs: str) -> None:
@@ -220,40 +225,39 @@ class _Build:
         files = {TOKENIZER: file_digest(self._folder / TOKENIZER)}
         entries = []
         for domain in domains:
-            packed = {split: self._packed(domain, split) for split in SPLITS}
-            entries.append(_entry(domain, packed))
-            for each in packed.values():
+            tokenised = {split: self._tokenised(domain, split) for split in SPLITS}
+            entries.append(_entry(domain, tokenised))
+            for each in tokenised.values():
                 files |= each.files
+        names = [domain.name for domain in domains]
         Store(
             path=self._folder,
             domains=tuple(entries),
             vocab_size=vocabulary_size(tokenizer),
             tokenizer_hash=hash_of_tokenizer,
-            fingerprint=fingerprint(
-                self._folder, hash_of_tokenizer, [domain.name for domain in domains]
-            ),
+            fingerprint=fingerprint(self._folder, hash_of_tokenizer, names),
             end_of_text=end_of_text(tokenizer),
             token_type=token_type(vocabulary_size(tokenizer)),
             inputs=inputs,
             files=files,
         ).write_manifest()
 
-    def _packed(self, domain: StagedDomain, split: str) -> Packed:
+    def _tokenised(self, domain: StagedDomain, split: Split) -> TokenisedSplit:
         if not domain.split(split).parts:
-            return Packed(0, {})
-        packed = Packed.read(marker_path(self._folder, domain.name, split))
-        if packed is None:
-            raise RuntimeError(f"{self._folder}: {domain.name}'s {split} split was not packed")
-        return packed
+            return TokenisedSplit(0, {})
+        tokenised = TokenisedSplit.read(marker_path(self._folder, domain.name, split))
+        if tokenised is None:
+            raise RuntimeError(f"{self._folder}: {domain.name}'s {split} split was not tokenised")
+        return tokenised
 
 
-def _entry(domain: StagedDomain, packed: dict[Split, Packed]) -> DomainEntry:
+def _entry(domain: StagedDomain, tokenised: dict[Split, TokenisedSplit]) -> DomainEntry:
     return DomainEntry(
         name=domain.name,
         documents=domain.train.documents,
         validation_documents=domain.validation.documents,
-        train_tokens=packed["train"].tokens,
-        validation_tokens=packed["validation"].tokens,
+        train_tokens=tokenised["train"].tokens,
+        validation_tokens=tokenised["validation"].tokens,
         bytes=domain.train.bytes,
     )
 
@@ -261,24 +265,28 @@ def _entry(domain: StagedDomain, packed: dict[Split, Packed]) -> DomainEntry:
 def _reopen(path: Path, inputs: str) -> Store:
     if not (path / MANIFEST).is_file():
         raise UserError(
-            f"{path} is there, but is no store of ours; set corpus.store to another folder."
+            f"corpus.store is {path}, which exists and is not a store: set corpus.store to another "
+            "folder"
         )
     store = Store.open(path)
     if store.inputs != inputs:
         raise UserError(
-            f"store {path} was made from other inputs (source files, tokenizer or settings have "
-            "changed); set corpus.store to another folder, or delete this one and prepare again."
+            f"corpus.store is {path}, which was made from other inputs (source files, tokenizer or "
+            "settings have changed): set corpus.store to another folder, or delete this one and "
+            "prepare again"
         )
     return store
 
 
-def _seal(partial: Path, path: Path) -> None:
-    """Drop what only the making needed, and give the folder its name."""
-    for name in ("staged", "packed", "litdata"):
-        shutil.rmtree(partial / name, ignore_errors=True)
-    (partial / "packing.log").unlink(missing_ok=True)
-    flush_tree(partial)
-    partial.replace(path)
-    # Only now: an interruption before would let the next run take the folder for another's.
+def _finish(work_dir: Path, path: Path) -> None:
+    """Delete what only the making needed, and give the folder its name."""
+    for entry in work_dir.iterdir():
+        if entry.is_dir() and entry.name != "domains":
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.is_file() and entry.name not in (MANIFEST, TOKENIZER, INPUTS):
+            entry.unlink()
+    flush_tree(work_dir)
+    work_dir.replace(path)
+    # Only now: without it, an interrupted run's folder would not be recognised.
     (path / INPUTS).unlink()
     flush_folder(path.parent)

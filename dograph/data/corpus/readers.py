@@ -1,4 +1,4 @@
-"""Files → documents: JSON lines, Parquet and plain text, also compressed, as streams."""
+"""Documents from files of JSON lines, Parquet and plain text, compressed or not, as streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import zstandard
 
-from dograph.data.corpus.decompression import LARGEST_WINDOW, check_expansion, open_unpacked
+from dograph.data.corpus.decompression import LARGEST_WINDOW, check_ratio, open_decompressed
 from dograph.data.corpus.document import cut_stream
 from dograph.errors import UserError, file_errors
 
@@ -21,15 +21,15 @@ JSON_LINES = (".jsonl", ".ndjson")
 TEXT = (".txt", ".md")
 PARQUET = (".parquet",)
 LONGEST_LINE = 256 * 2**20
-"""Bytes of one JSON line above which the file is taken for something else."""
+"""Bytes of a JSON line; a file with longer ones holds something else."""
 ROWS = 16
-"""Of a Parquet file at once: each may be an entry of its dictionary that is many megabytes long."""
+"""Rows of a Parquet file read at once: each may be many megabytes long."""
 MOST_KEYS, LONGEST_KEY, LONGEST_REASON = 20, 60, 300
-"""Keys, and characters of each and of a library's reason, that a message quotes."""
+"""Limits of what a message quotes: keys, characters of a key, characters of a library's error."""
 
 
 def readable_stem(path: Path) -> str | None:
-    """The file's name without the endings of a format that `read_documents` reads, else None."""
+    """A file's name without the endings of its format; None if no reader knows the format."""
     name = path.name
     for compression in COMPRESSIONS:
         if name.endswith(compression):
@@ -39,18 +39,22 @@ def readable_stem(path: Path) -> str | None:
 
 
 def read_documents(path: Path, text_key: str) -> Iterator[str]:
-    """Yield the documents of one file in their order.
+    """Yield the documents of one file, in order.
 
     A JSON line or a Parquet row is a document; plain text is cut at blank lines into documents of
     at most 64,000 characters.
 
+    Args:
+        path: path of the file.
+        text_key: key or column that holds the text.
+
     Raises:
-        UserError: naming file, line and remedy if the file is damaged, lacks ``text_key``, grows
-            out of all proportion when it is unpacked, or is no regular file.
+        UserError: naming file, line and remedy, if the file is damaged, lacks ``text_key``, grows
+            out of all proportion when it is decompressed, or is not a regular file.
     """
     with file_errors(path):
         if path.exists() and not path.is_file():
-            raise UserError(f"{path}: no regular file; leave it out.")
+            raise UserError(f"{path} is not a regular file: leave it out")
         yield from _documents(path, text_key)
 
 
@@ -65,12 +69,12 @@ def _documents(path: Path, text_key: str) -> Iterator[str]:
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         if "too much memory" in str(error):
             raise UserError(
-                f"{path}: its zstandard window is above {LARGEST_WINDOW // 2**20} MiB; compress it "
-                "without --long, or with --long=27."
+                f"{path}: its zstandard window is above {LARGEST_WINDOW // 2**20} MiB: compress it "
+                "without --long, or with --long=27"
             ) from error
-        raise UserError(f"{path}: damaged or cut short ({error}); fetch the file again.") from error
+        raise UserError(f"{path}: damaged or cut short ({error}): fetch the file again") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); convert the file.") from error
+        raise UserError(f"{path}: not UTF-8 ({error}): convert the file") from error
 
 
 def _without(name: str, endings: tuple[str, ...]) -> str | None:
@@ -81,14 +85,14 @@ def _without(name: str, endings: tuple[str, ...]) -> str | None:
 
 
 def _json_lines(path: Path, text_key: str) -> Iterator[str]:
-    with open_unpacked(path) as file:
+    with open_decompressed(path) as file:
         number = 0
         while line := file.readline(LONGEST_LINE):
             number += 1
             if len(line) == LONGEST_LINE:
                 raise UserError(
-                    f"{path}, line {number}: longer than {LONGEST_LINE // 2**20} MiB; write one "
-                    "JSON object per line."
+                    f"{path}, line {number}: longer than {LONGEST_LINE // 2**20} MiB: write one "
+                    "JSON object per line"
                 )
             if line.strip():
                 yield _text_of_line(line, text_key, f"{path}, line {number}")
@@ -98,15 +102,15 @@ def _text_of_line(line: bytes, text_key: str, where: str) -> str:
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 ({error}); convert the file.") from error
+        raise UserError(f"{where}: not UTF-8 ({error}): convert the file") from error
     except (ValueError, RecursionError) as error:  # also a number of too many digits
-        raise UserError(f"{where}: not JSON ({error}); write one object per line.") from error
+        raise UserError(f"{where}: not JSON ({error}): write one object per line") from error
     if not isinstance(row, dict):
-        raise UserError(f"{where}: a {type(row).__name__}, but each line must be a JSON object.")
+        raise UserError(f"{where}: a {type(row).__name__}: each line must be a JSON object")
     if text_key not in row:
         raise UserError(
-            f"{where}: no key '{text_key}'; it has {_named(sorted(row))}. Set corpus text_key to "
-            "one."
+            f"{where}: no key '{text_key}'; it has {_listed(sorted(row))}: set corpus.text_key to "
+            "one of them"
         )
     return _checked_text(row[text_key], text_key, where)
 
@@ -116,8 +120,8 @@ def _checked_text(value: Any, text_key: str, where: str) -> str:
         return ""  # an absent text is an empty document, which staging skips
     if not isinstance(value, str):
         raise UserError(
-            f"{where}: '{text_key}' is a {type(value).__name__}, not text. Set corpus text_key to "
-            "the key that holds the text."
+            f"{where}: '{text_key}' is a {type(value).__name__}, not text: set corpus.text_key to "
+            "the key that holds the text"
         )
     return value
 
@@ -132,42 +136,41 @@ def _parquet(path: Path, text_key: str) -> Iterator[str]:
             names = file.schema_arrow.names
             if text_key not in names:
                 raise UserError(
-                    f"{path}: no column '{text_key}'; it has {_named(names)}. Set corpus text_key "
-                    "to one."
+                    f"{path}: no column '{text_key}'; it has {_listed(names)}: set "
+                    "corpus.text_key to one of them"
                 )
             _check_columns(path, file.metadata, text_key)
-            size, unpacked = path.stat().st_size, 0
+            size, decompressed = path.stat().st_size, 0
             for batch in file.iter_batches(batch_size=ROWS, columns=[text_key]):
                 for value in batch.column(0):
                     text = _checked_text(value.as_py(), text_key, str(path))
-                    unpacked += len(text)  # an entry of a dictionary may come a million times
-                    check_expansion(path, size, unpacked)
+                    decompressed += len(text)  # one stored text may be repeated a million times
+                    check_ratio(path, size, decompressed)
                     yield text
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = str(error)[:LONGEST_REASON]
-        raise UserError(f"{path}: not a whole Parquet file ({reason}); fetch it again.") from error
+        raise UserError(f"{path}: not a whole Parquet file ({reason}): fetch it again") from error
 
 
 def _check_columns(path: Path, metadata: Any, text_key: str) -> None:
-    """Refuses text that says of itself that it grows out of all proportion; pages come whole."""
+    """Refuse text whose metadata gives too large a size: its pages are decompressed whole."""
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         for place in range(group.num_columns):
             column = group.column(place)
             if column.path_in_schema.split(".")[0] == text_key:
-                packed, unpacked = column.total_compressed_size, column.total_uncompressed_size
-                check_expansion(path, packed, unpacked)
+                check_ratio(path, column.total_compressed_size, column.total_uncompressed_size)
 
 
-def _named(keys: Iterable[str]) -> str:
-    """Keys for a message, which strangers' files must not flood."""
-    known = [key if len(key) <= LONGEST_KEY else f"{key[:LONGEST_KEY]}…" for key in keys]
-    more = f" and {len(known) - MOST_KEYS} more" if len(known) > MOST_KEYS else ""
-    return f"{known[:MOST_KEYS]}{more}"
+def _listed(keys: Iterable[str]) -> str:
+    """Keys of an untrusted file for a message, which they must not flood."""
+    short = [key if len(key) <= LONGEST_KEY else f"{key[:LONGEST_KEY]}…" for key in keys]
+    more = f" and {len(short) - MOST_KEYS} more" if len(short) > MOST_KEYS else ""
+    return f"{short[:MOST_KEYS]}{more}"
 
 
 def _plain_text(path: Path) -> Iterator[str]:
-    with open_unpacked(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
+    with open_decompressed(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
         yield from cut_stream(iter(lambda: text.read(2**16), ""))

@@ -1,4 +1,4 @@
-"""What `prepare` shows: progress while it works, and a closing table."""
+"""Progress bars while `prepare` works, and its closing table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.table import Table
 from dograph.data.corpus.store import Store
 
 
-class Display:
+class ProgressBars:
     """Progress bars in bytes of text, one per step; silent unless ``visible``."""
 
     def __init__(self, console: Console, visible: bool) -> None:
@@ -48,7 +48,7 @@ class Display:
 
     @contextmanager
     def step(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Show one bar; yields what to call with each number of bytes done."""
+        """Show one bar; yields a function to call with bytes done."""
         task = self._progress.add_task(name, total=total)
         yield lambda done: self._progress.advance(task, done)
         finished = self._progress.tasks[task].completed

@@ -1,4 +1,4 @@
-"""What a user may choose about a corpus."""
+"""Settings of a corpus: its text, tokenizer and store."""
 
 from __future__ import annotations
 
@@ -19,54 +19,46 @@ class CorpusSettings:
     """Where the text comes from, how it becomes tokens and where the tokens go.
 
     Raises:
-        UserError: if a value is out of its range; the message names the field and the value.
+        UserError: if a value is outside its range; the message names the key and the value.
     """
 
     source: str = ENVIRONMENT
-    """``environment``, the path of a folder with one folder or file per domain, or of a prepared
-    store, which is then used as it is."""
+    """``environment``, the path of a folder with one folder or file per domain, or the path of a
+    prepared store, which is used as it is."""
 
     tokenizer: str = TRAIN_TOKENIZER
     """``train`` (byte-level BPE on this corpus), the path of a ``tokenizer.json``, or ``gpt2``."""
 
     vocab_size: int = 4096
-    """Tokens in a trained vocabulary, at least 257; a loaded tokenizer has its own size."""
+    """Tokens in a trained vocabulary, ≥ 257; a loaded tokenizer has its own size."""
 
     megabytes: float | dict[str, float] | None = None
-    """Most text per domain in 10⁶ bytes, one for all or by name; None: all the source offers."""
+    """Most text per domain in 10⁶ bytes, one cap for all or by name; None: the source's own."""
 
     text_key: str = "text"
-    """Key of a JSONL line, or column of a Parquet file, that holds the text."""
+    """Key of a JSON line, or column of a Parquet file, that holds the text."""
 
     validation_fraction: float = 0.05
-    """Share of documents, chosen by their hash, kept for validation; 0 ≤ share < 1."""
+    """Share of documents, chosen by their hash, that is held out for validation; in [0, 1)."""
 
     store: str | None = None
-    """Folder of the tokens; None: one per digest in ``$DOGRAPH_CACHE`` or ``~/.cache/dograph``."""
+    """Folder of the tokens; None: a folder in ``$DOGRAPH_CACHE`` or ``~/.cache/dograph``."""
 
     workers: int = 2
-    """Tokenising processes; fixed, so that the store does not depend on the machine."""
+    """Tokenising processes. The store depends on the number, so it is not the machine's cores."""
 
     def __post_init__(self) -> None:
         for name in ("source", "tokenizer", "text_key"):
             if not getattr(self, name):
-                raise UserError(f"corpus: {name} is empty; name one or leave the key out.")
-        if self.vocab_size < SMALLEST_VOCABULARY:
-            raise UserError(
-                f"corpus: vocab_size is {self.vocab_size}; a byte-level vocabulary needs at least "
-                f"{SMALLEST_VOCABULARY}."
-            )
+                raise UserError(f"corpus.{name} is empty: give one or leave the key out")
+        check_range("corpus.vocab_size", self.vocab_size, at_least=SMALLEST_VOCABULARY)
         check_range("corpus.validation_fraction", self.validation_fraction, at_least=0, below=1)
         check_range("corpus.workers", self.workers, at_least=1)
         self._check_megabytes()
 
     def _check_megabytes(self) -> None:
-        if self.megabytes is None:
-            return
-        by_name = self.megabytes if isinstance(self.megabytes, dict) else {"": self.megabytes}
-        for domain, cap in by_name.items():
-            if not 0 < cap < math.inf:
-                key = f"megabytes.{domain}" if domain else "megabytes"
-                raise UserError(
-                    f"corpus: {key} is {cap}; a cap must be above 0 and finite (or left out)."
-                )
+        caps = self.megabytes if isinstance(self.megabytes, dict) else {"": self.megabytes}
+        for domain, cap in caps.items():
+            if cap is not None:
+                key = f"corpus.megabytes.{domain}".removesuffix(".")
+                check_range(key, cap, above=0, below=math.inf)

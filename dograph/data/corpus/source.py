@@ -1,4 +1,4 @@
-"""A source: named domains, each a stream of documents, and what they depend on."""
+"""Sources of text: named domains, each a stream of documents."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from dograph.data.corpus.document import document_hash
-from dograph.data.corpus.domain_name import check_domain_name
 from dograph.data.corpus.environment import EnvironmentSource
+from dograph.data.corpus.manifest import check_domain_name
 from dograph.data.corpus.readers import COMPRESSIONS, JSON_LINES, PARQUET, TEXT, readable_stem
 from dograph.data.corpus.readers import read_documents as read_file
 from dograph.data.corpus.settings import ENVIRONMENT, CorpusSettings
@@ -17,7 +17,7 @@ from dograph.errors import UserError
 
 
 class Source(Protocol):
-    """Documents by domain, in an order that depends on nothing but the source's content."""
+    """Documents by domain, in an order that depends only on the source's content."""
 
     name: str
 
@@ -28,33 +28,37 @@ class Source(Protocol):
         """The domain's documents, the same stream each time."""
 
     def default_megabytes(self, domain: str) -> float | None:
-        """The cap where the settings name none, in 10⁶ bytes; None: whole."""
+        """The cap unless the settings give one, in 10⁶ bytes; None: the whole domain."""
 
     def where(self, domain: str) -> str:
-        """The place a user would look for the domain's text."""
+        """The place where a user would look for the domain's text."""
 
     def identity(self) -> list[str]:
-        """What the documents depend on, cheap to gather; the same list, the same documents."""
+        """What the documents depend on, quick to collect: equal lists mean equal documents."""
 
 
 class FolderSource:
     """A folder in which each sub-folder or file of a known format is a domain.
 
-    Files are taken in the order of a hash of their names, so that a cap does not cut a domain
-    down to its alphabetically first part. Names that begin with a dot or an underscore are
-    skipped; so are formats that no reader knows. A link is read as the file that it leads to,
-    wherever that is; a pipe, a device or a link that leads nowhere is refused, not skipped.
+    Files are read in the order of a hash of their names, so that a cap does not cut a domain down
+    to its alphabetically first part. Names that begin with a dot or an underscore, and unknown
+    formats, are skipped. Links to files are read, wherever they lead; pipes, devices and broken
+    links are refused.
+
+    Args:
+        folder: the folder.
+        text_key: key of a JSON line, or column of a Parquet file, that holds the text.
 
     Raises:
-        UserError: if the folder is missing, holds no domain or what is no regular file, or a name
-            is unsafe or used twice.
+        UserError: if the folder is missing, holds no domain or something other than regular files,
+            or a name is unsafe or used twice.
     """
 
     def __init__(self, folder: Path, text_key: str) -> None:
         if not folder.is_dir():
             raise UserError(
-                f"corpus source {folder} is not a folder; give 'environment' or a folder with one "
-                "folder or file per domain."
+                f"corpus.source is {folder}: it must be 'environment' or a folder with one folder "
+                "or file per domain"
             )
         self.name = folder.resolve().name or "corpus"
         self._folder = folder
@@ -64,8 +68,8 @@ class FolderSource:
             self._add(entry)
         if not self._files:
             raise UserError(
-                f"corpus source {folder} holds no domain; put in it one folder or file per domain "
-                f"({_known_formats()})."
+                f"corpus.source is {folder}, which holds no domain: put one folder or file per "
+                f"domain in it ({_known_formats()})"
             )
 
     def _add(self, entry: Path) -> None:
@@ -74,9 +78,9 @@ class FolderSource:
             return
         if not entry.is_dir():
             _check_regular(entry)
-        check_domain_name(name, entry)
+        check_domain_name(entry, name)
         if name in self._files:
-            raise UserError(f"{entry}: a second source of domain '{name}'; rename one of the two.")
+            raise UserError(f"{entry}: a second source of domain '{name}': rename one of the two")
         self._files[name] = self._inside(entry) if entry.is_dir() else [entry]
 
     @staticmethod
@@ -106,13 +110,13 @@ class FolderSource:
         return None
 
     def where(self, domain: str) -> str:
-        """The domain's folder or file, and the formats looked for."""
+        """The domain's folder or file, and the known formats."""
         files = self._files[domain]
         place = files[0] if len(files) == 1 else self._folder / domain
         return f"{place} ({_known_formats()})"
 
     def identity(self) -> list[str]:
-        """Name, size and time of change of each file: reading a terabyte to compare is no check."""
+        """Name, size and modification time of each file; a terabyte takes too long to read."""
         lines = [f"text_key={self._text_key}"]
         for domain in self.domains():
             for path in self._files[domain]:
@@ -123,7 +127,7 @@ class FolderSource:
 
 
 def open_source(settings: CorpusSettings) -> Source:
-    """The source that the settings name.
+    """Open the source that the settings name.
 
     Raises:
         UserError: if the source does not exist or ``megabytes`` names a domain it lacks.
@@ -151,17 +155,17 @@ def cap_bytes(source: Source, domain: str, settings: CorpusSettings) -> int | No
 
 def _check_regular(path: Path) -> None:
     if not path.is_file():
-        what = "a link that leads to no file" if path.is_symlink() else "no regular file"
-        raise UserError(f"{path}: {what}; take it out of the corpus, or put the file there.")
+        kind = "a link to no file" if path.is_symlink() else "not a regular file"
+        raise UserError(f"{path} is {kind}: remove it from the corpus, or put the file there")
 
 
 def _check_known(domain: str, source: Source) -> None:
     known = source.domains()
     if domain not in known:
         near = difflib.get_close_matches(domain, known, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = f"; did you mean '{near[0]}'?" if near else ""
         raise UserError(
-            f"corpus: megabytes names '{domain}', but {source.name} has {list(known)}.{hint}"
+            f"corpus.megabytes names '{domain}': {source.name} has the domains {list(known)}{hint}"
         )
 
 

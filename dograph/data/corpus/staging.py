@@ -1,7 +1,7 @@
-"""First step: documents → compressed parts on disk, without duplicates, split and capped.
+"""First step: write documents to compressed parts, without duplicates, split and capped.
 
-The parts of a domain count as done once ``staged/<domain>.json`` exists; an interrupted run goes
-on at the first domain without it.
+A domain is done when ``staged/<domain>.json`` exists; an interrupted run resumes at the first
+domain without it.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import zstandard
 
 from dograph.data.corpus.dedup import SeenDocuments, start_again
 from dograph.data.corpus.document import document_hash, hash_number, is_validation
 from dograph.errors import UserError
-from dograph.files.checksums import new_digest, read_marker, write_sealed
-from dograph.files.strict_json import whole_number, with_keys
+from dograph.files.checksums import new_digest, read_marker, write_verified
+from dograph.files.records import Count, from_dict
 
 PART_BYTES = 1_000_000
 """Text per part: small enough that two processes share a 2 MB domain evenly."""
 
 Advance = Callable[[int], None]
-"""Called with bytes of text as they are dealt with."""
+"""Called with the bytes of text done since the last call."""
 
 
 @dataclass(frozen=True)
 class StagedSplit:
-    """What one split of one domain holds."""
+    """Counts of one split of one domain."""
 
-    documents: int = 0
-    bytes: int = 0
-    parts: int = 0
-    hashes: str = ""
+    documents: Count
+    bytes: Count
+    parts: Count
+    hashes: str
     """Digest of the documents' hashes."""
 
 
@@ -50,7 +50,7 @@ class StagedDomain:
     validation: StagedSplit
 
     def split(self, name: str) -> StagedSplit:
-        """The split of that name."""
+        """A split by its name."""
         return self.train if name == "train" else self.validation
 
 
@@ -96,7 +96,7 @@ class PartWriter:
             self._close_part()
 
     def counts(self) -> StagedSplit:
-        """What has been written."""
+        """Counts of what has been written."""
         return StagedSplit(self.documents, self.bytes, self.parts, self._digest.hexdigest())
 
     def _close_part(self) -> None:
@@ -106,12 +106,12 @@ class PartWriter:
 
 
 def part_path(folder: Path, number: int) -> Path:
-    """Where a split's part of that number is."""
+    """Path of a split's part, given its number."""
     return folder / f"{number:06d}.jsonl.zst"
 
 
 def read_part(path: Path) -> Iterator[str]:
-    """The documents of a part, in order.
+    """Yield the documents of a part, in order.
 
     Raises:
         UserError: if the part is missing or damaged, naming it and the remedy.
@@ -126,18 +126,18 @@ def read_part(path: Path) -> Iterator[str]:
             for line in lines:
                 text = json.loads(line)
                 if not isinstance(text, str):
-                    raise ValueError("it holds something other than text")
+                    raise ValueError("it holds something else than text")
                 yield text
     except (FileNotFoundError, ValueError, RecursionError, zstandard.ZstdError) as error:
-        raise UserError(f"{path}: damaged ({error}); {remedy}") from error
+        raise UserError(f"{path}: damaged ({error}): {remedy}") from error
 
 
 @dataclass
 class Staging:
-    """Stages domains one after the other in their sorted order.
+    """Stages domains one after the other.
 
     Args:
-        folder: the store in the making; parts go to ``staged/`` in it.
+        folder: the store in the making, whose folder ``staged`` gets the parts.
         validation_fraction: share of documents to hold out.
     """
 
@@ -161,37 +161,42 @@ class Staging:
         where: str,
         advance: Advance,
     ) -> StagedDomain:
-        """Stage one domain, or recall it if an earlier run did.
+        """Stage one domain, unless an earlier run did.
 
-        ``documents`` is called once, and once more if chance left a split empty, which happens to
-        domains of a few documents: then the document with the extreme hash goes to that split.
+        Args:
+            name: name of the domain.
+            documents: returns the domain's documents. It is called again if a split is left empty,
+                as happens with few documents; then one document moves to that split.
+            cap: most bytes of text. None: all.
+            where: place of the domain's text, for messages.
+            advance: called with bytes of text done.
 
         Raises:
             UserError: if the domain has no document, or a single one that would have to be in
                 both splits.
         """
         marker = self._staged / f"{name}.json"
-        staged = _recalled(marker, name)
+        staged = _read_staged(marker, name)
         if staged is not None:
             advance(staged.train.bytes + staged.validation.bytes)
             return staged
         staged, extremes = self._write(name, documents(), cap, self._by_hash, advance)
         total = staged.train.documents + staged.validation.documents
         if total == 0:
-            raise UserError(f"domain '{name}' holds no new text: {where}; add text or remove it.")
+            raise UserError(f"domain '{name}' holds no new text: {where}: add text or remove it")
         if self.validation_fraction > 0 and 0 in (
             staged.train.documents,
             staged.validation.documents,
         ):
             if total == 1:
                 raise UserError(
-                    f"domain '{name}' holds a single document: {where}; add a second, or set "
-                    "validation_fraction to 0."
+                    f"domain '{name}' holds a single document: {where}: add a second, or set "
+                    "corpus.validation_fraction to 0"
                 )
             chosen = _one_exception(staged, *extremes)
             staged, _ = self._write(name, documents(), cap, chosen, lambda _: None)
         self._seen.commit()
-        write_sealed(marker, asdict(staged))
+        write_verified(marker, asdict(staged))
         return staged
 
     def _by_hash(self, digest: bytes) -> bool:
@@ -214,7 +219,7 @@ class Staging:
             for text in documents:
                 if not text.strip():
                     continue
-                # JSON can spell half a surrogate pair, which is no text and has no tokens.
+                # JSON can hold half a surrogate pair, which is not text and has no tokens.
                 data = text.encode("utf-8", "replace")
                 digest, size = document_hash(data), len(data)
                 if cap is not None and taken and taken + size > cap:
@@ -229,25 +234,16 @@ class Staging:
 
 
 def _one_exception(staged: StagedDomain, lowest: bytes, highest: bytes) -> Callable[[bytes], bool]:
-    """The split by hash when all documents fell on one side: one moves to the other."""
+    """A split by hash that moves one document to the split that was left empty."""
     if staged.validation.documents == 0:
         return lambda digest: digest == lowest
     return lambda digest: digest != highest
 
 
-def _recalled(marker: Path, name: str) -> StagedDomain | None:
-    """What an earlier run staged, or None if it did not, or its marker is damaged."""
-    facts = read_marker(marker)
-    if facts is None or facts.get("name") != name:
-        return None
+def _read_staged(marker: Path, name: str) -> StagedDomain | None:
+    """The domain that an earlier run staged; None if there is none or its marker is damaged."""
     try:
-        with_keys(facts, set(StagedDomain.__dataclass_fields__), "a domain")
-        return StagedDomain(name, _split(facts["train"]), _split(facts["validation"]))
+        staged = from_dict(StagedDomain, read_marker(marker))
     except ValueError:
         return None
-
-
-def _split(value: Any) -> StagedSplit:
-    facts = with_keys(value, set(StagedSplit.__dataclass_fields__), "a split")
-    counts = {key: whole_number(facts[key], key) for key in ("documents", "bytes", "parts")}
-    return StagedSplit(**counts, hashes=str(facts["hashes"]))
+    return staged if staged.name == name else None

@@ -1,12 +1,11 @@
-"""Prepared tokens on disk: one litdata folder per domain and split, and what is known of them."""
+"""Prepared tokens on disk: one litdata folder per domain and split, and their manifest."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -18,28 +17,33 @@ from dograph.data.corpus.manifest import (
     SPLITS,
     TOKENIZER,
     DomainEntry,
+    Manifest,
     Split,
-    checked_facts,
+    read_manifest,
     split_folder,
 )
 from dograph.data.corpus.tokenizer import load, token_type, tokenizer_hash, vocabulary_size
 from dograph.data.corpus.verified_file import (
-    ChunkLook,
-    EndsLook,
-    Look,
-    SealedFile,
+    Check,
+    VerifiedFile,
+    check_chunk,
+    check_document_ends,
     damaged,
-    look_at_bytes,
 )
 from dograph.errors import UserError
-from dograph.files.checksums import file_digest, read_sealed, write_sealed
-from dograph.files.strict_json import first_link, read_json_strictly
+from dograph.files.checksums import BLOCK, file_digest, write_verified
+from dograph.files.strict_json import first_link
 
-PARTIAL = ".partial"
+_UNFINISHED = ".partial"
+
+
+def work_dir_of(store: Path) -> Path:
+    """The folder in which a store is made."""
+    return store.with_name(store.name + _UNFINISHED)
 
 
 @dataclass(frozen=True)
-class Store:
+class Store(Manifest):
     """A complete store, as `prepare` leaves it.
 
     Token positions of a domain and split count through its chunks in the order of
@@ -48,62 +52,42 @@ class Store:
     """
 
     path: Path
-    domains: tuple[DomainEntry, ...]
-    """Sorted by name."""
-    vocab_size: int
-    """One more than the largest token id."""
-    tokenizer_hash: str
-    fingerprint: str
-    """Digest of the tokenizer and of every document in its place: equal means equal tokens."""
-    end_of_text: int
-    """Token id put after each document, and nowhere else."""
-    token_type: str
-    """NumPy name of the stored integers."""
-    inputs: str
-    """Digest of the settings and the source that the store was made from."""
-    files: Mapping[str, str] = field(repr=False, hash=False)
-    """Digest of each file that is read later, by its path within the store."""
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
         """Open a complete store.
 
-        The manifest, each ``index.json`` and the tokenizer are read and compared with their
-        digests; of the other files the size is. These are compared when they are first read.
+        Reads the manifest, each ``index.json`` and the tokenizer and compares their digests.
+        Compares the other files' sizes; their digests are compared when they are first read.
 
         Raises:
             UserError: if it is missing, incomplete or damaged, naming the file and the remedy.
         """
         path = Path(path)
         manifest = path / MANIFEST
-        remedy = "run `dograph prepare` on your recipe"
-        if path.name.endswith(PARTIAL) or not manifest.is_file():
-            unfinished = path.with_name(path.name + PARTIAL)
-            if path.name.endswith(PARTIAL) or unfinished.is_dir():
-                raise UserError(f"store {path} is incomplete; {remedy} to finish it.")
-            raise UserError(f"store {path} has no {MANIFEST}; {remedy} to make it.")
+        _check_complete(path)
         try:
             link = first_link(path)
-            if link is not None:
-                raise damaged(path, link, "a store holds plain files only, no links")
-            facts = checked_facts(_facts(manifest), manifest)
+            if link is None:
+                store = cls(path=path, **vars(read_manifest(manifest)))
         except (ValueError, OSError) as error:
-            raise _named(path, manifest, error) from error
-        store = cls(path=path, **facts)
+            raise damaged(path, manifest, error) from error
+        if link is not None:
+            raise damaged(path, link, "a store holds only regular files, no links")
         store._check_tokenizer()
         for entry in store.domains:
             for split in entry.splits():
-                store._check_sizes(entry, split)
+                store._check_split(entry, split)
         return store
 
     def write_manifest(self) -> None:
         """Write ``manifest.json``, which makes the folder a store."""
-        fields = asdict(self)
-        del fields["path"]
-        write_sealed(self.path / MANIFEST, {"format": FORMAT, **fields})
+        content = asdict(self)
+        del content["path"]
+        write_verified(self.path / MANIFEST, {"format": FORMAT, **content})
 
     def entry(self, domain: str) -> DomainEntry:
-        """The domain's counts.
+        """A domain's counts.
 
         Raises:
             UserError: if the store has no such domain.
@@ -112,23 +96,23 @@ class Store:
             if entry.name == domain:
                 return entry
         names = [entry.name for entry in self.domains]
-        raise UserError(f"store {self.path} has no domain '{domain}'; it has {names}.")
+        raise UserError(f"store {self.path} has no domain '{domain}': it has {names}")
 
     def folder(self, domain: str, split: Split) -> Path:
-        """The litdata folder of a split, for ``TokensLoader``.
+        """The litdata folder of a split.
 
         Raises:
             UserError: if the store has no such domain, or the split is empty.
         """
         if self.entry(domain).counts(split)[0] == 0:
             raise UserError(
-                f"store {self.path}: domain '{domain}' has no {split} documents; prepare it with "
-                "another validation_fraction."
+                f"store {self.path}: domain '{domain}' has no {split} documents: prepare it with "
+                "another corpus.validation_fraction"
             )
         return self.path / split_folder(domain, split)
 
     def chunks(self, domain: str, split: Split) -> list[Chunk]:
-        """What the split's index says of its chunks, in the order of the tokens.
+        """A split's chunks, in the order of the tokens.
 
         Raises:
             UserError: if the index is damaged, or the split is empty.
@@ -138,25 +122,30 @@ class Store:
             self._compare(path)
             return read_chunks(path.parent, self.token_type)
         except (OSError, ValueError) as error:
-            raise _named(self.path, path, error) from error
+            raise damaged(self.path, path, error) from error
 
-    def sealed_chunks(self, domain: str, split: Split) -> list[SealedFile]:
-        """The split's chunks as files to be checked before they are read, in their order.
+    def chunk_files(self, domain: str, split: Split) -> list[VerifiedFile]:
+        """A split's chunks, in their order, to be checked before they are read.
 
         Raises:
             UserError: if the index is damaged, or the split is empty.
         """
         folder = self.folder(domain, split)
         return [
-            self._sealed(
+            self._verified(
                 folder / chunk.filename,
                 chunk.chunk_bytes,
-                ChunkLook(chunk, self.token_type, self.vocab_size),
+                partial(
+                    check_chunk,
+                    chunk=chunk,
+                    token_type=self.token_type,
+                    vocab_size=self.vocab_size,
+                ),
             )
             for chunk in self.chunks(domain, split)
         ]
 
-    def sealed_ends(self, domain: str, split: Split) -> SealedFile:
+    def ends_file(self, domain: str, split: Split) -> VerifiedFile:
         """The file of `document_ends`, to be checked before it is read.
 
         Raises:
@@ -164,7 +153,7 @@ class Store:
         """
         documents, tokens = self.entry(domain).counts(split)
         path = self.folder(domain, split).with_name(f"{split}.ends")
-        return self._sealed(path, 8 * documents, EndsLook(tokens))
+        return self._verified(path, 8 * documents, partial(check_document_ends, tokens=tokens))
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the tokens.
@@ -175,12 +164,12 @@ class Store:
         path = self.path / TOKENIZER
         try:
             self._compare(path)
-            return load(path)
         except (OSError, ValueError) as error:
-            raise _named(self.path, path, error) from error
+            raise damaged(self.path, path, error) from error
+        return load(path)
 
     def check_tokenizer(self, path: Path | str) -> None:
-        """Check that the tokenizer in a ``tokenizer.json`` gives the same tokens.
+        """Check that the tokenizer of a ``tokenizer.json`` gives the same tokens.
 
         Raises:
             UserError: if it does not.
@@ -189,15 +178,15 @@ class Store:
         # Another release of tokenizers may write the same tokenizer differently.
         if other not in (self.tokenizer_hash, tokenizer_hash(self.tokenizer())):
             raise UserError(
-                f"{path}: hash {other}, but store {self.path} was made with tokenizer "
-                f"{self.tokenizer_hash}; use {self.path / TOKENIZER} or prepare the corpus anew."
+                f"{path}: its hash is {other}, but store {self.path} was made with tokenizer "
+                f"{self.tokenizer_hash}: use {self.path / TOKENIZER}, or prepare the corpus again"
             )
 
     def fingerprint_of(self, split: Split) -> str:
         """Digest of the tokenizer and of every document of one split in its place."""
         for entry in self.domains:
             if split in entry.splits():
-                self._sealed_hashes(entry.name, split).check()
+                self._hashes_file(entry.name, split).check()
         names = [entry.name for entry in self.domains]
         return fingerprint(self.path, self.tokenizer_hash, names, (split,))
 
@@ -209,7 +198,7 @@ class Store:
         Raises:
             UserError: if the file is damaged, or the split is empty.
         """
-        return _map(self.sealed_ends(domain, split), "<i8")
+        return _map(self.ends_file(domain, split), "<i8")
 
     def document_hashes(self, domain: str, split: Split) -> np.ndarray:
         """Memory-mapped uint64: the first eight bytes of each document's hash, in order.
@@ -217,21 +206,21 @@ class Store:
         Raises:
             UserError: if the file is damaged, or the split is empty.
         """
-        return _map(self._sealed_hashes(domain, split), "<u8")
+        return _map(self._hashes_file(domain, split), "<u8")
 
-    def _sealed_hashes(self, domain: str, split: Split) -> SealedFile:
+    def _hashes_file(self, domain: str, split: Split) -> VerifiedFile:
         path = self.folder(domain, split).with_name(f"{split}.hashes")
-        return self._sealed(path, 8 * self.entry(domain).counts(split)[0], look_at_bytes)
+        return self._verified(path, 8 * self.entry(domain).counts(split)[0])
 
-    def _sealed(self, path: Path, size: int, look: Look) -> SealedFile:
-        return SealedFile(self.path, path, self._digest_of(path), size, look)
+    def _verified(self, path: Path, size: int, check: Check | None = None) -> VerifiedFile:
+        return VerifiedFile(self.path, path, self._digest_of(path), size, check)
 
     def _digest_of(self, path: Path) -> str:
         return self.files[path.relative_to(self.path).as_posix()]
 
     def _compare(self, path: Path) -> None:
         if file_digest(path) != self._digest_of(path):
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
 
     def _check_tokenizer(self) -> None:
         size = vocabulary_size(self.tokenizer())
@@ -239,26 +228,42 @@ class Store:
             why = f"{size} tokens in {TOKENIZER}, but {self.vocab_size} as {self.token_type}"
             raise damaged(self.path, self.path / MANIFEST, why)
 
-    def _check_sizes(self, entry: DomainEntry, split: Split) -> None:
-        """Compare sizes only: reading every token would take longer than some trainings."""
-        documents, tokens = entry.counts(split)
+    def _check_split(self, entry: DomainEntry, split: Split) -> None:
+        """Compare only sizes: reading every token would take longer than some trainings."""
         folder = self.folder(entry.name, split)
         chunks = self.chunks(entry.name, split)
+        self._check_index(entry, split, chunks)
         sizes = {folder / chunk.filename: chunk.chunk_bytes for chunk in chunks}
-        named = {name for name in self.files if name.startswith(f"domains/{entry.name}/{split}/")}
-        listed = {path.relative_to(self.path).as_posix() for path in (*sizes, folder / INDEX)}
-        if named != listed:
-            wrong = sorted(named ^ listed)
-            raise damaged(self.path, folder / INDEX, f"{wrong} is not in both it and {MANIFEST}")
-        for what, said in (("dim", tokens), ("chunk_size", documents)):
-            stored = sum(getattr(chunk, what) for chunk in chunks)
-            if stored != said:
-                why = f"it lists {what} {stored}, {MANIFEST} {said}"
-                raise damaged(self.path, folder / INDEX, why)
         for ending in (".ends", ".hashes"):
-            sizes[folder.with_name(split + ending)] = 8 * documents
+            sizes[folder.with_name(split + ending)] = 8 * entry.counts(split)[0]
         for path, size in sizes.items():
             _check_size(self.path, path, size)
+
+    def _check_index(self, entry: DomainEntry, split: Split, chunks: list[Chunk]) -> None:
+        """Compare a split's index with the manifest."""
+        index = self.folder(entry.name, split) / INDEX
+        inside = f"domains/{entry.name}/{split}/"
+        in_manifest = {name for name in self.files if name.startswith(inside)}
+        in_index = {inside + name for name in (INDEX, *(chunk.filename for chunk in chunks))}
+        if wrong := sorted(in_manifest ^ in_index):
+            raise damaged(self.path, index, f"{wrong} is not in both it and {MANIFEST}")
+        documents, tokens = entry.counts(split)
+        for key, count in (("dim", tokens), ("chunk_size", documents)):
+            stored = sum(getattr(chunk, key) for chunk in chunks)
+            if stored != count:
+                why = f"its {key} sums to {stored}, but {MANIFEST} has {count}"
+                raise damaged(self.path, index, why)
+
+
+def _check_complete(path: Path) -> None:
+    """Refuse a folder without a manifest, and one in which a store is being made."""
+    remedy = "run `dograph prepare` on your recipe"
+    is_unfinished = path.name.endswith(_UNFINISHED)
+    if not is_unfinished and (path / MANIFEST).is_file():
+        return
+    if is_unfinished or work_dir_of(path).is_dir():
+        raise UserError(f"store {path} is incomplete: {remedy} to finish it")
+    raise UserError(f"store {path} has no {MANIFEST}: {remedy} to make it")
 
 
 def fingerprint(
@@ -275,36 +280,20 @@ def fingerprint(
             digest.update(f"\0{domain}\0{split}\0".encode())
             if path.exists():
                 with path.open("rb") as file:
-                    while block := file.read(2**20):
+                    while block := file.read(BLOCK):
                         digest.update(block)
     return digest.hexdigest()
 
 
-def _facts(manifest: Path) -> dict[str, Any]:
-    """The manifest's facts; a store of an earlier version has no digest, and is told so."""
-    try:
-        return read_sealed(manifest)
-    except ValueError:
-        older = read_json_strictly(manifest)
-        if isinstance(older, dict) and older.get("format") in range(1, FORMAT):
-            return older
-        raise
-
-
-def _named(store: Path, file: Path, error: Exception) -> UserError:
-    """The error as one that names the file; an error that says so itself is kept."""
-    return error if isinstance(error, UserError) else damaged(store, file, error)
-
-
 def _check_size(store: Path, path: Path, size: int) -> None:
     try:
-        found = path.lstat().st_size
+        stored = path.lstat().st_size
     except OSError as error:
         raise damaged(store, path, error) from error
-    if found != size:
-        raise damaged(store, path, f"it has {found} bytes instead of {size}")
+    if stored != size:
+        raise damaged(store, path, f"it has {stored} bytes instead of {size}")
 
 
-def _map(file: SealedFile, kind: str) -> np.ndarray:
+def _map(file: VerifiedFile, kind: str) -> np.ndarray:
     file.check()
     return np.memmap(file.path, dtype=kind, mode="r")

@@ -1,4 +1,4 @@
-"""The process that tokenises (`tokenize_worker`): starts it, feeds it and hears its errors."""
+"""Starts the process that tokenises (`tokenize_worker`), sends it jobs and reads its messages."""
 
 from __future__ import annotations
 
@@ -15,30 +15,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from dograph.data.corpus.tokenize_worker import Packing
+from dograph.data.corpus.tokenize_worker import SplitJob
 from dograph.errors import UserError
 
 _POLL_SECONDS = 0.5
 _TAIL = 4_000
-"""Characters of the packing process's log that an error quotes."""
-
-
+"""Characters of the process's log that an error quotes."""
 MAIN = "from dograph.data.corpus.tokenize_worker import main; main()"
 CLEAN_PATH = "import sys; sys.path[:1] == [''] and sys.path.pop(0)"
-"""Python puts the folder it happens to run in first; -P, which would not, came with 3.11."""
+"""Python puts the working directory first; -P, which prevents that, came with 3.11."""
 
 
-class PackingFailedError(RuntimeError):
-    """The packing process ended before its work; the message says what it last said."""
+class TokenisingFailedError(RuntimeError):
+    """The tokenising process ended before its work was done; the message quotes its last words."""
 
 
-class Packer:
-    """The packing process, started at once so that it imports torch while documents are staged.
+class TokenizeProcess:
+    """The tokenising process, started early to import torch while documents are staged.
 
     Args:
-        log: file for what the process and litdata print.
-        lock: descriptor of the store's lock, which the process holds too: if we are killed, no
-            other run enters the folder before it has ended as well.
+        log: file for the output of the process and litdata.
+        lock: descriptor of the store's lock, which the process holds too: if this process is
+            killed, no other run enters the folder before the tokenising process has ended.
     """
 
     def __init__(self, log: Path, lock: int) -> None:
@@ -52,10 +50,10 @@ class Packer:
                 stderr=errors,
                 env={**os.environ, "PYTHONPATH": search},
                 pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C comes to us alone, and we end it
+                start_new_session=True,  # Ctrl-C reaches only this process, which ends the other
             )
 
-    def __enter__(self) -> Packer:
+    def __enter__(self) -> TokenizeProcess:
         return self
 
     def __exit__(
@@ -71,17 +69,22 @@ class Packer:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with suppress(BrokenPipeError):  # what was not sent is not needed any more
+                with suppress(BrokenPipeError):  # unsent bytes are no longer needed
                     pipe.close()
 
-    def run(self, folder: Path, packings: list[Packing], advance: Callable[[int], None]) -> None:
-        """Have the splits packed; ``advance`` is called with bytes of text done.
+    def run(self, folder: Path, jobs: list[SplitJob], advance: Callable[[int], None]) -> None:
+        """Tokenise splits.
+
+        Args:
+            folder: the store in the making.
+            jobs: the splits.
+            advance: called with bytes of text done.
 
         Raises:
-            PackingFailedError: if the process ends early.
-            UserError: if it does for a reason that the user can mend.
+            TokenisingFailedError: if the process ends early.
+            UserError: if it does for a reason that the user can fix.
         """
-        request = {"folder": str(folder), "packings": [asdict(item) for item in packings]}
+        request = {"folder": str(folder), "jobs": [asdict(job) for job in jobs]}
         commands, messages = self._pipes()
         with suppress(BrokenPipeError):  # it has ended: reading finds out and says why
             commands.write(json.dumps(request).encode() + b"\n")
@@ -93,12 +96,12 @@ class Packer:
             if message.get("user_error"):
                 raise UserError(message["user_error"])
             if "failed" in message:
-                raise PackingFailedError(f"tokenising failed: {message['failed']}")
+                raise TokenisingFailedError(f"tokenising failed: {message['failed']}")
         text = self._log.read_text(errors="replace")[-_TAIL:].strip()
-        raise PackingFailedError(f"the tokenising process ended\n{text}")
+        raise TokenisingFailedError(f"the tokenising process ended\n{text}")
 
     def _messages(self, descriptor: int) -> Iterator[dict[str, Any]]:
-        """Messages until the process ends; the pipe may stay open in processes it left behind."""
+        """Yield messages until the process ends; processes it left may keep the pipe open."""
         rest = b""
         while True:
             if not select.select([descriptor], [], [], _POLL_SECONDS)[0]:
@@ -118,5 +121,5 @@ class Packer:
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
         if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the packing process has no pipes")
+            raise RuntimeError("the tokenising process has no pipes")
         return self._process.stdin, self._process.stdout

@@ -1,13 +1,13 @@
-"""Third step: parts → litdata folders, run as a process of its own.
+"""Third step: tokenise parts to litdata folders, in a process of its own.
 
 ``litdata.optimize`` takes over the process that calls it: it seeds ``random``, NumPy and torch,
 replaces the start method of multiprocessing and the handler of Ctrl-C, empties its cache folders
 (by default ``data`` and ``chunks`` in the temporary folder), and waits for ever if a worker is
-killed. Here all that happens to a process that does nothing else, and whose workers can be forked
-safely because it has no other threads at work: importing torch anew in each of two workers per
-domain and split would take longer than the tokenising.
+killed. This process does nothing else, and has no other threads at work, so that its workers can be
+forked safely: importing torch anew in each of two workers per domain and split would take longer
+than tokenising.
 
-`main`, run in a fresh interpreter, reads one JSON object (see `Packing`) from its standard input
+`main`, run in a fresh interpreter, reads one JSON object with `SplitJob`s from its standard input
 and writes one JSON line per finished part, finished split and failure to its standard output.
 """
 
@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import active_children
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -32,41 +32,47 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from dograph.data.corpus.chunks import INDEX, write_document_ends, write_index
+from dograph.data.corpus.chunks import INDEX, TokenType, write_document_ends, write_index
 from dograph.data.corpus.dedup import start_again
-from dograph.data.corpus.manifest import split_folder
+from dograph.data.corpus.manifest import TOKENIZER, Split, split_folder
 from dograph.data.corpus.staging import part_path, read_part
 from dograph.errors import UserError, quoted_user_error
-from dograph.files.checksums import file_digest, read_marker, write_sealed
+from dograph.files.checksums import file_digest, read_marker, write_verified
+from dograph.files.records import Count, from_dict
 
 CHUNK_BYTES = 32 * 2**20
 BATCH = 8
-"""Documents given to the tokenizer at a time: more are no quicker, and take more memory."""
+"""Documents that the tokenizer gets at once: more are not quicker, and take more memory."""
 _POLL_SECONDS = 0.5
 _LONGEST_ERROR = 2_000
 """Characters of an error's end; a longer write to a pipe might be mixed with another's."""
 
 
 @dataclass(frozen=True)
-class Packing:
+class SplitJob:
     """One split of one domain to be tokenised."""
 
     folder: str
     """The store in the making."""
     domain: str
-    split: str
+    split: Split
     parts: int
     documents: int
     hashes: str
     """Digest of the documents' hashes."""
-    token_type: str
+    token_type: TokenType
     end_of_text: int
     workers: int
 
     @property
     def output(self) -> Path:
         """The litdata folder."""
-        return Path(self.folder, split_folder(self.domain, self.split))  # type: ignore[arg-type]
+        return Path(self.folder, split_folder(self.domain, self.split))
+
+    @property
+    def staged(self) -> Path:
+        """The folder of the parts."""
+        return Path(self.folder, "staged", self.domain, self.split)
 
     @property
     def marker(self) -> Path:
@@ -74,67 +80,63 @@ class Packing:
         return marker_path(Path(self.folder), self.domain, self.split)
 
 
-def marker_path(folder: Path, domain: str, split: str) -> Path:
+def marker_path(folder: Path, domain: str, split: Split) -> Path:
     """The file whose presence in a store in the making says that a split is done."""
-    return folder / "packed" / f"{domain}.{split}.json"
+    return folder / "tokenised" / f"{domain}.{split}.json"
 
 
 @dataclass(frozen=True)
-class Packed:
-    """What a split's marker says."""
+class TokenisedSplit:
+    """Contents of a split's marker."""
 
-    tokens: int
+    tokens: Count
     files: dict[str, str]
     """Digests of its files, by their paths within the store."""
 
     @classmethod
-    def read(cls, marker: Path) -> Packed | None:
-        """The marker's content, or None if it is missing or damaged: the split is then redone."""
-        facts = read_marker(marker)
-        if facts is None or set(facts) != set(cls.__dataclass_fields__):
+    def read(cls, marker: Path) -> TokenisedSplit | None:
+        """Read a marker; None if it is missing or damaged: the split is then redone."""
+        try:
+            return from_dict(cls, read_marker(marker))
+        except ValueError:
             return None
-        tokens, files = facts["tokens"], facts["files"]
-        sound = type(tokens) is int and isinstance(files, dict)
-        return cls(tokens, files) if sound else None
 
 
-class Tokenise:
+class PartTokenizer:
     """Turns a part's number into its documents' tokens, each ended by the end of text."""
 
-    def __init__(self, packing: Packing, messages: int) -> None:
-        self._packing = packing
+    def __init__(self, job: SplitJob, messages: int) -> None:
+        self._job = job
         self._messages = messages
         self._tokenizer: Tokenizer | None = None
 
     def __call__(self, number: int) -> Iterator[np.ndarray]:
         """Yield one array per document, in the part's order."""
-        packing = self._packing
         if self._tokenizer is None:
             Finalize(None, _end_children, exitpriority=0)
-            self._tokenizer = Tokenizer.from_file(str(Path(packing.folder, "tokenizer.json")))
+            self._tokenizer = Tokenizer.from_file(str(Path(self._job.folder, TOKENIZER)))
             # Text that spells a special token, as tokenizers' own sources do, stays text.
             self._tokenizer.encode_special_tokens = True
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
         size = 0
-        folder = Path(packing.folder, "staged", packing.domain, packing.split)
-        for batch in _batches(read_part(part_path(folder, number))):
+        for batch in _batches(read_part(part_path(self._job.staged, number))):
             for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
                 yield self._ended(encoding.ids)
             size += sum(len(text.encode()) for text in batch)
         send(self._messages, {"bytes": size})
 
     def _ended(self, ids: list[int]) -> np.ndarray:
-        tokens = np.array([*ids, self._packing.end_of_text], dtype=self._packing.token_type)
-        inside = tokens[:-1] == self._packing.end_of_text
+        tokens = np.array([*ids, self._job.end_of_text], dtype=self._job.token_type)
+        inside = tokens[:-1] == self._job.end_of_text
         # A vocabulary may hold the end of text as an ordinary token; it would end the document.
         return np.concatenate([tokens[:-1][~inside], tokens[-1:]]) if inside.any() else tokens
 
 
 def _end_children() -> None:
-    """Called as a worker ends: litdata's last write may fail before it has told its child to end.
+    """End a worker's children: litdata's last write may fail before it has told its child to end.
 
-    The worker would wait for that child, and the packing process for the worker, for ever.
+    The worker would wait for that child, and this process for the worker, for ever.
     """
     for child in active_children():
         child.terminate()
@@ -145,40 +147,43 @@ def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def pack(packing: Packing, messages: int) -> None:
+def tokenise_split(job: SplitJob, messages: int) -> None:
     """Write the litdata folder and the document ends of one split, then its marker."""
-    # Imported here: only the packing process pays for torch.
+    # Imported here: only this process needs torch.
     from litdata import TokensLoader, optimize
 
-    shutil.rmtree(packing.output, ignore_errors=True)
-    packing.output.mkdir(parents=True)
+    shutil.rmtree(job.output, ignore_errors=True)
+    job.output.mkdir(parents=True)
     optimize(
-        fn=Tokenise(packing, messages),
-        inputs=list(range(packing.parts)),
-        output_dir=str(packing.output),
+        fn=PartTokenizer(job, messages),
+        inputs=list(range(job.parts)),
+        output_dir=str(job.output),
         chunk_bytes=CHUNK_BYTES,
-        num_workers=min(packing.workers, packing.parts),
+        num_workers=min(job.workers, job.parts),
         item_loader=TokensLoader(),
         reorder_files=False,
         keep_data_ordered=True,
         start_method="fork",
         verbose=False,
     )
-    staged_hashes = Path(packing.folder, "staged", packing.domain, packing.split, "hashes")
-    remedy = start_again(Path(packing.folder))
-    if not staged_hashes.is_file():
-        raise UserError(f"{staged_hashes}: missing; {remedy}")
-    shutil.copyfile(staged_hashes, packing.output.with_suffix(".hashes"))
-    if file_digest(packing.output.with_suffix(".hashes")) != packing.hashes:
-        raise UserError(f"{staged_hashes}: damaged; {remedy}")
-    chunks = write_index(packing.output, packing.token_type, packing.documents, remedy)
-    tokens = write_document_ends(packing.output, chunks, packing.token_type)
-    # Now, while what was written is still in memory.
-    paths = [packing.output / name for name in (INDEX, *(chunk.filename for chunk in chunks))]
-    paths += [packing.output.with_suffix(ending) for ending in (".ends", ".hashes")]
-    files = {path.relative_to(packing.folder).as_posix(): file_digest(path) for path in paths}
-    write_sealed(packing.marker, {"tokens": tokens, "files": files})
-    send(messages, {"packed": [packing.domain, packing.split]})
+    _copy_hashes(job)
+    chunks = write_index(job.output, job.token_type, job.documents, start_again(Path(job.folder)))
+    tokens = write_document_ends(job.output, chunks, job.token_type)
+    # Digests are made now, while the files are still in memory.
+    paths = [job.output / name for name in (INDEX, *(chunk.filename for chunk in chunks))]
+    paths += [job.output.with_suffix(ending) for ending in (".ends", ".hashes")]
+    files = {path.relative_to(job.folder).as_posix(): file_digest(path) for path in paths}
+    write_verified(job.marker, asdict(TokenisedSplit(tokens, files)))
+
+
+def _copy_hashes(job: SplitJob) -> None:
+    staged, copied = job.staged / "hashes", job.output.with_suffix(".hashes")
+    remedy = start_again(Path(job.folder))
+    if not staged.is_file():
+        raise UserError(f"{staged}: missing: {remedy}")
+    shutil.copyfile(staged, copied)
+    if file_digest(copied) != job.hashes:
+        raise UserError(f"{staged}: damaged: {remedy}")
 
 
 def send(messages: int, value: dict[str, Any]) -> None:
@@ -197,7 +202,7 @@ def isolate() -> int:
 
 
 def use_scratch(folder: str) -> None:
-    """Point litdata at cache folders of our own: it empties those it is pointed at."""
+    """Point litdata at cache folders of our own: it empties its cache folders."""
     os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(Path(folder, "litdata", "chunks"))
     os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(Path(folder, "litdata", "data"))
 
@@ -208,7 +213,7 @@ def end_group() -> None:
 
 
 def watch(owner: int, messages: int) -> None:
-    """In a thread: end everything when the owner has gone or a worker was killed."""
+    """In a thread, end everything when the owner is gone or a worker was killed."""
     workers: set[Any] = set()
     while os.getppid() == owner:
         time.sleep(_POLL_SECONDS)
@@ -223,22 +228,23 @@ def watch(owner: int, messages: int) -> None:
 
 
 def main() -> None:
-    """Pack what standard input asks for."""
+    """Tokenise the splits that standard input names."""
     owner = os.getppid()
     messages = isolate()
     from litdata import optimize  # noqa: F401 — while the documents are being staged
 
     request = json.loads(sys.stdin.readline() or "null")
     if request is None:
-        return  # the owner found nothing to pack
+        return  # the owner has no split left
     use_scratch(request["folder"])
     threading.Thread(target=watch, args=(owner, messages), daemon=True).start()
     try:
-        for item in request["packings"]:
-            pack(Packing(**item), messages)
+        for job in request["jobs"]:
+            tokenise_split(SplitJob(**job), messages)
         send(messages, {"finished": True})
     except Exception:
-        # Not by the log, which may be on the full disk that is the error.
+        # Not through the log, which may be on the full disk that is the error.
         text = traceback.format_exc()
-        send(messages, {"failed": text[-_LONGEST_ERROR:], "user_error": quoted_user_error(text)})
+        error = {"failed": text[-_LONGEST_ERROR:], "user_error": quoted_user_error(text)}
+        send(messages, error)
         end_group()

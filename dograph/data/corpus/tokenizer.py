@@ -1,4 +1,4 @@
-"""The tokenizer: trained on the staged text, or loaded; its hash and its end of text."""
+"""The tokenizer: trained on the staged text or loaded; its hash and end of text."""
 
 from __future__ import annotations
 
@@ -9,27 +9,34 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from dograph.data.corpus.chunks import TokenType
 from dograph.data.corpus.settings import GPT2_TOKENIZER, TRAIN_TOKENIZER
 from dograph.data.corpus.staging import StagedDomain, part_path, read_part
 from dograph.errors import UserError
-from dograph.files.checksums import facts_digest
+from dograph.files.checksums import json_digest
 
 END_OF_TEXT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
 SAMPLE_BYTES = 8_000_000
-"""Text a vocabulary is learnt from, the same amount of each domain."""
+"""Bytes of text to learn a vocabulary from, the same share from each domain."""
 SAMPLE_PARTS = 32
-"""Parts per domain that the sample is spread over."""
+"""Parts of a domain over which the sample is spread."""
 WIDEST_UINT16 = 2**16
 
 
 def make_tokenizer(
     choice: str, vocab_size: int, folder: Path, domains: list[StagedDomain]
 ) -> Tokenizer:
-    """Train, load or fetch the tokenizer that the settings' ``tokenizer`` names.
+    """Train, load or fetch the tokenizer that ``corpus.tokenizer`` names.
+
+    Args:
+        choice: value of ``corpus.tokenizer``.
+        vocab_size: size of a trained vocabulary.
+        folder: the store in the making.
+        domains: its domains, staged.
 
     Raises:
-        UserError: if the file is missing or no tokenizer, or the hub cannot be reached.
+        UserError: if the file is missing or holds no tokenizer, or the hub cannot be reached.
     """
     if choice == TRAIN_TOKENIZER:
         return train(vocab_size, sample(folder, domains))
@@ -46,14 +53,15 @@ def load(path: Path) -> Tokenizer:
     """
     if not path.is_file():
         raise UserError(
-            f"tokenizer {path} is not a file; give 'train', 'gpt2' or the path of a tokenizer.json."
+            f"tokenizer {path} is not a file: set corpus.tokenizer to 'train', 'gpt2' or the path of "
+            "a tokenizer.json"
         )
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
         raise UserError(
-            f"tokenizer {path} cannot be read ({error}); it must be a tokenizer.json written by "
-            "the tokenizers library."
+            f"tokenizer {path} cannot be read ({error}): it must be a tokenizer.json written by "
+            "the tokenizers library"
         ) from error
 
 
@@ -62,8 +70,8 @@ def _from_hub(name: str) -> Tokenizer:
         return Tokenizer.from_pretrained(name)
     except Exception as error:  # whatever the hub's client raises, the remedy is the same
         raise UserError(
-            f"tokenizer '{name}' cannot be fetched from the hub ({type(error).__name__}); connect, "
-            "or give the path of its tokenizer.json, or 'train'."
+            f"corpus.tokenizer is '{name}', which cannot be fetched from the hub "
+            f"({type(error).__name__}): connect, or give the path of its tokenizer.json, or 'train'"
         ) from error
 
 
@@ -88,7 +96,7 @@ def train(vocab_size: int, texts: Iterator[str]) -> Tokenizer:
 def sample(
     folder: Path, domains: list[StagedDomain], total_bytes: int = SAMPLE_BYTES
 ) -> Iterator[str]:
-    """Training documents for the vocabulary, evenly from domains and from all along each."""
+    """Yield documents to learn a vocabulary from, evenly from all domains and parts of each."""
     share = total_bytes // len(domains)
     for domain in domains:
         count = min(domain.train.parts, SAMPLE_PARTS)
@@ -104,15 +112,15 @@ def sample(
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """Hexadecimal hash of what decides the tokens; truncation and padding do not."""
+    """Hexadecimal hash of everything that decides the tokens: not of truncation and padding."""
     parts = json.loads(tokenizer.to_str())
     for runtime_setting in ("truncation", "padding"):
         parts.pop(runtime_setting, None)
-    return facts_digest(parts)
+    return json_digest(parts)
 
 
 def end_of_text(tokenizer: Tokenizer) -> int:
-    """The id of the token put after each document.
+    """The id of the token that ends each document.
 
     Raises:
         UserError: if the vocabulary has no token known for that purpose.
@@ -122,16 +130,16 @@ def end_of_text(tokenizer: Tokenizer) -> int:
         if number is not None:
             return int(number)
     raise UserError(
-        f"the tokenizer has no end-of-text token; add one of {list(KNOWN_ENDS)} to its "
-        "added_tokens."
+        f"corpus.tokenizer has no end-of-text token: add one of {list(KNOWN_ENDS)} to its "
+        "added_tokens"
     )
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:
-    """One more than the largest id, so that an embedding of that size has a row for each."""
+    """One more than the largest id: the rows that an embedding needs."""
     return int(max(itertools.chain(tokenizer.get_vocab(with_added_tokens=True).values(), (0,)))) + 1
 
 
-def token_type(vocab_size: int) -> str:
-    """NumPy's name of the stored integers: two bytes where the vocabulary fits."""
+def token_type(vocab_size: int) -> TokenType:
+    """NumPy's name of the stored integers: of two bytes if the vocabulary fits."""
     return "uint16" if vocab_size <= WIDEST_UINT16 else "int32"

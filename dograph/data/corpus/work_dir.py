@@ -1,4 +1,4 @@
-"""The folder of a store in the making, which somebody else may have put there."""
+"""The folder of a store in the making, which may be untrusted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dograph.data.corpus.dedup import start_again
-from dograph.data.corpus.store import PARTIAL
-from dograph.data.corpus.tokenize_process import PackingFailedError
+from dograph.data.corpus.store import work_dir_of
+from dograph.data.corpus.tokenize_process import TokenisingFailedError
 from dograph.data.corpus.tokenize_worker import CHUNK_BYTES
 from dograph.errors import Refusal, UserError, file_errors
 from dograph.files.atomic import write_json
@@ -19,68 +19,68 @@ from dograph.files.strict_json import first_link, read_json_strictly
 INPUTS = "inputs.json"
 
 
-def claim_partial(path: Path, inputs: str) -> Path:
+def open_work_dir(store: Path, inputs: str) -> Path:
     """The folder to work in: an interrupted run's if it had the same inputs, else an empty one.
 
     Args:
-        path: of the store to be made.
+        store: path of the store to be made.
         inputs: digest of what it is made from.
 
     Raises:
-        UserError: if the folder is none of ours, or has links in it.
+        UserError: if the folder is not ours, or has links in it.
     """
-    partial = path.with_name(path.name + PARTIAL)
-    if partial.is_symlink() or partial.exists():
-        _check_partial(partial)
-        if _inputs_of(partial) != inputs:
-            shutil.rmtree(partial)
-    write_json(partial / INPUTS, inputs)
-    return partial
+    work_dir = work_dir_of(store)
+    if work_dir.is_symlink() or work_dir.exists():
+        _refuse_links(work_dir)
+        if _inputs_of(work_dir) != inputs:
+            shutil.rmtree(work_dir)
+    write_json(work_dir / INPUTS, inputs)
+    return work_dir
 
 
-def _check_partial(partial: Path) -> None:
-    """Refuse a folder in which writing or deleting would reach what lies outside it."""
-    is_folder = partial.is_dir() and not partial.is_symlink()
-    link = first_link(partial, shared=True) if is_folder else partial
+def _refuse_links(work_dir: Path) -> None:
+    """Refuse a folder in which writing or deleting would reach files outside it."""
+    is_folder = work_dir.is_dir() and not work_dir.is_symlink()
+    link = first_link(work_dir, hard=True) if is_folder else work_dir
     if link is not None:
         raise UserError(
-            f"{link} is a link or no plain file: none of ours; move {partial} away, or set "
-            "corpus.store to another folder."
+            f"{link} is a link or not a regular file: move {work_dir} away, or set corpus.store to "
+            "another folder"
         )
 
 
-def _inputs_of(partial: Path) -> str | None:
+def _inputs_of(work_dir: Path) -> str | None:
     """Digest of what an interrupted preparation was made from; None: the folder is empty."""
-    if not any(partial.iterdir()):
+    if not any(work_dir.iterdir()):
         return None
     try:
-        inputs = read_json_strictly(partial / INPUTS)
+        inputs = read_json_strictly(work_dir / INPUTS)
         if isinstance(inputs, str):
             return inputs
-        why = "no text"
+        reason = "not text"
     except (OSError, ValueError) as error:
-        why = str(error)
+        reason = str(error)
     raise UserError(
-        f"{partial} is not an interrupted preparation of ours ({INPUTS}: {why}); move it away, or "
-        "set corpus.store to another folder."
+        f"{work_dir} is not an interrupted preparation ({INPUTS}: {reason}): move it away, or set "
+        "corpus.store to another folder"
     )
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses, wherever it shows, into an error that says what to do.
+    """Turn refused file operations into an error that says what to do.
 
     Args:
-        path: of the store.
+        path: path of the store.
 
     Raises:
         UserError: naming the file and the remedy.
     """
-    then = "prepare again: what is finished is kept"
+    then = "prepare again: finished work is kept"
     try:
         with file_errors(path, "corpus.store", then), _foreign_files(path):
             yield
-    except PackingFailedError as error:
+    except TokenisingFailedError as error:
         # litdata loses a worker's error if only its last write failed.
         if shutil.disk_usage(path.parent).free >= CHUNK_BYTES:
             raise
@@ -89,11 +89,11 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _foreign_files(path: Path) -> Iterator[None]:
-    """Turn a file or folder of another kind in a store in the making into a clear error."""
+    """Turn an error about a file where a folder should be, or the reverse, into a clear one."""
     try:
         yield
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        partial = path.with_name(path.name + PARTIAL)
-        if str(partial) not in str(error.filename):
+        work_dir = work_dir_of(path)
+        if str(work_dir) not in str(error.filename):
             raise
-        raise UserError(f"{error.filename}: {error.strerror}; {start_again(partial)}") from error
+        raise UserError(f"{error.filename}: {error.strerror}: {start_again(work_dir)}") from error

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from dograph.data.corpus import CorpusSettings, Store, prepare
 from dograph.data.corpus.document import document_hash, hash_number
 from dograph.errors import UserError
-from dograph.files.checksums import facts_digest
+from dograph.files.checksums import json_digest
 from dograph.files.lock import exclusive
 
 
@@ -100,7 +100,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("moment", ["staged/notes.json", "packed/notes.train.json"])
+@pytest.mark.parametrize("moment", ["staged/notes.json", "tokenised/notes.train.json"])
 def test_killed_then_prepared_again_equals_an_uninterrupted_run(
     moment, small_store, small_corpus, small_settings, tmp_path
 ):
@@ -150,7 +150,7 @@ def test_the_same_text_gives_the_same_bytes_for_ever(tmp_path):
     store = prepare(settings, progress=False)
     files = {path: digest for path, digest in store.files.items() if path.startswith("domains/")}
     assert len([path for path in files if path.endswith(".bin")]) == 7  # two of large's train split
-    assert facts_digest(files) == "6c8c9d7c13806e617ef013a895082987"
+    assert json_digest(files) == "6c8c9d7c13806e617ef013a895082987"
 
 
 def test_a_wide_vocabulary_and_a_tokenizer_file(tmp_path):

@@ -130,7 +130,7 @@ def test_two_sources_of_one_domain_are_refused(tmp_path):
 
 
 def test_a_missing_or_empty_source_is_named(tmp_path):
-    with pytest.raises(UserError, match="absent is not a folder"):
+    with pytest.raises(UserError, match="absent: it must be 'environment' or a folder"):
         open_source(CorpusSettings(source=str(tmp_path / "absent")))
     with pytest.raises(UserError, match="holds no domain"):
         open_source(CorpusSettings(source=str(tmp_path)))
@@ -138,7 +138,7 @@ def test_a_missing_or_empty_source_is_named(tmp_path):
 
 def test_a_cap_for_an_unknown_domain_names_the_nearest(tmp_path):
     write(tmp_path, "web.jsonl", json_lines())
-    with pytest.raises(UserError, match="Did you mean 'web'"):
+    with pytest.raises(UserError, match="did you mean 'web'"):
         open_source(CorpusSettings(source=str(tmp_path), megabytes={"wep": 1}))
     settings = CorpusSettings(source=str(tmp_path), megabytes={"web": 1.5})
     assert cap_bytes(open_source(settings), "web", settings) == 1_500_000

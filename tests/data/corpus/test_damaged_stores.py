@@ -1,4 +1,4 @@
-"""Stores that were damaged, or that a stranger made, and half-prepared ones."""
+"""Damaged, untrusted and half-prepared stores."""
 
 import json
 import os
@@ -11,13 +11,12 @@ import pytest
 
 from dograph.data.corpus import CorpusSettings, Store, prepare
 from dograph.data.corpus.dedup import SeenDocuments
-from dograph.data.corpus.documents import Documents
 from dograph.data.corpus.prepare import inputs_digest
 from dograph.data.corpus.source import open_source
 from dograph.data.corpus.work_dir import INPUTS
-from dograph.data.domains import DomainSequences
+from dograph.data.domains import Documents, DomainSequences
 from dograph.errors import UserError, quoted_user_error
-from dograph.files.checksums import facts_digest, file_digest, read_sealed, write_sealed
+from dograph.files.checksums import file_digest, json_digest, read_verified, write_verified
 
 CHUNK = "domains/web/train/chunk-0-0.bin"
 INDEX = "domains/web/train/index.json"
@@ -35,18 +34,18 @@ def flip(path, place=-3):
 
 
 def forge(copy, change):
-    """Change the manifest's facts and seal them anew, as a stranger would."""
-    facts = read_sealed(copy / "manifest.json")
-    change(facts)
-    write_sealed(copy / "manifest.json", facts)
+    """Change the manifest and renew its digest, as an attacker would."""
+    manifest = read_verified(copy / "manifest.json")
+    change(manifest)
+    write_verified(copy / "manifest.json", manifest)
 
 
 def forge_file(copy, name, data):
     (copy / name).write_bytes(data)
-    forge(copy, lambda facts: facts["files"].update({name: file_digest(copy / name)}))
+    forge(copy, lambda manifest: manifest["files"].update({name: file_digest(copy / name)}))
 
 
-def test_the_manifest_seals_every_file_but_itself(small_store):
+def test_the_manifest_has_the_digest_of_every_other_file(small_store):
     files = [path for path in small_store.path.rglob("*") if path.is_file()]
     names = {path.relative_to(small_store.path).as_posix() for path in files}
     assert set(small_store.files) == names - {"manifest.json"}
@@ -134,15 +133,15 @@ def test_ends_that_do_not_rise_are_refused(copy):
         ("format", True),
     ],
 )
-def test_a_manifest_of_wrong_facts_is_refused(copy, key, value):
-    forge(copy, lambda facts: facts.update({key: value}))
+def test_a_manifest_with_wrong_values_is_refused(copy, key, value):
+    forge(copy, lambda manifest: manifest.update({key: value}))
     with pytest.raises(UserError, match=r"manifest.json"):
         Store.open(copy)
 
 
 @pytest.mark.parametrize("name", ["../notes", "/etc", "a\0b", "", "web", "Ω", "x/y", 7, None])
 def test_a_domains_name_from_a_manifest_passes_the_same_rule(copy, name):
-    forge(copy, lambda facts: facts["domains"][0].update({"name": name}))
+    forge(copy, lambda manifest: manifest["domains"][0].update({"name": name}))
     with pytest.raises(UserError, match=r"manifest.json"):
         Store.open(copy)
 
@@ -162,7 +161,7 @@ def test_a_domains_name_from_a_manifest_passes_the_same_rule(copy, name):
         lambda index: index.update(chunks=None),
     ],
 )
-def test_an_index_of_a_stranger_is_refused(copy, change):
+def test_an_untrusted_index_is_refused(copy, change):
     index = json.loads((copy / INDEX).read_text())
     change(index)
     forge_file(copy, INDEX, json.dumps(index).encode())
@@ -174,7 +173,7 @@ def test_an_index_of_a_stranger_is_refused(copy, change):
     "text", ["[" * 10**5, "NaN", '{"a": 1, "a": 1}', "1" * 5000, "\0", "\ud800", "[]", ""]
 )
 @pytest.mark.parametrize("name", ["manifest.json", INDEX])
-def test_json_of_a_stranger_is_refused(copy, name, text):
+def test_untrusted_json_is_refused(copy, name, text):
     data = text.encode("utf-8", "surrogatepass")
     if name == INDEX:
         forge_file(copy, name, data)
@@ -199,25 +198,25 @@ def test_links_and_pipes_in_a_store_are_refused(copy, tmp_path, name):
 
 
 def test_a_store_of_an_earlier_version_is_named_so(copy):
-    facts = read_sealed(copy / "manifest.json")
-    del facts["files"]
-    (copy / "manifest.json").write_text(json.dumps({**facts, "format": 1}))
-    with pytest.raises(UserError, match=r"format 1, this version reads 2.*delete"):
+    manifest = read_verified(copy / "manifest.json")
+    del manifest["files"]
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+    with pytest.raises(UserError, match=r"format is 1: this version of dograph reads 2.*delete"):
         Store.open(copy)
 
 
 def test_a_marker_spelled_otherwise_or_changed_is_none(tmp_path):
     path = tmp_path / "marker.json"
-    write_sealed(path, {"a": 1})
-    assert read_sealed(path) == {"a": 1}
+    write_verified(path, {"a": 1})
+    assert read_verified(path) == {"a": 1}
     whole = path.read_bytes()
     for data in (whole[:-1], whole + b"\n", whole.replace(b"1", b"2", 1), b'{"a": 1}'):
         path.write_bytes(data)
         with pytest.raises(ValueError, match=r"checksum|spelled"):
-            read_sealed(path)
-    path.write_text(json.dumps({"a": 1, "digest": facts_digest({"a": 1})}))
+            read_verified(path)
+    path.write_text(json.dumps({"a": 1, "digest": json_digest({"a": 1})}))
     with pytest.raises(ValueError, match="spelled"):
-        read_sealed(path)
+        read_verified(path)
 
 
 class Half:
@@ -225,7 +224,7 @@ class Half:
 
     def __init__(self, small_settings, place, monkeypatch):
         self.settings = CorpusSettings(**{**vars(small_settings), "store": str(place)})
-        self.place, self.partial = place, place.with_name(place.name + ".partial")
+        self.place, self.work_dir = place, place.with_name(place.name + ".partial")
         module = sys.modules["dograph.data.corpus.prepare"]
 
         def stop(*_):
@@ -245,9 +244,9 @@ def once(small_settings, tmp_path_factory):
 @pytest.fixture
 def half(once, tmp_path):
     place = tmp_path / "half"
-    partial = shutil.copytree(once.partial, tmp_path / once.partial.name)
+    work_dir = shutil.copytree(once.work_dir, tmp_path / once.work_dir.name)
     settings = CorpusSettings(**{**vars(once.settings), "store": str(place)})
-    return SimpleNamespace(settings=settings, place=place, partial=partial)
+    return SimpleNamespace(settings=settings, place=place, work_dir=work_dir)
 
 
 def same_files(left, right):
@@ -263,15 +262,15 @@ def same_files(left, right):
         pytest.param(name, fault, marks=[] if fault == quick else pytest.mark.slow)
         for name, quick in [
             ("staged/web.json", "flip"),
-            ("packed/web.train.json", "cut"),
+            ("tokenised/web.train.json", "cut"),
             ("tokenizer.json", "flip"),
-            ("packed/.tokenizer.json", "garbage"),
+            ("tokenised/.tokenizer.json", "garbage"),
         ]
         for fault in ("flip", "cut", "garbage", "missing")
     ],
 )
 def test_what_is_damaged_in_a_half_prepared_store_is_redone(half, small_store, name, fault):
-    path = half.partial / name
+    path = half.work_dir / name
     data = path.read_bytes()
     if fault == "missing":
         path.unlink()
@@ -295,9 +294,11 @@ def test_what_is_damaged_in_a_half_prepared_store_is_redone(half, small_store, n
     ],
 )
 def test_what_cannot_be_redone_is_named(half, name, fault):
-    path = half.partial / name
+    path = half.work_dir / name
     data = path.read_bytes()
-    (half.partial / ("staged/web.json" if "sqlite" in name else "packed/web.train.json")).unlink()
+    (
+        half.work_dir / ("staged/web.json" if "sqlite" in name else "tokenised/web.train.json")
+    ).unlink()
     middle = len(data) // 2
     changed = {
         "flip": data[:middle] + bytes([data[middle] ^ 16]) + data[middle + 1 :],
@@ -313,14 +314,14 @@ def test_what_cannot_be_redone_is_named(half, name, fault):
         prepare(half.settings, progress=False)
 
 
-@pytest.mark.parametrize("name", ["staged", "packed", "domains", "staged/web", "litdata"])
+@pytest.mark.parametrize("name", ["staged", "tokenised", "domains", "staged/web", "litdata"])
 def test_a_half_prepared_store_with_links_touches_nothing_outside(half, tmp_path, name):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "web").mkdir()
     (outside / "web" / "mine").write_text("mine")
-    shutil.rmtree(half.partial / name, ignore_errors=True)
-    (half.partial / name).symlink_to(outside)
+    shutil.rmtree(half.work_dir / name, ignore_errors=True)
+    (half.work_dir / name).symlink_to(outside)
     with pytest.raises(UserError, match="is a link"):
         prepare(half.settings, progress=False)
     assert [path.relative_to(outside) for path in outside.rglob("*")] == [
@@ -331,13 +332,13 @@ def test_a_half_prepared_store_with_links_touches_nothing_outside(half, tmp_path
 
 @pytest.mark.parametrize("kind", [os.symlink, os.link])
 @pytest.mark.parametrize(
-    "name", ["packing.log", "inputs.json.new", "tokenizer.new", "staged/web.json.new"]
+    "name", ["tokenise.log", "inputs.json.new", "tokenizer.new", "staged/web.json.new"]
 )
 def test_a_half_prepared_store_writes_through_no_link(half, tmp_path, name, kind):
     mine = tmp_path / "mine"
     mine.write_text("mine")
-    (half.partial / name).unlink(missing_ok=True)
-    kind(mine, half.partial / name)
+    (half.work_dir / name).unlink(missing_ok=True)
+    kind(mine, half.work_dir / name)
     with pytest.raises(UserError, match="is a link"):
         prepare(half.settings, progress=False)
     assert mine.read_text() == "mine"
@@ -360,9 +361,9 @@ def test_links_in_place_of_the_folder_and_the_lock_are_refused(small_settings, t
     assert (outside / INPUTS).read_text() == inputs
 
 
-@pytest.mark.parametrize("name", ["staged", "packed", "domains", "packing.log"])
+@pytest.mark.parametrize("name", ["staged", "tokenised", "domains", "tokenise.log"])
 def test_a_file_where_a_folder_should_be_is_named(half, name):
-    path = half.partial / name
+    path = half.work_dir / name
     if path.is_dir():
         shutil.rmtree(path)
         path.write_text("")

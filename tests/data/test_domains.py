@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from dograph.data.corpus.documents import Documents
-from dograph.data.domains import DomainSequences
+from dograph.data.domains import Documents, DomainSequences
 
 
 def test_documents_end_to_end_are_the_sequences(store):
