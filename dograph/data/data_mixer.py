@@ -27,11 +27,11 @@ class EvenlySpaced(Sampler[list[tuple[int, int]]]):
     """Fixed validation batches of one domain: evenly spaced sequences, in order.
 
     Args:
-        domain: its index.
-        length: sequences the domain has.
-        count: sequences to take, at most ``length``.
-        batch_size: sequences a batch.
-        rank: of this process; sequences go to ranks in turn.
+        domain: the domain's index.
+        length: number of sequences in the domain.
+        count: number of sequences to take; all if there are fewer.
+        batch_size: sequences in a batch.
+        rank: this process's rank; sequences go to the ranks in turn.
         world_size: number of processes.
 
     Raises:
@@ -42,7 +42,7 @@ class EvenlySpaced(Sampler[list[tuple[int, int]]]):
         self, domain: int, length: int, count: int, batch_size: int, rank: int, world_size: int
     ) -> None:
         indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
-        each = len(indices) // world_size  # the same for every rank, so that all stay in step
+        each = len(indices) // world_size  # the same for every rank, so that none waits
         if each == 0:
             raise UserError(
                 f"domain {domain} has {len(indices)} validation sequences for {world_size} ranks: "
@@ -67,15 +67,14 @@ class DataMixer(LightningDataModule):
     Args:
         mixer: decides the weights. None: Stratified.
         corpus: where the text is and how it becomes tokens.
-        context: tokens a sequence, T ≥ 1.
-        batch_size: sequences a batch on each process, ≥ 1.
+        context: tokens that the model sees at once, T ≥ 1.
+        batch_size: sequences in a batch on each process, ≥ 1.
         draw: "stratified" or "multinomial".
-        workers: loader processes a rank; 0 reads in the main process. The batches are the same.
+        workers: loader processes per rank; 0 reads in the main process. The batches are the same.
         lookahead: batches between new weights and the first batch drawn by them; at least
-            ``workers`` so that prefetching cannot overtake them.
-        validation_sequences: sequences of each domain's validation set that are used, evenly
-            spaced over it.
-        seed: of the draws. None: the recipe's seed.
+            ``workers``, so that prefetched batches never miss new weights.
+        validation_sequences: evenly spaced sequences used of each domain's validation split.
+        seed: seed of the draws. None: the recipe's seed.
     """
 
     def __init__(
@@ -98,18 +97,18 @@ class DataMixer(LightningDataModule):
         check_range("data.lookahead", lookahead, at_least=0)
         if workers > lookahead:
             raise UserError(
-                f"data.workers is {workers} but data.lookahead is {lookahead}: set lookahead to at "
-                "least the number of workers, else prefetched batches would miss new weights"
+                f"data.workers is {workers}, but data.lookahead is {lookahead}: raise "
+                "data.lookahead to at least data.workers, or prefetched batches miss new weights"
             )
         if workers > max(64, 8 * (os.cpu_count() or 1)):
-            raise UserError(f"data.workers is {workers}, for {os.cpu_count()} cores: lower it")
+            raise UserError(f"data.workers is {workers}: lower it for {os.cpu_count()} cores")
         self.mixer = mixer if mixer is not None else Stratified()
         self.corpus = corpus if corpus is not None else CorpusSettings()
         self.context, self.batch_size, self.draw = context, batch_size, draw
         self.workers, self.lookahead = workers, lookahead
         self.validation_sequences = validation_sequences
         self.seed = 0 if seed is None else seed
-        self.store: Store | None = None  # whoever has opened it may set it
+        self.store: Store | None = None  # may be set by a caller that has opened it
         self.train_domains: list[DomainSequences] = []
         self.validation_domains: list[DomainSequences] = []
 
@@ -124,14 +123,14 @@ class DataMixer(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def prepare_data(self) -> None:
-        """Prepares the corpus where it is not prepared yet; on one process."""
+        """Prepare the corpus unless that is done; runs on one process."""
         self.store = self.store or prepare(self.corpus)
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the domains and gives the mixer its start.
+        """Open the domains and set up mixer and sampler.
 
         Raises:
-            UserError: for a domain shorter than a sequence, or settings that do not fit.
+            UserError: if a domain is shorter than a sequence, or settings do not fit together.
         """
         if self.train_domains:
             return
@@ -159,10 +158,10 @@ class DataMixer(LightningDataModule):
         )
 
     def _held_out(self, index: int, domain: DomainSequences) -> list[int]:
-        """Sequences, evenly spaced over a domain, that are kept from training for probes.
+        """Indices of sequences, evenly spaced over a domain, that are reserved for probes.
 
         Raises:
-            UserError: if the mixer's probes make no sense, or the domain is too small for them.
+            UserError: if the mixer's settings contradict each other, or the domain is too small.
         """
         mixer = self.mixer
         if Signal.PROBE not in mixer.needs or not mixer.probes(index):
@@ -191,7 +190,7 @@ class DataMixer(LightningDataModule):
         return MixtureDataset(self.train_domains).__getitems__(picks)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches without end, drawn by the live weights."""
+        """Batches without end, drawn by the current weights."""
         return PatientLoader(
             MixtureDataset(self.train_domains),
             batch_sampler=self.sampler,
@@ -228,7 +227,7 @@ class DataMixer(LightningDataModule):
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with the run that goes on from it."""
+        """Settings that a checkpoint must share with a run that resumes from it."""
         assert self.store is not None
         return {
             "corpus fingerprint": self.store.fingerprint,
@@ -242,7 +241,7 @@ class DataMixer(LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Sampler, mixer, and what they belong to."""
+        """State of sampler and mixer, and the settings they belong to."""
         return {
             "belongs_to": self._identity(),
             "sampler": self.sampler.state_dict(),
@@ -250,16 +249,16 @@ class DataMixer(LightningDataModule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores sampler and mixer.
+        """Restore sampler and mixer.
 
         Raises:
-            UserError: if the checkpoint was trained on other data or by another mixer.
+            UserError: if the checkpoint was made from other data or by another mixer.
         """
         for key, value in self._identity().items():
             was = state["belongs_to"].get(key)
             if was != value:
                 raise UserError(
-                    f"the checkpoint's {key} is {was}, but this run's is {value}: go on with the "
+                    f"the checkpoint's {key} is {was}, but this run's is {value}: resume with the "
                     "same recipe, or start a new run"
                 )
         self.mixer.load_state_dict(state["mixer"])

@@ -149,7 +149,7 @@ def test_more_workers_than_lookahead_are_refused(capsys):
         ("compose.trainer=gpu", "trainer:"),
         ("model.config.n_head=3", "n_head"),
         ("model.learning_rate=0", "learning_rate is 0"),
-        ("data.lookahead=-1", "lookahead -1"),
+        ("data.lookahead=-1", "lookahead is -1"),
         ("data.context=0", "data.context is 0"),
         ("trainer.max_steps=0", "trainer.max_steps"),
         ("trainer.precision=17", "precision"),

@@ -107,7 +107,7 @@ def test_the_corpus_is_gone_after_it_was_prepared(corpus_settings, expected, tmp
     code, text, _ = run_command(where, log, cache, "prepare")
     assert code == 0, text
     source.rename(tmp_path / "elsewhere")
-    stops(where, log, f"corpus source {source} is gone", "corpus.source=", before=cache)
+    stops(where, log, f"corpus.source is {source}, which is gone", "corpus.source=", before=cache)
     (tmp_path / "elsewhere").rename(source)
     code, text, _ = run_command(where, log, cache)
     assert code == 0, text

@@ -1,7 +1,7 @@
-"""The environment corpus: text that every installation has, in its Python distributions.
+"""The environment corpus: the text in the installed Python distributions.
 
-Seven domains, strongly unequal by nature. Nothing is fetched. For a given set of distributions
-and Python version the documents are the same wherever the environment's folder lives.
+Seven domains of very different sizes; nothing is downloaded. The same distributions and Python
+version give the same documents, wherever they are installed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dograph.data.corpus.document import cut, document_hash
 from dograph.data.corpus.python_text import take_apart
 
 EXCLUDED_DISTRIBUTIONS = frozenset({"dograph"})
-"""Ourselves: a commit must not change the corpus."""
+"""This package: a commit must not change the corpus."""
 
 SHORTEST_DOCUMENT = 200
 LARGEST_FILE = 1_000_000
@@ -40,7 +40,7 @@ _LEGAL = re.compile(r"copyright|licen[cs]e", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class InstalledFile:
-    """A file of a distribution; ``key`` names it the same in every environment."""
+    """A file of a distribution; its ``key`` is the same in every environment."""
 
     key: str
     path: Path
@@ -48,16 +48,16 @@ class InstalledFile:
 
 @dataclass(frozen=True)
 class Domain:
-    """How a domain's documents are found, and how much of them is enough."""
+    """A domain: which files hold its documents, how these are cut out, and how many are taken."""
 
     megabytes: float
     """Cap in 10⁶ bytes of text that makes the default corpus 7 to 9 M tokens."""
     wanted: Callable[[PurePosixPath], bool]
-    """Whether a file, by its path inside the distribution, may hold such documents."""
+    """Tells from a path inside the distribution whether the file may hold such documents."""
     texts: Callable[[str], Iterator[str]]
-    """The passages of a file's text; passages met before in the domain are dropped."""
+    """Yields the passages of a file's text; passages that the domain has already are dropped."""
     longest: int = 32_000
-    """Characters above which a document is cut in several; less where documents are few."""
+    """Characters at which a document is cut; less where a domain has few documents."""
 
 
 def _whole(text: str) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _comments(text: str) -> Iterator[str]:
 
 
 def _header(text: str) -> Iterator[str]:
-    """The header without the licence that each file of a project repeats."""
+    """Yield a C header without the licence that each file of a project repeats."""
     opening = _OPENING_COMMENT.match(text)
     if opening and _LEGAL.search(opening.group()):
         text = text[opening.end() :].lstrip("\n")
@@ -94,7 +94,7 @@ def _header(text: str) -> Iterator[str]:
 
 
 def _long_description(text: str) -> Iterator[str]:
-    """The body of a METADATA file, which is the project's README."""
+    """Yield the body of a METADATA file, the project's README."""
     yield text.partition("\n\n")[2]
 
 
@@ -122,7 +122,7 @@ DOMAINS: dict[str, Domain] = {
 
 
 class EnvironmentSource:
-    """The text inside the installed Python distributions (see the module)."""
+    """The text in the installed Python distributions (see the module)."""
 
     name = "environment"
 
@@ -131,9 +131,9 @@ class EnvironmentSource:
         return tuple(sorted(DOMAINS))
 
     def documents(self, domain: str) -> Iterator[str]:
-        """The domain's documents, files in the order of a hash of their names.
+        """Yield the domain's documents, with files in the order of a hash of their names.
 
-        That order mixes the distributions, so a capped domain is as diverse as the whole one.
+        This order mixes the distributions, so that a capped domain is as diverse as the whole one.
         """
         rule = DOMAINS[domain]
         passages: set[bytes] = set()
@@ -153,8 +153,8 @@ class EnvironmentSource:
 
     def identity(self) -> list[str]:
         """Python's version, which decides what parses, and each distribution's name==version."""
-        found = self._distributions.items()
-        versions = [f"{name}=={header(item)['Version']}" for name, item in found]
+        distributions = self._distributions.items()
+        versions = [f"{name}=={header(item)['Version']}" for name, item in distributions]
         return [f"python {sys.version_info[0]}.{sys.version_info[1]}", *versions]
 
     @functools.cached_property
@@ -175,26 +175,26 @@ class EnvironmentSource:
 
 
 def installed_distributions() -> dict[str, importlib.metadata.Distribution]:
-    """Distributions by normalised name, sorted, without ourselves and editable installs."""
-    found: dict[str, importlib.metadata.Distribution] = {}
+    """Distributions by normalised name, sorted, without this package and editable installs."""
+    by_name: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions():
         raw_name = header(distribution)["Name"]
         if not raw_name:
-            continue  # what an interrupted pip left behind has no name
+            continue  # left behind by an interrupted pip
         name = re.sub(r"[-_.]+", "-", raw_name).lower()
         # Of two on the path, Python imports the first.
-        if name not in EXCLUDED_DISTRIBUTIONS and name not in found:
-            found[name] = distribution
-    return {name: found[name] for name in sorted(found) if not _is_editable(found[name])}
+        if name not in EXCLUDED_DISTRIBUTIONS and name not in by_name:
+            by_name[name] = distribution
+    return {name: by_name[name] for name in sorted(by_name) if not _is_editable(by_name[name])}
 
 
 def header(distribution: importlib.metadata.Distribution) -> Message:
-    """What a distribution says of itself (``Name``, ``Version``, …), without its README.
+    """A distribution's metadata (``Name``, ``Version``, …) without its README.
 
-    ``importlib.metadata`` parses the README, too, line by line: a third of a second for all that
-    are installed, at every start.
+    ``importlib.metadata`` also parses the READMEs, line by line, which takes a third of a second
+    at every start.
     """
-    # The second is what setuptools and eggs leave; the last stands for a lone file of either.
+    # setuptools and eggs write PKG-INFO; "" reads a distribution that is a single file.
     texts = (distribution.read_text(name) for name in ("METADATA", "PKG-INFO", ""))
     return email.message_from_string(next(filter(None, texts), "").partition("\n\n")[0])
 
@@ -205,21 +205,21 @@ def _is_editable(distribution: importlib.metadata.Distribution) -> bool:
 
 
 def readable_text(path: Path) -> str | None:
-    """The file's text with unix line ends; None if it is missing, generated, or not UTF-8."""
+    """A file's text with unix line ends; None if it is missing, too large, binary or not UTF-8."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             return None
         data = path.read_bytes()
         text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
-        return None  # a file that cannot be read is no text, and others are plenty
+        return None
     if b"\0" in data:
         return None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def looks_written(text: str) -> bool:
-    """Whether people may have written it: not minified, not a table of numbers."""
+    """Whether a person may have written the text: it is not minified, nor a table of numbers."""
     line_count = text.count("\n") + 1
     if len(text) > LONGEST_AVERAGE_LINE * line_count:
         return False

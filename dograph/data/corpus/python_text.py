@@ -1,4 +1,4 @@
-"""Python source taken apart into code, docstrings and comments, three kinds of text."""
+"""Python source split into code, docstrings and comments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 SHORTEST_DOCSTRING = 80
 SHORTEST_COMMENT = 60
 _PROSE = 0.65
-"""Least share of letters and spaces in prose; commented-out code and rulers have less."""
+"""Smallest share of letters and spaces in prose; commented-out code and rulers have less."""
 _NOT_PROSE = re.compile(r"[^A-Za-z\s]")
 
 _Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -20,10 +20,10 @@ _Documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass(frozen=True)
 class PythonText:
-    """What one source file says; the three parts share no line."""
+    """The text of one source file in three parts that share no line."""
 
     code: str
-    """The file without its docstrings and comment lines: text to read, not to run."""
+    """The file without its docstrings and comment lines; it may not run."""
     docstrings: tuple[str, ...]
     """Docstrings of at least 80 characters, unindented."""
     comments: tuple[str, ...]
@@ -34,7 +34,7 @@ def take_apart(source: str) -> PythonText | None:
     """Split a source file; None if this interpreter cannot parse it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other people's escapes are no concern of the user's
+            warnings.simplefilter("ignore")  # about invalid escapes in other people's code
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
@@ -69,7 +69,7 @@ def _docstrings(tree: ast.AST) -> Iterator[tuple[ast.Expr, str]]:
 
 
 def _own_lines(statement: ast.Expr, lines: list[str]) -> range:
-    """Indices of the lines that hold the docstring and nothing else."""
+    """Indices of the lines that hold only the docstring."""
     first, last = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
     before = lines[first].encode()[: statement.col_offset].strip()
     after = lines[last].encode()[statement.end_col_offset :].strip()

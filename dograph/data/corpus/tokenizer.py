@@ -53,8 +53,8 @@ def load(path: Path) -> Tokenizer:
     """
     if not path.is_file():
         raise UserError(
-            f"tokenizer {path} is not a file: set corpus.tokenizer to 'train', 'gpt2' or the path of "
-            "a tokenizer.json"
+            f"tokenizer {path} is not a file: set corpus.tokenizer to 'train', 'gpt2' or the path "
+            "of a tokenizer.json"
         )
     try:
         return Tokenizer.from_file(str(path))
