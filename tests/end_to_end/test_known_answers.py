@@ -155,7 +155,7 @@ def test_dynamic_loss_turns_from_what_is_learnt(corpus):
 
 
 def test_online_doremi_without_a_reference_draws_what_it_cannot_learn(corpus, reference):
-    """The loss itself as score is group DRO: noise leads. A reference mends that."""
+    """The loss itself as score is group DRO: noise leads. A reference fixes that."""
     _, _, realised = train(corpus, DoReMiOnline())
     assert max(realised, key=realised.get) == "noise"
     _, _, realised = train(corpus, DoReMiOnline(reference, step_size=0.2))

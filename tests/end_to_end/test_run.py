@@ -210,7 +210,7 @@ def test_a_mixer_of_ones_own_runs_by_its_import_path(store, corpus_settings, tmp
 
 
 def interrupt_and_resume(recipe, overrides, runs, cwd):
-    """Interrupts a run after its first checkpoint, goes on with it, runs it whole beside it."""
+    """Interrupts a run after its first checkpoint, resumes it, runs it whole beside it."""
     command = [sys.executable, "-m", "dograph", "run", str(recipe), *overrides]
     folder = runs / recipe.stem / "seed_0"
     checkpoints = folder / "checkpoints"
@@ -226,7 +226,7 @@ def interrupt_and_resume(recipe, overrides, runs, cwd):
     assert "Interrupted" in out
     assert "Traceback" not in out
     assert 8 <= steps_done(newest_sound(folder)) < 120
-    for more in ([], [f"runs={runs / 'whole'}"]):  # the same command goes on
+    for more in ([], [f"runs={runs / 'whole'}"]):  # the same command resumes
         subprocess.run(command + more, cwd=cwd, check=True, timeout=120, capture_output=True)
     assert not folder.with_name("seed_0_1").exists()
     whole = runs / "whole" / recipe.stem / "seed_0"
@@ -245,7 +245,7 @@ def assert_same_end(resumed, whole):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_a_checkpoint_and_resume_goes_on(store, corpus_settings, tmp_path):
+def test_ctrl_c_saves_a_checkpoint_to_resume_from(store, corpus_settings, tmp_path):
     """An interrupted and resumed run ends as the uninterrupted one does, bitwise."""
     steps = ["trainer.max_steps=120", "trainer.val_check_interval=60"]
     overrides = small(corpus_settings, tmp_path, *steps)
@@ -267,7 +267,7 @@ def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_
 
 @pytest.mark.slow
 def test_a_schedule_resumes_bitwise(store, corpus_settings, tmp_path):
-    """Window, clusters, target, scalars and record go on as if nothing had been."""
+    """Window, clusters, target, scalars and record resume as if never interrupted."""
     settings = "{clusters: 4, interval: 4, observed: 2, held_out: 8, adapt: true}"
     steps = ["trainer.max_steps=120", "trainer.val_check_interval=120"]
     more = [f"mixer.init_args={settings}", "data.workers=2"]

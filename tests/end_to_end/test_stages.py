@@ -1,4 +1,4 @@
-"""Recipes with stages: from a reference to a main run, used again, gone on with, repeated."""
+"""Recipes with stages: from a reference to a main run, used again, resumed, repeated."""
 
 import json
 import signal
@@ -59,15 +59,15 @@ def test_every_stage_hands_over_what_the_next_one_needs(doremi):
     }
     proxy, main_run = summary_of(doremi / "proxy"), summary_of(doremi / "main")
     assert proxy["mixer"] == "DoReMi"
-    found = proxy["weights"]["average"]
-    assert sum(found.values()) == pytest.approx(1)
-    assert main_run["weights"]["last"] == pytest.approx(found)
+    chosen = proxy["weights"]["average"]
+    assert sum(chosen.values()) == pytest.approx(1)
+    assert main_run["weights"]["last"] == pytest.approx(chosen)
     assert "final.ckpt" in (doremi / "proxy" / "recipe.yaml").read_text()
-    # The proxy drew evenly, the reference by size, the main run by what the proxy found.
+    # The proxy drew evenly, the reference by size, the main run by what the proxy chose.
     shares = [summary_of(doremi / name)["domains"] for name in ("reference", "proxy", "main")]
     assert shares[1]["code"]["share"] == pytest.approx(1 / 3, abs=0.02)
     assert shares[0]["code"]["share"] > shares[0]["animals"]["share"] + 0.1
-    assert shares[2]["code"]["share"] == pytest.approx(found["code"], abs=0.02)
+    assert shares[2]["code"]["share"] == pytest.approx(chosen["code"], abs=0.02)
 
 
 def test_the_cost_counts_every_stage(doremi):
@@ -126,7 +126,7 @@ def test_one_stage_alone(store, corpus_settings, tmp_path, capsys):
     assert call("uniform_gpt2", corpus_settings, tmp_path, options=["--stage", "main"]) == 2
 
 
-def test_rounds_start_from_the_mixture_that_was_found(store, corpus_settings, tmp_path, capfd):
+def test_rounds_start_from_the_mixture_that_was_chosen(store, corpus_settings, tmp_path, capfd):
     short = ["trainer.max_steps=2", "rounds.at_most=2"]
     assert call("doremi_gpt2", corpus_settings, tmp_path, *short) == 0
     out = capfd.readouterr().out
@@ -284,7 +284,7 @@ def test_differences_name_their_keys():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["doremi_gpt2", "doge_gpt2"])
-def test_interrupted_in_the_proxy_it_goes_on_there(store, corpus_settings, tmp_path, name):
+def test_interrupted_in_the_proxy_it_resumes_there(store, corpus_settings, tmp_path, name):
     """By Ctrl-C and by kill -9: the run ends as the uninterrupted one does, bitwise."""
     long = ["stages.proxy.trainer.max_steps=80", "trainer.val_check_interval=80"]
     checkpoints = "report={every: 4, figures_every: 0, window: 1, checkpoint_every: 10}"

@@ -17,8 +17,8 @@ from dograph.training.checkpoint import newest_sound, steps_done
 
 
 def sweep(recipes, seeds=(0, 1), **more):
-    found = Sweep(recipes, seeds, console=Console(file=sys.stderr, width=200), threads=1, **more)
-    return found, found.run()
+    ran = Sweep(recipes, seeds, console=Console(file=sys.stderr, width=200), threads=1, **more)
+    return ran, ran.run()
 
 
 def times(folders):
@@ -48,7 +48,7 @@ def test_a_sweep_runs_everything_once_and_reports_failures(small_recipe, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_goes_on_where_it_was(small_recipe, tmp_path):
+def test_a_sweep_that_is_stopped_resumes_where_it_was(small_recipe, tmp_path):
     path = small_recipe("long", steps=400)
     words = [sys.executable, "-m", "dograph", "sweep", str(path), "--seeds", "0", "--threads", "1"]
     folder = tmp_path / "runs" / "long" / "seed_0"

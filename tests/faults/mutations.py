@@ -23,7 +23,7 @@ ODD = [
 def everything(path):
     """All tokens that a reader of the store can get, by sequence and by document."""
     store = Store.open(path)
-    found = {}
+    content = {}
     for entry in store.domains:
         for split in entry.splits():
             sequences = DomainSequences(store, entry.name, split, CONTEXT)
@@ -32,8 +32,8 @@ def everything(path):
             documents = Documents(store, entry.name, split)
             texts = np.concatenate([documents[index] for index in range(len(documents))])
             hashes = np.array(store.document_hashes(entry.name, split))
-            found[entry.name, split] = (tokens, touched, texts, hashes)
-    return found
+            content[entry.name, split] = (tokens, touched, texts, hashes)
+    return content
 
 
 def same(left, right):
@@ -128,14 +128,14 @@ def nested(depth):
     return json.loads("[" * depth + "]" * depth)
 
 
-def places(value, found):
+def places(value, paths):
     """(holder, key) of everything in a JSON value."""
     keys = value.keys() if isinstance(value, dict) else range(len(value))
     for key in keys:
-        found.append((value, key))
+        paths.append((value, key))
         if isinstance(value[key], dict | list):
-            places(value[key], found)
-    return found
+            places(value[key], paths)
+    return paths
 
 
 def distort(value, chance):

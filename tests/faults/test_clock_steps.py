@@ -50,8 +50,8 @@ def test_event_files_keep_their_order_whenever_the_renaming_is_cut_short(tmp_pat
         (tmp_path / name).write_text(str(number))
 
     def order():
-        found = sorted(tmp_path.glob("events.out.tfevents.[0-9]*"))
-        return [path.read_text() for path in found]
+        files = sorted(tmp_path.glob("events.out.tfevents.[0-9]*"))
+        return [path.read_text() for path in files]
 
     renamed, rename = [], type(tmp_path).rename
 

@@ -97,12 +97,12 @@ def test_damaged_bytes_are_found_or_harmless(interrupted, tmp_path, chance):
     for _ in range(300):
         path.write_bytes(damage(content, chance))
         try:
-            found = read_checkpoint(path)
+            restored = read_checkpoint(path)
         except UserError as error:
             assert str(path) in str(error)
             counts["refused"] += 1
         else:
-            assert not differing(expected, found)
+            assert not differing(expected, restored)
             counts["harmless"] += 1
     print(f"300 checkpoints with damaged bytes: {dict(counts)}, 0 with another end")
     assert counts["refused"] > 200

@@ -1,4 +1,4 @@
-"""Corpus files that strangers made: reading ends, in documents or in an error with the name."""
+"""Untrusted corpus files: reading ends, in documents or in an error that names the file."""
 
 import gzip
 import json
@@ -212,8 +212,8 @@ def device(path):
 
 
 def listening(path):
-    with socket.socket(socket.AF_UNIX) as found:
-        found.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as endpoint:
+        endpoint.bind(str(path))
 
 
 @pytest.mark.parametrize("make", [pipe, loop, nowhere, device, listening])

@@ -42,14 +42,14 @@ def outcome(place, expected):
     """ "refused", "harmless", or what went wrong."""
     try:
         with at_most(LONGEST):
-            found = everything(place)
+            content = everything(place)
     except UserError as error:
         return "refused" if str(place) in str(error) else f"no file named: {error}"
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         return f"{type(error).__name__}: {error}"
-    return "harmless" if same(found, expected) else "other data"
+    return "harmless" if same(content, expected) else "other data"
 
 
 def try_all(kinds, count, original, chance, tmp_path):
@@ -122,8 +122,8 @@ def test_damage_after_the_store_was_opened_is_found(original, chance, tmp_path):
                 what = what(place / "domains" / entry.name, chance)
                 for index in range(len(sequences)):
                     assert (sequences[index] == tokens[index]).all(), what
-                found = [token for index in range(len(documents)) for token in documents[index]]
-                assert found == texts.tolist(), what
+                text = [token for index in range(len(documents)) for token in documents[index]]
+                assert text == texts.tolist(), what
             outcomes["harmless"] += 1
         except UserError as error:
             assert str(place) in str(error), what

@@ -1,4 +1,4 @@
-"""What strangers' files are called must not steer a terminal."""
+"""Names of untrusted files must not control a terminal."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or refused, and folders that are one run's at a time."""
+"""Checkpoints that are whole or refused."""
 
 import logging
 import os
@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from dograph.errors import UserError
-from dograph.experiments.run_folder import check_inside, claimed, free_folder, place_for
 from dograph.files.lock import exclusive
-from dograph.files.run_dir import CHECKPOINTS, PROVENANCE
+from dograph.files.run_dir import CHECKPOINTS
 from dograph.training.checkpoint import (
     is_sound,
     load_model,
@@ -112,32 +111,6 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]
 
 
-def test_a_folder_is_one_runs_at_a_time(tmp_path):
-    folder = tmp_path / "seed_0"
-    with claimed(folder):
-        running = rf"process {os.getpid()} on .* is running this"
-        with pytest.raises(UserError, match=running), claimed(folder):
-            pass
-        assert free_folder(tmp_path / "seed_0") == folder  # nothing has begun in it
-    with claimed(folder):
-        (folder / PROVENANCE).write_text('{"digest": "a"}')
-    assert free_folder(tmp_path / "seed_0") == tmp_path / "seed_0_1"
-
-
-def test_a_run_that_did_not_end_is_found_again(tmp_path):
-    facts = '{"digest": "a", "seed": 0, "fingerprint": "f", "tokenizer": "t", "corpus": "c"}'
-    begun = tmp_path / "seed_0_1"
-    for folder, text in ((tmp_path / "seed_0", "{"), (begun, facts)):
-        folder.mkdir()
-        (folder / PROVENANCE).write_text(text)
-    assert place_for(tmp_path, 0, "a") == begun
-    assert place_for(tmp_path, 0, "b") == tmp_path / "seed_0_2"
-    (begun / "summary.json").write_text("{}")
-    assert place_for(tmp_path, 0, "a") == begun  # its last checkpoint is missing
-    save(begun / "checkpoints" / "final.ckpt")
-    assert place_for(tmp_path, 0, "a") == tmp_path / "seed_0_2"
-
-
 def test_a_lock_is_dropped_by_a_process_that_dies(tmp_path):
     path = tmp_path / ".lock"
     child = os.fork()
@@ -151,17 +124,6 @@ def test_a_lock_is_dropped_by_a_process_that_dies(tmp_path):
 
     with exclusive(path, refuse):
         assert f"process {os.getpid()}" in path.read_text()
-
-
-def test_a_runs_folder_has_no_way_out(tmp_path):
-    inside, outside = tmp_path / "seed_0", tmp_path / "elsewhere"
-    (inside / "checkpoints").mkdir(parents=True)
-    outside.mkdir()
-    (inside / "latest").symlink_to("checkpoints")
-    check_inside(inside)
-    (inside / "reproduced").symlink_to(outside)
-    with pytest.raises(UserError, match=r"reproduced: a link that leads out of the run's folder"):
-        check_inside(inside)
 
 
 def test_sharded_checkpoints_count_by_their_names(tmp_path):
