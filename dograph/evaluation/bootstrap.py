@@ -21,15 +21,15 @@ HIGH = 0.975
 def scores(held_out: Sequence[HeldOut], resamples: int = 1000, seed: int = 0) -> Scores:
     """Scores with 95 % bootstrap intervals, widened for small samples.
 
-    Sequences are drawn again with replacement within each domain; the scores over domains come
-    from the domains' draws together. Percentiles of few sequences lie too near the value, so they
-    are moved away from it by ``widening``. A domain of one sequence has no interval, nor has a
-    score over domains with such a one.
+    Sequences are resampled with replacement within each domain; scores over domains come from the
+    domains' draws together. Percentiles of few sequences lie too near the value, so ``widening``
+    moves them away from it. A domain of one sequence has no interval, nor has a score over
+    domains that include one.
 
     Args:
         held_out: losses of all domains.
-        resamples: ≥ 1.
-        seed: of the draws.
+        resamples: number of draws, ≥ 1.
+        seed: seed of the draws.
     """
     drawn = [_ratios(domain, resamples, [seed, i]) for i, domain in enumerate(held_out)]
     losses, sizes = (np.stack(values, axis=1) for values in zip(*drawn, strict=True))
@@ -40,7 +40,9 @@ def scores(held_out: Sequence[HeldOut], resamples: int = 1000, seed: int = 0) ->
     weighted_bits = weighted / (math.log(2) * (sizes @ weights))
     alike = widening(held_out, np.full(len(held_out), 1 / len(held_out)))
     return Scores(
-        domains=tuple(_of_domain(held_out, i, losses, bits) for i in range(len(held_out))),
+        domains=tuple(
+            _domain_score(domain, losses[:, i], bits[:, i]) for i, domain in enumerate(held_out)
+        ),
         mean=_score(losses.mean(axis=1), bits.mean(axis=1), alike),
         worst=_worst(held_out, losses, bits),
         weighted=_score(weighted, weighted_bits, widening(held_out, weights)),
@@ -50,11 +52,11 @@ def scores(held_out: Sequence[HeldOut], resamples: int = 1000, seed: int = 0) ->
 
 
 def widening(held_out: Sequence[HeldOut], weights: Values) -> float | None:
-    """What to multiply a bootstrap percentile's distance from the value by.
+    """The factor by which a bootstrap percentile's distance from the value is too small.
 
     The bootstrap's variance of a mean, ``v_i = s_i²/n_i`` with ``n_i`` in the variance's
     denominator, is too small by ``(n_i - 1)/n_i``, and a normal's limits are too narrow for an
-    estimated variance. Both are put right, for a mean over domains with Welch's degrees of
+    estimated variance. Both are corrected, for a mean over domains with Welch's degrees of
     freedom: with ``u_i = w_i² v_i n_i/(n_i - 1)``,
     ``sqrt(Σ u_i / Σ w_i² v_i) · t(0.975, (Σ u_i)² / Σ u_i²/(n_i - 1)) / 1.96``.
     For one domain that is ``sqrt(n/(n - 1)) · t(0.975, n - 1) / 1.96``.
@@ -64,7 +66,7 @@ def widening(held_out: Sequence[HeldOut], weights: Values) -> float | None:
 
     Args:
         held_out: losses of k domains.
-        weights: (k,) of the domains in a mean.
+        weights: (k,) weights of the domains in a mean.
 
     Returns:
         ≥ 1; None if a domain that counts has fewer than two sequences.
@@ -74,7 +76,7 @@ def widening(held_out: Sequence[HeldOut], weights: Values) -> float | None:
     if counts.min() < 2:
         return None
     variances = np.array([w**2 * domain.nats.var() / len(domain.nats) for domain, w in counting])
-    if not variances.any():  # losses that are all alike: bytes still differ
+    if not variances.any():  # all losses are equal, but bytes differ
         variances = np.array([w**2 for _, w in counting]) / counts
     unbiased = variances * counts / (counts - 1)
     freedom = unbiased.sum() ** 2 / (unbiased**2 / (counts - 1)).sum()
@@ -83,7 +85,7 @@ def widening(held_out: Sequence[HeldOut], weights: Values) -> float | None:
 
 
 def _ratios(domain: HeldOut, resamples: int, seed: Sequence[int]) -> tuple[Values, Values]:
-    """(1 + resamples,) nats a token and bytes a token; the first as measured, the others drawn."""
+    """(1 + resamples,) nats and bytes per token; the first as measured, the others drawn."""
     count = len(domain.nats)
     draw = np.random.default_rng(seed)
     times = draw.multinomial(count, np.full(count, 1 / count), size=resamples)
@@ -92,22 +94,19 @@ def _ratios(domain: HeldOut, resamples: int, seed: Sequence[int]) -> tuple[Value
     return times @ domain.nats / tokens, times @ domain.bytes / tokens
 
 
-def _of_domain(
-    held_out: Sequence[HeldOut], index: int, losses: Values, bits: Values
-) -> DomainScore:
-    domain = held_out[index]
+def _domain_score(domain: HeldOut, losses: Values, bits: Values) -> DomainScore:
     return DomainScore(
         name=domain.domain,
         sequences=len(domain.nats),
         tokens=len(domain.nats) * domain.tokens,
         bytes=int(domain.bytes.sum()),
         train_tokens=domain.train_tokens,
-        score=_score(losses[:, index], bits[:, index], widening([domain], np.ones(1))),
+        score=_score(losses, bits, widening([domain], np.ones(1))),
     )
 
 
 def _worst(held_out: Sequence[HeldOut], losses: Values, bits: Values) -> Score:
-    """Of losses and of bits each, widened as the domain that is worst; it may be two domains."""
+    """The highest loss and the most bits, each widened as the domain that has it."""
     by_loss, by_bits = (
         widening([held_out[int(values[0].argmax())]], np.ones(1)) for values in (losses, bits)
     )
@@ -123,7 +122,7 @@ def _score(losses: Values, bits: Values, factor: float | None) -> Score:
 
 
 def _interval(values: Values, factor: float | None) -> Interval:
-    """The first value with the percentiles of the others, moved away from it; none below 0."""
+    """The first value with the widened percentiles of the others, none below 0."""
     value = float(values[0])
     if factor is None:
         return Interval(value, None, None)

@@ -1,4 +1,4 @@
-"""What `dograph evaluate` does: tasks, losses, tables, and files that other programs read."""
+"""`dograph evaluate`: tasks and losses of a checkpoint, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.text import Text
 
 from dograph.errors import UserError
 from dograph.evaluation.downstream import asked_words, check_harness, run_tasks
-from dograph.evaluation.evaluate import described, evaluate, few_sequences, scores_table
+from dograph.evaluation.evaluate import describe, evaluate, few_sequences_note, scores_table
 from dograph.evaluation.held_out import open_domains
 from dograph.evaluation.options import check_positive
 from dograph.evaluation.suites import CLOZE, CONTINUATION, LOCAL, PAPER, suite_of
-from dograph.evaluation.target import Subject, open_subject
+from dograph.evaluation.target import EvaluationTarget, open_target
 from dograph.evaluation.task_results import (
     Results,
     as_json,
@@ -46,7 +46,7 @@ def evaluate_checkpoint(
     """Evaluates a checkpoint, prints the tables, and writes the files.
 
     ``output`` holds everything. Without it, the tasks of a run's final checkpoint on its own
-    corpus and context go to ``tasks.json`` in the run's folder, beside earlier ones; the local
+    corpus and context go to ``tasks.json`` in the run directory, beside earlier ones; the local
     tasks' files go to its folder ``tasks``. Tasks are printed and written before the validation
     text is read.
 
@@ -57,51 +57,49 @@ def evaluate_checkpoint(
     numbers = {"sequences": sequences, "context": context, "batch-size": batch_size}
     check_positive({**numbers, "resamples": resamples, "examples": examples})
     _check_output(output, force)
-    words = _checked_words(tasks)
-    subject = open_subject(checkpoint, corpus, context, device)
-    open_domains(subject)  # raises for a domain without text
-    report = _Report(subject, output, force)
-    report.say_what()
+    if tasks is not None:
+        check_harness()
+    words = asked_words(tasks) if tasks is not None else None
+    target = open_target(checkpoint, corpus, context, device)
+    open_domains(target)  # raises for a domain without text
+    report = _Report(target, output, force)
+    report.note(f"Checkpoint: {target.checkpoint}")
+    report.note(f"Corpus: {target.store.path}")
     results: Results = {}
     if words is not None:
         size = 32 if batch_size is None else batch_size
         results = report.run_tasks(words, task_folder, examples, seed, size)
-    found = evaluate(subject, sequences, batch_size, resamples, seed, report.console)
-    report.console.print(scores_table(found))
-    if (few := few_sequences(found)) is not None:
+    scores = evaluate(target, sequences, batch_size, resamples, seed, report.console)
+    report.console.print(scores_table(scores))
+    if (few := few_sequences_note(scores)) is not None:
         report.note(f"Note: {few}")
-    report.write({"resamples": resamples, "seed": seed, **found.as_json()}, results)
+    report.write({"resamples": resamples, "seed": seed, **scores.as_json()}, results)
 
 
 @dataclass(frozen=True)
 class _Report:
-    """Where results go: the screen, and a file of the user's or the run's own.
+    """Writes results to the screen, and to the user's file or the run's own.
 
     Attributes:
-        subject: what is evaluated.
+        target: the model and store under evaluation.
         output: the user's file, if any.
-        force: whether results that are there may be replaced.
+        force: whether earlier results may be replaced.
         console: the screen.
     """
 
-    subject: Subject
+    target: EvaluationTarget
     output: Path | None
     force: bool
     console: Console = field(default_factory=Console)
 
     @property
     def run(self) -> Path | None:
-        """The run's folder, if its own results are those asked for."""
-        return self.subject.final_of if self.subject.as_trained else None
+        """The run directory, if its own results are those asked for."""
+        return self.target.final_of if self.target.as_trained else None
 
     def note(self, text: str) -> None:
         """Prints a line as it is."""
         self.console.print(Text(text), soft_wrap=True)
-
-    def say_what(self) -> None:
-        """Prints what is evaluated on what."""
-        self.note(f"Checkpoint: {self.subject.checkpoint}")
-        self.note(f"Corpus: {self.subject.store.path}")
 
     def check_unmeasured(self, words: list[str]) -> None:
         """Raises UserError if the run already has results of a suite or task that is asked for."""
@@ -111,12 +109,12 @@ class _Report:
             return
         if self.output is not None or self.force:
             return
-        there = {
+        measured = {
             LOCAL if suite_of(name) in (CLOZE, CONTINUATION) else name
             for name in read_results(self.run)
         }
         asked = {name for word in words for name in (PAPER if word == "paper" else (word,))}
-        if again := sorted(there & asked):
+        if again := sorted(measured & asked):
             raise UserError(
                 f"{self.run / TASKS} has results of {', '.join(again)}: add --force to "
                 "replace them, or name another file with --output"
@@ -129,12 +127,12 @@ class _Report:
         self.check_unmeasured(words)
         folder = folder or (self.run / "tasks" if self.run else None)
         asked = ",".join(words)
-        results = run_tasks(self.subject, asked, folder, examples, seed, batch_size, self.note)
+        results = run_tasks(self.target, asked, folder, examples, seed, batch_size, self.note)
         self.console.print(results_table(results))
         if self.output is not None:
             self._write(self.output, {"downstream": as_json(results, {})})
         elif self.run is not None:
-            latest = {**described(self.subject), "tasks": asked}
+            latest = {**describe(self.target), "tasks": asked}
             self.note(f"Wrote: {write_results(self.run, results, {'latest': latest})}")
         return results
 
@@ -148,17 +146,9 @@ class _Report:
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         try:
-            write_json(path, {**described(self.subject), **content})
+            write_json(path, {**describe(self.target), **content})
         except OSError as error:
             raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _checked_words(tasks: str | None) -> list[str] | None:
-    """The tasks asked for, once the harness is known to be there."""
-    if tasks is None:
-        return None
-    check_harness()
-    return asked_words(tasks)
 
 
 def _check_output(output: Path | None, force: bool) -> None:
@@ -169,8 +159,6 @@ def _check_output(output: Path | None, force: bool) -> None:
         raise UserError(f"--output {output} is a folder: name a file")
     if output.exists() and not force:
         raise UserError(f"{output} exists: name another file, or add --force")
-    above = output.absolute().parent
-    while not above.exists():
-        above = above.parent
+    above = next(folder for folder in output.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise UserError(f"--output {output}: {above} cannot be written to: name another file")

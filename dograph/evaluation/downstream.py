@@ -1,4 +1,4 @@
-"""Downstream tasks by lm-evaluation-harness: which, where from, and what they gave."""
+"""Downstream tasks, run by lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dograph.errors import UserError
 from dograph.evaluation.local_tasks import write_local_tasks
 from dograph.evaluation.options import check_positive
 from dograph.evaluation.suites import LOCAL, PAPER, suite_of
-from dograph.evaluation.target import Subject
+from dograph.evaluation.target import EvaluationTarget
 from dograph.evaluation.task_results import Conditions, Results, TaskResult
 
 RESAMPLES = 1000
-"""Of the harness's bootstrap, for standard errors that have no formula."""
+"""Draws of the harness's bootstrap, for standard errors that have no formula."""
 
 
 def check_harness() -> str:
@@ -43,7 +43,7 @@ def check_harness() -> str:
 
 
 def run_tasks(
-    subject: Subject,
+    target: EvaluationTarget,
     asked: str,
     folder: Path | None = None,
     examples: int = 100,
@@ -56,20 +56,19 @@ def run_tasks(
     The harness seeds Python's, NumPy's and torch's generators.
 
     Args:
-        subject: model and store.
+        target: model and store.
         asked: "local", "paper", names of the harness's tasks, or several with commas.
-        folder: for the files of the local tasks. None: a temporary one.
-        examples: of each local task.
-        seed: of the local tasks' draws.
-        batch_size: ≥ 1.
-        note: told of domains without local tasks.
+        folder: folder for the local tasks' files. None: a temporary one.
+        examples: number of examples of each local task.
+        seed: seed of the local tasks' draws.
+        batch_size: sequences per forward, ≥ 1.
+        note: called with a message about domains without local tasks.
 
     Returns:
         results by task.
 
     Raises:
-        UserError: if the harness is missing, for an unknown task, or one whose data cannot be
-            had.
+        UserError: if the harness is missing, or a task is unknown or its data unavailable.
     """
     version = check_harness()
     check_positive({"batch-size": batch_size, "examples": examples})
@@ -78,28 +77,22 @@ def run_tasks(
         local: list[str] = []
         tasks: list[Any] = []
         if LOCAL in words:
-            place = folder or Path(scratch, "tasks")
-            local = write_local_tasks(subject.store, place, subject.context, examples, seed, note)
-            with _nothing_kept(scratch):
-                tasks = load_local_tasks(local, place)
-        tasks += load_tasks(_of_hub(words))
-        results = _evaluate(subject, tasks, batch_size, Conditions(None, None, version))
-    return {**results, **_as_drawn(results, local, Conditions(examples, seed, version))}
+            folder = folder or Path(scratch, "tasks")
+            local = write_local_tasks(target.store, folder, target.context, examples, seed, note)
+            with _private_cache(scratch):
+                tasks = load_local_tasks(local, folder)
+        tasks += load_tasks(_hub_tasks(words))
+        results = _evaluate(target, tasks, batch_size, Conditions(None, None, version))
+    drawn, sizes = Conditions(examples, seed, version), Counter(map(suite_of, local))
+    for name in local:
+        results[name] = replace(results[name], conditions=drawn, suite_tasks=sizes[suite_of(name)])
+    return results
 
 
-def _of_hub(words: list[str]) -> list[str]:
-    """Names of the harness's own tasks among what is asked for, each once."""
+def _hub_tasks(words: list[str]) -> list[str]:
+    """Names of the harness's own tasks among those asked for, each once."""
     listed = [PAPER if word == "paper" else (word,) for word in words if word != LOCAL]
     return list(dict.fromkeys(name for names in listed for name in names))
-
-
-def _as_drawn(results: Results, local: list[str], drawn: Conditions) -> Results:
-    """The local tasks' results, with how they were drawn and how many of a kind there are."""
-    together = Counter(map(suite_of, local))
-    return {
-        name: replace(results[name], conditions=drawn, suite_tasks=together[suite_of(name)])
-        for name in local
-    }
 
 
 def asked_words(asked: str) -> list[str]:
@@ -110,12 +103,12 @@ def asked_words(asked: str) -> list[str]:
     """
     words = [word.strip() for word in asked.split(",") if word.strip()]
     if not words:
-        raise UserError("--tasks is empty: say local, paper, or names of tasks")
+        raise UserError("--tasks is empty: give local, paper, or names of tasks")
     return words
 
 
 def load_local_tasks(names: Sequence[str], folder: Path) -> list[Any]:
-    """The harness's task objects of files that ``write_local_tasks`` wrote.
+    """Loads task objects of the harness from files that ``write_local_tasks`` wrote.
 
     Raises:
         UserError: if they cannot be read.
@@ -123,23 +116,23 @@ def load_local_tasks(names: Sequence[str], folder: Path) -> list[Any]:
     from lm_eval.tasks import TaskManager
 
     try:
-        found = TaskManager(include_path=str(folder), include_defaults=False).load(list(names))
+        loaded = TaskManager(include_path=str(folder), include_defaults=False).load(list(names))
     except Exception as error:  # whatever the harness or datasets raise
         raise UserError(
             f"{folder}: its tasks cannot be read ({_first_line(error)}): name another folder, of "
             "letters and digits, with --task-folder"
         ) from error
-    return list(found["tasks"].values())
+    return list(loaded["tasks"].values())
 
 
 def load_tasks(names: Sequence[str]) -> list[Any]:
-    """The harness's own task objects, with their data.
+    """Loads the harness's own tasks, with their data.
 
     Args:
-        names: of tasks, groups or tags.
+        names: names of tasks, groups or tags.
 
     Raises:
-        UserError: for an unknown name, or data that cannot be had.
+        UserError: for an unknown name, or unavailable data.
     """
     from lm_eval.tasks import TaskManager
 
@@ -154,13 +147,13 @@ def load_tasks(names: Sequence[str]) -> list[Any]:
     loaded: list[Any] = []
     for name in names:
         try:
-            found = manager.load([name])
+            entry = manager.load([name])
         except Exception as error:  # whatever the hub's client raises, the remedy is the same
             raise UserError(
                 f"task {name}: its data cannot be had from the hub ({_first_line(error)}); "
                 "connect to the hub, or use --tasks local, which needs no network"
             ) from error
-        loaded += [*found.get("groups", {}).values()] or [*found["tasks"].values()]
+        loaded += [*entry.get("groups", {}).values()] or [*entry["tasks"].values()]
     return loaded
 
 
@@ -169,7 +162,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _evaluate(
-    subject: Subject, tasks: list[Any], batch_size: int, conditions: Conditions
+    target: EvaluationTarget, tasks: list[Any], batch_size: int, conditions: Conditions
 ) -> Results:
     import lm_eval
 
@@ -177,24 +170,24 @@ def _evaluate(
 
     # The harness prints a line for every bootstrap.
     with quiet(), _one_process(), redirect_stdout(None):
-        answered: Any = lm_eval.simple_evaluate(
-            model=CheckpointLM(subject, batch_size=batch_size),
+        answers: Any = lm_eval.simple_evaluate(
+            model=CheckpointLM(target, batch_size=batch_size),
             tasks=tasks,
             bootstrap_iters=RESAMPLES,
             log_samples=False,
         )
     return {
         name: TaskResult(
-            int(answered["n-samples"].get(name, {}).get("effective", 0)),
+            int(answers["n-samples"].get(name, {}).get("effective", 0)),
             dict(_metrics(entry)),
             conditions,
         )
-        for name, entry in answered["results"].items()
+        for name, entry in answers["results"].items()
     }
 
 
 def _metrics(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers of a task by name; a filter is named behind it unless it is none."""
+    """The numbers of a task by name; a filter's name stays behind it, unless it is none."""
     for key, value in entry.items():
         name, comma, filtered = key.partition(",")
         if comma and isinstance(value, (int, float)):
@@ -203,10 +196,9 @@ def _metrics(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """Keeps the harness from forking for its bootstrap while the block runs.
+    """Keeps the harness from forking for its bootstrap inside the block.
 
-    A fork of a process with torch's and tokenizers' threads can hang, and a thousand resamples
-    need none.
+    A fork of a process with torch's and tokenizers' threads can hang.
     """
     name = "DISABLE_MULTIPROC"
     before = os.environ.get(name)
@@ -220,11 +212,8 @@ def _one_process() -> Iterator[None]:
 
 
 @contextmanager
-def _nothing_kept(cache: str) -> Iterator[None]:
-    """Lets datasets read local files quietly, without a hub, into ``cache`` while the block runs.
-
-    Else it tells the hub, and keeps them in the user's cache.
-    """
+def _private_cache(cache: str) -> Iterator[None]:
+    """Lets datasets read local files without a message to the hub, into ``cache``."""
     import datasets
 
     config = datasets.config

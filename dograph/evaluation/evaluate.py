@@ -1,4 +1,4 @@
-"""A checkpoint to losses, perplexities and bits per byte of every domain."""
+"""A checkpoint's losses, perplexities and bits per byte of every domain."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from dograph.data.data_mixer import DataMixer
 from dograph.evaluation.bootstrap import scores
 from dograph.evaluation.held_out import held_out_losses, open_domains
 from dograph.evaluation.options import check_positive
 from dograph.evaluation.scores import Interval, Score, Scores
-from dograph.evaluation.target import Subject
+from dograph.evaluation.screen_table import screen_table
+from dograph.evaluation.target import EvaluationTarget
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +25,7 @@ FEW = 30
 
 
 def evaluate(
-    subject: Subject,
+    target: EvaluationTarget,
     sequences: int | None = None,
     batch_size: int | None = None,
     resamples: int = 1000,
@@ -34,29 +36,27 @@ def evaluate(
 
     On the run's own corpus with the defaults, the losses are those of the run's last validation
     up to rounding, if it ran in float32 and in one process. They are always in float32 here, while
-    a run in bf16 validates in bf16. Several processes validate on equally many sequences each, so
-    that up to one fewer than there are processes is left out of a domain; here none is.
+    a run in bf16 validates in bf16. Several processes validate on equally many sequences each and
+    may leave a few of a domain out; here none is.
 
     Args:
-        subject: model and store.
-        sequences: of each domain, evenly spaced, ≥ 1. None: as many as the run validates on.
-        batch_size: ≥ 1. None: the run's.
-        resamples: of the bootstrap, ≥ 1.
-        seed: of the bootstrap.
-        console: where progress shows. None: nowhere.
+        target: model and store.
+        sequences: number of evenly spaced sequences per domain, ≥ 1. None: as in the run.
+        batch_size: sequences per forward, ≥ 1. None: the run's.
+        resamples: draws of the bootstrap, ≥ 1.
+        seed: seed of the bootstrap.
+        console: where progress is shown. None: nowhere.
 
     Raises:
         UserError: for numbers out of range, or a domain without a whole sequence.
     """
     check_positive({"sequences": sequences, "batch-size": batch_size, "resamples": resamples})
-    count = _setting(subject, "validation_sequences") if sequences is None else sequences
-    size = _setting(subject, "batch_size") if batch_size is None else batch_size
-    domains = open_domains(subject)
+    count = _setting(target, "validation_sequences") if sequences is None else sequences
+    size = _setting(target, "batch_size") if batch_size is None else batch_size
+    domains = open_domains(target)
     with _progress(console) as bar:
         task = bar.add_task("", total=sum(min(count, len(domain)) for domain in domains))
-        losses = held_out_losses(
-            subject, domains, count, size, lambda done: bar.advance(task, done)
-        )
+        losses = held_out_losses(target, domains, count, size, lambda done: bar.advance(task, done))
     return scores(losses, resamples, seed)
 
 
@@ -73,52 +73,39 @@ def _progress(console: Console | None) -> Progress:
     )
 
 
-def _setting(subject: Subject, key: str) -> int:
+def _setting(target: EvaluationTarget, key: str) -> int:
     """The run's own, or DataMixer's default."""
-    if subject.origin is not None:
-        return subject.origin.data[key]
+    if target.source is not None:
+        return target.source.data[key]
     return int(inspect.signature(DataMixer).parameters[key].default)
 
 
-def described(subject: Subject) -> dict[str, Any]:
-    """What was evaluated on what, in JSON's types."""
+def describe(target: EvaluationTarget) -> dict[str, Any]:
+    """Checkpoint, corpus and context in JSON's types."""
     return {
-        "checkpoint": str(subject.checkpoint),
-        "corpus": str(subject.store.path),
-        "fingerprint": subject.store.fingerprint,
-        "trained_on_this_corpus": subject.on_own_corpus,
+        "checkpoint": str(target.checkpoint),
+        "corpus": str(target.store.path),
+        "fingerprint": target.store.fingerprint,
+        "trained_on_this_corpus": target.on_own_corpus,
         "split": "validation",
-        "context": subject.context,
+        "context": target.context,
     }
 
 
-def scores_table(found: Scores) -> Table:
+def scores_table(result: Scores) -> Table:
     """One row for each domain, the worst in bold, then all of them together."""
-    from rich.box import HORIZONTALS
-    from rich.table import Table
-    from rich.text import Text
-
     caption = "[…]: 95 % bootstrap over sequences; weighted: by the corpus' train tokens"
-    if found.worst_bits_domain != found.worst_domain:
-        caption += f"; worst bits/byte: {found.worst_bits_domain}'s"
-    table = Table(
-        title="Validation text",
-        title_justify="left",
-        caption=Text(caption),
-        caption_justify="left",
-        box=HORIZONTALS,
-        pad_edge=False,
-    )
-    table.add_column("domain", overflow="fold")
-    for heading in ("tokens", "loss", "perplexity", "bits/byte"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for domain in found.domains:
-        style = "bold" if domain.name == found.worst_domain else None
+    if result.worst_bits_domain != result.worst_domain:
+        caption += f"; worst bits/byte: {result.worst_bits_domain}'s"
+    headings = ("tokens", "loss", "perplexity", "bits/byte")
+    table = screen_table("Validation text", "domain", *headings, caption=caption)
+    for domain in result.domains:
+        style = "bold" if domain.name == result.worst_domain else None
         cells = _cells(domain.score)
         table.add_row(Text(domain.name), f"{domain.tokens:,}", *cells, style=style)
     table.add_section()
     for name in ("mean", "worst", "weighted"):
-        table.add_row(name, "", *_cells(getattr(found, name)))
+        table.add_row(name, "", *_cells(getattr(result, name)))
     return table
 
 
@@ -133,9 +120,9 @@ def _cell(interval: Interval) -> str:
     return f"{interval.value:.3f} \\[{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def few_sequences(found: Scores) -> str | None:
-    """What to tell of domains with fewer than ``FEW`` sequences; None if all have as many."""
-    few = [f"{d.name} {d.sequences}" for d in found.domains if d.sequences < FEW]
+def few_sequences_note(result: Scores) -> str | None:
+    """A note that names the domains with fewer than ``FEW`` sequences; None without any."""
+    few = [f"{d.name} {d.sequences}" for d in result.domains if d.sequences < FEW]
     if not few:
         return None
     return (

@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerFast
 
 from dograph.data.corpus.store import Store
-from dograph.evaluation.target import Subject, open_subject
+from dograph.evaluation.target import EvaluationTarget, open_target
 
 
 @register_model("dograph")
@@ -28,11 +28,11 @@ class CheckpointLM(HFLM):
     out stay text.
 
     Args:
-        checkpoint: a subject, or the path of a checkpoint or of a run's folder.
+        checkpoint: a target, or the path of a checkpoint or a run directory.
         corpus: a store with the checkpoint's tokenizer. None: the run's own.
-        batch_size: as lm_eval reads it: a number, or "auto".
-        device: torch's name of it. None: CUDA where there is one.
-        max_batch_size: for "auto".
+        batch_size: a number, or "auto".
+        device: torch's name of a device. None: CUDA if available.
+        max_batch_size: largest batch of "auto".
 
     Raises:
         UserError: if anything is missing, damaged or does not fit.
@@ -40,17 +40,17 @@ class CheckpointLM(HFLM):
 
     def __init__(
         self,
-        checkpoint: str | Path | Subject,
+        checkpoint: str | Path | EvaluationTarget,
         corpus: str | None = None,
         batch_size: int | str | None = 1,
         device: str | None = None,
         max_batch_size: int | None = 64,
     ) -> None:
-        if not isinstance(checkpoint, Subject):
-            place = Path(corpus) if corpus else None
-            checkpoint = open_subject(Path(checkpoint), place, device=device or "auto")
-        self.subject = checkpoint
-        with quiet():  # it warns that a model is given as such, which is meant
+        if not isinstance(checkpoint, EvaluationTarget):
+            store = Path(corpus) if corpus else None
+            checkpoint = open_target(Path(checkpoint), store, device=device or "auto")
+        self.target = checkpoint
+        with quiet():  # it warns that it was given a model and not a name
             super().__init__(
                 pretrained=checkpoint.model.network,
                 backend="causal",
@@ -62,18 +62,18 @@ class CheckpointLM(HFLM):
             )
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm_eval files with its results; it would ask a hub for the network."""
-        network = self.subject.model.network
+        """What lm_eval writes beside its results; the default asks a hub."""
+        network = self.target.model.network
         return {
             "model_num_parameters": network.num_parameters(),
             "model_dtype": network.dtype,
-            "checkpoint": str(self.subject.checkpoint),
+            "checkpoint": str(self.target.checkpoint),
         }
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lets lm_eval log nothing below an error while the block runs."""
+    """Silences lm_eval's messages below an error inside the block."""
     logger = logging.getLogger("lm_eval")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -84,7 +84,7 @@ def quiet() -> Iterator[None]:
 
 
 def fast_tokenizer(store: Store) -> PreTrainedTokenizerFast:
-    """A tokenizer of transformers over a store's, giving the tokens that the store has."""
+    """A store's tokenizer as one of transformers."""
     tokenizer = store.tokenizer()
     end = tokenizer.id_to_token(store.end_of_text)
     tokenizer.encode_special_tokens = True

@@ -1,4 +1,4 @@
-"""Losses of the validation sequences of every domain, one number a sequence."""
+"""Losses of every domain's validation sequences."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 
 from dograph.data.data_mixer import EvenlySpaced
 from dograph.data.domains import DomainSequences, MixtureDataset
-from dograph.evaluation.target import Subject
+from dograph.evaluation.target import EvaluationTarget
 from dograph.evaluation.text_bytes import TextBytes
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What n sequences of one domain cost.
+    """Losses of n sequences of one domain.
 
     Attributes:
-        domain: its name.
+        domain: the domain's name.
         nats: (n,) float64, losses summed over each sequence's tokens.
-        tokens: predicted in every sequence.
-        bytes: (n,) of the text predicted.
-        train_tokens: of the domain, in the store.
+        tokens: number of tokens predicted in every sequence.
+        bytes: (n,) bytes of the predicted text.
+        train_tokens: the domain's training tokens in the store.
     """
 
     domain: str
@@ -34,51 +34,50 @@ class HeldOut:
     train_tokens: int
 
 
-def open_domains(subject: Subject) -> list[DomainSequences]:
+def open_domains(target: EvaluationTarget) -> list[DomainSequences]:
     """The validation sequences of every domain of the store.
 
     Raises:
         UserError: for a domain without a whole sequence.
     """
-    names = [entry.name for entry in subject.store.domains]
-    return [DomainSequences(subject.store, name, "validation", subject.context) for name in names]
+    names = [entry.name for entry in target.store.domains]
+    return [DomainSequences(target.store, name, "validation", target.context) for name in names]
 
 
 @torch.inference_mode()
 def held_out_losses(
-    subject: Subject,
+    target: EvaluationTarget,
     domains: list[DomainSequences],
     sequences: int,
     batch_size: int,
     advance: Callable[[int], None] = lambda done: None,
 ) -> list[HeldOut]:
-    """The losses of the sequences that a run validates on: evenly spaced over each domain.
+    """Computes losses of the sequences that a run validates on: evenly spaced over each domain.
 
     Args:
-        subject: model and store.
-        domains: as ``open_domains`` gives them.
-        sequences: of each domain, ≥ 1; fewer where it has no more.
-        batch_size: ≥ 1.
+        target: model and store.
+        domains: the store's domains, from ``open_domains``.
+        sequences: number of sequences per domain, ≥ 1; a smaller domain gives all it has.
+        batch_size: sequences per forward, ≥ 1.
         advance: called with the number of sequences done.
     """
-    dataset, counted = MixtureDataset(domains), TextBytes(subject.store)
-    found = []
+    dataset, counted = MixtureDataset(domains), TextBytes(target.store)
+    held_out = []
     for index, domain in enumerate(domains):
         nats, sizes = [], []
         for picks in EvenlySpaced(index, len(domain), sequences, batch_size, 0, 1):
             tokens = dataset.__getitems__(picks).tokens
-            losses = subject.model.token_losses(tokens.to(subject.model.device))
+            losses = target.model.token_losses(tokens.to(target.model.device))
             nats.append(losses.double().sum(dim=1).cpu().numpy())
             sizes.append(counted(tokens.numpy()))
             advance(len(picks))
-        train_tokens = subject.store.entry(domain.domain).train_tokens
-        found.append(
+        held_out.append(
             HeldOut(
-                domain.domain,
-                np.concatenate(nats),
-                subject.context,
-                np.concatenate(sizes),
-                train_tokens,
+                domain=domain.domain,
+                nats=np.concatenate(nats),
+                tokens=target.context,
+                bytes=np.concatenate(sizes),
+                train_tokens=target.store.entry(domain.domain).train_tokens,
             )
         )
-    return found
+    return held_out

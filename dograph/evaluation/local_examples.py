@@ -14,13 +14,13 @@ from dograph.data.domains import Documents
 
 Example = dict[str, Any]
 CHOICES = 4
-"""Of a continuation, the true one among them: an accuracy of 0.25 by chance."""
+"""Choices of a continuation, the true one among them: an accuracy of 0.25 by chance."""
 LONGEST_CONTINUATION = 32
 """Tokens, at most a quarter of the context."""
 LEAST_BEFORE = 16
 """Tokens before what is to be predicted, at most a quarter of the context."""
 TRIES = 20
-"""Draws for each example that is asked for."""
+"""Draws for each example asked for."""
 BLANK = re.compile(r"[ \t\r\n]")
 NEXT_WORD = re.compile(r"(?<=\S) \w+")
 WORD_BEGINS = re.compile(r"(?<=\S)(?= \S)")
@@ -33,9 +33,9 @@ class DomainExamples:
 
     Args:
         store: the prepared corpus; only its validation documents are used.
-        domain: its name.
-        context: tokens that an example may have in all, ≥ 16.
-        seed: of the draws.
+        domain: name of the domain.
+        context: most tokens of an example, ≥ 16.
+        seed: seed of the draws.
     """
 
     def __init__(self, store: Store, domain: str, context: int, seed: int) -> None:
@@ -88,17 +88,17 @@ class DomainExamples:
         self, kind: str, count: int, one: Callable[[random.Random, int], Example | None]
     ) -> list[Example]:
         draw = random.Random(f"{self.name} {kind}")  # noqa: S311  (examples, no secrets)
-        found: dict[tuple[str, str], Example] = {}
+        examples: dict[tuple[str, str], Example] = {}
         if len(self.eligible) < CHOICES:
             return []
         for document in self._rounds(draw, TRIES * count):
             example = one(draw, document)
             if example is not None:
                 answer = example.get("target") or example["choices"][example["label"]]
-                found.setdefault((example["context"], answer), {"document": document, **example})
-            if len(found) == count:
+                examples.setdefault((example["context"], answer), {"document": document, **example})
+            if len(examples) == count:
                 break
-        return list(found.values())
+        return list(examples.values())
 
     def _rounds(self, draw: random.Random, tries: int) -> Iterator[int]:
         """Eligible documents in a drawn order, again and again."""
@@ -106,10 +106,7 @@ class DomainExamples:
         return (order[number % len(order)] for number in range(tries))
 
     def _split(self, draw: random.Random, document: int) -> tuple[str, str]:
-        """A text before a drawn place, and the tokens that follow, from where a word begins.
-
-        Both are empty where no word begins.
-        """
+        """A text before a drawn word, and the tokens from there; both empty if no word begins."""
         tokens, length = self.documents[document], self.continuation
         place = draw.randint(self.least, len(tokens) - 2 * length)
         first = max(0, place + 2 * length - self.context)
@@ -123,7 +120,7 @@ class DomainExamples:
         return text[:cut], self.tokenizer.decode(following, skip_special_tokens=False)
 
     def _text(self, tokens: Any, first: int, end: int) -> str:
-        """Tokens decoded, without the words that ``first`` and ``end`` cut within a document."""
+        """Decodes tokens, without the words that ``first`` and ``end`` cut within a document."""
         text = self.tokenizer.decode(tokens[first:end].tolist(), skip_special_tokens=False)
         blanks = [match.start() for match in BLANK.finditer(text)]
         begin = (blanks[0] if blanks else len(text)) if first > 0 else 0
@@ -131,7 +128,7 @@ class DomainExamples:
         return text[begin:stop].strip()
 
     def _tokens(self, context: str, continuation: str) -> int:
-        """Tokens that go on from a context; 0 if they are too many, or not parted from it."""
+        """Number of a continuation's tokens; 0 if too many, or not parted from the context."""
         if not context or not continuation or "\ufffd" in context + continuation:
             return 0
         before = self.tokenizer.encode(context, add_special_tokens=False).ids

@@ -1,4 +1,4 @@
-"""The suite ``local``: tasks for lm-evaluation-harness, made of a store's validation documents."""
+"""The suite ``local``: tasks for lm-evaluation-harness from a store's validation documents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dograph.evaluation.options import check_positive
 from dograph.evaluation.suites import CLOZE, CONTINUATION, LOCAL
 
 MARK = ".dograph-tasks"
-"""A file in every folder that was written here: the names of the files that may be replaced."""
+"""A file that marks a folder as ours and names the files that may be replaced."""
 SMALLEST_CONTEXT = 16
 """Tokens that a model must see at once to be asked for continuations."""
 ACCURACY = {"metric": "acc", "aggregation": "mean", "higher_is_better": True}
@@ -39,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "metric_list": [ACCURACY, {**ACCURACY, "metric": "acc_norm"}],
     },
 }
-"""Of the two kinds of tasks, in lm_eval's words."""
+"""lm_eval's settings of the two kinds of tasks."""
 Made = dict[tuple[str, str], list[Example]]
 
 
@@ -51,19 +51,19 @@ def write_local_tasks(
     seed: int = 0,
     note: Callable[[str], None] = print,
 ) -> list[str]:
-    """Writes the tasks of every domain as lm_eval reads them: JSONL, and a YAML file each.
+    """Writes the tasks of every domain as lm_eval reads them: a JSONL and a YAML file each.
 
     ``local_cloze_DOMAIN``: the next word after a text; right if all its tokens are the likeliest.
-    ``local_continuation_DOMAIN``: how a text goes on, among three pieces of other documents of
+    ``local_continuation_DOMAIN``: the text's continuation among three pieces of other documents of
     the domain; 0.25 by chance, since the pieces are equally long in tokens.
 
     Args:
         store: the corpus; only its validation documents are used.
         folder: new, empty, or with an earlier suite, whose files are replaced.
         context: tokens that the model sees at once.
-        examples: of each domain and kind, ≥ 1; fewer where the text gives no more.
-        seed: of the draws.
-        note: told of domains that are left out or give fewer examples.
+        examples: number per domain and kind, ≥ 1; fewer if the text gives no more.
+        seed: seed of the draws.
+        note: called with a message about domains that are left out or give fewer examples.
 
     Returns:
         the names of the tasks.
@@ -78,7 +78,7 @@ def write_local_tasks(
             f"--context {context}: local tasks need {SMALLEST_CONTEXT} tokens or more; name other "
             "tasks with --tasks, or a checkpoint with a longer context"
         )
-    with _said(folder):
+    with _refusing(folder):
         before = _written_before(folder)
     made = _draw(store, context, examples, seed, note)
     if not made:
@@ -86,13 +86,13 @@ def write_local_tasks(
             f"store {store.path}: no domain has enough text for local tasks; prepare more "
             "validation text, or name other tasks with --tasks"
         )
-    with _said(folder):
+    with _refusing(folder):
         return _write(folder, made, {"seed": seed, "corpus": store.fingerprint}, before)
 
 
 @contextmanager
-def _said(folder: Path) -> Iterator[None]:
-    """Raises UserError, naming the folder, for what the file system refuses in the block."""
+def _refusing(folder: Path) -> Iterator[None]:
+    """Raises UserError, naming the folder, for an OSError in the block."""
     try:
         yield
     except OSError as error:
@@ -107,7 +107,7 @@ def _written_before(folder: Path) -> list[str]:
         return (folder / MARK).read_text(encoding="utf-8").splitlines()
     if folder.exists() and any(folder.iterdir()):
         raise UserError(
-            f"{folder} holds something else than local tasks: name a new or an empty folder with "
+            f"{folder} holds files that are not local tasks: name a new or an empty folder with "
             "--task-folder"
         )
     return []
@@ -116,44 +116,43 @@ def _written_before(folder: Path) -> list[str]:
 def _draw(
     store: Store, context: int, examples: int, seed: int, note: Callable[[str], None]
 ) -> Made:
-    """Examples by kind and domain, where a domain has any."""
+    """Draws examples by kind and domain; a domain may give none."""
     made: Made = {}
     for entry in store.domains:
         if entry.validation_documents == 0:
             note(f"{entry.name}: no local tasks, it has no validation documents")
             continue
-        drawn = DomainExamples(store, entry.name, context, seed)
-        for kind, draw in ((CLOZE, drawn.cloze), (CONTINUATION, drawn.continuations)):
-            found = draw(examples)
-            if found:
-                made[kind, entry.name] = found
-            _tell(note, f"{kind}_{entry.name}", len(found), examples, len(drawn.eligible))
+        domain = DomainExamples(store, entry.name, context, seed)
+        documents = len(domain.eligible)
+        for kind, draw in ((CLOZE, domain.cloze), (CONTINUATION, domain.continuations)):
+            if drawn := draw(examples):
+                made[kind, entry.name] = drawn
+            else:
+                note(
+                    f"{kind}_{entry.name}: left out, {documents} validation documents are long "
+                    f"enough and {CHOICES} are needed, with words parted by blanks"
+                )
+            if 0 < len(drawn) < examples:
+                note(
+                    f"{kind}_{entry.name}: {len(drawn)} examples, its {documents} documents give "
+                    "no more"
+                )
     return made
-
-
-def _tell(note: Callable[[str], None], task: str, found: int, asked: int, documents: int) -> None:
-    if found == 0:
-        note(
-            f"{task}: left out, {documents} validation documents are long enough and "
-            f"{CHOICES} are needed, with words parted by blanks"
-        )
-    elif found < asked:
-        note(f"{task}: {found} examples, its {documents} documents give no more")
 
 
 def _write(folder: Path, made: Made, metadata: dict[str, Any], before: list[str]) -> list[str]:
     """Replaces the files named ``before`` by a JSONL and a YAML file for each task."""
     folder = folder.resolve()
-    tasks = {f"{kind}_{domain}": (kind, found) for (kind, domain), found in made.items()}
+    tasks = {f"{kind}_{domain}": (kind, drawn) for (kind, domain), drawn in made.items()}
     names = [f"{task}.{ending}" for task in tasks for ending in ("jsonl", "yaml")]
     folder.mkdir(parents=True, exist_ok=True)
     # A name in the mark without a file does no harm; a file without its name would stay.
     (folder / MARK).write_text("\n".join([*before, *names]), encoding="utf-8")
     for old in before:
         (folder / Path(old).name).unlink(missing_ok=True)
-    for task, (kind, found) in tasks.items():
+    for task, (kind, drawn) in tasks.items():
         data = folder / f"{task}.jsonl"
-        lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in found]
+        lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in drawn]
         data.write_text("".join(lines), encoding="utf-8")
         text = yaml.safe_dump(
             _task(task, kind, data, metadata), sort_keys=False, allow_unicode=True

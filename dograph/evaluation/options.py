@@ -8,13 +8,10 @@ from dograph.errors import check_range
 
 
 def check_positive(numbers: Mapping[str, int | None]) -> None:
-    """Checks that options that are given are positive.
+    """Raises UserError for the first option below 1.
 
     Args:
-        numbers: by the options' names, without dashes before them. None: not given.
-
-    Raises:
-        UserError: for the first below 1.
+        numbers: values by the options' names without dashes. None: not given.
     """
     for name, number in numbers.items():
         if number is not None:

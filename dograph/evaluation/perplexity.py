@@ -12,7 +12,7 @@ from dograph.data.data_mixer import DataMixer
 
 
 def summarise(losses: dict[str, float]) -> dict[str, float]:
-    """Scalars that a run is judged by.
+    """Computes the scalars that a run is judged by.
 
     Args:
         losses: mean token loss in nats, by domain.
@@ -24,13 +24,10 @@ def summarise(losses: dict[str, float]) -> dict[str, float]:
     """
     values = torch.tensor(list(losses.values()), dtype=torch.float64)
     mean, worst = values.mean(), values.max()
-    scalars = {f"validation/loss/{name}": loss for name, loss in losses.items()}
-    exps = {
-        f"validation/perplexity/{n}": v.exp().item() for n, v in zip(losses, values, strict=True)
-    }
+    by_name = dict(zip(losses, values, strict=True))
     return {
-        **scalars,
-        **exps,
+        **{f"validation/loss/{name}": loss for name, loss in losses.items()},
+        **{f"validation/perplexity/{name}": loss.exp().item() for name, loss in by_name.items()},
         "validation/mean_loss": mean.item(),
         "validation/worst_loss": worst.item(),
         "validation/mean_perplexity": mean.exp().item(),

@@ -1,4 +1,4 @@
-"""Where a checkpoint came from: its run's folder, corpus and settings of the data."""
+"""The run that a checkpoint came from: its folder, corpus and data settings."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.files.atomic import read_json
 from dograph.files.bounded_yaml import load_bounded
-from dograph.files.run_dir import FINAL_CHECKPOINT, PROVENANCE, RECIPE, SUMMARY
+from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT, PROVENANCE, RECIPE, SUMMARY
 
 DATA_KEYS = ("context", "validation_sequences", "batch_size")
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunSource:
     """The run behind a checkpoint.
 
     Attributes:
-        folder: of the run.
-        corpus: its store.
-        fingerprint: of that store as the run saw it.
+        folder: the run directory.
+        corpus: path of its store.
+        fingerprint: fingerprint of that store as the run saw it.
         tokenizer: hash of its tokenizer.
         data: context, validation_sequences and batch_size of its recipe.
     """
@@ -39,10 +39,9 @@ class Origin:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a path names: the file itself, or the final one of a run's folder.
+    """The checkpoint that a path names: the file itself, or the final one of a run directory.
 
-    For the folder of an experiment with stages it is that of the last stage, where the
-    experiment's ``summary.json`` names its folder.
+    An experiment with stages has that of its last stage, which its ``summary.json`` names.
 
     Raises:
         UserError: if there is none.
@@ -50,7 +49,7 @@ def find_checkpoint(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder; name a run's folder or a .ckpt file")
+        raise UserError(f"{path}: no such file or folder: name a run's folder or a .ckpt file")
     if (path / FINAL_CHECKPOINT).is_file():
         return path / FINAL_CHECKPOINT
     try:
@@ -59,17 +58,17 @@ def find_checkpoint(path: Path) -> Path:
         raise UserError(f"{path / SUMMARY} is damaged: name a stage's folder") from error
     if last and (path / str(last) / FINAL_CHECKPOINT).is_file():
         return path / str(last) / FINAL_CHECKPOINT
-    stages = sorted(inner.parent.parent for inner in path.glob(f"*/{FINAL_CHECKPOINT}"))
-    if stages:
-        names = ", ".join(map(str, stages))
-        raise UserError(f"{path} holds several runs; name the folder of one of them: {names}")
-    others = sorted(map(str, (path / "checkpoints").glob("*.ckpt")))
-    there = f"; or name one of {', '.join(others)}" if others else ""
-    raise UserError(f"{path} has no {FINAL_CHECKPOINT}: name the folder of a finished run{there}")
+    if stages := sorted(str(file.parent.parent) for file in path.glob(f"*/{FINAL_CHECKPOINT}")):
+        raise UserError(
+            f"{path} holds several runs: name the folder of one of them: {', '.join(stages)}"
+        )
+    others = ", ".join(sorted(map(str, (path / CHECKPOINTS).glob("*.ckpt"))))
+    hint = f", or name one of {others}" if others else ""
+    raise UserError(f"{path} has no {FINAL_CHECKPOINT}: name the folder of a finished run{hint}")
 
 
-def find_origin(checkpoint: Path) -> Origin | None:
-    """What the files beside a checkpoint, or one folder up, say of its run; None without them.
+def find_run_source(checkpoint: Path) -> RunSource | None:
+    """Reads a checkpoint's run from the files beside it or one folder up; None without them.
 
     Raises:
         UserError: if they are damaged.
@@ -80,14 +79,14 @@ def find_origin(checkpoint: Path) -> Origin | None:
     return None
 
 
-def _read(folder: Path) -> Origin:
+def _read(folder: Path) -> RunSource:
     try:
-        facts = read_json(folder / PROVENANCE)
-        return Origin(
+        metadata = read_json(folder / PROVENANCE)
+        return RunSource(
             folder=folder,
-            corpus=Path(facts["corpus"]),
-            fingerprint=str(facts["fingerprint"]),
-            tokenizer=str(facts["tokenizer"]),
+            corpus=Path(metadata["corpus"]),
+            fingerprint=str(metadata["fingerprint"]),
+            tokenizer=str(metadata["tokenizer"]),
             data=_data_settings(folder / RECIPE),
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -110,7 +109,7 @@ def _data_settings(recipe: Path) -> dict[str, int]:
         return numbers
     except FileNotFoundError:
         raise UserError(
-            f"{recipe} is missing: it says how the run read its corpus; copy it beside {PROVENANCE}"
+            f"{recipe} is missing: it says how the run read its corpus: copy it beside {PROVENANCE}"
         ) from None
     except (yaml.YAMLError, OmegaConfBaseException, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{recipe} is damaged: {error}") from error

@@ -1,4 +1,4 @@
-"""Scores of a checkpoint over domains: what there is of them, and how it is written."""
+"""Scores of a checkpoint over domains."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the limits of its 95 % interval, which are None where nothing says them."""
+    """A value and the limits of its 95 % interval; None if they are unknown."""
 
     value: float
     low: float | None
     high: float | None
 
     def as_json(self) -> dict[str, float | None]:
-        """By name; what is not finite becomes null."""
+        """By name; numbers that are not finite become null."""
         return {
             name: number if number is not None and math.isfinite(number) else None
             for name, number in vars(self).items()
@@ -44,7 +44,7 @@ class Score:
 
 @dataclass(frozen=True)
 class DomainScore:
-    """The score of one domain, and on how much text."""
+    """The score of one domain and how much text it is of."""
 
     name: str
     sequences: int
@@ -55,13 +55,8 @@ class DomainScore:
 
     def as_json(self) -> dict[str, Any]:
         """By name."""
-        return {
-            "sequences": self.sequences,
-            "tokens": self.tokens,
-            "bytes": self.bytes,
-            "train_tokens": self.train_tokens,
-            **self.score.as_json(),
-        }
+        counts = ("sequences", "tokens", "bytes", "train_tokens")
+        return {**{key: getattr(self, key) for key in counts}, **self.score.as_json()}
 
 
 @dataclass(frozen=True)
@@ -71,9 +66,9 @@ class Scores:
     Attributes:
         domains: in the store's order.
         mean: over domains, each counting alike.
-        worst: over domains, of losses and of bits per byte each, which may be of two domains;
-            its interval is that of a maximum, which resampling draws upwards.
-        weighted: domains count by their train tokens in the store: text as it is there.
+        worst: highest loss and most bits per byte, perhaps of two domains; its interval is that
+            of a maximum, which resampling biases upwards.
+        weighted: mean by the domains' train tokens in the store.
         worst_domain: the one with the highest loss, and so the highest perplexity.
         worst_bits_domain: the one with the most bits per byte.
     """

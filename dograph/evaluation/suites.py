@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LOCAL, CLOZE, CONTINUATION = "local", "local_cloze", "local_continuation"
-"""The suite made of a store's text, and the kinds of tasks in it, which have a mean each."""
+"""The suite made of a store's text, and its two kinds of tasks, which have a mean each."""
 PAPER = (
     "piqa",
     "hellaswag",
@@ -15,13 +15,13 @@ PAPER = (
     "logiqa",
     "arc_easy",
 )
-"""The suite ``paper``: those DoGraph was published with; their text comes from a hub."""
+"""The suite ``paper``: the tasks DoGraph was published with; their text comes from a hub."""
 NAMED = "named"
-"""Of all other tasks; it has no mean."""
+"""Suite of all other tasks; it has no mean."""
 
 
 def suite_of(task: str) -> str:
-    """The suite by a task's name: "local_cloze", "local_continuation", "paper" or "named"."""
+    """The suite of a task: "local_cloze", "local_continuation", "paper" or "named"."""
     for kind in (CLOZE, CONTINUATION):
         if task.startswith(f"{kind}_"):
             return kind

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dograph.errors import UserError
+from dograph.evaluation.screen_table import screen_table
 from dograph.evaluation.suites import CLOZE, CONTINUATION, PAPER, suite_of
 from dograph.files.atomic import read_json, write_json
 from dograph.files.run_dir import TASKS
@@ -21,8 +22,8 @@ class Conditions(NamedTuple):
     """How a task was evaluated: results under different conditions do not compare.
 
     Attributes:
-        examples: asked for. None: all that the task has (or nothing says).
-        seed: of the draw of its examples. None: they are not drawn.
+        examples: number asked for. None: all that the task has, or unknown.
+        seed: seed of the draw of its examples. None: they are not drawn.
         harness: version of lm_eval.
     """
 
@@ -39,11 +40,10 @@ class TaskResult:
     """What the harness measured on one task.
 
     Attributes:
-        examples: that were answered.
+        examples: number of examples answered.
         metrics: by the harness's names, such as "acc", "acc_stderr", "acc_norm", "perplexity".
-        conditions: how.
-        suite_tasks: that were written together with a local one, itself among them; None for
-            others.
+        conditions: how the task was evaluated.
+        suite_tasks: size of a local task's suite; None for other tasks.
     """
 
     examples: int
@@ -53,11 +53,11 @@ class TaskResult:
 
     @property
     def accuracy(self) -> float | None:
-        """In [0, 1]; None for a task without one."""
+        """Accuracy in [0, 1]; None for a task without one."""
         return self.metrics.get("acc")
 
     def as_json(self) -> dict[str, Any]:
-        """By name; what is not finite becomes null."""
+        """By name; numbers that are not finite become null."""
         numbers = {
             name: number if math.isfinite(number) else None for name, number in self.metrics.items()
         }
@@ -69,43 +69,38 @@ class TaskResult:
 Results = dict[str, TaskResult]
 
 
-def conditions(results: Mapping[str, TaskResult]) -> dict[str, Conditions]:
-    """How each task was evaluated; runs compare on tasks where these are equal."""
-    return {name: result.conditions for name, result in results.items()}
-
-
 def suite_means(results: Mapping[str, TaskResult]) -> dict[str, float]:
-    """Mean accuracy over each suite's tasks, every task counting alike.
+    """Mean accuracy over the tasks of each complete suite.
 
-    Only of suites that are whole: all tasks of ``paper``; of a local one all that were written
-    for the store. Named tasks have no mean.
+    Complete are all tasks of ``paper``, and all local ones that were written for the store. Named
+    tasks have no mean.
     """
-    by_suite: dict[str, dict[str, float]] = {}
+    by_suite: dict[str, list[TaskResult]] = {}
     for name, result in results.items():
         if result.accuracy is not None:
-            by_suite.setdefault(suite_of(name), {})[name] = result.accuracy
+            by_suite.setdefault(suite_of(name), []).append(result)
     return {
-        suite: math.fsum(found.values()) / len(found)
-        for suite, found in by_suite.items()
-        if _is_whole(suite, {name: results[name] for name in found})
+        suite: math.fsum(result.metrics["acc"] for result in tasks) / len(tasks)
+        for suite, tasks in by_suite.items()
+        if _is_complete(suite, tasks)
     }
 
 
-def _is_whole(suite: str, found: Mapping[str, TaskResult]) -> bool:
-    """Whether these are all tasks of their suite; as far as they say, for a local one."""
+def _is_complete(suite: str, tasks: Sequence[TaskResult]) -> bool:
+    """Whether these are all tasks of their suite; older local ones do not say."""
     if suite in (CLOZE, CONTINUATION):
-        return all(result.suite_tasks in (None, len(found)) for result in found.values())
-    return suite == "paper" and len(found) == len(PAPER)
+        return all(result.suite_tasks in (None, len(tasks)) for result in tasks)
+    return suite == "paper" and len(tasks) == len(PAPER)
 
 
-def as_json(results: Results, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """All of it in JSON's types, with what it was measured on."""
-    tasks = {name: {"suite": suite_of(name), **found.as_json()} for name, found in results.items()}
-    return {**facts, "tasks": tasks, "means": suite_means(results)}
+def as_json(results: Results, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Results and their means in JSON's types, with metadata beside them."""
+    tasks = {name: {"suite": suite_of(name), **task.as_json()} for name, task in results.items()}
+    return {**metadata, "tasks": tasks, "means": suite_means(results)}
 
 
 def read_results(run: Path) -> Results:
-    """What ``tasks.json`` in a run's folder holds; empty without one.
+    """Reads ``tasks.json`` of a run directory; empty without one.
 
     Raises:
         UserError: if it is damaged.
@@ -113,14 +108,14 @@ def read_results(run: Path) -> Results:
     path = run / TASKS
     try:
         content = read_json(path)
-        found = content["tasks"] if content is not None else {}
-        return {name: _from_json(dict(entry)) for name, entry in found.items()}
+        tasks = content["tasks"] if content is not None else {}
+        return {name: _from_json(dict(entry)) for name, entry in tasks.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: delete it, and evaluate the tasks again") from error
 
 
 def _from_json(entry: dict[str, Any]) -> TaskResult:
-    entry.pop("suite", None)  # its name says it
+    entry.pop("suite", None)  # follows from the name
     examples, harness = int(entry.pop("examples")), entry.pop("lm_eval", None)
     asked, seed, together = (
         None if (number := entry.pop(key, None)) is None else int(number)
@@ -130,17 +125,17 @@ def _from_json(entry: dict[str, Any]) -> TaskResult:
     return TaskResult(examples, metrics, Conditions(asked, seed, harness), together)
 
 
-def write_results(run: Path, results: Results, facts: Mapping[str, Any]) -> Path:
-    """Puts results beside those of other tasks in a run's ``tasks.json``; gives its path.
+def write_results(run: Path, results: Results, metadata: Mapping[str, Any]) -> Path:
+    """Adds results to a run's ``tasks.json``; returns its path.
 
-    Local tasks replace all earlier local ones, so that a suite is of one call.
+    Local tasks replace all earlier local ones, so that a suite comes from one call.
     """
     path, local = run / TASKS, (CLOZE, CONTINUATION)
     kept = read_results(run)
     if any(suite_of(name) in local for name in results):
         kept = {name: result for name, result in kept.items() if suite_of(name) not in local}
     try:
-        write_json(path, as_json({**kept, **results}, facts))
+        write_json(path, as_json({**kept, **results}, metadata))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}): name a file with --output"
@@ -150,21 +145,10 @@ def write_results(run: Path, results: Results, facts: Mapping[str, Any]) -> Path
 
 def results_table(results: Results) -> Table:
     """One row for each task, then the suites' means."""
-    from rich.box import HORIZONTALS
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title="Tasks",
-        title_justify="left",
-        caption=Text("±: the standard error"),
-        caption_justify="left",
-        box=HORIZONTALS,
-        pad_edge=False,
-    )
-    table.add_column("task", overflow="fold")
-    for heading in ("examples", "accuracy", "normalised", "perplexity"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("examples", "accuracy", "normalised", "perplexity")
+    table = screen_table("Tasks", "task", *headings, caption="±: the standard error")
     for name, result in results.items():
         cells = [_percent(result, "acc"), _percent(result, "acc_norm", error=False)]
         perplexity = result.metrics.get("perplexity")

@@ -1,4 +1,4 @@
-"""Bytes of text behind tokens, so that losses compare across tokenizers."""
+"""Bytes of the text behind tokens: losses per byte compare across tokenizers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ Tokens = npt.NDArray[np.integer]
 class TextBytes:
     """Counts the bytes of the text that sequences of tokens predict.
 
-    Exact for a byte-level BPE, in whose vocabulary each character stands for one byte. For other
-    tokenizers the sequences are decoded, which says the bytes of the text as decoded. The end of
-    text has none.
+    Exact for a byte-level BPE, in whose vocabulary each character stands for one byte. Other
+    tokenizers' sequences are decoded, and the decoded text is counted. The end of text has none.
 
     Args:
-        store: whose tokens they are.
+        store: the store that the tokens are from.
     """
 
     def __init__(self, store: Store) -> None:
@@ -35,7 +34,7 @@ class TextBytes:
         """(B,) bytes of all but the first token of each sequence.
 
         Args:
-            tokens: (B, T + 1).
+            tokens: (B, T + 1) token ids.
         """
         if self.of_token is not None:
             return self.of_token[tokens[:, 1:]].sum(axis=1)

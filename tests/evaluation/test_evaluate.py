@@ -15,21 +15,21 @@ from dograph.data.data_mixer import EvenlySpaced
 from dograph.data.domains import DomainSequences
 from dograph.errors import UserError
 from dograph.evaluation.evaluate import evaluate
-from dograph.evaluation.target import open_subject
+from dograph.evaluation.target import open_target
 
 
 @pytest.fixture(scope="module")
-def subject(run_folder):
-    return open_subject(run_folder, device="cpu")
+def target(run_folder):
+    return open_target(run_folder, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def found(subject):
-    return evaluate(subject, resamples=100)
+def found(target):
+    return evaluate(target, resamples=100)
 
 
 @pytest.fixture(scope="module")
-def other_store(run_folder, subject, tmp_path_factory):
+def other_store(run_folder, target, tmp_path_factory):
     """Unseen text with the run's tokenizer."""
     folder = tmp_path_factory.mktemp("other")
     (folder / "text").mkdir()
@@ -38,7 +38,7 @@ def other_store(run_folder, subject, tmp_path_factory):
     settings = CorpusSettings(
         source=str(folder / "text"),
         store=str(folder / "store"),
-        tokenizer=str(subject.store.path / "tokenizer.json"),
+        tokenizer=str(target.store.path / "tokenizer.json"),
         validation_fraction=0.4,
     )
     return prepare(settings, progress=False).path
@@ -53,11 +53,11 @@ def test_losses_are_those_of_the_runs_last_validation(run_folder, found):
     assert found.mean.perplexity.value == pytest.approx(summary["mean_perplexity"], rel=1e-5)
 
 
-def test_bits_per_byte_count_the_text_that_is_predicted(subject, found):
+def test_bits_per_byte_count_the_text_that_is_predicted(target, found):
     for index, domain in enumerate(found.domains):
-        sequences = DomainSequences(subject.store, domain.name, "validation", 32)
+        sequences = DomainSequences(target.store, domain.name, "validation", 32)
         (picks,) = EvenlySpaced(index, len(sequences), 24, 24, 0, 1)
-        decode = subject.store.tokenizer().decode
+        decode = target.store.tokenizer().decode
         texts = [decode(sequences[i][1:].tolist(), skip_special_tokens=True) for _, i in picks]
         size = sum(len(text.encode()) for text in texts)
         assert domain.bytes == size
@@ -65,23 +65,23 @@ def test_bits_per_byte_count_the_text_that_is_predicted(subject, found):
         assert domain.score.bits_per_byte.value == pytest.approx(nats / math.log(2) / size)
 
 
-def test_the_weighted_mean_counts_by_train_tokens(subject, found):
-    tokens = {entry.name: entry.train_tokens for entry in subject.store.domains}
+def test_the_weighted_mean_counts_by_train_tokens(target, found):
+    tokens = {entry.name: entry.train_tokens for entry in target.store.domains}
     expected = sum(found.losses[name] * count for name, count in tokens.items())
     assert found.weighted.loss.value == pytest.approx(expected / sum(tokens.values()))
 
 
-def test_batches_do_not_matter(subject, found):
-    other = evaluate(subject, batch_size=5, resamples=1)
+def test_batches_do_not_matter(target, found):
+    other = evaluate(target, batch_size=5, resamples=1)
     assert other.losses == pytest.approx(found.losses, abs=1e-5)
 
 
 def test_text_of_another_corpus_with_the_same_tokenizer(run_folder, other_store):
-    subject = open_subject(run_folder, other_store, device="cpu")
-    found = evaluate(subject, sequences=10, resamples=20)
+    target = open_target(run_folder, other_store, device="cpu")
+    found = evaluate(target, sequences=10, resamples=20)
     (domain,) = found.domains
-    assert subject.on_own_corpus is False
-    assert subject.final_of == run_folder
+    assert target.on_own_corpus is False
+    assert target.final_of == run_folder
     assert domain.sequences == 10
     assert domain.bytes > domain.tokens / 2
     assert math.isfinite(found.mean.loss.value)
@@ -92,7 +92,7 @@ def test_another_tokenizer_is_refused_with_the_remedy(run_folder, corpus_folder,
         source=str(corpus_folder), vocab_size=280, store=str(tmp_path), validation_fraction=0.2
     )
     with pytest.raises(UserError, match=r"prepare that corpus with corpus\.tokenizer=.*tokenizer"):
-        open_subject(run_folder, prepare(settings, progress=False).path)
+        open_target(run_folder, prepare(settings, progress=False).path)
 
 
 def test_a_bare_checkpoint_needs_a_corpus(run_folder, store, tmp_path):
@@ -100,13 +100,13 @@ def test_a_bare_checkpoint_needs_a_corpus(run_folder, store, tmp_path):
     bare.parent.mkdir()
     shutil.copy(run_folder / "checkpoints" / "final.ckpt", bare)
     with pytest.raises(UserError, match="--corpus STORE"):
-        open_subject(bare)
-    subject = open_subject(bare, store.path, device="cpu")
-    assert subject.context == 32  # all that its model takes
-    assert subject.on_own_corpus is subject.final_of is None
+        open_target(bare)
+    target = open_target(bare, store.path, device="cpu")
+    assert target.context == 32  # all that its model takes
+    assert target.on_own_corpus is target.final_of is None
     torch.save({"weights": torch.zeros(3)}, bare)
     with pytest.raises(UserError, match="no checkpoint of a language model"):
-        open_subject(bare, store.path)
+        open_target(bare, store.path)
 
 
 def test_a_store_that_has_changed_is_noticed(run_folder, tmp_path):
@@ -114,34 +114,34 @@ def test_a_store_that_has_changed_is_noticed(run_folder, tmp_path):
     facts = json.loads((copy / "provenance.json").read_text())
     (copy / "provenance.json").write_text(json.dumps({**facts, "fingerprint": "0" * 32}))
     with pytest.raises(UserError, match="has changed since the run"):
-        open_subject(copy)
-    assert open_subject(copy, Store.open(facts["corpus"]).path).on_own_corpus is False
+        open_target(copy)
+    assert open_target(copy, Store.open(facts["corpus"]).path).on_own_corpus is False
     (copy / "recipe.yaml").unlink()
     with pytest.raises(UserError, match=r"recipe\.yaml is missing"):
-        open_subject(copy)
+        open_target(copy)
     (copy / "provenance.json").write_text("{}")
     with pytest.raises(UserError, match="damaged or of an earlier version"):
-        open_subject(copy)
+        open_target(copy)
 
 
 def test_an_experiment_of_stages_names_its_last_one(run_folder, tmp_path):
     shutil.copytree(run_folder, tmp_path / "proxy")
     shutil.copytree(run_folder, tmp_path / "main")
     with pytest.raises(UserError, match=r"name the folder of one of them: .*main, .*proxy"):
-        open_subject(tmp_path)
+        open_target(tmp_path)
     (tmp_path / "summary.json").write_text(json.dumps({"folder": "main"}))
-    assert open_subject(tmp_path).final_of == tmp_path / "main"
+    assert open_target(tmp_path).final_of == tmp_path / "main"
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
         (["--context", "64"], "takes at most 32 tokens"),
-        (["--context", "-1"], "--context -1"),
-        (["--context", "0"], "--context 0"),
-        (["--sequences", "0"], "--sequences 0"),
-        (["--batch-size", "0"], "--batch-size 0"),
-        (["--resamples", "0"], "--resamples 0"),
+        (["--context", "-1"], "--context is -1: it must be ≥ 1"),
+        (["--context", "0"], "--context is 0: it must be ≥ 1"),
+        (["--sequences", "0"], "--sequences is 0: it must be ≥ 1"),
+        (["--batch-size", "0"], "--batch-size is 0: it must be ≥ 1"),
+        (["--resamples", "0"], "--resamples is 0: it must be ≥ 1"),
         (["--device", "abacus"], "--device abacus"),
         (["--corpus", "nowhere"], "store nowhere has no manifest.json"),
     ],

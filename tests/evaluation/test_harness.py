@@ -15,16 +15,16 @@ from dograph.cli.main import main
 from dograph.errors import UserError
 from dograph.evaluation.downstream import load_tasks, run_tasks
 from dograph.evaluation.suites import PAPER
-from dograph.evaluation.target import open_subject
-from dograph.evaluation.task_results import TaskResult, conditions, read_results, write_results
+from dograph.evaluation.target import open_target
+from dograph.evaluation.task_results import TaskResult, read_results, write_results
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")
 
 
 @pytest.fixture(scope="module")
-def subject(run_folder):
-    return open_subject(run_folder, device="cpu")
+def target(run_folder):
+    return open_target(run_folder, device="cpu")
 
 
 @pytest.fixture
@@ -43,33 +43,33 @@ def read(folder, name):
 
 
 @torch.inference_mode()
-def answer(subject, context, continuation):
+def answer(target, context, continuation):
     """(log-likelihood, whether greedy) by transformers' network alone, token by token."""
-    tokenizer = subject.store.tokenizer()
-    before = tokenizer.encode(context).ids or [subject.store.end_of_text]
+    tokenizer = target.store.tokenizer()
+    before = tokenizer.encode(context).ids or [target.store.end_of_text]
     after = tokenizer.encode(context + continuation).ids[len(tokenizer.encode(context).ids) :]
     total, greedy = 0.0, True
     for index, token in enumerate(after):
-        seen = torch.tensor([(before + after[:index])[-subject.context :]])
-        logits = subject.model.network(input_ids=seen).logits[0, -1].double()
+        seen = torch.tensor([(before + after[:index])[-target.context :]])
+        logits = target.model.network(input_ids=seen).logits[0, -1].double()
         total += logits.log_softmax(0)[token].item()
         greedy = greedy and int(logits.argmax()) == token
     return total, greedy
 
 
-def greedy_words(subject, context, count):
+def greedy_words(target, context, count):
     """What the network itself finds likeliest."""
-    tokenizer = subject.store.tokenizer()
+    tokenizer = target.store.tokenizer()
     ids = tokenizer.encode(context).ids
     for _ in range(count):
         with torch.inference_mode():
-            logits = subject.model.network(input_ids=torch.tensor([ids])).logits
+            logits = target.model.network(input_ids=torch.tensor([ids])).logits
         ids.append(int(logits[0, -1].argmax()))
     return tokenizer.decode(ids)[len(context) :]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_loglikelihoods_are_those_of_the_plain_network(subject, batch_size):
+def test_loglikelihoods_are_those_of_the_plain_network(target, batch_size):
     from lm_eval.api.instance import Instance
 
     from dograph.evaluation.harness import CheckpointLM
@@ -81,49 +81,49 @@ def test_loglikelihoods_are_those_of_the_plain_network(subject, batch_size):
         ("def return import class", " self"),
         ("", "the dog jumps"),
         ("yield ( ) [ ]", " : = +"),
-        ("the lion eats", greedy_words(subject, "the lion eats", 4)),
+        ("the lion eats", greedy_words(target, "the lion eats", 4)),
     ]
-    model = CheckpointLM(subject, batch_size=batch_size)
+    model = CheckpointLM(target, batch_size=batch_size)
     requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
     answers = model.loglikelihood(requests, disable_tqdm=True)
     for pair, (value, greedy) in zip(pairs, answers, strict=True):
-        expected, likeliest = answer(subject, *pair)
+        expected, likeliest = answer(target, *pair)
         assert value == pytest.approx(expected, abs=1e-4), pair
         assert greedy == likeliest, pair
     assert [bool(greedy) for _, greedy in answers].count(True) >= 1  # the last is greedy
     assert [bool(greedy) for _, greedy in answers].count(False) >= 1
 
 
-def test_the_tokenizer_gives_the_stores_tokens(subject):
+def test_the_tokenizer_gives_the_stores_tokens(target):
     from dograph.data.domains import Documents
     from dograph.evaluation.harness import CheckpointLM
 
-    model = CheckpointLM(subject)
-    documents = Documents(subject.store, "code", "validation")
-    text = subject.store.tokenizer().decode(documents[0].tolist())
+    model = CheckpointLM(target)
+    documents = Documents(target.store, "code", "validation")
+    text = target.store.tokenizer().decode(documents[0].tolist())
     assert model.tok_encode(text) == documents[0].tolist()
     assert model.tok_decode(documents[0].tolist()) == text
-    assert subject.store.end_of_text not in model.tok_encode("as <|endoftext|> text")
+    assert target.store.end_of_text not in model.tok_encode("as <|endoftext|> text")
     assert model.max_length == 32
 
 
 def test_the_local_suite_needs_no_network_and_agrees_with_the_plain_network(
-    subject, run_folder, offline, tmp_path
+    target, run_folder, offline, tmp_path
 ):
     before = set(tmp_path.parent.rglob("*.arrow"))
-    results = run_tasks(subject, "local", tmp_path, examples=6, batch_size=4)
+    results = run_tasks(target, "local", tmp_path, examples=6, batch_size=4)
     assert len(results) == 6
     assert set(tmp_path.parent.rglob("*.arrow")) == before  # caches are gone
     for domain in ("animals", "code", "numbers"):
         cloze = results[f"local_cloze_{domain}"]
         examples = read(tmp_path, f"local_cloze_{domain}")
-        answers = [answer(subject, e["context"], e["target"]) for e in examples]
+        answers = [answer(target, e["context"], e["target"]) for e in examples]
         assert cloze.accuracy == pytest.approx(sum(greedy for _, greedy in answers) / 6)
         mean = sum(value for value, _ in answers) / 6
         assert cloze.metrics["perplexity"] == pytest.approx(math.exp(-mean), rel=1e-3)
         right = 0
         for example in read(tmp_path, f"local_continuation_{domain}"):
-            values = [answer(subject, example["context"], c)[0] for c in example["choices"]]
+            values = [answer(target, example["context"], c)[0] for c in example["choices"]]
             right += values.index(max(values)) == example["label"]
         continued = results[f"local_continuation_{domain}"]
         assert continued.accuracy == pytest.approx(right / 6)
@@ -138,7 +138,7 @@ def test_the_command_files_the_tasks_in_the_run(run_folder, capsys, offline, tmp
     assert main([*words, "--device", "cpu"]) == 0
     assert "mean of local_cloze" in capsys.readouterr().out
     version = importlib.metadata.version("lm_eval")
-    assert set(conditions(read_results(run_folder)).values()) == {(4, 0, version)}
+    assert {task.conditions for task in read_results(run_folder).values()} == {(4, 0, version)}
     assert (run_folder / "tasks" / "local_cloze_code.yaml").is_file()
     assert main(words) == 2
     assert "has results of local: add --force" in capsys.readouterr().err
@@ -151,25 +151,25 @@ def test_the_command_files_the_tasks_in_the_run(run_folder, capsys, offline, tmp
     assert read_results(run_folder) == before
 
 
-def test_a_folders_name_may_hold_what_globs_read(subject, offline, tmp_path):
-    results = run_tasks(subject, "local", tmp_path / "x[1]*{a}", examples=1)
+def test_a_folders_name_may_hold_what_globs_read(target, offline, tmp_path):
+    results = run_tasks(target, "local", tmp_path / "x[1]*{a}", examples=1)
     assert len(results) == 6
 
 
-def test_local_tasks_that_cannot_be_read_name_their_folder(subject, offline, tmp_path, monkeypatch):
+def test_local_tasks_that_cannot_be_read_name_their_folder(target, offline, tmp_path, monkeypatch):
     monkeypatch.setattr("dograph.evaluation.local_tasks.glob.escape", lambda path: path + "[gone]")
     with pytest.raises(UserError, match=r"its tasks cannot be read .*--task-folder") as raised:
-        run_tasks(subject, "local", tmp_path / "tasks", examples=1)
+        run_tasks(target, "local", tmp_path / "tasks", examples=1)
     assert "hub" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--resamples", "0"], "--resamples 0"),
-        (["--sequences", "0"], "--sequences 0"),
-        (["--context", "0"], "--context 0"),
-        (["--examples", "0"], "--examples 0"),
+        (["--resamples", "0"], "--resamples is 0: it must be ≥ 1"),
+        (["--sequences", "0"], "--sequences is 0: it must be ≥ 1"),
+        (["--context", "0"], "--context is 0: it must be ≥ 1"),
+        (["--examples", "0"], "--examples is 0: it must be ≥ 1"),
         (["--tasks", " , "], "--tasks is empty"),
         (["--output", "/dev/null/here.json"], "cannot be written to"),
     ],
@@ -183,7 +183,7 @@ def test_mistakes_are_named_before_any_task_runs(
 
 
 def test_a_domain_without_text_is_named_before_any_task_runs(run_folder, capsys, monkeypatch):
-    def refuse(subject):
+    def refuse(target):
         raise UserError("no whole sequence")
 
     monkeypatch.setattr("dograph.evaluation.command.open_domains", refuse)
@@ -257,7 +257,7 @@ def test_the_papers_tasks_are_the_harness_own():
     assert set(PAPER) <= set(TaskManager().all_tasks)
 
 
-def test_without_a_hub_the_papers_tasks_are_refused_clearly(subject, monkeypatch, tmp_path):
+def test_without_a_hub_the_papers_tasks_are_refused_clearly(target, monkeypatch, tmp_path):
     import datasets
     import huggingface_hub
 
@@ -266,7 +266,7 @@ def test_without_a_hub_the_papers_tasks_are_refused_clearly(subject, monkeypatch
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"task piqa: its data cannot be had .* --tasks local"):
-        run_tasks(subject, "paper")
+        run_tasks(target, "paper")
 
 
 def test_an_unknown_task_is_named_with_the_nearest():

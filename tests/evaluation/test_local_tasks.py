@@ -113,7 +113,7 @@ def test_an_earlier_suite_is_replaced_whole_and_nothing_else(store, tmp_path):
 
 def test_a_folder_of_the_users_is_left_alone(store, tmp_path):
     (tmp_path / "local_notes.jsonl").write_text("mine")
-    with pytest.raises(UserError, match="something else than local tasks"):
+    with pytest.raises(UserError, match="files that are not local tasks"):
         write_local_tasks(store, tmp_path, CONTEXT, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["local_notes.jsonl"]
     with pytest.raises(UserError, match="--task-folder"):

@@ -9,7 +9,7 @@ from rich.console import Console
 from scipy.stats import t as student
 
 from dograph.evaluation.bootstrap import scores, widening
-from dograph.evaluation.evaluate import few_sequences, scores_table
+from dograph.evaluation.evaluate import few_sequences_note, scores_table
 from dograph.evaluation.held_out import HeldOut
 
 
@@ -76,10 +76,10 @@ def test_one_sequence_has_no_interval():
         for interval in (score.loss, score.perplexity, score.bits_per_byte):
             assert interval.low is interval.high is None
     assert found.as_json()["domains"]["one"]["loss"]["low"] is None
-    note = few_sequences(found)
+    note = few_sequences_note(found)
     assert "one 1;" in note
     assert "two" not in note
-    assert few_sequences(scores(domains[1:], resamples=2)) is None
+    assert few_sequences_note(scores(domains[1:], resamples=2)) is None
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(scores_table(found))
     assert "[none]" in console.export_text()

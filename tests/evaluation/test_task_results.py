@@ -9,7 +9,6 @@ from dograph.evaluation.suites import PAPER, suite_of
 from dograph.evaluation.task_results import (
     Conditions,
     TaskResult,
-    conditions,
     read_results,
     suite_means,
     write_results,
@@ -32,7 +31,7 @@ def test_results_are_put_beside_earlier_ones_with_their_conditions(tmp_path):
     write_results(tmp_path, MORE, {})
     found = read_results(tmp_path)
     assert found == {**LOCAL, **MORE}
-    assert conditions(found) == {
+    assert {name: result.conditions for name, result in found.items()} == {
         "local_cloze_a": (10, 3, "0.4.13"),
         "local_cloze_b": (10, 3, "0.4.13"),
         "piqa": (None, None, "0.4.12"),
