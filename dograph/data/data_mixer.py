@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from dograph.data.batch import Batch
 from dograph.data.corpus.prepare import prepare
@@ -16,14 +15,16 @@ from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
 from dograph.data.domains import DomainSequences, MixtureDataset, as_read
 from dograph.data.loaders import PatientLoader
-from dograph.data.sampler import Draw, MixtureSampler
+from dograph.data.sampler import Draw, MixtureSampler, Pick
 from dograph.errors import UserError, check_range
 from dograph.mixers.base import BaseMixer, on_simplex
 from dograph.mixers.fixed import Stratified
 from dograph.signals.batch_signals import Signal
 
 
-class EvenlySpaced(Sampler[list[tuple[int, int]]]):
+def evenly_spaced(
+    domain: int, length: int, count: int, batch_size: int, rank: int = 0, world_size: int = 1
+) -> list[list[Pick]]:
     """Fixed validation batches of one domain: evenly spaced sequences, in order.
 
     Args:
@@ -37,25 +38,15 @@ class EvenlySpaced(Sampler[list[tuple[int, int]]]):
     Raises:
         UserError: if there are fewer sequences than ranks.
     """
-
-    def __init__(
-        self, domain: int, length: int, count: int, batch_size: int, rank: int, world_size: int
-    ) -> None:
-        indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
-        each = len(indices) // world_size  # the same for every rank, so that none waits
-        if each == 0:
-            raise UserError(
-                f"domain {domain} has {len(indices)} validation sequences for {world_size} ranks: "
-                "raise data.validation_sequences, lower data.context or use fewer devices"
-            )
-        picks = [(domain, int(index)) for index in indices[rank : each * world_size : world_size]]
-        self.batches = [picks[i : i + batch_size] for i in range(0, len(picks), batch_size)]
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+    indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
+    each = len(indices) // world_size  # the same for every rank, so that none waits
+    if each == 0:
+        raise UserError(
+            f"domain {domain} has {len(indices)} validation sequences for {world_size} ranks: "
+            "raise data.validation_sequences, lower data.context or use fewer devices"
+        )
+    picks = [(domain, int(index)) for index in indices[rank : each * world_size : world_size]]
+    return [picks[i : i + batch_size] for i in range(0, len(picks), batch_size)]
 
 
 class DataMixer(LightningDataModule):
@@ -208,7 +199,7 @@ class DataMixer(LightningDataModule):
         return [
             DataLoader(
                 dataset,
-                batch_sampler=EvenlySpaced(
+                batch_sampler=evenly_spaced(
                     index,
                     len(domain),
                     self.validation_sequences,

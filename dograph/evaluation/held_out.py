@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dograph.data.data_mixer import EvenlySpaced
+from dograph.data.data_mixer import evenly_spaced
 from dograph.data.domains import DomainSequences, MixtureDataset
 from dograph.evaluation.target import EvaluationTarget
 from dograph.evaluation.text_bytes import TextBytes
@@ -65,7 +65,7 @@ def held_out_losses(
     held_out = []
     for index, domain in enumerate(domains):
         nats, sizes = [], []
-        for picks in EvenlySpaced(index, len(domain), sequences, batch_size, 0, 1):
+        for picks in evenly_spaced(index, len(domain), sequences, batch_size):
             tokens = dataset.__getitems__(picks).tokens
             losses = target.model.token_losses(tokens.to(target.model.device))
             nats.append(losses.double().sum(dim=1).cpu().numpy())

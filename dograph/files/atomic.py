@@ -17,7 +17,7 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
-    flush_folder(path.parent)
+    flush(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -48,16 +48,12 @@ def flush_tree(folder: Path) -> None:
     """Flush a folder and everything in it to the disk."""
     for root, _, names in os.walk(folder):
         for name in names:
-            _flush(Path(root, name))
-        flush_folder(Path(root))
+            flush(Path(root, name))
+        flush(Path(root))
 
 
-def flush_folder(folder: Path) -> None:
-    """Flush a folder's list of names, so that a rename in it survives."""
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
 from dograph.errors import UserError, find_refusal
-from dograph.files.atomic import flush_folder
+from dograph.files.atomic import flush
 from dograph.files.run_dir import CHECKPOINTS
 from dograph.training.checkpoint import newest_checkpoints, read_checkpoint, steps_done
 
@@ -65,7 +65,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
-            flush_folder(path.parent)
+            flush(path.parent)
         except (OSError, RuntimeError) as error:  # torch wraps what its file raises
             with suppress(OSError):
                 beside.unlink()

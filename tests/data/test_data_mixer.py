@@ -12,7 +12,7 @@ from litdata import StreamingDataset, TokensLoader
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
-from dograph.data.data_mixer import DataMixer, EvenlySpaced
+from dograph.data.data_mixer import DataMixer, evenly_spaced
 from dograph.data.domains import DomainSequences, MixtureDataset
 from dograph.errors import UserError
 from dograph.mixers import DoGraph, Proportional, Stratified
@@ -77,12 +77,12 @@ def test_validation_is_fixed_and_spread_over_each_domain(store, corpus_settings)
 
 def test_ranks_share_validation_evenly():
     def picks(rank):
-        return [pick for batch in EvenlySpaced(0, 100, 65, 8, rank, 2) for pick in batch]
+        return [pick for batch in evenly_spaced(0, 100, 65, 8, rank, 2) for pick in batch]
 
     assert len(picks(0)) == len(picks(1)) == 32
     assert not set(picks(0)) & set(picks(1))
     with pytest.raises(UserError, match="validation_sequences"):
-        EvenlySpaced(0, 100, 1, 8, 0, 2)
+        evenly_spaced(0, 100, 1, 8, 0, 2)
 
 
 def test_a_domain_shorter_than_the_context_is_refused(store):

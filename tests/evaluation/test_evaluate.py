@@ -11,7 +11,7 @@ from dograph.cli.main import main
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
-from dograph.data.data_mixer import EvenlySpaced
+from dograph.data.data_mixer import evenly_spaced
 from dograph.data.domains import DomainSequences
 from dograph.errors import UserError
 from dograph.evaluation.evaluate import evaluate
@@ -56,7 +56,7 @@ def test_losses_are_those_of_the_runs_last_validation(run_folder, found):
 def test_bits_per_byte_count_the_text_that_is_predicted(target, found):
     for index, domain in enumerate(found.domains):
         sequences = DomainSequences(target.store, domain.name, "validation", 32)
-        (picks,) = EvenlySpaced(index, len(sequences), 24, 24, 0, 1)
+        (picks,) = evenly_spaced(index, len(sequences), 24, 24)
         decode = target.store.tokenizer().decode
         texts = [decode(sequences[i][1:].tolist(), skip_special_tokens=True) for _, i in picks]
         size = sum(len(text.encode()) for text in texts)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from dograph.data.corpus import Store
+from dograph.data.corpus.store import Store
 from dograph.data.domains import Documents, DomainSequences
 from dograph.files.checksums import file_digest, read_verified, write_verified
 

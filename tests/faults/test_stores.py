@@ -15,7 +15,9 @@ from mutations import (
 )
 
 import dograph.data.corpus.staging
-from dograph.data.corpus import CorpusSettings, Store, prepare
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.corpus.store import Store
 from dograph.data.domains import Documents, DomainSequences
 from dograph.errors import UserError
 

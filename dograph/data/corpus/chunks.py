@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -99,31 +98,22 @@ def write_index(folder: Path, token_type: TokenType, documents: int, remedy: str
     return read_chunks(folder, token_type)
 
 
-def document_lengths(
-    folder: Path, chunks: list[Chunk], token_type: TokenType
-) -> Iterator[np.ndarray]:
-    """Tokens of each document, one int64 array per chunk.
+def write_document_ends(folder: Path, chunks: list[Chunk], token_type: TokenType) -> int:
+    """Write ``<folder>.ends``, cumulative int64 token offsets; return the number of tokens.
 
     A chunk begins with its number of documents and their n + 1 byte offsets, as uint32.
     """
-    width = np.dtype(token_type).itemsize
-    for chunk in chunks:
-        with (folder / chunk.filename).open("rb") as file:
-            count = int(np.fromfile(file, np.uint32, 1)[0])
-            offsets = np.fromfile(file, np.uint32, count + 1)
-        lengths = np.diff(offsets.astype(np.int64)) // width
-        if lengths.sum() != chunk.dim:
-            raise RuntimeError(f"{folder / chunk.filename}: its documents do not fill it")
-        yield lengths
-
-
-def write_document_ends(folder: Path, chunks: list[Chunk], token_type: TokenType) -> int:
-    """Write ``<folder>.ends``, cumulative int64 token offsets; return the number of tokens."""
-    total = 0
-    with folder.with_suffix(".ends").open("wb") as file:
-        for lengths in document_lengths(folder, chunks, token_type):
-            (total + np.cumsum(lengths)).astype("<i8").tofile(file)
-            total += int(lengths.sum())
+    width, total = np.dtype(token_type).itemsize, 0
+    with folder.with_suffix(".ends").open("wb") as ends:
+        for chunk in chunks:
+            with (folder / chunk.filename).open("rb") as file:
+                count = int(np.fromfile(file, np.uint32, 1)[0])
+                offsets = np.fromfile(file, np.uint32, count + 1).astype(np.int64)
+            lengths = np.diff(offsets) // width
+            if lengths.sum() != chunk.dim:
+                raise RuntimeError(f"{file.name}: its documents do not fill it")
+            (total + np.cumsum(lengths)).astype("<i8").tofile(ends)
+            total += chunk.dim
     return total
 
 

@@ -36,7 +36,7 @@ from dograph.data.corpus.tokenizer import (
 )
 from dograph.data.corpus.work_dir import INPUTS, disk_errors, open_work_dir
 from dograph.errors import UserError, file_errors
-from dograph.files.atomic import flush_folder, flush_tree
+from dograph.files.atomic import flush, flush_tree
 from dograph.files.checksums import file_digest, json_digest, read_marker, write_verified
 from dograph.files.lock import exclusive
 
@@ -154,7 +154,8 @@ class _Build:
 
     def run(self, inputs: str) -> None:
         """Do the work that is left, and write the manifest."""
-        with TokenizeProcess(self._folder / "tokenise.log", self._lock) as process:
+        process = TokenizeProcess(self._folder / "tokenise.log", self._lock)
+        with contextlib.closing(process):
             domains = self._stage()
             tokenizer = self._tokenizer(domains)
             self._tokenise(process, domains, tokenizer)
@@ -289,4 +290,4 @@ def _finish(work_dir: Path, path: Path) -> None:
     work_dir.replace(path)
     # Only now: without it, an interrupted run's folder would not be recognised.
     (path / INPUTS).unlink()
-    flush_folder(path.parent)
+    flush(path.parent)

@@ -10,9 +10,9 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import zstandard
@@ -66,15 +66,8 @@ class PartWriter:
         self._part: BinaryIO | None = None
         self._part_bytes = 0
 
-    def __enter__(self) -> PartWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the files."""
         self._close_part()
         self._hashes.close()
 
@@ -215,7 +208,8 @@ class Staging:
         self._seen.begin(name)
         lowest, highest = b"\xff" * 17, b""
         taken = 0
-        with PartWriter(folder / "train") as train, PartWriter(folder / "validation") as held:
+        train, held = PartWriter(folder / "train"), PartWriter(folder / "validation")
+        with closing(train), closing(held):
             for text in documents:
                 if not text.strip():
                     continue

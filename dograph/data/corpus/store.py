@@ -22,7 +22,7 @@ from dograph.data.corpus.manifest import (
     read_manifest,
     split_folder,
 )
-from dograph.data.corpus.tokenizer import load, token_type, tokenizer_hash, vocabulary_size
+from dograph.data.corpus.tokenizer import load, token_type, vocabulary_size
 from dograph.data.corpus.verified_file import (
     Check,
     VerifiedFile,
@@ -167,20 +167,6 @@ class Store(Manifest):
         except (OSError, ValueError) as error:
             raise damaged(self.path, path, error) from error
         return load(path)
-
-    def check_tokenizer(self, path: Path | str) -> None:
-        """Check that the tokenizer of a ``tokenizer.json`` gives the same tokens.
-
-        Raises:
-            UserError: if it does not.
-        """
-        other = tokenizer_hash(load(Path(path)))
-        # Another release of tokenizers may write the same tokenizer differently.
-        if other not in (self.tokenizer_hash, tokenizer_hash(self.tokenizer())):
-            raise UserError(
-                f"{path}: its hash is {other}, but store {self.path} was made with tokenizer "
-                f"{self.tokenizer_hash}: use {self.path / TOKENIZER}, or prepare the corpus again"
-            )
 
     def fingerprint_of(self, split: Split) -> str:
         """Digest of the tokenizer and of every document of one split in its place."""

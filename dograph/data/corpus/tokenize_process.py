@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from dograph.data.corpus.tokenize_worker import SplitJob
@@ -53,15 +52,8 @@ class TokenizeProcess:
                 start_new_session=True,  # Ctrl-C reaches only this process, which ends the other
             )
 
-    def __enter__(self) -> TokenizeProcess:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Kill the process and all that it started."""
         # The group outlives its leader if litdata left workers behind. Until `wait`, its number
         # cannot be anybody else's.
         with suppress(ProcessLookupError):

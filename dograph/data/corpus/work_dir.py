@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from dograph.data.corpus.dedup import start_again
 from dograph.data.corpus.store import work_dir_of
 from dograph.data.corpus.tokenize_process import TokenisingFailedError
 from dograph.data.corpus.tokenize_worker import CHUNK_BYTES
@@ -78,22 +77,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     """
     then = "prepare again: finished work is kept"
     try:
-        with file_errors(path, "corpus.store", then), _foreign_files(path):
+        with file_errors(path, "corpus.store", then):
             yield
     except TokenisingFailedError as error:
         # litdata loses a worker's error if only its last write failed.
         if shutil.disk_usage(path.parent).free >= CHUNK_BYTES:
             raise
         raise UserError(Refusal(errno.ENOSPC).message(path, "corpus.store", then)) from error
-
-
-@contextlib.contextmanager
-def _foreign_files(path: Path) -> Iterator[None]:
-    """Turn an error about a file where a folder should be, or the reverse, into a clear one."""
-    try:
-        yield
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        work_dir = work_dir_of(path)
-        if str(work_dir) not in str(error.filename):
-            raise
-        raise UserError(f"{error.filename}: {error.strerror}: {start_again(work_dir)}") from error

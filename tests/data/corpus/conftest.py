@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from small_corpora import write_corpus
 
-from dograph.data.corpus import CorpusSettings, Store, prepare
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.corpus.store import Store
 
 
 @pytest.fixture(scope="session")

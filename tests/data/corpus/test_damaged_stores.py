@@ -3,16 +3,16 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from dograph.data.corpus import CorpusSettings, Store, prepare
 from dograph.data.corpus.dedup import SeenDocuments
-from dograph.data.corpus.prepare import inputs_digest
+from dograph.data.corpus.prepare import inputs_digest, prepare
+from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.source import open_source
+from dograph.data.corpus.store import Store
 from dograph.data.corpus.work_dir import INPUTS
 from dograph.data.domains import Documents, DomainSequences
 from dograph.errors import UserError, quoted_user_error
@@ -225,13 +225,12 @@ class Half:
     def __init__(self, small_settings, place, monkeypatch):
         self.settings = CorpusSettings(**{**vars(small_settings), "store": str(place)})
         self.place, self.work_dir = place, place.with_name(place.name + ".partial")
-        module = sys.modules["dograph.data.corpus.prepare"]
 
         def stop(*_):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(module._Build, "_manifest", stop)
+            patch.setattr("dograph.data.corpus.prepare._Build._manifest", stop)
             prepare(self.settings, progress=False)
 
 
@@ -383,7 +382,7 @@ def test_a_journal_that_names_another_file_is_refused(tmp_path):
         SeenDocuments(path)
 
 
-def test_a_workers_error_is_told_in_its_own_words():
+def test_a_workers_error_is_quoted():
     traceback = "Caught UserError\nTraceback\n  raise x\ndograph.errors.UserError: a: b\n"
     assert quoted_user_error(traceback) == "a: b"
     assert quoted_user_error("a: b") is None

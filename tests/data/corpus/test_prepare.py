@@ -15,8 +15,10 @@ from litdata import StreamingDataset, TokensLoader
 from small_corpora import sentences, write_corpus
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from dograph.data.corpus import CorpusSettings, Store, prepare
 from dograph.data.corpus.document import document_hash, hash_number
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.corpus.store import Store
 from dograph.errors import UserError
 from dograph.files.checksums import json_digest
 from dograph.files.lock import exclusive
@@ -93,7 +95,8 @@ def test_other_settings_do_not_overwrite_a_store(small_store, small_settings):
 
 INTERRUPTED = """
 import sys
-from dograph.data.corpus import CorpusSettings, prepare
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
 source, store = sys.argv[1:]
 if __name__ == "__main__":
     prepare(CorpusSettings(source=source, vocab_size=300, validation_fraction=0.2, store=store))
@@ -177,14 +180,6 @@ def test_a_wide_vocabulary_and_a_tokenizer_file(tmp_path):
     assert (tokens == words["<eos>"]).sum() == len(store.document_ends("letters", "train")) == 3
     with pytest.raises(UserError, match="no validation documents"):
         store.folder("letters", "validation")
-    store.check_tokenizer(tmp_path / "tokenizer.json")
-
-
-def test_another_tokenizer_is_recognised(small_store, tmp_path):
-    small_store.check_tokenizer(small_store.path / "tokenizer.json")
-    Tokenizer(models.BPE()).save(str(tmp_path / "other.json"))
-    with pytest.raises(UserError, match="made with tokenizer"):
-        small_store.check_tokenizer(tmp_path / "other.json")
 
 
 def copy_of(store, folder):
@@ -231,9 +226,7 @@ def test_a_failing_tokenizer_process_tells_why(tmp_path, monkeypatch):
         vocab_size=300,
         store=str(tmp_path / "store"),
     )
-    # By name, because the package's `prepare` is the function.
-    module = sys.modules["dograph.data.corpus.prepare"]
-    monkeypatch.setattr(module, "token_type", lambda _: "no_such_type")
+    monkeypatch.setattr("dograph.data.corpus.prepare.token_type", lambda _: "no_such_type")
     with pytest.raises(RuntimeError, match="no_such_type"):
         prepare(settings, progress=False)
     assert not (tmp_path / "store").exists()
