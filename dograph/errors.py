@@ -74,34 +74,25 @@ def quoted_user_error(traceback: str) -> str | None:
     return message.partition("\n")[0].strip() if mark else None
 
 
-_SPACE, _PERMISSION, _DISK = "free some space", "get permission for it", "check its disk"
-_LOCKS = "use a file system with locks for runs and corpus.store"
-REMEDIES = {
-    errno.ENOSPC: _SPACE,
-    errno.EDQUOT: _SPACE,
-    errno.EFBIG: "use a file system that supports files this large",
-    errno.EROFS: "make its file system writable",
-    errno.EACCES: _PERMISSION,
-    errno.EPERM: _PERMISSION,
-    errno.EIO: _DISK,
-    errno.ENXIO: _DISK,
-    errno.ENODEV: _DISK,
-    errno.ESTALE: "mount its file system again",
-    errno.ENOENT: "put it back",
-    errno.ENOTDIR: "move away the file that is where a folder should be",
-    errno.EISDIR: "move away the folder that is where a file should be",
-    errno.EEXIST: "move it away",
-    errno.ENOTEMPTY: "move it away",
-    errno.EBUSY: "end what uses it",
-    errno.ELOOP: "fix its symbolic links, which form a loop",
-    errno.ENAMETOOLONG: "choose shorter names",
-    errno.ENOLCK: _LOCKS,
-    errno.ENOSYS: _LOCKS,
-    errno.EOPNOTSUPP: _LOCKS,
-    errno.ETIMEDOUT: _DISK,
-    errno.EMFILE: "raise `ulimit -n`",
-    errno.ENFILE: "raise `ulimit -n`",
+_USE_LOCKS = "use a file system with locks for runs and corpus.store"
+_NUMBERS = {
+    "free some space": (errno.ENOSPC, errno.EDQUOT),
+    "use a file system that supports files this large": (errno.EFBIG,),
+    "make its file system writable": (errno.EROFS,),
+    "get permission for it": (errno.EACCES, errno.EPERM),
+    "check its disk": (errno.EIO, errno.ENXIO, errno.ENODEV, errno.ETIMEDOUT),
+    "mount its file system again": (errno.ESTALE,),
+    "put it back": (errno.ENOENT,),
+    "move away the file that is where a folder should be": (errno.ENOTDIR,),
+    "move away the folder that is where a file should be": (errno.EISDIR,),
+    "move it away": (errno.EEXIST, errno.ENOTEMPTY),
+    "end what uses it": (errno.EBUSY,),
+    "fix its symbolic links, which form a loop": (errno.ELOOP,),
+    "choose shorter names": (errno.ENAMETOOLONG,),
+    _USE_LOCKS: (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP),
+    "raise `ulimit -n`": (errno.EMFILE, errno.ENFILE),
 }
+REMEDIES = {number: remedy for remedy, numbers in _NUMBERS.items() for number in numbers}
 """What the user can do, by ``errno``; errors with another number are not the user's to fix."""
 ELSEWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """Errors that another place might not have."""

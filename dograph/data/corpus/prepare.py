@@ -8,6 +8,7 @@ import glob
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -140,21 +141,19 @@ def inputs_digest(source: Source, settings: CorpusSettings) -> str:
     return json_digest(described)
 
 
+@dataclass
 class _Build:
     """The steps of one run, in a folder that may hold an earlier run's work."""
 
-    def __init__(
-        self, folder: Path, source: Source, settings: CorpusSettings, bars: ProgressBars, lock: int
-    ) -> None:
-        self._folder = folder
-        self._source = source
-        self._settings = settings
-        self._bars = bars
-        self._lock = lock
+    folder: Path
+    source: Source
+    settings: CorpusSettings
+    bars: ProgressBars
+    lock: int
 
     def run(self, inputs: str) -> None:
         """Do the work that is left, and write the manifest."""
-        process = TokenizeProcess(self._folder / "tokenise.log", self._lock)
+        process = TokenizeProcess(self.folder / "tokenise.log", self.lock)
         with contextlib.closing(process):
             domains = self._stage()
             tokenizer = self._tokenizer(domains)
@@ -162,24 +161,24 @@ class _Build:
         self._manifest(domains, tokenizer, inputs)
 
     def _stage(self) -> list[StagedDomain]:
-        source, staged = self._source, []
-        caps = {name: cap_bytes(source, name, self._settings) for name in source.domains()}
+        source, staged = self.source, []
+        caps = {name: cap_bytes(source, name, self.settings) for name in source.domains()}
         known = [cap for cap in caps.values() if cap is not None]
         total = sum(known) if len(known) == len(caps) else None
-        staging = Staging(self._folder, self._settings.validation_fraction)
-        with contextlib.closing(staging), self._bars.step("stage", total) as advance:
+        staging = Staging(self.folder, self.settings.validation_fraction)
+        with contextlib.closing(staging), self.bars.step("stage", total) as advance:
             for name, cap in caps.items():
                 documents = functools.partial(source.documents, name)
                 staged.append(staging.domain(name, documents, cap, source.where(name), advance))
         return staged
 
     def _tokenizer(self, domains: list[StagedDomain]) -> Tokenizer:
-        path = self._folder / TOKENIZER
-        marker = self._folder / "tokenised" / TOKENIZER_MARKER
+        path = self.folder / TOKENIZER
+        marker = self.folder / "tokenised" / TOKENIZER_MARKER
         if not path.exists() or read_marker(marker) != {TOKENIZER: file_digest(path)}:
-            with self._bars.step("tokenizer", None):
+            with self.bars.step("tokenizer", None):
                 tokenizer = make_tokenizer(
-                    self._settings.tokenizer, self._settings.vocab_size, self._folder, domains
+                    self.settings.tokenizer, self.settings.vocab_size, self.folder, domains
                 )
                 end_of_text(tokenizer)
                 beside = path.with_suffix(".new")
@@ -200,17 +199,17 @@ class _Build:
                     jobs.append(job)
                     total += domain.split(split).bytes
         begin = time.monotonic()
-        with self._bars.step("tokenise", total) as advance:
-            process.run(self._folder, jobs, advance)
+        with self.bars.step("tokenise", total) as advance:
+            process.run(self.folder, jobs, advance)
         seconds = time.monotonic() - begin
-        self._bars.note(
+        self.bars.note(
             f"tokenised {total / 1e6:.1f} MB in {seconds:.1f} s: {total / 1e6 / seconds:.1f} MB/s"
         )
 
     def _job(self, domain: StagedDomain, name: Split, tokenizer: Tokenizer) -> SplitJob:
         split = domain.split(name)
         return SplitJob(
-            folder=str(self._folder),
+            folder=str(self.folder),
             domain=domain.name,
             split=name,
             parts=split.parts,
@@ -218,12 +217,12 @@ class _Build:
             hashes=split.hashes,
             token_type=token_type(vocabulary_size(tokenizer)),
             end_of_text=end_of_text(tokenizer),
-            workers=self._settings.workers,
+            workers=self.settings.workers,
         )
 
     def _manifest(self, domains: list[StagedDomain], tokenizer: Tokenizer, inputs: str) -> None:
         hash_of_tokenizer = tokenizer_hash(tokenizer)
-        files = {TOKENIZER: file_digest(self._folder / TOKENIZER)}
+        files = {TOKENIZER: file_digest(self.folder / TOKENIZER)}
         entries = []
         for domain in domains:
             tokenised = {split: self._tokenised(domain, split) for split in SPLITS}
@@ -232,11 +231,11 @@ class _Build:
                 files |= each.files
         names = [domain.name for domain in domains]
         Store(
-            path=self._folder,
+            path=self.folder,
             domains=tuple(entries),
             vocab_size=vocabulary_size(tokenizer),
             tokenizer_hash=hash_of_tokenizer,
-            fingerprint=fingerprint(self._folder, hash_of_tokenizer, names),
+            fingerprint=fingerprint(self.folder, hash_of_tokenizer, names),
             end_of_text=end_of_text(tokenizer),
             token_type=token_type(vocabulary_size(tokenizer)),
             inputs=inputs,
@@ -246,9 +245,9 @@ class _Build:
     def _tokenised(self, domain: StagedDomain, split: Split) -> TokenisedSplit:
         if not domain.split(split).parts:
             return TokenisedSplit(0, {})
-        tokenised = TokenisedSplit.read(marker_path(self._folder, domain.name, split))
+        tokenised = TokenisedSplit.read(marker_path(self.folder, domain.name, split))
         if tokenised is None:
-            raise RuntimeError(f"{self._folder}: {domain.name}'s {split} split was not tokenised")
+            raise RuntimeError(f"{self.folder}: {domain.name}'s {split} split was not tokenised")
         return tokenised
 
 

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from dograph.data.corpus.manifest import DomainEntry
 from dograph.data.corpus.store import Store
 
 
@@ -63,19 +64,14 @@ def closing_table(store: Store) -> Table:
     for heading in ("documents", "tokens", "share", "validation tokens"):
         table.add_column(heading, justify="right")
     for entry in store.domains:
-        table.add_row(
-            entry.name,
-            f"{entry.documents:,}",
-            f"{entry.train_tokens:,}",
-            f"{entry.train_tokens / max(1, total):.1%}",
-            f"{entry.validation_tokens:,}",
-        )
+        table.add_row(entry.name, *_row(total, entry))
     table.add_section()
-    table.add_row(
-        "all",
-        f"{sum(entry.documents for entry in store.domains):,}",
-        f"{total:,}",
-        "100.0%",
-        f"{sum(entry.validation_tokens for entry in store.domains):,}",
-    )
+    table.add_row("all", *_row(total, *store.domains))
     return table
+
+
+def _row(total: int, *entries: DomainEntry) -> list[str]:
+    documents = sum(entry.documents for entry in entries)
+    tokens = sum(entry.train_tokens for entry in entries)
+    held_out = sum(entry.validation_tokens for entry in entries)
+    return [f"{documents:,}", f"{tokens:,}", f"{tokens / max(1, total):.1%}", f"{held_out:,}"]

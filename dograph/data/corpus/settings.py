@@ -54,9 +54,6 @@ class CorpusSettings:
         check_range("corpus.vocab_size", self.vocab_size, at_least=SMALLEST_VOCABULARY)
         check_range("corpus.validation_fraction", self.validation_fraction, at_least=0, below=1)
         check_range("corpus.workers", self.workers, at_least=1)
-        self._check_megabytes()
-
-    def _check_megabytes(self) -> None:
         caps = self.megabytes if isinstance(self.megabytes, dict) else {"": self.megabytes}
         for domain, cap in caps.items():
             if cap is not None:
