@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from dograph.errors import UserError, file_errors
 from dograph.experiments.provenance import read_provenance
 from dograph.experiments.rank_zero import is_rank_zero
+from dograph.files.atomic import read_json
 from dograph.files.lock import exclusive, holder
 from dograph.files.run_dir import (
     EVENT_FILES,
     FINAL_CHECKPOINT,
     LOCK,
-    PROVENANCE,
     RECIPE,
     SUMMARY,
     seed_dir,
@@ -129,10 +130,17 @@ def is_free(folder: Path) -> bool:
     )
 
 
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty if it is missing or damaged."""
+    try:
+        content = read_json(path)
+    except (ValueError, OSError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _digest(folder: Path) -> object:
-    if not (folder / PROVENANCE).is_file():
-        return None
     try:
         return read_provenance(folder).get("digest")
-    except UserError:  # a damaged file belongs to no run
+    except UserError:  # a missing or damaged file belongs to no run
         return None

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dograph.experiments.recipe.compose import flat
-from dograph.experiments.run_folder import is_free
-from dograph.files.atomic import read_json, write_json
+from dograph.experiments.run_folder import is_free, read_mapping
+from dograph.files.atomic import write_json
 from dograph.files.run_dir import FINAL_CHECKPOINT, STAGE, SUMMARY
 from dograph.reports.summary import RunSummary, read_summary
 
@@ -64,7 +64,7 @@ def find_folder(
     """Look for a stage's run with the same inputs, in ``label``, ``label_1`` and so on."""
     path, count, reason = experiment / label, 0, ""
     while not is_free(path):
-        record = read_record(path)
+        record = read_mapping(path / STAGE)
         if record.get("stage") == label and record.get("digest") == digest:
             gone = [name for name in LEFT if not (path / name).exists()]
             finished = bool(record.get("finished"))
@@ -76,15 +76,6 @@ def find_folder(
         count += 1
         path = experiment / f"{label}_{count}"
     return StageFolder(path, reason=reason)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """A stage's record; empty if it is missing or unreadable."""
-    try:
-        record = read_json(folder / STAGE)
-    except (ValueError, OSError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 class StageRecord(Callback):

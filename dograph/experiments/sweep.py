@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dograph.errors import UserError, check_range
 from dograph.experiments.provenance import own_commit, read_provenance
 from dograph.experiments.recipe.compose import COMMAND_LINE
-from dograph.experiments.sweep_jobs import Job, jobs_of, summary_in
+from dograph.experiments.run_folder import read_mapping
+from dograph.experiments.sweep_jobs import Job, jobs_of
 from dograph.files.lock import exclusive
+from dograph.files.run_dir import SUMMARY
 from dograph.reports.summary import read_stages
 
 LAST_LINES = 12
@@ -218,7 +221,7 @@ class Sweep:
             if not self._signals:
                 self._fail(run.job, f"exit code {code}", run.log)
             return
-        summary = summary_in(folder)
+        summary = read_mapping(folder / SUMMARY)
         ends = [summary.get("mean_loss"), summary.get("worst_loss")]
         shown = [f"{loss:.4f}" if isinstance(loss, float) else "none" for loss in ends]
         self._print(f"{run.job.name}: mean loss {shown[0]}, worst {shown[1]}, {seconds:,.0f} s")
@@ -236,8 +239,6 @@ def environment_of(slot: int, processes: int, threads: int | None) -> dict[str, 
         processes: runs at once.
         threads: threads of each run. None: the environment's number, else an equal share of cores.
     """
-    import torch
-
     shared = {}
     if threads is not None or "OMP_NUM_THREADS" not in os.environ:
         each = threads or max(len(os.sched_getaffinity(0)) // processes, 1)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dograph.errors import UserError
 from dograph.experiments.corpora import Corpora
@@ -13,8 +12,7 @@ from dograph.experiments.plan import Plan
 from dograph.experiments.provenance import run_inputs
 from dograph.experiments.recipe.check import check
 from dograph.experiments.recipe.compose import RecipeFile
-from dograph.experiments.run_folder import is_finished, same_runs
-from dograph.files.atomic import read_json
+from dograph.experiments.run_folder import is_finished, read_mapping, same_runs
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import SUMMARY, seed_dir
 
@@ -43,18 +41,9 @@ class Job:
         """The folder of its finished run; None if it is not finished."""
         if self.staged:
             folder = seed_dir(self.parent, self.seed)
-            return folder if summary_in(folder).get("digest") == self.digest else None
+            return folder if read_mapping(folder / SUMMARY).get("digest") == self.digest else None
         same = same_runs(self.parent, self.seed, self.digest)
         return next((folder for folder in same if is_finished(folder)), None)
-
-
-def summary_in(folder: Path) -> Mapping[str, Any]:
-    """A finished run's or experiment's summary; empty for one that is missing or damaged."""
-    try:
-        content = read_json(folder / SUMMARY)
-    except (ValueError, OSError):
-        return {}
-    return content if isinstance(content, Mapping) else {}
 
 
 def jobs_of(recipes: Sequence[Path], seeds: Sequence[int], overrides: Sequence[str]) -> list[Job]:

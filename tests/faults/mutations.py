@@ -7,6 +7,7 @@ import signal
 from contextlib import contextmanager
 
 import numpy as np
+from nested import slots
 
 from dograph.data.corpus.store import Store
 from dograph.data.domains import Documents, DomainSequences
@@ -128,19 +129,9 @@ def nested(depth):
     return json.loads("[" * depth + "]" * depth)
 
 
-def places(value, paths):
-    """(holder, key) of everything in a JSON value."""
-    keys = value.keys() if isinstance(value, dict) else range(len(value))
-    for key in keys:
-        paths.append((value, key))
-        if isinstance(value[key], dict | list):
-            places(value[key], paths)
-    return paths
-
-
 def distort(value, chance):
     """Change one thing of a JSON value, whatever its type."""
-    holder, key = chance.choice(places(value, []))
+    holder, key = chance.choice(slots(value))
     kind = chance.choice(["odd", "odd", "odd", "near", "drop", "extra", "nest", "twin", "exchange"])
     if kind == "near" and type(holder[key]) is int:
         holder[key] += chance.choice([-1, 1, 2, 1000])
@@ -153,7 +144,7 @@ def distort(value, chance):
     elif kind == "twin" and isinstance(holder, list):
         holder.append(holder[key])
     elif kind == "exchange":
-        other, name = chance.choice(places(value, []))
+        other, name = chance.choice(slots(value))
         try:
             holder[key], other[name] = other[name], holder[key]
             json.dumps(value)

@@ -10,6 +10,11 @@ def places(node, path=()):
             yield from places(value, (*path, key))
 
 
+def slots(node):
+    """(mapping or list, key) of all values of nested mappings and lists."""
+    return [(at(node, path[:-1]), path[-1]) for path in places(node)]
+
+
 def at(node, path):
     """What is at the end of a path."""
     for key in path:
