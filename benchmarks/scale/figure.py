@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.scale.counts import MODELS, Architecture
 from benchmarks.scale.seconds import Setting, backward_seconds, loop_seconds, published, shares
 from benchmarks.scale.tables import BOTTLENECK
-from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR, quiet_axes, style
+from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR, quiet_axes, style_of
 
 GPUS = [2**power for power in range(11)]
 LABELS = {
@@ -50,7 +50,7 @@ def _parts(setting: Setting) -> dict[str, float]:
 def _panel(axes: Any, model: Architecture) -> None:
     settings = [Setting(model, gpus) for gpus in GPUS]
     for index, (name, label) in enumerate(LABELS.items()):
-        look, line = style(index), "--" if name == "the loop" else "-"
+        look, line = style_of(index), "--" if name == "the loop" else "-"
         values = [_parts(setting)[name] for setting in settings]
         shown = [value if value >= LEAST else float("nan") for value in values]
         axes.plot(GPUS, shown, line, color=look.colour, marker=look.marker, markersize=4.5,

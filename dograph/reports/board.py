@@ -1,4 +1,4 @@
-"""What is written to TensorBoard: tags, charts of all domains together, and pictures."""
+"""TensorBoard's tags, charts of all domains together, and pictures."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def chart_layout() -> dict[str, dict[str, list[object]]]:
     """The charts of the Custom Scalars tab, each of all domains together.
 
-    TensorBoard reads a chart's tags as regular expressions. These name groups of tags, so that
-    a domain may be called anything.
+    Tags are regular expressions of whole groups, so that a domain may have any name.
     """
     mixture = {
         "Domain weights": ["weights/.*"],
@@ -46,9 +45,9 @@ def show_figure(
     """Draws a figure once and shows it as ``figures/name``.
 
     Args:
-        writer: of an event file.
-        name: of the tag.
-        figure: drawn at its own size and resolution, without a window.
+        writer: writer of an event file.
+        name: name of the tag.
+        figure: drawn at its own size and resolution.
         step: optimiser steps done.
 
     Returns:
@@ -67,20 +66,19 @@ class Board:
     """Writes scalars and pictures of one run.
 
     Args:
-        writer: of the run's event file.
-        figures: folder that pictures are also saved in, as PNG.
+        writer: writer of the run's event file.
+        figures: folder in which pictures are also saved, as PNG.
     """
 
     def __init__(self, writer: SummaryWriter, figures: Path) -> None:
         self.writer, self.figures = writer, figures
 
     def begin(self, step: int) -> None:
-        """Writes the layout of the charts, and takes back what came after ``step``.
+        """Writes the layout of the charts, and lets TensorBoard drop an earlier run's later points.
 
         Args:
-            step: optimiser steps done. Where an interrupted run had gone on from here before,
-                or had begun before, TensorBoard then drops its later points, and no curve goes
-                back in time.
+            step: optimiser steps done; points of an interrupted run after it are dropped, so that
+                no curve goes back in time.
         """
         restart = Event(session_log=SessionLog(status=SessionLog.START))
         self.writer._get_file_writer().add_event(restart, step + 1)
@@ -102,13 +100,13 @@ class Board:
         """Shows a figure as ``figures/name`` and saves it.
 
         Args:
-            name: of the tag and the file.
-            figure: drawn once, for both.
+            name: name of the tag and the file.
+            figure: drawn once for both.
             step: optimiser steps done.
-            final: leave the step out of the file's name, so that the latest is kept.
+            final: leave the step out of the file's name, so that only the latest is kept.
 
         Returns:
-            The PNG's path.
+            path of the PNG.
         """
         from PIL import Image
 
@@ -119,13 +117,12 @@ class Board:
         return path
 
     def flush(self) -> None:
-        """Sends everything to the disk.
+        """Writes everything to the disk.
 
         Raises:
             OSError: if the system refused any of it.
         """
         self.writer.flush()
-        # TensorBoard's thread may not have said yet that it failed. It takes nothing more then,
-        # so that one more event, which says nothing, brings the error here.
+        # TensorBoard's thread reports its failure only to the next event: an empty one.
         self.writer._get_file_writer().add_event(Event())
         self.writer.flush()

@@ -1,4 +1,4 @@
-"""How long training took, without what is done beside it."""
+"""The time that training took, without validation and drawing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 
 class TrainingClock:
-    """A stopwatch that stands still during validation and drawing.
+    """A stopwatch that is stopped during validation and drawing.
 
     Args:
-        seconds: what it shows at first, e.g. of the run that is resumed.
+        seconds: initial reading, e.g. of a resumed run.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:
@@ -20,22 +20,22 @@ class TrainingClock:
 
     @property
     def seconds(self) -> float:
-        """Seconds it has run."""
+        """Its reading in seconds."""
         running = 0.0 if self._since is None else time.perf_counter() - self._since
         return self._elapsed + running
 
     def start(self) -> None:
-        """Runs from now on; no effect on a running clock."""
+        """Starts it; no effect on a running clock."""
         if self._since is None:
             self._since = time.perf_counter()
 
     def stop(self) -> None:
-        """Stands still from now on."""
+        """Stops it."""
         self._elapsed, self._since = self.seconds, None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stands still inside the block, if it was running."""
+        """Stops it inside the block, if it was running."""
         running = self._since is not None
         self.stop()
         try:

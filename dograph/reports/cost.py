@@ -1,4 +1,4 @@
-"""What training costs, in floating-point operations."""
+"""The cost of training in floating-point operations."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from dograph.training.signal_collector import SignalCollector
 
 
 def matrices(network: nn.Module) -> dict[str, nn.Module]:
-    """The matrices that every token is multiplied by, by name; the output layer is one."""
+    """The matrices that every token is multiplied by, with the output layer, by name."""
     return {
         name: module for name, module in network.named_modules() if isinstance(module, MATRICES)
     }
 
 
 def attention_flops(network: Any, context: int, layers: int | None = None) -> int:
-    """FLOPs a token of attention's two products, ``4 L T d``; what the mask hides counts, too.
+    """FLOPs per token of attention's two products, ``4 L T d``; masked entries count, too.
 
     Args:
-        network: of transformers.
-        context: T.
-        layers: L. None: all of the network's.
+        network: a model of transformers.
+        context: T tokens.
+        layers: L layers. None: all of the network's.
     """
     config = network.config
     layers = int(config.num_hidden_layers) if layers is None else layers
@@ -34,26 +34,26 @@ def attention_flops(network: Any, context: int, layers: int | None = None) -> in
 
 
 def forward_flops(network: Any, context: int) -> int:
-    """FLOPs a token of a forward pass: ``2 N + 4 L T d`` (PaLM, arXiv 2204.02311, appendix B).
+    """FLOPs per token of a forward pass: ``2 N + 4 L T d`` (PaLM, arXiv 2204.02311, appendix B).
 
     N are the entries of all matrices, the output layer's with them, embeddings not. A backward
     pass takes twice as many.
 
     Args:
-        network: of transformers.
-        context: T.
+        network: a model of transformers.
+        context: T tokens.
     """
     entries = sum(weight_of(module).numel() for module in matrices(network).values())
     return 2 * entries + attention_flops(network, context)
 
 
 def sketch_flops(network: Any, sketcher: SequenceSketcher, context: int) -> int:
-    """FLOPs a token of sketches: a backward to the first observed matrix, then projections.
+    """FLOPs per token of sketches: a backward to the first observed matrix, then projections.
 
     Args:
-        network: that is observed.
-        sketcher: which matrices, which rank.
-        context: T.
+        network: the observed network.
+        sketcher: has the observed matrices and the rank.
+        context: T tokens.
     """
     all_matrices = matrices(network)
     names = list(all_matrices)
@@ -73,16 +73,16 @@ def sketch_flops(network: Any, sketcher: SequenceSketcher, context: int) -> int:
 def training_flops(
     model: LanguageModel, collector: SignalCollector | None, context: int, steps: int = 1
 ) -> float:
-    """FLOPs a trained token, with the signals that the mixer needs, at the steps that it does.
+    """FLOPs per trained token, with the signals that the mixer needs.
 
     An estimate of matrix products alone: norms, softmax, the optimiser, validation, K-means and
     the solver are left out.
 
     Args:
-        model: in training.
-        collector: of the mixer's signals. None: plain training.
-        context: T.
-        steps: of the run.
+        model: the model in training.
+        collector: collector of the mixer's signals. None: plain training.
+        context: T tokens.
+        steps: optimiser steps of the run.
     """
     forward = forward_flops(model.network, context)
     flops: float = 3 * forward

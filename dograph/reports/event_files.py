@@ -1,4 +1,4 @@
-"""The order of a run's event files: readers take them by their names, which a clock writes."""
+"""The order of a run's event files, which readers sort by name."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ import re
 import time
 from pathlib import Path
 
-PATTERN = "events.out.tfevents.*"
-"""Names of event files."""
-_STAMPED = re.compile(r"(events\.out\.tfevents\.)(\d+)(\..*)")
+from dograph.files.run_dir import EVENT_FILES
+
+STAMPED = re.compile(r"(events\.out\.tfevents\.)(\d+)(\..*)")
+"""Name of an event file, with the second in which it was started."""
 
 
 def settle_event_files(folder: Path) -> None:
     """Renames a run's event files where the next one would not come after them.
 
-    A clock that was set back, or a start within the same second, would put the next file before
-    those that are there, and readers would take back its points instead of theirs. The earlier
-    files get the stamps 0, 1, 2 …; whenever this is cut short, they are still in their order.
+    After a clock was set back, or within the same second, the next file would come before the
+    earlier ones, and readers would drop its points instead of theirs. The earlier files get the
+    stamps 0, 1, 2 …; if this is interrupted, they are still in order.
 
     Args:
-        folder: of a run that goes on.
+        folder: directory of a run that is resumed.
     """
-    found = sorted(path for path in folder.glob(PATTERN) if _STAMPED.fullmatch(path.name))
-    if not found or _stamp(found[-1]) < int(time.time()):
+    stamped = sorted(
+        (path, match) for path in folder.glob(EVENT_FILES) if (match := STAMPED.match(path.name))
+    )
+    if not stamped or int(stamped[-1][1][2]) < int(time.time()):
         return
-    for number, path in enumerate(found):
-        path.rename(path.with_name(_STAMPED.sub(rf"\g<1>{number:010d}\3", path.name)))
-
-
-def _stamp(path: Path) -> int:
-    found = _STAMPED.fullmatch(path.name)
-    assert found is not None
-    return int(found[2])
+    for number, (path, match) in enumerate(stamped):
+        path.rename(path.with_name(f"{match[1]}{number:010d}{match[3]}"))

@@ -1,7 +1,8 @@
-"""The mixture over time: what was asked, what was drawn, what counted, and the losses."""
+"""The mixture over time: weights, realised and effective shares, and losses."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ class Validation:
 
     Attributes:
         step: optimiser steps done.
-        tokens: trained on so far.
-        seconds: of training so far.
+        tokens: tokens trained on so far.
+        seconds: seconds of training so far.
         losses: mean token loss in nats, by domain.
     """
 
@@ -37,9 +38,9 @@ class Validation:
     losses: dict[str, float]
 
 
-def shares_since(totals: Floats, before: Floats | None) -> Floats:
+def shares_since(totals: Floats, before: Sequence[float] | None) -> Floats:
     """(S,) shares of what was added between two totals; of everything if nothing was."""
-    added = totals if before is None else totals - before
+    added = totals if before is None else totals - np.array(before)
     added = added if added.sum() > 0 else totals
     return added / max(float(added.sum()), 1e-30)
 
@@ -55,16 +56,28 @@ class MixtureHistory:
         realised: t times (S,) shares of the sequences trained on since the point before.
         effective: t times (S,) shares of the loss weight since the point before.
         validations: in the order of their steps.
+        realised_total: (S,) sequences trained on until the last point.
+        effective_total: (S,) sums of sequence weights until the last point.
     """
 
     domains: tuple[str, ...] = ()
     steps: list[int] = field(default_factory=list)
-    weights: list[Floats] = field(default_factory=list)
-    realised: list[Floats] = field(default_factory=list)
-    effective: list[Floats] = field(default_factory=list)
+    weights: list[list[float]] = field(default_factory=list)
+    realised: list[list[float]] = field(default_factory=list)
+    effective: list[list[float]] = field(default_factory=list)
     validations: list[Validation] = field(default_factory=list)
-    _realised_total: Floats | None = None
-    _effective_total: Floats | None = None
+    realised_total: list[float] | None = None
+    effective_total: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.steps), len(self.domains))
+        for name in ("weights", "realised", "effective"):
+            rows = getattr(self, name)
+            if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
+                raise ValueError(f"{name} has not a value for every domain at every step")
+        for total in (self.realised_total, self.effective_total):
+            if total is not None and len(total) != shape[1]:
+                raise ValueError(f"a total has {len(total)} values for {shape[1]} domains")
 
     def add(
         self, step: int, weights: Floats, realised: npt.ArrayLike, effective: npt.ArrayLike
@@ -79,10 +92,10 @@ class MixtureHistory:
         """
         drawn, counted = np.array(realised, float), np.array(effective, float)
         self.steps.append(step)
-        self.weights.append(np.array(weights, float))
-        self.realised.append(shares_since(drawn, self._realised_total))
-        self.effective.append(shares_since(counted, self._effective_total))
-        self._realised_total, self._effective_total = drawn, counted
+        self.weights.append(np.array(weights, float).tolist())
+        self.realised.append(shares_since(drawn, self.realised_total).tolist())
+        self.effective.append(shares_since(counted, self.effective_total).tolist())
+        self.realised_total, self.effective_total = drawn.tolist(), counted.tolist()
 
     def add_validation(self, validation: Validation) -> None:
         """Adds a validation; one at the same step replaces the one before."""
@@ -103,69 +116,33 @@ class MixtureHistory:
 
     @classmethod
     def read(cls, run_folder: Path) -> MixtureHistory:
-        """What ``write`` wrote.
+        """Reads what ``write`` wrote.
 
         Raises:
-            UserError: if there is nothing, or it is damaged.
+            UserError: if it is missing or damaged.
         """
-        path, history = run_folder / HISTORY, cls()
+        path = run_folder / HISTORY
         try:
-            history._set_points(read_json(path))
-        except (LookupError, TypeError, ValueError, ArithmeticError, OSError) as error:
+            return from_dict(cls, read_json(path))
+        except (ValueError, OSError) as error:
             what = "is damaged" if path.is_file() else "is missing"
-            raise UserError(f"{path} {what}; name the folder of a finished run") from error
-        return history
+            raise UserError(f"{path} {what}: name the folder of a finished run") from error
 
     def _points(self) -> dict[str, Any]:
-        return {
-            "domains": list(self.domains),
-            "steps": list(self.steps),
-            "weights": [row.tolist() for row in self.weights],
-            "realised": [row.tolist() for row in self.realised],
-            "effective": [row.tolist() for row in self.effective],
-            "validations": [asdict(validation) for validation in self.validations],
-        }
-
-    def _set_points(self, points: dict[str, Any]) -> None:
-        self.domains = tuple(map(str, points["domains"]))
-        self.steps = [int(step) for step in points["steps"]]
-        self.weights = [np.array(row, float) for row in points["weights"]]
-        self.realised = [np.array(row, float) for row in points["realised"]]
-        self.effective = [np.array(row, float) for row in points["effective"]]
-        self.validations = [from_dict(Validation, each) for each in points["validations"]]
-        for name in ("weights", "realised", "effective"):
-            rows = getattr(self, name)
-            if len(rows) != len(self.steps) or any(len(row) != len(self.domains) for row in rows):
-                raise ValueError(f"{name} has not a value for every domain at every step")
+        content = self.state_dict()
+        return {key: value for key, value in content.items() if not key.endswith("_total")}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain lists and numbers."""
-        return {
-            **self._points(),
-            "realised_total": _as_list(self._realised_total),
-            "effective_total": _as_list(self._effective_total),
-        }
+        return {**asdict(self), "domains": list(self.domains)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues what ``state_dict`` gave."""
-        self._set_points(state)
-        self._realised_total = _as_array(state["realised_total"])
-        self._effective_total = _as_array(state["effective_total"])
-        for total in (self._realised_total, self._effective_total):
-            if total is not None and total.shape != (len(self.domains),):
-                raise ValueError(f"a total has shape {total.shape}, not one value a domain")
-
-
-def _as_list(values: Floats | None) -> list[float] | None:
-    return None if values is None else values.tolist()
-
-
-def _as_array(values: list[float] | None) -> Floats | None:
-    return None if values is None else np.array(values, float)
+        vars(self).update(vars(from_dict(MixtureHistory, state)))
 
 
 class LossMeans:
-    """Means of the training loss since last asked; adding waits for no device."""
+    """Means of the training loss since the last ``take``; adding waits for no device."""
 
     def __init__(self) -> None:
         self._sums = torch.zeros(2)

@@ -1,4 +1,4 @@
-"""What is looked at in a window of steps: the gradients' directions and their domain graph."""
+"""Windows of observed steps: gradient sketches of all mixers, and their domain graph."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Observed:
 
 
 class ObservationWindow:
-    """Collects sketched batches until somebody looks at them; waits for no device.
+    """Collects sketched batches until ``take``; waits for no device.
 
     Args:
-        comparable: whether sketches of different steps may be compared. If not, only the
-            latest batch is kept.
+        comparable: whether sketches of different steps compare; if not, only the latest batch is
+            kept.
     """
 
     def __init__(self, comparable: bool = True) -> None:
@@ -61,11 +61,10 @@ class ObservationWindow:
         self.sketches, self.domains, self.weights = [], [], []
 
     def take(self) -> Observed | None:
-        """The batches as one on the CPU, then starts anew.
+        """Returns the batches as one on the CPU and starts anew.
 
-        Returns:
-            None for an empty window, and for one with gradients that are not finite: there is
-            nothing to draw of a run that has diverged, and drawing must not end it.
+        None for an empty window, and for one with gradients that are not finite: drawing must not
+        end a run that has diverged.
         """
         if not self.sketches:
             return None
@@ -91,12 +90,12 @@ class ObservationWindow:
 def observed_graph(observed: Observed, clusters: int, seed: int) -> DomainGraph:
     """The domain graph of a window, its nodes weighted as their sequences counted in the loss.
 
-    So that mixers without a graph of their own compare with those that have one.
+    It makes mixers without a graph of their own comparable.
 
     Args:
         observed: n sequences.
-        clusters: wanted, ≥ 1; at most n are made.
-        seed: of K-means.
+        clusters: number of clusters wanted, ≥ 1; at most n are made.
+        seed: seed of K-means.
     """
     sketches = observed.sketches
     labels = cluster_sequences(sketches, clusters, seed=seed)

@@ -1,4 +1,4 @@
-"""The end of a run in a table, and in a file that other programs read."""
+"""A finished run's numbers as a table and as ``summary.json``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
+from dograph.evaluation.screen_table import screen_table
 from dograph.files.atomic import read_json, write_json
 from dograph.files.records import from_dict
 from dograph.files.run_dir import SUMMARY
@@ -28,18 +29,18 @@ SCORES = ("mean_loss", "worst_loss", "mean_perplexity", "worst_perplexity")
 
 @dataclass(frozen=True)
 class DomainSummary:
-    """What became of one domain.
+    """Numbers of one domain at the end of a run.
 
     Attributes:
-        name: of the domain.
-        share: of the sequences trained on.
-        effective_share: of the loss weight.
-        tokens: trained on.
+        name: the domain's name.
+        share: share of the sequences trained on.
+        effective_share: share of the loss weight.
+        tokens: tokens trained on.
         epochs: passes through the domain, with fractions.
         validation_loss: mean token loss in nats at the last validation; None without one.
         validation_perplexity: its exponential.
-        weight: of the mixer, last.
-        average_weight: of the mixer, mean over its updates.
+        weight: the mixer's last weight.
+        average_weight: the mixer's mean weight over its updates.
     """
 
     name: str
@@ -58,10 +59,10 @@ class RunSummary:
     """The numbers a finished run is compared by.
 
     Attributes:
-        mixer: name of its class.
+        mixer: name of the mixer's class.
         steps: optimiser steps done.
-        seconds: of training, without validation and figures.
-        flops: floating-point operations of training, estimated (``report.cost``).
+        seconds: seconds of training, without validation and figures.
+        flops: floating-point operations of training, estimated (``reports.cost``).
         domains: in the order of the weights.
         scores: mean_loss, worst_loss, mean_perplexity and worst_perplexity over the domains of
             the last validation; empty without one.
@@ -83,12 +84,12 @@ class RunSummary:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of training time; 0 for no time."""
+        """Tokens per second of training; 0 for no time."""
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What the HParams tab compares runs by."""
+        """Scores and cost, for the HParams tab."""
         return {**self.scores, **self.cost}
 
     @property
@@ -105,10 +106,7 @@ class RunSummary:
             "seconds": self.seconds,
             "flops": self.flops,
             "tokens_per_second": self.tokens_per_second,
-            "mean_loss": None,
-            "worst_loss": None,
-            "mean_perplexity": None,
-            "worst_perplexity": None,
+            **dict.fromkeys(SCORES),
             **self.scores,
             "worst_domain": self.worst_domain,
             "losses": {d.name: d.validation_loss for d in self.domains if self.scores},
@@ -136,15 +134,15 @@ def summarise_run(
     seconds: float,
     token_flops: float,
 ) -> RunSummary:
-    """Gathers a run's numbers.
+    """Collects a run's numbers.
 
     Args:
-        data: its sampler and mixer, after training.
+        data: the run's sampler and mixer, after training.
         effective: (S,) sums of sequence weights over the run.
-        losses: validation loss in nats by domain; empty if there was no validation.
+        losses: validation loss in nats by domain; empty without a validation.
         steps: optimiser steps done.
-        seconds: of training.
-        token_flops: floating-point operations a token.
+        seconds: seconds of training.
+        token_flops: floating-point operations per token.
     """
     sampler, mixer = data.sampler, data.mixer
     drawn = sampler.realised / max(int(sampler.realised.sum()), 1)
@@ -183,15 +181,10 @@ def _exponential(loss: float) -> float:
 
 def final_table(summary: RunSummary) -> Table:
     """One row for each domain, the worst in bold, then mean and worst over domains."""
-    from rich.box import HORIZONTALS
-    from rich.table import Table
     from rich.text import Text
 
-    title = f"{summary.mixer} after {summary.steps:,} steps"
-    table = Table(title=title, title_justify="left", box=HORIZONTALS, pad_edge=False)
-    table.add_column("domain", overflow="fold")
-    for heading in ("drawn", "effective", "tokens", "epochs", "loss", "perplexity"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("drawn", "effective", "tokens", "epochs", "loss", "perplexity")
+    table = screen_table(f"{summary.mixer} after {summary.steps:,} steps", "domain", *headings)
     for domain in summary.domains:
         table.add_row(
             Text(domain.name),  # as Text: brackets in a name are no markup
@@ -204,17 +197,9 @@ def final_table(summary: RunSummary) -> Table:
             style="bold" if domain.name == summary.worst_domain else None,
         )
     table.add_section()
-    scores = summary.scores
     for row, tokens in (("mean", f"{summary.tokens:,}"), ("worst", "")):
-        table.add_row(
-            row,
-            "",
-            "",
-            tokens,
-            "",
-            _decimals(scores.get(f"{row}_loss"), 4),
-            _decimals(scores.get(f"{row}_perplexity"), 2),
-        )
+        loss, perplexity = (summary.scores.get(f"{row}_{kind}") for kind in ("loss", "perplexity"))
+        table.add_row(row, "", "", tokens, "", _decimals(loss, 4), _decimals(perplexity, 2))
     return table
 
 
@@ -228,9 +213,9 @@ def print_summary(
     """Prints the table, speed, the mixer's weights, and how to open TensorBoard.
 
     Args:
-        summary: of the run.
-        run_folder: where the run's files are.
-        runs_folder: the folder of all runs that TensorBoard is to compare.
+        summary: the run's numbers.
+        run_folder: the run directory.
+        runs_folder: folder of all runs that TensorBoard compares.
         console: where to print. None: standard output.
     """
     from rich.console import Console
@@ -249,33 +234,25 @@ def print_summary(
 
 
 def _weights(summary: RunSummary) -> str:
-    """Last weights by name, and their average in brackets where they have moved."""
-    return ", ".join(
-        f"{domain.name} {domain.weight:.3f}"
-        + (
-            ""
-            if math.isclose(domain.weight, domain.average_weight, abs_tol=5e-4)
-            else f" (average {domain.average_weight:.3f})"
-        )
-        for domain in summary.domains
-    )
+    """Last weights by name, and their averages in brackets if they moved."""
+    texts = []
+    for domain in summary.domains:
+        moved = not math.isclose(domain.weight, domain.average_weight, abs_tol=5e-4)
+        average = f" (average {domain.average_weight:.3f})" if moved else ""
+        texts.append(f"{domain.name} {domain.weight:.3f}{average}")
+    return ", ".join(texts)
 
 
 def print_costs(stages: Mapping[str, RunSummary], console: Console | None = None) -> None:
-    """Prints what every stage cost, and all of them together.
+    """Prints the cost of every stage and of all together.
 
     Args:
         stages: summaries by the stages' names.
         console: where to print. None: standard output.
     """
-    from rich.box import HORIZONTALS
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title="Cost", title_justify="left", box=HORIZONTALS, pad_edge=False)
-    table.add_column("stage")
-    for heading in ("mixer", "tokens", "FLOPs", "seconds"):
-        table.add_column(heading, justify="right")
+    table = screen_table("Cost", "stage", "mixer", "tokens", "FLOPs", "seconds")
     for name, summary in stages.items():
         table.add_row(name, summary.mixer, *_cost_cells(summary.cost))
     table.add_section()
@@ -294,23 +271,23 @@ def total_cost(summaries: Iterable[RunSummary]) -> dict[str, float]:
 
 
 def read_summary(run_folder: Path) -> RunSummary:
-    """What ``write_summary`` wrote.
+    """Reads what ``write_summary`` wrote.
 
     Raises:
-        UserError: if there is none, or it is damaged or of an earlier version.
+        UserError: if it is missing, damaged or of an earlier version.
     """
     path = run_folder / SUMMARY
     try:
         content = read_json(path)
-        given = {
+        values = {
             key: content[key] for key in ("mixer", "steps", "seconds", "flops", "worst_domain")
         }
-        given["domains"] = list(content["domains"].values())
-        given["scores"] = {key: content[key] for key in SCORES if content[key] is not None}
-        return from_dict(RunSummary, given)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        values["domains"] = list(content["domains"].values())
+        values["scores"] = {key: content[key] for key in SCORES if content[key] is not None}
+        return from_dict(RunSummary, values)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = "is damaged or of an earlier version" if path.is_file() else "is missing"
-        raise UserError(f"{path} {what}; name the folder of a finished run") from error
+        raise UserError(f"{path} {what}: name the folder of a finished run") from error
 
 
 def read_stages(folder: Path) -> list[tuple[str, Path]]:
@@ -330,7 +307,7 @@ def read_stages(folder: Path) -> list[tuple[str, Path]]:
 
 
 def write_summary(summary: RunSummary, run_folder: Path) -> Path:
-    """Writes ``summary.json`` whole or not at all; gives its path."""
+    """Writes ``summary.json``, whole or not at all; returns its path."""
     path = run_folder / SUMMARY
     write_json(path, summary.as_json())
     return path

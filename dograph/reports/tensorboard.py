@@ -1,4 +1,4 @@
-"""TensorBoard during a run, and its summary at the end."""
+"""A run's report: TensorBoard while it trains, a summary at the end."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError, check_range
 from dograph.evaluation.perplexity import DomainPerplexity
+from dograph.files.run_dir import FIGURES
 from dograph.reports.board import Board
 from dograph.reports.clock import TrainingClock
 from dograph.reports.cost import training_flops
@@ -31,28 +32,28 @@ logger = logging.getLogger(__name__)
 
 
 class MixtureReport(Callback):
-    """Shows the mixture in TensorBoard and sums the run up; never changes training.
+    """Reports the mixture in TensorBoard and summarises the run; never changes training.
 
-    Needs a ``TensorBoardLogger`` and a place behind ``mixing`` among the trainer's callbacks.
-    Works on rank zero only; the others do nothing. Steps without a point cost additions alone.
+    Needs a ``TensorBoardLogger`` and comes after ``mixing`` in the trainer's callbacks. Only rank
+    zero reports. Steps without a point cost a few additions.
 
     Scalars: ``train/`` (mean loss since the last point, weighted loss where it differs, learning
     rate of the next step), ``sampling/``, ``realised/``, ``effective/``, ``tokens/`` and
     ``epochs/`` by domain, ``mixer/`` (its diagnostics), ``observed/`` (mutual information in nats
-    and effective clusters of each observation window, alike for all mixers), ``speed/``.
+    and effective clusters of each observation window, the same for all mixers), ``speed/``.
     Figures: at the end of each window that ``mixing`` observes, and of the run.
 
     Args:
-        mixing: of the same trainer; it has the batch's signals and what is observed.
-        perplexity: of the same trainer; the final losses come from it.
-        hyperparameters: of the run, nested or flat; the HParams tab compares runs by them.
+        mixing: the same trainer's callback, which has the batch's signals.
+        perplexity: the same trainer's callback, which has the final losses.
+        hyperparameters: the run's, nested or flat; the HParams tab compares runs by them.
         every: optimiser steps between two points of the scalars, ≥ 1.
         figures_every: optimiser steps between two drawings of the weight trajectories (and of
             the mixer's graph, where ``mixing`` observes nothing); 0: only at the end.
         clusters: number of clusters of an observation window, where the mixer asks for none.
-        seed: of an observation window's K-means.
+        seed: seed of an observation window's K-means.
         print_at_end: whether to print the final table.
-        runs_folder: what the last line tells TensorBoard to open. None: the logger's folder.
+        runs_folder: folder named in the printed TensorBoard command. None: the logger's folder.
 
     Attributes:
         summary: the finished run's numbers; None before.
@@ -98,10 +99,10 @@ class MixtureReport(Callback):
         order: list[Any] = list(getattr(trainer, "callbacks", []))
         if self.mixing not in order or order.index(self.mixing) > order.index(self):
             raise UserError(
-                "MixtureReport reads what its MixingCallback has counted: put that one into the "
+                "MixtureReport reads the signals of its MixingCallback: put that one into the "
                 "trainer's callbacks too, and before MixtureReport"
             )
-        loggers = [found for found in trainer.loggers if isinstance(found, TensorBoardLogger)]
+        loggers = [each for each in trainer.loggers if isinstance(each, TensorBoardLogger)]
         if not loggers:
             raise UserError(
                 "MixtureReport needs a TensorBoardLogger: give the trainer "
@@ -117,7 +118,7 @@ class MixtureReport(Callback):
         if not trainer.is_global_zero or not hasattr(self, "_logger"):
             return
         writer: SummaryWriter = self._logger.experiment
-        self._board = Board(writer, self._run_folder / "figures")
+        self._board = Board(writer, self._run_folder / FIGURES)
         self._step = trainer.global_step
         self.history.domains = self._data.domains
         self._board.begin(self._step)
@@ -186,7 +187,7 @@ class MixtureReport(Callback):
                 self.mixing.model, self.mixing.collector, self._data.context, self._step
             ),
         )
-        # A folder of their own: `validation/mean_loss` is a curve, this is where it ended.
+        # A group of their own: `validation/mean_loss` is a curve, this is its end.
         metrics = {f"final/{name}": value for name, value in self.summary.metrics.items()}
         hyperparameters = {"mixer": self.summary.mixer, **self.hyperparameters}
         self._logger.log_hyperparams(hyperparameters, metrics, step=self._step)
@@ -197,7 +198,7 @@ class MixtureReport(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Sends every point to the disk: a run that goes on from here has them behind itself."""
+        """Writes every point to the disk: a run that resumes from here will not write them."""
         if self._board is not None:
             self._board.flush()
 
@@ -208,7 +209,7 @@ class MixtureReport(Callback):
             print_summary(self.summary, self._run_folder, runs_folder)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lets go of the event file; a validation after the run is no part of it."""
+        """Frees the event file; a validation after the run is not reported."""
         if stage == "fit":
             self.clock.stop()
             self._board = None
@@ -239,12 +240,15 @@ class MixtureReport(Callback):
         weights = sampler.weights if data.mixer.live else data.mixer.weights.numpy()
         self.history.add(step, weights, sampler.realised, self.mixing.effective.numpy())
         tokens = sampler.realised * data.context
-        board.by_domain("weights", data.domains, data.mixer.weights.numpy(), step)
-        board.by_domain("sampling", data.domains, sampler.weights, step)
-        board.by_domain("realised", data.domains, self.history.realised[-1], step)
-        board.by_domain("effective", data.domains, self.history.effective[-1], step)
-        board.by_domain("tokens", data.domains, tokens, step)
-        board.by_domain("epochs", data.domains, sampler.epochs, step)
+        for group, values in (
+            ("weights", data.mixer.weights.numpy()),
+            ("sampling", sampler.weights),
+            ("realised", self.history.realised[-1]),
+            ("effective", self.history.effective[-1]),
+            ("tokens", tokens),
+            ("epochs", sampler.epochs),
+        ):
+            board.by_domain(group, data.domains, values, step)
         board.scalars("mixer", data.mixer.diagnostics(), step)
         board.scalars("train", self._training_scalars(trainer), step)
         seconds = self.clock.seconds

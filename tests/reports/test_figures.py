@@ -22,7 +22,7 @@ from dograph.reports.figures import (
     schedule_figure,
     weight_trajectories_figure,
 )
-from dograph.reports.figures.appearance import percent, plain, style
+from dograph.reports.figures.appearance import percent, plain, style_of
 from dograph.reports.figures.domain_graph import nearest_pairs
 from dograph.reports.figures.layout import boxes_apart, spaced, squared_distance_plane
 from dograph.reports.figures.trajectories import smoothed
@@ -149,9 +149,9 @@ def test_names_are_plain_text():
 
 
 def test_the_first_64_domains_look_different():
-    looks = [style(index) for index in range(64)]
-    assert len({(look.colour, look.marker) for look in looks}) == 64
-    assert len({(look.colour, look.line) for look in looks[:32]}) == 32
+    styles = [style_of(index) for index in range(64)]
+    assert len({(style.colour, style.marker) for style in styles}) == 64
+    assert len({(style.colour, style.line) for style in styles[:32]}) == 32
 
 
 def test_percentages_are_short():
@@ -210,7 +210,7 @@ def test_trajectories_have_one_colour_a_domain_and_a_label_at_each_end():
     for axes in figure.axes:
         lines = [line for line in axes.lines if len(line.get_xdata()) == 3 and line.axes is axes]
         colours = [line.get_color() for line in lines[:3]]
-        assert colours == [style(index).colour for index in range(3)]
+        assert colours == [style_of(index).colour for index in range(3)]
         np.testing.assert_array_equal(lines[0].get_ydata(), [0.6, 0.5, 0.4])
     ends = [text.get_text() for text in figure.axes[-1].texts]
     assert [

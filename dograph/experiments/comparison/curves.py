@@ -164,7 +164,9 @@ def _mean_shares(
     columns = [[history.domains.index(name) for name in domains] for history in histories]
     common = _common(rows)
     shares = [
-        np.mean([seed[step][order] for seed, order in zip(rows, columns, strict=True)], axis=0)
+        np.mean(
+            [np.array(seed[step])[order] for seed, order in zip(rows, columns, strict=True)], axis=0
+        )
         for step in common
     ]
     return Trajectory(

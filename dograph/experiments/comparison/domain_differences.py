@@ -46,7 +46,7 @@ def domains_figure(comparison: Comparison) -> Figure:
         _write_numbers(axes, cells, shade / mesh.get_clim()[1], own)
     else:
         _add_scale(figure, axes, mesh)
-    _dress(axes, comparison, numbered)
+    _label(axes, comparison, numbered)
     _make_room(figure, axes, len(cells))
     return figure
 
@@ -114,7 +114,7 @@ def _add_scale(figure: Figure, axes: Axes, mesh: QuadMesh) -> None:
     scale.outline.set_visible(False)
 
 
-def _dress(axes: Axes, comparison: Comparison, numbered: bool) -> None:
+def _label(axes: Axes, comparison: Comparison, numbered: bool) -> None:
     columns = [plain(name) for name in (*comparison.domains, "mean", "worst")]
     rows = [plain(method.label, LONGEST) for method in comparison.methods]
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns)

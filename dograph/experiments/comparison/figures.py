@@ -12,11 +12,13 @@ from dograph.experiments.comparison.legends import entry, legend_below, legend_b
 from dograph.experiments.comparison.styles import method_styles
 from dograph.reports.figures.appearance import (
     QUIET_COLOUR,
-    TEXT_COLOUR,
     Style,
+    label_percent,
+    label_steps,
     plain,
     quiet_axes,
-    style,
+    style_of,
+    title_panel,
 )
 from dograph.reports.figures.trajectories import smoothed
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 WIDE = 12.8
 """Inches, of every figure."""
 PANELS_A_ROW = 3
-TITLE_SIZE, TEXT_SIZE = 10, 8
+TEXT_SIZE = 8
 
 
 def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
@@ -49,10 +51,10 @@ def loss_figure(comparison: Comparison) -> Figure:
     from matplotlib.figure import Figure
 
     base, methods = comparison.baseline, comparison.methods
-    looks = method_styles(method.name for method in methods)
-    own = [looks[method.name] for method in methods]
+    styles = method_styles(method.name for method in methods)
+    own = [styles[method.name] for method in methods]
     figure = Figure(figsize=(WIDE, 4), dpi=110, facecolor="white")
-    entries = [entry(looks[method.name], method.label) for method in methods]
+    entries = [entry(styles[method.name], method.label) for method in methods]
     legend = legend_below(figure, entries)
     tall = 4.1 + legend
     figure.set_size_inches(WIDE, tall)
@@ -74,28 +76,28 @@ def loss_figure(comparison: Comparison) -> Figure:
         (panels[1], "Mean loss, difference", less, means),
         (panels[2], "Worst loss, difference", less, worst),
     ):
-        _dress(axes, title, meaning, "tokens")
+        _label(axes, title, meaning, "tokens")
         _draw_lines(axes, curves, own)
         _in_thousands(axes)
         _draw_ends(axes.inset_axes((1.02, 0, strip, 1), sharey=axes), curves, own)
     return figure
 
 
-def _draw_lines(axes: Axes, curves: Sequence[Curve], looks: Sequence[Style]) -> None:
+def _draw_lines(axes: Axes, curves: Sequence[Curve], styles: Sequence[Style]) -> None:
     """Draws the first, the baseline's, last and strongest."""
     for index in reversed(range(len(curves))):
         axes.plot(
             curves[index].tokens,
             curves[index].mean,
-            color=looks[index].colour,
-            linestyle=looks[index].line,
-            marker=looks[index].marker,
+            color=styles[index].colour,
+            linestyle=styles[index].line,
+            marker=styles[index].marker,
             markersize=4.5,
             linewidth=1.6 if index else 2.4,
         )
 
 
-def _draw_ends(axes: Axes, curves: Sequence[Curve], looks: Sequence[Style]) -> None:
+def _draw_ends(axes: Axes, curves: Sequence[Curve], styles: Sequence[Style]) -> None:
     """Draws each curve's last point with its interval, beside each other in the legend's order."""
     quiet_axes(axes)
     axes.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
@@ -103,7 +105,7 @@ def _draw_ends(axes: Axes, curves: Sequence[Curve], looks: Sequence[Style]) -> N
     axes.grid(visible=False, axis="x")
     axes.set_xlim(-0.8, len(curves) - 0.2)
     axes.set_xlabel("end ± 95 %", fontsize=TEXT_SIZE, color=QUIET_COLOUR)
-    for place, (curve, look) in enumerate(zip(curves, looks, strict=True)):
+    for place, (curve, style) in enumerate(zip(curves, styles, strict=True)):
         if not len(curve.mean):
             continue
         half = 0.0 if curve.bounds is None else curve.bounds[1][-1] - curve.mean[-1]
@@ -111,8 +113,8 @@ def _draw_ends(axes: Axes, curves: Sequence[Curve], looks: Sequence[Style]) -> N
             place,
             curve.mean[-1],
             yerr=half or None,
-            fmt=look.marker,
-            color=look.colour,
+            fmt=style.marker,
+            color=style.colour,
             markersize=5,
             elinewidth=1.4,
         )
@@ -122,14 +124,14 @@ def cost_figure(comparison: Comparison) -> Figure:
     """Final mean loss against what all stages cost, in FLOPs and in seconds of training."""
     from matplotlib.figure import Figure
 
-    looks = method_styles(method.name for method in comparison.methods)
+    styles = method_styles(method.name for method in comparison.methods)
     best_first = sorted(comparison.methods, key=lambda method: method.mean.mean)
     tall = max(4.4, 0.6 + 0.21 * len(best_first))
     figure = Figure(figsize=(WIDE, tall), dpi=110, facecolor="white")
     legend = legend_beside(
         figure,
         [
-            entry(looks[method.name], f"{method.label}  {method.mean.mean:.3f}", line=False)
+            entry(styles[method.name], f"{method.label}  {method.mean.mean:.3f}", line=False)
             for method in best_first
         ],
     )
@@ -145,8 +147,8 @@ def cost_figure(comparison: Comparison) -> Figure:
         (panels[0], "flops", "FLOPs, estimated, all stages"),
         (panels[1], "seconds", "seconds of training, all stages"),
     ):
-        _dress(axes, "Mean loss", "nats a token; bars: 95 % intervals over seeds", name)
-        _draw_costs(axes, comparison, looks, key)
+        _label(axes, "Mean loss", "nats a token; bars: 95 % intervals over seeds", name)
+        _draw_costs(axes, comparison, styles, key)
         axes.set_xlim(left=0)
         _in_thousands(axes)
         axes.axhline(
@@ -155,17 +157,17 @@ def cost_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def _draw_costs(axes: Axes, comparison: Comparison, looks: Mapping[str, Style], key: str) -> None:
+def _draw_costs(axes: Axes, comparison: Comparison, styles: Mapping[str, Style], key: str) -> None:
     for method in comparison.methods:
-        look, cost = looks[method.name], method.cost[key]
+        style, cost = styles[method.name], method.cost[key]
         axes.errorbar(
             cost.mean,
             method.mean.mean,
             xerr=cost.half or 0,
             yerr=method.mean.half or 0,
-            fmt=look.marker,
-            color=look.colour,
-            ecolor=(look.colour, 0.55),
+            fmt=style.marker,
+            color=style.colour,
+            ecolor=(style.colour, 0.55),
             markersize=8,
             elinewidth=1.2,
         )
@@ -174,13 +176,12 @@ def _draw_costs(axes: Axes, comparison: Comparison, looks: Mapping[str, Style], 
 def mixtures_figure(comparison: Comparison) -> Figure:
     """How each method's mixture moved, a panel each, one colour a domain throughout."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     methods, domains = comparison.methods, comparison.domains
     rows = -(-len(methods) // PANELS_A_ROW)
     figure = Figure(figsize=(WIDE, 4), dpi=110, facecolor="white")
     legend = legend_below(
-        figure, [entry(style(index), name, marker=False) for index, name in enumerate(domains)]
+        figure, [entry(style_of(index), name, marker=False) for index, name in enumerate(domains)]
     )
     tall = 2.5 * rows + 0.4 + legend
     figure.set_size_inches(WIDE, tall)
@@ -191,24 +192,22 @@ def mixtures_figure(comparison: Comparison) -> Figure:
     for axes, method in zip(grid, methods, strict=False):
         moved = trajectory(method, domains)
         wide = max(1, len(moved.shares) // 12)
-        _dress(axes, plain(method.label), moved.meaning, "optimiser step")
+        quiet_axes(axes)
+        title_panel(axes, plain(method.label), moved.meaning)
+        label_steps(axes)
         for index, line in enumerate(smoothed(moved.shares, wide).T):
-            look = style(index)
-            axes.plot(moved.steps, line, color=look.colour, linestyle=look.line, linewidth=1.6)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            style = style_of(index)
+            axes.plot(moved.steps, line, color=style.colour, linestyle=style.line, linewidth=1.6)
     grid[0].set_ylim(bottom=0)  # shared, now that all lines are there
-    # Below a quarter the marks stand at 2.5 % and the like.
-    decimals = 0 if grid[0].get_ylim()[1] > 0.24 else None
-    grid[0].yaxis.set_major_formatter(PercentFormatter(1, decimals, symbol=" %"))
+    label_percent(grid[0], grid[0].get_ylim()[1])
     for axes in grid[len(methods) :]:
         axes.set_visible(False)
     return figure
 
 
-def _dress(axes: Axes, title: str, meaning: str, below: str) -> None:
+def _label(axes: Axes, title: str, meaning: str, below: str) -> None:
     quiet_axes(axes)
-    axes.set_title(title, fontsize=TITLE_SIZE, loc="left", color=TEXT_COLOUR, weight="bold", pad=16)
-    axes.text(0, 1.02, meaning, transform=axes.transAxes, fontsize=TEXT_SIZE, color=QUIET_COLOUR)
+    title_panel(axes, title, meaning)
     axes.set_xlabel(below, fontsize=TEXT_SIZE, color=QUIET_COLOUR)
 
 

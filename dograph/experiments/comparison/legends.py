@@ -1,4 +1,4 @@
-"""Legends that take the room their entries need, and say how much that was."""
+"""Legends as large as their entries need, which return their size."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MOST_COLUMNS = 7
 LONGEST = 34
 """Letters of an entry."""
 ROOM = 0.94
-"""Of the figure's width, for a browser's letters may be wider than those measured here."""
+"""Share of the figure's width; a browser's letters may be wider than those measured here."""
 
 
-def entry(look: Style, label: str, line: bool = True, marker: bool = True) -> Line2D:
-    """A legend's entry."""
+def entry(style: Style, label: str, line: bool = True, marker: bool = True) -> Line2D:
+    """One entry of a legend."""
     from matplotlib.lines import Line2D
 
     return Line2D(
         [],
         [],
-        color=look.colour,
-        linestyle=look.line if line else "",
-        marker=look.marker if marker else "",
+        color=style.colour,
+        linestyle=style.line if line else "",
+        marker=style.marker if marker else "",
         markersize=6,
         linewidth=1.8,
         label=plain(label, LONGEST),

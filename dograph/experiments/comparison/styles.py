@@ -21,9 +21,9 @@ COLOURS = {
     "dograph_anchored": "#882255",
     "dograph_schedule": "#56B4E9",
 }
-"""By ``core`` of the recipe's name; another name takes one of these colours by a sum over it."""
+"""By ``core`` of the recipe's name; other names get one of these colours by their checksum."""
 MODEL = re.compile(r"_(gpt|llama|qwen|mistral|gemma|pythia|olmo|opt|phi|bloom)(?![a-z]).*$")
-"""Where a recipe's name goes on with the model: from the first of these words to the end."""
+"""The model in a recipe's name: from the first of these words to the end."""
 
 
 def core(name: str) -> str:
@@ -37,26 +37,25 @@ def core(name: str) -> str:
 
 
 def method_styles(names: Iterable[str]) -> dict[str, Style]:
-    """The look of each method.
+    """The style of each method.
 
-    A colour depends on nothing but the ``core`` of the method's own name. So do line and marker,
-    unless a comparison has another method of that colour with the same line or marker: then the
-    later in the alphabet gives way.
+    Colour, line and marker follow from the ``core`` of the method's own name. If a comparison has
+    another method of that colour with the same line or marker, the later in the alphabet changes.
 
     Args:
-        names: of the recipes, all those of a comparison.
+        names: names of all recipes of a comparison.
     """
-    looks: dict[str, Style] = {}
+    styles: dict[str, Style] = {}
     for name in sorted(set(names), key=lambda name: (core(name) not in COLOURS, name)):
         colour, line, marker = _own(core(name))
-        taken = [look for look in looks.values() if look.colour == colour]
+        taken = [style for style in styles.values() if style.colour == colour]
         line, marker = _free(line, marker, taken)
-        looks[name] = Style(colour, MARKERS[marker], LINE_STYLES[line], "")
-    return looks
+        styles[name] = Style(colour, MARKERS[marker], LINE_STYLES[line], "")
+    return styles
 
 
 def _own(name: str) -> tuple[str, int, int]:
-    """Colour, line and marker that a name alone asks for; only known names have whole lines."""
+    """Colour, line and marker by the name alone; only known names have solid lines."""
     if name in COLOURS:
         return COLOURS[name], 0, list(COLOURS).index(name) % len(MARKERS)
     colours, number = list(COLOURS.values()), zlib.crc32(name.encode())
@@ -67,15 +66,18 @@ def _own(name: str) -> tuple[str, int, int]:
 
 def _free(line: int, marker: int, taken: Sequence[Style]) -> tuple[int, int]:
     """The pair that shares least with what is taken: at best neither, then line or marker."""
-    lines: set[LineStyle] = {look.line for look in taken}
-    markers, pairs = {look.marker for look in taken}, {(look.line, look.marker) for look in taken}
+    lines: set[LineStyle] = {style.line for style in taken}
+    markers, pairs = (
+        {style.marker for style in taken},
+        {(style.line, style.marker) for style in taken},
+    )
     places = [
         ((line + turn) % len(LINE_STYLES), (marker + turn + turn // len(MARKERS)) % len(MARKERS))
         for turn in range(len(LINE_STYLES) * len(MARKERS))
     ]
 
     def shared(place: tuple[int, int]) -> tuple[bool, int]:
-        found = LINE_STYLES[place[0]], MARKERS[place[1]]
-        return found in pairs, (found[0] in lines) + (found[1] in markers)
+        pair = LINE_STYLES[place[0]], MARKERS[place[1]]
+        return pair in pairs, (pair[0] in lines) + (pair[1] in markers)
 
     return min(places, key=shared)

@@ -1,4 +1,4 @@
-"""One look for every figure: colours, shapes, and names as plain text."""
+"""One style for every figure: colours, shapes, and names as plain text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LONGEST_NAME = 26
 
 @dataclass(frozen=True)
 class Style:
-    """How one domain or cluster looks in every figure.
+    """How one domain or cluster is drawn in every figure.
 
     Attributes:
         colour: repeats after the palette's end.
@@ -61,8 +61,8 @@ class Style:
     hatch: str
 
 
-def style(index: int, colours: Sequence[str] = DOMAIN_COLOURS) -> Style:
-    """The look of thing number ``index`` ≥ 0; the first 64 domains differ from each other."""
+def style_of(index: int, colours: Sequence[str] = DOMAIN_COLOURS) -> Style:
+    """The style of domain or cluster ``index`` ≥ 0; the first 64 domains differ."""
     round_ = index // len(colours)
     return Style(
         colour=colours[index % len(colours)],
@@ -73,10 +73,10 @@ def style(index: int, colours: Sequence[str] = DOMAIN_COLOURS) -> Style:
 
 
 def plain(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name as matplotlib must be told it to show just that.
+    """A name that matplotlib shows as it is.
 
     Dollar signs are escaped (they would start a formula), line breaks become spaces, a leading
-    underscore is kept from hiding the legend entry, and the middle of a long name is left out.
+    underscore cannot hide the legend entry, and the middle of a long name is left out.
     """
     text = " ".join(name.split()) or "(no name)"
     if len(text) > longest:
@@ -99,14 +99,36 @@ def legend_marker(index: int, label: str, colours: Sequence[str] = DOMAIN_COLOUR
     """A legend entry for the points of one domain or cluster."""
     from matplotlib.lines import Line2D
 
-    look = style(index, colours)
+    style = style_of(index, colours)
     return Line2D(
-        [], [], linestyle="", marker=look.marker, color=look.colour, markersize=6.5, label=label
+        [], [], linestyle="", marker=style.marker, color=style.colour, markersize=6.5, label=label
     )
 
 
+def title_panel(axes: Axes, title: str, meaning: str) -> None:
+    """Writes a panel's title, and its meaning below in small print."""
+    axes.set_title(title, fontsize=10, loc="left", color=TEXT_COLOUR, weight="bold", pad=16)
+    axes.text(0, 1.02, meaning, transform=axes.transAxes, fontsize=8, color=QUIET_COLOUR)
+
+
+def label_steps(axes: Axes) -> None:
+    """Makes the x axis one of optimiser steps."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel("optimiser step", fontsize=8, color=QUIET_COLOUR)
+
+
+def label_percent(axes: Axes, highest: float) -> None:
+    """Makes the y axis one of shares up to ``highest``, in percent."""
+    from matplotlib.ticker import PercentFormatter
+
+    decimals = 0 if highest > 0.24 else None  # below, the ticks are at 2.5 % and the like
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals, symbol=" %"))
+
+
 def quiet_axes(axes: Axes) -> None:
-    """Leaves the data the strongest thing on the axes."""
+    """Draws spines, ticks and grid weaker than the data."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):

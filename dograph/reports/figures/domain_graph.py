@@ -15,7 +15,7 @@ from dograph.reports.figures.appearance import (
     TEXT_COLOUR,
     percent,
     plain,
-    style,
+    style_of,
 )
 from dograph.reports.figures.layout import boxes_apart, scaled_to_fit, squared_distance_plane
 
@@ -170,21 +170,21 @@ def _draw_nodes(
         axes.add_patch(Circle(centre, radius + 0.012, color="white", zorder=2))
         total = 0 if slices is None else int(slices[node].sum())
         if slices is None or total == 0:
-            colour = style(node, CLUSTER_COLOURS).colour
+            colour = style_of(node, CLUSTER_COLOURS).colour
             axes.add_patch(Circle(centre, radius, facecolor=colour, edgecolor="white", zorder=3))
             continue
         start = 90.0
         for index in np.flatnonzero(slices[node]):
             angle = 360 * slices[node, index] / total
-            look = style(int(index))
+            style = style_of(int(index))
             axes.add_patch(
                 Wedge(
                     centre,
                     radius,
                     start - angle,
                     start,
-                    facecolor=look.colour,
-                    hatch=look.hatch,
+                    facecolor=style.colour,
+                    hatch=style.hatch,
                     edgecolor="white",
                     linewidth=0.5,
                     zorder=3,
@@ -220,8 +220,8 @@ def _draw_domain_legend(
     shares = slices.sum(axis=0) / max(slices.sum(), 1)
     handles = [
         Patch(
-            facecolor=style(index).colour,
-            hatch=style(index).hatch,
+            facecolor=style_of(index).colour,
+            hatch=style_of(index).hatch,
             edgecolor="white",
             label=f"{plain(name, 20)}  {percent(shares[index])}",
         )

@@ -19,7 +19,7 @@ from dograph.reports.figures.appearance import (
     percent,
     plain,
     quiet_axes,
-    style,
+    style_of,
 )
 from dograph.reports.figures.layout import boxes_apart
 
@@ -208,7 +208,7 @@ def _number_clusters(axes: Axes, directions: GradientDirections) -> None:
     badge = np.full_like(middles, 0.048)
     apart = boxes_apart((middles - centre) / half, badge, np.ones(2))
     for cluster, middle, place in zip(clusters, middles, apart * half + centre, strict=True):
-        colour = style(cluster, CLUSTER_COLOURS).colour
+        colour = style_of(cluster, CLUSTER_COLOURS).colour
         if np.abs(place - middle).max() > 0.03 * half.max():
             axes.plot(*np.stack([middle, place]).T, color=TEXT_COLOUR, linewidth=0.7, zorder=3)
         box = {"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": colour}
@@ -232,14 +232,14 @@ def _scatter(
     size = float(np.clip(6000 / max(len(groups), 1), 9, 34))
     # Large groups first, so that small ones are not covered.
     for group in sorted(np.unique(groups), key=lambda g: -int((groups == g).sum())):
-        look = style(int(group), colours)
+        style = style_of(int(group), colours)
         mine = directions.points[groups == group]
         axes.scatter(
             mine[:, 0],
             mine[:, 1],
             s=size,
-            marker=look.marker,
-            color=look.colour,
+            marker=style.marker,
+            color=style.colour,
             alpha=0.8,
             linewidths=0.4,
             edgecolors="white",

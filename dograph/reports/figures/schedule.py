@@ -9,12 +9,14 @@ import numpy as np
 
 from dograph.reports.figures.appearance import (
     CLUSTER_COLOURS,
-    QUIET_COLOUR,
     TEXT_COLOUR,
+    label_percent,
+    label_steps,
     percent,
     plain,
     quiet_axes,
-    style,
+    style_of,
+    title_panel,
 )
 
 if TYPE_CHECKING:
@@ -40,30 +42,22 @@ def schedule_figure(schedule: ScheduleSnapshot) -> Figure:
     return figure
 
 
-def _dress(axes: Axes, title: str, meaning: str) -> None:
-    axes.set_title(title, fontsize=10, loc="left", color=TEXT_COLOUR, weight="bold", pad=16)
-    axes.text(0, 1.02, meaning, transform=axes.transAxes, fontsize=8, color=QUIET_COLOUR)
-
-
 def _over_time(axes: Axes, steps: Sequence[int]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     quiet_axes(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_xlabel("optimiser step", fontsize=8, color=QUIET_COLOUR)
+    label_steps(axes)
     axes.set_xlim(steps[0] - 0.5, steps[-1] + 0.5)
 
 
 def _stacked(axes: Axes, steps: Sequence[int], layers: Mapping[str, Sequence[float]]) -> None:
     """Areas on top of each other, each with its name at the right end."""
-    looks = [style(index, CLUSTER_COLOURS) for index in range(len(layers))]
+    styles = [style_of(index, CLUSTER_COLOURS) for index in range(len(layers))]
     values = np.array(list(layers.values()), dtype=np.float64)
     times: Sequence[float] = steps
     if len(steps) == 1:  # an area needs two ends
         times, values = [steps[0] - 0.5, steps[0] + 0.5], np.repeat(values, 2, axis=1)
-    areas = axes.stackplot(times, values, colors=[look.colour for look in looks], alpha=0.85)
-    for area, look in zip(areas, looks, strict=True):
-        area.set_hatch(look.hatch)
+    areas = axes.stackplot(times, values, colors=[style.colour for style in styles], alpha=0.85)
+    for area, style in zip(areas, styles, strict=True):
+        area.set_hatch(style.hatch)
         area.set_edgecolor("white")
         area.set_linewidth(0.6)
     axes.set_ylim(0, max(float(values.sum(axis=0).max()), 1e-9))
@@ -98,7 +92,7 @@ def _draw_clusters(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
     steps = [update.step for update in updates]
     _over_time(axes, steps)
     _stacked(axes, steps, layers)
-    _dress(axes, "Cluster shares", "w = P α, by the clusters' numbers")
+    title_panel(axes, "Cluster shares", "w = P α, by the clusters' numbers")
 
 
 def _draw_contingency(axes: Axes, last: ScheduleUpdate, names: Sequence[str]) -> None:
@@ -122,20 +116,18 @@ def _draw_contingency(axes: Axes, last: ScheduleUpdate, names: Sequence[str]) ->
                 fontsize=7,
                 color="white" if share > 0.6 * table.max() else TEXT_COLOUR,
             )
-    _dress(axes, "Clusters in sources", f"P[c|s] in percent, step {last.step}")
+    title_panel(axes, "Clusters in sources", f"P[c|s] in percent, step {last.step}")
 
 
 def _draw_terms(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
-    from matplotlib.ticker import PercentFormatter
-
     names = list(dict.fromkeys(name for update in updates for name in update.terms))
     sizes = np.array([[abs(update.terms.get(name, 0.0)) for name in names] for update in updates])
     shares = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1e-30)
     steps = [update.step for update in updates]
     _over_time(axes, steps)
     _stacked(axes, steps, dict(zip(names, shares.T.tolist(), strict=True)))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, 0, symbol=" %"))
-    _dress(axes, "The objective's terms", "share of their absolute values")
+    label_percent(axes, 1.0)
+    title_panel(axes, "The objective's terms", "share of their absolute values")
 
 
 def _draw_scalars(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
@@ -143,10 +135,10 @@ def _draw_scalars(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
     _over_time(axes, steps)
     for index, name in enumerate(updates[-1].scalars):
         values = [update.scalars[name] for update in updates]
-        look = style(index)
-        axes.plot(steps, values, color=look.colour, marker=look.marker, markersize=4, label=name)
+        style = style_of(index)
+        axes.plot(steps, values, color=style.colour, marker=style.marker, markersize=4, label=name)
     if any(value > 0 for update in updates for value in update.scalars.values()):
         axes.set_yscale("log")
     axes.tick_params(which="both", labelsize=8)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    _dress(axes, "Scalars", "κ, λ, μ; they move where adapt is true")
+    title_panel(axes, "Scalars", "κ, λ, μ; they move where adapt is true")

@@ -1,4 +1,4 @@
-"""How the mixture moved: what was asked, what was drawn, and what counted."""
+"""Trajectories of the mixture: weights, realised shares, effective shares."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dograph.reports.figures.appearance import (
-    QUIET_COLOUR,
     TEXT_COLOUR,
+    label_percent,
+    label_steps,
     percent,
     plain,
     quiet_axes,
-    style,
+    style_of,
+    title_panel,
 )
 from dograph.reports.figures.layout import spaced
 
@@ -48,7 +50,7 @@ def weight_trajectories_figure(
         weights: (t, S) weights that the sampler drew by, or that a proxy found.
         realised: (t, S) shares of the sequences drawn since the point before.
         effective: (t, S) shares of the loss weight since the point before.
-        names: the S domains; written at the lines' ends in the last panel, with their height.
+        names: the S domains, written at the ends of the last panel's lines.
         live: whether the weights are the sampler's.
     """
     from matplotlib.figure import Figure
@@ -59,7 +61,7 @@ def weight_trajectories_figure(
     figure.subplots_adjust(left=0.05, right=0.81, top=0.86, bottom=0.12, wspace=0.07)
     points = [np.asarray(values, np.float64) for values in (weights, realised, effective)]
     points = [values.reshape(len(steps), len(names)) for values in points]
-    # Weights are exact; what is drawn and what counts scatter, and their middle is what tells.
+    # Weights are exact; the other shares scatter and are smoothed.
     lines = [points[0], _middle(points[1]), _middle(points[2])]
     highest = _highest(points, lines)
     titles = (LIVE if live else PROXY, *TITLES)
@@ -97,21 +99,20 @@ def smoothed(values: Floats, width: int) -> Floats:
 
 
 def _draw_lines(axes: Axes, steps: npt.NDArray[np.int64], values: Floats, middle: Floats) -> None:
-    """Draws a line for every domain, and the points it is the middle of faintly behind it."""
+    """Draws a line for every domain, and faintly behind it the points it smooths."""
     for index in range(values.shape[1]):
-        look = style(index)
+        style = style_of(index)
         if middle is not values:
-            axes.plot(steps, values[:, index], color=look.colour, linewidth=0.7, alpha=0.28)
+            axes.plot(steps, values[:, index], color=style.colour, linewidth=0.7, alpha=0.28)
         same = np.flatnonzero(np.isclose(middle, middle[:, [index]], atol=1e-6).all(axis=0))
+        turn = int(np.searchsorted(same, index))
         axes.plot(
             steps,
             middle[:, index],
-            color=look.colour,
-            linestyle=look.line
-            if len(same) < 2
-            else _turn(int(np.searchsorted(same, index)), len(same)),
+            color=style.colour,
+            linestyle=style.line if len(same) < 2 else _turn(turn, len(same)),
             linewidth=1.9,
-            marker=look.marker if len(steps) < 3 else None,
+            marker=style.marker if len(steps) < 3 else None,
             markersize=5,
         )
 
@@ -122,19 +123,14 @@ def _turn(index: int, lines: int) -> tuple[float, tuple[float, float]]:
 
 
 def _dress(axes: Axes, title: str, meaning: str, steps: Sequence[int], highest: float) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
     quiet_axes(axes)
-    axes.set_title(title, fontsize=10, loc="left", color=TEXT_COLOUR, weight="bold", pad=16)
-    axes.text(0, 1.02, meaning, transform=axes.transAxes, fontsize=8, color=QUIET_COLOUR)
+    title_panel(axes, title, meaning)
     axes.set_ylim(0, highest)
     axes.margins(x=0.01)
     if len(steps) == 1:
         axes.set_xlim(steps[0] - 2, steps[0] + 2)
-    decimals = 0 if highest > 0.24 else None  # below, the ticks stand at 2.5 % and the like
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals, symbol=" %"))
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_xlabel("optimiser step", fontsize=8, color=QUIET_COLOUR)
+    label_percent(axes, highest)
+    label_steps(axes)
 
 
 def _label_ends(axes: Axes, ends: Floats, names: Sequence[str], top: float) -> None:
@@ -146,14 +142,14 @@ def _label_ends(axes: Axes, ends: Floats, names: Sequence[str], top: float) -> N
     heights = heights - max(0.0, heights.max() - 1.0)
     heights = heights + max(0.0, 0.01 - heights.min())
     for index, name in enumerate(names):
-        look, height = style(index), float(heights[index])
+        style, height = style_of(index), float(heights[index])
         axes.add_line(
             Line2D(
                 [1.0, 1.05, 1.12],
                 [float(ends[index]) / top, height, height],
                 transform=axes.transAxes,
-                color=look.colour,
-                linestyle=look.line,
+                color=style.colour,
+                linestyle=style.line,
                 linewidth=1.2,
                 clip_on=False,
             )
