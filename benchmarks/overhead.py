@@ -13,7 +13,7 @@ import dograph.mixers.dograph as published
 from benchmarks.measuring import Row
 from benchmarks.timed_run import timed_run
 from dograph.experiments.run import quieten
-from dograph.graph.solver import GraphSolver
+from dograph.graph.graph_solver import GraphSolver
 from dograph.mixers import BaseMixer, DoGraph
 from dograph.signals.projections import Projections
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from benchmarks.measuring import Row, growth, interleaved, median_ratio
 from dograph.graph.domain_graph import affinity, edge_rows
+from dograph.graph.graph_solver import GraphSolver
 from dograph.graph.kernel import gradient_kernel, squared_distances
-from dograph.graph.schedule_solver import Problem, ScheduleSolver
-from dograph.graph.solver import GraphSolver
+from dograph.graph.schedule_solver import ScheduleProblem, ScheduleSolver
 from dograph.graph.threads import one_thread
 
 SIZES = (8, 32, 128, 512)
@@ -125,7 +125,7 @@ def schedule_row(clusters: int, sources: int) -> Row:
     solver = ScheduleSolver(edges=True)
 
     def solve(b: Tensor) -> Tensor:
-        solution = solver(Problem(b, root, edges, shares, prior, prior), lam=0.1, delta=0.2)
+        solution = solver(ScheduleProblem(b, root, edges, shares, prior, prior), lam=0.1, delta=0.2)
         assert solution.ok, solution.status
         return solution.weights
 

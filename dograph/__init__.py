@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dograph.data.sampler import MixtureSampler
     from dograph.errors import UserError
     from dograph.evaluation.perplexity import DomainPerplexity
-    from dograph.graph.solver import GraphSolver
+    from dograph.graph.graph_solver import GraphSolver
     from dograph.mixers.base import BaseMixer
     from dograph.mixers.doge import DoGE, DoGEOnline
     from dograph.mixers.dograph import DoGraph
@@ -43,7 +43,7 @@ _HOMES = {
     "DomainPerplexity": "evaluation.perplexity",
     "DynamicLoss": "mixers.dynamic_loss",
     "Fixed": "mixers.fixed",
-    "GraphSolver": "graph.solver",
+    "GraphSolver": "graph.graph_solver",
     "LanguageModel": "training.language_model",
     "MixingCallback": "training.mixing_callback",
     "MixtureReport": "reports.tensorboard",

@@ -25,8 +25,8 @@ from benchmarks.scale.counted import (
 )
 from dograph.data.sampler import MixtureSampler
 from dograph.graph.clusters import cluster_counts, cluster_means, cluster_sequences, cluster_spread
+from dograph.graph.graph_solver import GraphSolver
 from dograph.graph.kernel import gradient_kernel
-from dograph.graph.solver import GraphSolver
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 
 MICRO = counts.gpt2("micro", 7, 320, BATCH, VOCABULARY, CONTEXT)

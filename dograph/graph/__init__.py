@@ -1,1 +1,1 @@
-"""The domain graph, and the differentiable solver of its weights."""
+"""The graph of domains, and the differentiable solvers of its weights."""

@@ -1,4 +1,4 @@
-"""The domain graph: nodes are domains, edges the distances of what they teach."""
+"""The domain graph: nodes are domains, edges the distances of their mean gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dograph.graph.kernel import gradient_kernel, squared_distances
 
 @dataclass
 class DomainGraph:
-    """One batch's domain graph with its weights: what is drawn and logged.
+    """A batch's or a window's domain graph with its weights.
 
     On the simplex ``wᵀKw = Σ_i K_ii w_i − ½ Σ_ij D_ij w_i w_j``: the published objective is node
     costs less dispersion along the edges of the complete graph (ours, an identity).
@@ -26,7 +26,7 @@ class DomainGraph:
         counts: (m,) sequences in each cluster.
         labels: (n,) cluster of each sequence.
         weights: (m,) on the simplex.
-        numbers: of the nodes, where they keep their identity. None: 1 … m in their order.
+        numbers: the nodes' numbers, where they keep their identity. None: 1 … m in their order.
     """
 
     kernel: Tensor
@@ -44,13 +44,13 @@ def domain_graph(
     spread: Literal["mean", "printed"] = "mean",
     numbers: tuple[int, ...] | None = None,
 ) -> tuple[DomainGraph, Tensor]:
-    """The graph of a batch's or a window's clusters, weighted by their sequences.
+    """Builds the graph of a batch's or a window's clusters, weighted by their sequences.
 
     Args:
         sketches: (n, k).
         labels: (n,) int64, 0 … m − 1, each one in use.
         spread: form of σ², see ``cluster_spread``.
-        numbers: of the clusters, in the labels' order.
+        numbers: the clusters' numbers, in the labels' order.
 
     Returns:
         The graph, and the (m, k) float64 means of its clusters.
@@ -78,8 +78,8 @@ def affinity(distances: Tensor, neighbours: int) -> Tensor:
 
     Returns:
         (m, m) symmetric, zero diagonal, in (0, 1] where there is an edge and 0 elsewhere;
-        differentiable in the distances. The median is over the pairs i < j, so that the zero
-        diagonal has no part in the scale.
+        differentiable in the distances. The median is over the pairs i < j, without the zero
+        diagonal.
     """
     m = len(distances)
     if m == 1:

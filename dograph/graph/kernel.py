@@ -1,4 +1,4 @@
-"""The gradient kernel: what two sequences teach in common (arXiv 2604.07963, theorem 2.2)."""
+"""The gradient kernel: inner products of gradients (arXiv 2604.07963, theorem 2.2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def gradient_kernel(sketches: Tensor) -> Tensor:
     """Inner products of gradients, ``K_ij = ⟨g_i, g_j⟩`` (the paper's gradient-induced kernel).
 
     Args:
-        sketches: (n, k) sketches or exact gradients, one a row; cluster means are welcome too.
+        sketches: (n, k) sketches or exact gradients, one a row; or cluster means.
 
     Returns:
         (n, n) float64, symmetric and positive semi-definite, on the sketches' device.
@@ -25,7 +25,7 @@ def gradient_kernel(sketches: Tensor) -> Tensor:
 
 
 def kernel_distances(kernel: Tensor) -> Tensor:
-    """Squared distances ``D_ij = K_ii + K_jj − 2 K_ij`` behind a kernel matrix.
+    """Squared distances of a kernel matrix, ``D_ij = K_ii + K_jj − 2 K_ij``.
 
     Args:
         kernel: (m, m) symmetric positive semi-definite.
@@ -54,7 +54,7 @@ def squared_distances(means: Tensor) -> Tensor:
     [[0.0, 25.0], [25.0, 0.0]]
     """
     exact = means.to(torch.float64)
-    # Distances do not see a common shift, and without it far less cancels in the difference.
+    # A common shift leaves distances alone; without it far less cancels in the difference.
     return kernel_distances(gradient_kernel(exact - exact.mean(dim=0)))
 
 

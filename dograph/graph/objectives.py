@@ -1,7 +1,7 @@
-"""The published objectives besides the solver's (arXiv 2604.07963, appendix A.6).
+"""The published objectives that need no solver (arXiv 2604.07963, appendix A.6).
 
-All are written with the clusters' kernel ``K_ij = ⟨ḡ_i, ḡ_j⟩`` alone, so no gradient is needed
-again. What is not finite in K comes out not finite.
+All are functions of the clusters' kernel ``K_ij = ⟨ḡ_i, ḡ_j⟩``, so that no gradient is needed
+again. Entries of K that are not finite give weights that are not.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dograph.graph.solver import kernel_scale
+from dograph.graph.graph_solver import kernel_scale
 
 
 def alignment(K: Tensor, iterations: int = 5) -> Tensor:

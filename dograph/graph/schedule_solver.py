@@ -1,31 +1,40 @@
-"""What to draw next: sampling weights over sources by a graph of clusters (ours; method 1b)."""
+"""What to draw next: sampling weights over sources by a graph of clusters (ours).
+
+docs/method.md, "DoGraph as a sampling schedule".
+"""
 
 from __future__ import annotations
 
-import time
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dograph.errors import UserError
-from dograph.graph.minimum import NO_EDGE, Backend, Solution, exact, minimum
+from dograph.errors import check_range
+from dograph.graph.minimise import (
+    NO_LIMIT,
+    Backend,
+    Solution,
+    as_float64,
+    minimise,
+    solve_or_fall_back,
+)
+from dograph.graph.problem import SMALLEST_WEIGHT
 
 Geometry = Literal["euclidean", "entropic"]
-SMALLEST = 1e-12
-"""What an entropic step may start from; weights of 0 could never grow."""
-LEAST = 1e-8
-"""What it may end at: the solver tells no smaller weight from 0, where the slope is infinite."""
+SMALLEST_ENTROPIC = 1e-8
+"""Lower bound of an entropic step: the solver cannot tell a smaller weight from 0, where the
+gradient is infinite."""
 
 
-class Problem(NamedTuple):
-    """What a schedule is made from.
+class ScheduleProblem(NamedTuple):
+    """What sampling weights are judged by.
 
     Attributes:
         b: (K,) alignment of each cluster's mean gradient with the target's.
         R: (r, K) root of the clusters' kernel, ``RᵀR = MᵀM``, in b's units.
         laplacian_root: (E, K), a row ``√A_ij (e_i − e_j)`` for each edge (``edge_rows``):
-            ``SᵀS = L``; its rows also say where the edges are, and rows of 0 are none.
+            ``SᵀS = L``; its rows also say where the edges are; rows of 0 are no edges.
         P: (K, S) share of each cluster in each source; columns sum to 1.
         prior: (S,) α_0 > 0 on the simplex.
         previous: (S,) α_prev on the simplex.
@@ -37,6 +46,16 @@ class Problem(NamedTuple):
     P: Tensor
     prior: Tensor
     previous: Tensor
+
+
+class Scalars(NamedTuple):
+    """Coefficients of a schedule's terms, as in ``ScheduleSolver``; δ its limit."""
+
+    kappa: Tensor
+    lam: Tensor
+    mu: Tensor
+    nu: Tensor
+    delta: Tensor
 
 
 class ScheduleSolver(nn.Module):
@@ -56,15 +75,15 @@ class ScheduleSolver(nn.Module):
     ``Solution.ok``; its weights are α_prev.
 
     Args:
-        edges: whether δ counts.
-        geometry: of the proximal term.
+        edges: whether the constraints with δ are included.
+        geometry: distance of the proximal term.
         floor: ε in [0, 1).
-        backend: the solver of the euclidean geometry, see ``minimum``; the entropic one's is
+        backend: the solver of the euclidean geometry, see ``minimise``; the entropic one's is
             cvxpylayers.
 
     Attributes:
-        solves: calls so far.
-        failures: those of them that fell back.
+        solves: number of calls.
+        failures: how many of them fell back.
         terms: each term's value at the last solution, by name.
     """
 
@@ -77,19 +96,18 @@ class ScheduleSolver(nn.Module):
         backend: Backend = "piqp",
     ) -> None:
         super().__init__()
-        if not 0 <= floor < 1:
-            raise UserError(f"floor is {floor}: it must lie in [0, 1)")
+        check_range("floor", floor, at_least=0, below=1)
         self.edges, self.geometry, self.floor, self.backend = edges, geometry, floor, backend
         self.reset()
 
     def reset(self) -> None:
-        """Forgets its counts and terms."""
+        """Clears counts and terms."""
         self.solves = self.failures = 0
         self.terms: dict[str, float] = {}
 
     def forward(
         self,
-        problem: Problem,
+        problem: ScheduleProblem,
         *,
         kappa: float | Tensor = 1.0,
         lam: float | Tensor = 0.0,
@@ -110,72 +128,64 @@ class ScheduleSolver(nn.Module):
         Returns:
             A ``Solution`` with (S,) weights.
         """
-        start = time.perf_counter()
         self.solves += 1
         self.terms = {}
-        try:
-            weights = self._solve(
-                Problem(*map(exact, problem)),
-                **{"kappa": exact(kappa), "lam": exact(lam), "mu": exact(mu)},
-                **{"nu": exact(nu), "delta": exact(delta)},
-            )
-            status = "optimal"
-        except Exception as error:  # no batch is worth a training run: the caller sees `ok`
-            self.failures += 1
-            weights, status = exact(problem.previous).detach().clone(), f"failed: {error}"
-        return Solution(weights, status, time.perf_counter() - start)
+        solution = solve_or_fall_back(
+            lambda: self._solve(
+                ScheduleProblem(*map(as_float64, problem)),
+                Scalars(*map(as_float64, (kappa, lam, mu, nu, delta))),
+            ),
+            lambda: as_float64(problem.previous).detach().clone(),
+        )
+        self.failures += not solution.ok
+        return solution
 
-    def _solve(
-        self,
-        problem: Problem,
-        kappa: Tensor,
-        lam: Tensor,
-        mu: Tensor,
-        nu: Tensor,
-        delta: Tensor,
-    ) -> Tensor:
+    def _solve(self, problem: ScheduleProblem, scalars: Scalars) -> Tensor:
         P, prior, previous = problem.P, problem.prior, problem.previous
+        kappa, lam, mu, nu, delta = scalars
         relative = P / (P @ prior)[:, None]  # w̃ = relative @ α
         curvature, smoothness = problem.R @ P, problem.laplacian_root @ relative
         quadratic = (kappa * curvature.T @ curvature + lam * smoothness.T @ smoothness) / 2
         quadratic = quadratic + nu / 2 * torch.diag(1 / prior)
         linear = -P.T @ problem.b - nu
-        entropic = self.geometry == "entropic"
-        lowest = self.floor * prior
-        if entropic:
-            linear = linear - mu * previous.clamp(min=SMALLEST).log()
-            lowest = lowest.clamp(min=LEAST)
+        lower, entropy = self.floor * prior, None
+        if self.geometry == "entropic":
+            # A weight of 0 could never grow.
+            linear = linear - mu * previous.clamp(min=SMALLEST_WEIGHT).log()
+            lower, entropy = lower.clamp(min=SMALLEST_ENTROPIC), mu
         else:
             quadratic = quadratic + mu / 2 * torch.eye(len(prior), dtype=torch.float64)
             linear = linear - mu * previous
         rows = limits = None
         if self.edges:
             rows = signs(problem.laplacian_root) @ relative
-            limits = delta.expand(len(rows)).clamp(max=NO_EDGE / prior.min().item())
-        weights = minimum(
-            quadratic,
-            linear,
-            lowest,
-            rows,
-            limits,
-            entropy=mu if entropic else None,
-            backend=self.backend,
+            limits = delta.expand(len(rows)).clamp(max=NO_LIMIT / prior.min().item())
+        weights = minimise(
+            quadratic, linear, lower, rows, limits, entropy=entropy, backend=self.backend
         )
         with torch.no_grad():
-            values = {
-                "alignment": -problem.b @ P @ weights,
-                "curvature": kappa / 2 * (curvature @ weights).square().sum(),
-                "graph": lam / 2 * (smoothness @ weights).square().sum(),
-                "prior": nu / 2 * ((weights - prior).square() / prior).sum(),
-                "proximity": mu * self._distance(weights, previous),
-            }
-            self.terms = {name: float(value) for name, value in values.items()}
+            self.terms = self._terms(problem, scalars, weights)
         return weights
+
+    def _terms(
+        self, problem: ScheduleProblem, scalars: Scalars, weights: Tensor
+    ) -> dict[str, float]:
+        """Each term's value, by name."""
+        P, prior = problem.P, problem.prior
+        relative = P / (P @ prior)[:, None]
+        values = {
+            "alignment": -problem.b @ P @ weights,
+            "curvature": scalars.kappa / 2 * (problem.R @ P @ weights).square().sum(),
+            "graph": scalars.lam / 2 * (problem.laplacian_root @ relative @ weights).square().sum(),
+            "prior": scalars.nu / 2 * ((weights - prior).square() / prior).sum(),
+            "proximity": scalars.mu * self._distance(weights, problem.previous),
+        }
+        return {name: float(value) for name, value in values.items()}
 
     def _distance(self, weights: Tensor, previous: Tensor) -> Tensor:
         """Half the squared distance, or the KL divergence."""
         if self.geometry == "entropic":
-            return torch.special.xlogy(weights, weights / previous.clamp(min=SMALLEST)).sum()
+            return torch.special.xlogy(weights, weights / previous.clamp(min=SMALLEST_WEIGHT)).sum()
         return (weights - previous).square().sum() / 2
 
 

@@ -1,4 +1,7 @@
-"""Clusters that keep their identity while sketches drift (ours; method 1b)."""
+"""Clusters that keep their identity while sketches drift (ours).
+
+docs/method.md, "DoGraph as a sampling schedule".
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,20 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from dograph.graph.clusters import fitted_labels
+from dograph.graph.clusters import kmeans_labels
 
-SAME = 0.5
+KEPT_SHARE = 0.5
 """Share of its sequences that a cluster must keep to be the same one."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a cluster.
+    """A cluster's birth, death or merge.
 
     Attributes:
         kind: "birth", "death" or "merge".
-        number: of the cluster.
-        into: the cluster that a merged one went to.
+        number: the cluster's number.
+        into: number of the cluster that a merged one joined.
     """
 
     kind: Literal["birth", "death", "merge"]
@@ -44,10 +47,10 @@ class TrackedClusters:
 
     Args:
         clusters: K ≥ 1; fewer where the sketches are fewer or equal.
-        seed: of the first K-means.
+        seed: seed of the first K-means.
 
     Attributes:
-        numbers: of the clusters, in the order of the labels.
+        numbers: the clusters' numbers, in the order of the labels.
         centres: (K, k) float64; None before the first update.
     """
 
@@ -55,7 +58,7 @@ class TrackedClusters:
         self.clusters, self.seed = clusters, seed
         self.numbers: list[int] = []
         self.centres: Tensor | None = None
-        self._born = 1
+        self._next = 1
 
     def update(self, sketches: Tensor) -> tuple[Tensor, list[Change]]:
         """Clusters a window anew.
@@ -64,61 +67,60 @@ class TrackedClusters:
             sketches: (n, k), finite.
 
         Returns:
-            (n,) int64 labels 0 … K' − 1, each in use, and what became of clusters. Labels are in
-            the order of the clusters' numbers.
+            (n,) int64 labels 0 … K' − 1, each in use, and the changes. Labels are in the order of
+            the clusters' numbers.
         """
         points = sketches.double().numpy()
-        before, numbers = self.centres, self.numbers
-        labels = self._fit(points)
-        used, found = np.unique(labels, return_inverse=True)
-        centres = np.stack([points[found == index].mean(axis=0) for index in range(len(used))])
-        names, changes = self._named(points, found, centres, before, numbers)
-        order = np.argsort(names)
-        self.numbers = [int(names[index]) for index in order]
+        used, labels = np.unique(self._fit(points), return_inverse=True)
+        centres = np.stack([points[labels == index].mean(axis=0) for index in range(len(used))])
+        numbers, changes = self._numbered(points, labels, centres)
+        order = np.argsort(numbers)
+        self.numbers = [int(numbers[index]) for index in order]
         self.centres = torch.from_numpy(centres[order])
-        return torch.from_numpy(np.argsort(order)[found]), changes
+        return torch.from_numpy(np.argsort(order)[labels]), changes
 
     def _fit(self, points: Any) -> Any:
         count = min(self.clusters, len(points))
         warm = self.centres is not None and len(self.centres) == count
         start = self.centres.numpy() if warm and self.centres is not None else "k-means++"
-        return fitted_labels(points, count, start, self.seed)
+        return kmeans_labels(points, count, start, self.seed)
 
-    def _named(
-        self, points: Any, labels: Any, centres: Any, before: Tensor | None, numbers: list[int]
-    ) -> tuple[list[int], list[Change]]:
-        """The clusters' numbers, those of before where they are the same."""
-        names = [-1] * len(centres)
-        changes: list[Change] = []
-        if before is not None:
-            moved = _shares_moved(points, labels, before.numpy(), len(centres))
-            distances = ((before.numpy()[:, None] - centres[None]) ** 2).sum(axis=2)
-            for old, new in zip(*linear_sum_assignment(distances), strict=True):
-                if moved[old, new] >= SAME:
-                    names[new] = numbers[old]
-        for new, name in enumerate(names):
-            if name < 0:
-                names[new] = self._born
-                self._born += 1
-                if before is not None:
-                    changes.append(Change("birth", names[new]))
-        if before is not None:
-            for old, number in enumerate(numbers):
-                if number not in names:
-                    new = int(moved[old].argmax())
-                    merged = moved[old, new] >= SAME
-                    into = names[new] if merged else None
-                    changes.append(Change("merge" if merged else "death", number, into))
-        return names, changes
+    def _numbered(self, points: Any, labels: Any, centres: Any) -> tuple[list[int], list[Change]]:
+        """Numbers of the new clusters, the old ones where they are the same, and the changes."""
+        if self.centres is None:
+            return [self._new_number() for _ in centres], []
+        before = self.centres.numpy()
+        moved = _shares_moved(points, labels, before, len(centres))
+        distances = ((before[:, None] - centres[None]) ** 2).sum(axis=2)
+        numbers = [0] * len(centres)
+        for old, new in zip(*linear_sum_assignment(distances), strict=True):
+            if moved[old, new] >= KEPT_SHARE:
+                numbers[new] = self.numbers[old]
+        changes = []
+        for new, number in enumerate(numbers):
+            if not number:
+                numbers[new] = self._new_number()
+                changes.append(Change("birth", numbers[new]))
+        for old, number in enumerate(self.numbers):
+            if number not in numbers:
+                new = int(moved[old].argmax())
+                merged = moved[old, new] >= KEPT_SHARE
+                into = numbers[new] if merged else None
+                changes.append(Change("merge" if merged else "death", number, into))
+        return numbers, changes
+
+    def _new_number(self) -> int:
+        self._next += 1
+        return self._next - 1
 
     def state_dict(self) -> dict[str, Any]:
         """Centres and numbers."""
-        return {"numbers": list(self.numbers), "centres": self.centres, "born": self._born}
+        return {"numbers": list(self.numbers), "centres": self.centres, "born": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what ``state_dict`` gave."""
+        """Restores them."""
         self.numbers, self.centres = list(state["numbers"]), state["centres"]
-        self._born = int(state["born"])
+        self._next = int(state["born"])
 
 
 def _shares_moved(points: Any, labels: Any, before: Any, clusters: int) -> Any:

@@ -1,4 +1,7 @@
-"""A window of recent sketches, and what its clusters say of the sources (ours; method 1b)."""
+"""A window of recent sketches, and what its clusters say of the sources (ours).
+
+docs/method.md, "DoGraph as a sampling schedule".
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dograph.errors import UserError
+from dograph.errors import check_range
 
 
 class SketchWindow:
-    """The newest sequences' sketches and domains, a ring on the CPU in bfloat16.
+    """The newest sequences' sketches and domains, on the CPU in bfloat16.
 
     Args:
-        capacity: sequences it holds, ≥ 1; the oldest make room for the newest.
+        capacity: number of sequences it holds, ≥ 1; new ones displace the oldest.
     """
 
     def __init__(self, capacity: int) -> None:
-        if capacity < 1:
-            raise UserError(f"window is {capacity}: it counts sequences and must be ≥ 1")
+        check_range("window", capacity, at_least=1)
         self.capacity = capacity
         self.clear()
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Removes everything."""
         self._sketches = torch.zeros(0, 0, dtype=torch.bfloat16)
         self._domain = torch.zeros(0, dtype=torch.int64)
 
@@ -50,25 +52,25 @@ class SketchWindow:
         return self._domain
 
     def state_dict(self) -> dict[str, Any]:
-        """What it holds."""
+        """Sketches and domains."""
         # Clones: a view would take all that it is a view of into the checkpoint.
         return {"sketches": self._sketches.clone(), "domain": self._domain.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what ``state_dict`` gave."""
+        """Restores them."""
         self._sketches, self._domain = state["sketches"], state["domain"]
 
 
 def contingency(labels: Tensor, domain: Tensor, domains: int, pseudo_counts: float = 2.0) -> Tensor:
-    """``P[c|s]``, the share of each cluster among a source's sequences, smoothed.
+    """Computes ``P[c|s]``, the share of each cluster among a source's sequences, smoothed.
 
-    ``(n_cs + a n_c/n) / (n_s + a)``: a source with few sequences in the window leans on what all
-    sources are like, one without any is like all.
+    ``(n_cs + a n_c/n) / (n_s + a)``: the fewer sequences a source has in the window, the closer
+    it is to the mean over all sources.
 
     Args:
         labels: (n,) int64 clusters 0 … K − 1, each one in use.
         domain: (n,) int64 sources.
-        domains: S.
+        domains: the number S of sources.
         pseudo_counts: a > 0.
 
     Returns:

@@ -12,9 +12,9 @@ from torch import Tensor
 from dograph.errors import UserError
 from dograph.graph.clusters import cluster_sequences, effective_number, mutual_information
 from dograph.graph.domain_graph import DomainGraph, domain_graph
-from dograph.graph.minimum import Solution
+from dograph.graph.graph_solver import GraphSolver
+from dograph.graph.minimise import Solution
 from dograph.graph.objectives import alignment, robust
-from dograph.graph.solver import GraphSolver
 from dograph.graph.threads import one_thread
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.snapshot import MixerSnapshot

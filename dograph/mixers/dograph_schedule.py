@@ -1,4 +1,4 @@
-"""DoGraph as a sampling schedule: the graph decides what is drawn (ours; method 1b)."""
+"""DoGraph as a sampling schedule: the graph decides what is drawn (ours)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from dograph.errors import UserError
 from dograph.graph.clusters import effective_number, mutual_information
 from dograph.graph.domain_graph import DomainGraph, affinity, domain_graph, edge_rows
-from dograph.graph.minimum import Solution
-from dograph.graph.schedule_solver import Geometry, Problem, ScheduleSolver
+from dograph.graph.minimise import Solution
+from dograph.graph.schedule_solver import Geometry, ScheduleProblem, ScheduleSolver
 from dograph.graph.threads import one_thread
 from dograph.graph.tracking import TrackedClusters
 from dograph.graph.window import SketchWindow, contingency, mean_by_domain
@@ -291,7 +291,7 @@ class DoGraphSchedule(BaseMixer):
             return torch.full((len(self.domains),), 1 / len(self.domains), dtype=torch.float64)
         return weights_by_name(self.target, self.domains, "target")
 
-    def _problem(self, graph: DomainGraph, means: Tensor, targets: Tensor) -> Problem:
+    def _problem(self, graph: DomainGraph, means: Tensor, targets: Tensor) -> ScheduleProblem:
         """The problem of the sources that are drawn, from clusters of (m, k) means."""
         # By sequences: clusters of one or two are mostly noise, and their norms the largest.
         share = graph.counts.double() / graph.counts.sum()
@@ -299,7 +299,7 @@ class DoGraphSchedule(BaseMixer):
         shares = contingency(graph.labels, self.recent.domain, len(self.domains))[:, self.drawn]
         values, vectors = torch.linalg.eigh(graph.kernel / scale)
         root = values.clamp(min=0).sqrt()[:, None] * vectors.T
-        return Problem(
+        return ScheduleProblem(
             b=means @ (self.target_mixture @ targets) / scale,
             R=root,
             laplacian_root=edge_rows(affinity(graph.distances, self.neighbours)),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dograph.graph.schedule_solver import Problem, ScheduleSolver
+from dograph.graph.schedule_solver import ScheduleProblem, ScheduleSolver
 
 RATE = 0.2
 LARGEST_STEP = 0.5
@@ -54,7 +54,7 @@ class LookAhead:
     def learn(
         self,
         solver: ScheduleSolver,
-        earlier: Problem,
+        earlier: ScheduleProblem,
         alignment: Tensor,
         fixed: Mapping[str, float],
     ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-import dograph.graph.solver
+import dograph.graph.graph_solver
 from dograph.mixers.fixed import Stratified
 
 PAGE = 4096
@@ -83,7 +83,7 @@ def _never(*_, **__):
 
 def without_solutions():
     """Every solve of the graph fails."""
-    dograph.graph.solver.minimum = _never
+    dograph.graph.graph_solver.minimise = _never
 
 
 class NotANumber(Stratified):

@@ -4,7 +4,7 @@ import torch
 
 from dograph.graph.domain_graph import affinity, edge_rows
 from dograph.graph.kernel import gradient_kernel, squared_distances
-from dograph.graph.schedule_solver import Problem
+from dograph.graph.schedule_solver import ScheduleProblem
 
 ALL_TERMS = {"laplacian": True, "edges": True, "anchor": True}
 
@@ -35,4 +35,4 @@ def schedule(K, S, seed, neighbours=3):
     P = torch.softmax(normal(K, S), dim=0)
     prior = torch.softmax(normal(S) / 2, dim=0)
     previous = torch.softmax(normal(S) / 2, dim=0)
-    return Problem(b, R, root, P, prior, previous)
+    return ScheduleProblem(b, R, root, P, prior, previous)

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dograph.graph.graph_solver import GraphSolver
 from dograph.graph.kernel import gradient_kernel
 from dograph.graph.objectives import alignment, robust
-from dograph.graph.solver import GraphSolver
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,12 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dograph.graph.domain_graph import edge_rows
-from dograph.graph.schedule_solver import Problem, ScheduleSolver
+from dograph.graph.schedule_solver import ScheduleProblem, ScheduleSolver
 from dograph.mixers.doge import mirror_descent
 
 
 def independent(problem, geometry, edges, floor, kappa, lam, mu, nu, delta):
-    """The problem as method 1b prints it, in α and w, by another solver."""
+    """The problem as `ScheduleSolver` prints it, in α and w, by another solver."""
     b, R, root, P, prior, previous = (part.numpy() for part in problem)
     alpha, w = cp.Variable(len(prior)), cp.Variable(len(b))
     relative = cp.multiply(w, 1 / (P @ prior))
@@ -93,7 +93,7 @@ def test_derivatives_agree_with_finite_differences(geometry):
 
     def value(given):
         squares = {name: given[f"√{name}"] ** 2 for name in scalars}
-        solution = solver(Problem(*(given[name] for name in names)), **squares)
+        solution = solver(ScheduleProblem(*(given[name] for name in names)), **squares)
         assert solution.ok, solution.status
         return solution.weights @ direction
 
@@ -119,7 +119,7 @@ def test_the_laplacians_root_is_differentiable_too():
     direction = torch.tensor([0.3, -1.0, 0.5, 0.8], dtype=torch.float64)
 
     def value(root):
-        return solver(Problem(*inputs[:2], root, *inputs[3:]), lam=2.0).weights @ direction
+        return solver(ScheduleProblem(*inputs[:2], root, *inputs[3:]), lam=2.0).weights @ direction
 
     root = inputs[2].clone().requires_grad_(True)
     value(root).backward()
@@ -131,12 +131,14 @@ def test_the_laplacians_root_is_differentiable_too():
 def test_without_alignment_the_prior_stays_and_returns():
     b, R, root, P, prior, _previous = schedule(6, 4, seed=1)
     still = {"kappa": 0.0, "lam": 2.0, "mu": 1.0}
-    kept = ScheduleSolver(edges=True)(Problem(0 * b, R, root, P, prior, prior), **still, delta=0.1)
+    kept = ScheduleSolver(edges=True)(
+        ScheduleProblem(0 * b, R, root, P, prior, prior), **still, delta=0.1
+    )
     torch.testing.assert_close(kept.weights, prior, atol=1e-6, rtol=0)
     weights = torch.tensor([0.7, 0.1, 0.1, 0.1], dtype=torch.float64)
     for _ in range(60):
         weights = ScheduleSolver()(
-            Problem(0 * b, R, root, P, prior, weights), kappa=0.0, nu=1.0
+            ScheduleProblem(0 * b, R, root, P, prior, weights), kappa=0.0, nu=1.0
         ).weights
     torch.testing.assert_close(weights, prior, atol=1e-4, rtol=0)
 
@@ -146,7 +148,9 @@ def test_it_is_doges_update_under_the_named_settings():
     _, R, root, _, prior, previous = schedule(4, 4, seed=2)
     scores = torch.tensor([0.3, 0.0, 0.1, 0.2], dtype=torch.float64)
     solver = ScheduleSolver(geometry="entropic", floor=0.0)
-    found = solver(Problem(scores, R, root, torch.eye(4), prior, previous), kappa=0.0, mu=0.25)
+    found = solver(
+        ScheduleProblem(scores, R, root, torch.eye(4), prior, previous), kappa=0.0, mu=0.25
+    )
     assert found.ok, found.status
     expected = mirror_descent(previous, scores, mu=0.25, smoothing=0.0)
     torch.testing.assert_close(found.weights, expected, atol=1e-5, rtol=0)
@@ -159,7 +163,9 @@ def test_entropic_steps_do_not_freeze_without_a_floor():
     solver = ScheduleSolver(geometry="entropic", floor=0.0)
     for _ in range(80):
         expected = mirror_descent(weights, scores, mu=0.5, smoothing=0.0)
-        solution = solver(Problem(scores, R, root, torch.eye(4), prior, weights), kappa=0.0, mu=0.5)
+        solution = solver(
+            ScheduleProblem(scores, R, root, torch.eye(4), prior, weights), kappa=0.0, mu=0.5
+        )
         assert solution.ok, solution.status
         torch.testing.assert_close(solution.weights, expected, atol=1e-4, rtol=0)
         weights = solution.weights
@@ -170,7 +176,7 @@ def test_no_difference_along_a_connected_graph_is_the_priors_cluster_shares():
     b, R, _, P, prior, previous = schedule(5, 4, seed=4)
     connected = torch.ones(5, 5, dtype=torch.float64).fill_diagonal_(0)
     solver = ScheduleSolver(edges=True)
-    found = solver(Problem(b, R, edge_rows(connected), P, prior, previous), delta=0.0)
+    found = solver(ScheduleProblem(b, R, edge_rows(connected), P, prior, previous), delta=0.0)
     assert found.ok, found.status
     torch.testing.assert_close(P @ found.weights, P @ prior, atol=1e-6, rtol=0)
 
@@ -179,13 +185,17 @@ def test_permuting_sources_or_clusters_permutes_the_answer():
     b, R, root, P, prior, previous = schedule(6, 5, seed=5)
     solver = ScheduleSolver(edges=True)
     options = {"lam": 0.5, "delta": 0.3}
-    plain = solver(Problem(b, R, root, P, prior, previous), **options).weights
+    plain = solver(ScheduleProblem(b, R, root, P, prior, previous), **options).weights
     sources = torch.tensor([3, 1, 4, 0, 2])
-    found = solver(Problem(b, R, root, P[:, sources], prior[sources], previous[sources]), **options)
+    found = solver(
+        ScheduleProblem(b, R, root, P[:, sources], prior[sources], previous[sources]), **options
+    )
     torch.testing.assert_close(found.weights, plain[sources], atol=1e-7, rtol=0)
     clusters = torch.tensor([5, 0, 3, 1, 4, 2])
     found = solver(
-        Problem(b[clusters], R[:, clusters], root[:, clusters], P[clusters], prior, previous),
+        ScheduleProblem(
+            b[clusters], R[:, clusters], root[:, clusters], P[clusters], prior, previous
+        ),
         **options,
     )
     torch.testing.assert_close(found.weights, plain, atol=1e-7, rtol=0)
@@ -230,7 +240,7 @@ def broken(change):
 def test_degenerate_inputs_give_weights_and_no_exception(change, ok, edges):
     solver = ScheduleSolver(edges=edges)
     parts = broken(change)
-    solution = solver(Problem(*parts), lam=0.5)
+    solution = solver(ScheduleProblem(*parts), lam=0.5)
     assert solution.ok == ok, solution.status
     assert solution.weights.sum().item() == pytest.approx(1)
     assert solver.failures == (not ok)
@@ -241,7 +251,7 @@ def test_degenerate_inputs_give_weights_and_no_exception(change, ok, edges):
 def test_one_source_and_one_cluster():
     one = torch.ones(1, dtype=torch.float64)
     solution = ScheduleSolver(edges=True)(
-        Problem(one, one[None], torch.zeros(0, 1), one[None], one, one)
+        ScheduleProblem(one, one[None], torch.zeros(0, 1), one[None], one, one)
     )
     assert solution.ok, solution.status
     assert solution.weights.tolist() == [1.0]

@@ -156,7 +156,7 @@ def test_a_failed_solve_leaves_the_weights(monkeypatch):
     before, _ = run(mixer, updates=2)
     assert before["copy"] > 0.3
     monkeypatch.setattr(
-        "dograph.graph.schedule_solver.minimum", lambda *_, **__: 1 / torch.zeros(0, 1)[0]
+        "dograph.graph.schedule_solver.minimise", lambda *_, **__: 1 / torch.zeros(0, 1)[0]
     )
     after, _ = run(mixer, updates=1)
     assert after == before

@@ -1,19 +1,24 @@
-"""The domain-weight problem: a quadratic programme that can be differentiated."""
+"""The domain-weight problem: a quadratic program that can be differentiated."""
 
 from __future__ import annotations
-
-import time
 
 import torch
 from torch import Tensor, nn
 
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 from dograph.graph.domain_graph import affinity as neighbour_affinity
 from dograph.graph.domain_graph import edge_differences
 from dograph.graph.domain_graph import laplacian as graph_laplacian
 from dograph.graph.kernel import kernel_distances
-from dograph.graph.minimum import NO_EDGE, Backend, Solution, exact, minimum
-from dograph.graph.programme import RIDGE
+from dograph.graph.minimise import (
+    NO_LIMIT,
+    Backend,
+    Solution,
+    as_float64,
+    minimise,
+    solve_or_fall_back,
+)
+from dograph.graph.problem import RIDGE
 
 
 class GraphSolver(nn.Module):
@@ -26,23 +31,26 @@ class GraphSolver(nn.Module):
           + ν Σ_j (w_j − p_j)² / p_j                  if ``anchor``: χ² pull to shares p_j = n_j/n
         subject to |w_i − w_j| ≤ δ on every edge      if ``edges``
 
-    The first line is the paper's with our scaling; the rest is ours. As Σ_j w_j = 1, every
-    quadratic term joins one matrix ``K/s + 1e-6 I + γL + ν diag(1/p)`` (the anchor's linear part is
-    constant). Each solve starts afresh: the answer does not depend on what was solved before.
+    The first line is the paper's objective ``wᵀKw + β Σ_j σ_j² w_j`` divided by s, so that (but for
+    the ridge) its minimum is the paper's at the same β; γ and ν, which are ours, become pure
+    numbers by it. β is one too where σ² has K's units; the ``printed`` σ² (``cluster_spread``) has
+    units of ‖g‖⁴, so that β then has a unit. As Σ_j w_j = 1, every quadratic term joins one matrix
+    ``K/s + 1e-6 I + γL + ν diag(1/p)`` (the anchor's linear part is constant). Each solve starts
+    afresh: the answer does not depend on what was solved before.
 
     Differentiable in every input. A solve that fails never raises: see ``Solution.ok``.
 
     Args:
-        laplacian: whether γ counts.
-        edges: whether δ counts.
-        anchor: whether ν counts; ``forward`` then needs ``counts``.
+        laplacian: whether the term with γ is included.
+        edges: whether the constraints with δ are included.
+        anchor: whether the term with ν is included; ``forward`` then needs ``counts``.
         floor: ε in [0, 1), every weight is at least ε/m.
         neighbours: k of the mutual nearest-neighbour graph built where no affinity is given.
-        backend: the solver, see ``minimum``.
+        backend: the solver, see ``minimise``.
 
     Attributes:
-        solves: calls so far.
-        failures: those of them that fell back.
+        solves: number of calls.
+        failures: how many of them fell back.
 
     Raises:
         UserError: if ``floor`` or ``neighbours`` is out of range.
@@ -62,10 +70,8 @@ class GraphSolver(nn.Module):
         backend: Backend = "piqp",
     ) -> None:
         super().__init__()
-        if not 0 <= floor < 1:
-            raise UserError(f"floor is {floor}: it must lie in [0, 1)")
-        if neighbours < 1:
-            raise UserError(f"neighbours is {neighbours}: it must be ≥ 1")
+        check_range("floor", floor, at_least=0, below=1)
+        check_range("neighbours", neighbours, at_least=1)
         self.laplacian, self.edges, self.anchor = laplacian, edges, anchor
         self.floor, self.neighbours, self.backend = floor, neighbours, backend
         self.solves = self.failures = 0
@@ -86,9 +92,9 @@ class GraphSolver(nn.Module):
 
         Args:
             K: (m, m) kernel of the domains' mean sketches, symmetric positive semi-definite.
-            spread: (m,) σ², in K's units, ≥ 0.
+            spread: (m,) σ² ≥ 0, in K's units unless ``printed``.
             counts: (m,) sequences n_j > 0 in each domain; also the fallback's proportions.
-            beta: β ≥ 0, a pure number.
+            beta: β ≥ 0, a pure number where σ² has K's units.
             gamma: γ ≥ 0, a pure number.
             delta: δ ≥ 0, the largest difference of weights along an edge.
             nu: ν ≥ 0, a pure number.
@@ -102,36 +108,47 @@ class GraphSolver(nn.Module):
             UserError: if the solver has an anchor and there are no counts.
         """
         if self.anchor and counts is None:
-            raise UserError("GraphSolver(anchor=True) pulls to n_j/n: pass it the counts")
-        start = time.perf_counter()
+            raise UserError("GraphSolver(anchor=True) pulls to n_j/n: pass counts")
         self.solves += 1
-        try:
-            graph = self._graph(K, affinity)
-            quadratic, linear = _published_objective(K, spread, beta)
-            if self.laplacian and graph is not None:
-                quadratic = quadratic + exact(gamma) * graph_laplacian(graph)
-            if self.anchor and counts is not None:
-                shares = exact(counts) / exact(counts).sum()
-                quadratic = quadratic + exact(nu) * torch.diag(1 / shares)
-            rows = limits = None
-            if self.edges and graph is not None:
-                rows = edge_differences(graph)
-                limits = exact(delta).clamp(max=NO_EDGE).expand(len(rows))
-            lowest = torch.full_like(linear, self.floor / len(linear))
-            weights = minimum(quadratic, linear, lowest, rows, limits, backend=self.backend)
-            weights = weights.to(K.device)
-            status = "optimal"
-        except Exception as error:  # no batch is worth a training run: the caller sees `ok`
-            self.failures += 1
-            weights, status = _fallback(K, counts), f"failed: {error}"
-        return Solution(weights, status, time.perf_counter() - start)
+        solution = solve_or_fall_back(
+            lambda: self._solve(K, spread, counts, affinity, beta, gamma, delta, nu),
+            lambda: _fallback(K, counts),
+        )
+        self.failures += not solution.ok
+        return solution
+
+    def _solve(
+        self,
+        K: Tensor,
+        spread: Tensor,
+        counts: Tensor | None,
+        affinity: Tensor | None,
+        beta: float | Tensor,
+        gamma: float | Tensor,
+        delta: float | Tensor,
+        nu: float | Tensor,
+    ) -> Tensor:
+        graph = self._graph(K, affinity)
+        quadratic, linear = _published_objective(K, spread, beta)
+        if self.laplacian and graph is not None:
+            quadratic = quadratic + as_float64(gamma) * graph_laplacian(graph)
+        if self.anchor and counts is not None:
+            shares = as_float64(counts) / as_float64(counts).sum()
+            quadratic = quadratic + as_float64(nu) * torch.diag(1 / shares)
+        rows = limits = None
+        if self.edges and graph is not None:
+            rows = edge_differences(graph)
+            limits = as_float64(delta).clamp(max=NO_LIMIT).expand(len(rows))
+        lower = torch.full_like(linear, self.floor / len(linear))
+        weights = minimise(quadratic, linear, lower, rows, limits, backend=self.backend)
+        return weights.to(K.device)
 
     def _graph(self, K: Tensor, affinity: Tensor | None) -> Tensor | None:
         if not (self.laplacian or self.edges):
             return None
         if affinity is None:
-            affinity = neighbour_affinity(kernel_distances(exact(K)), self.neighbours)
-        return exact(affinity)
+            affinity = neighbour_affinity(kernel_distances(as_float64(K)), self.neighbours)
+        return as_float64(affinity)
 
 
 def kernel_scale(K: Tensor) -> Tensor:
@@ -149,12 +166,12 @@ def kernel_scale(K: Tensor) -> Tensor:
 
 def _published_objective(K: Tensor, spread: Tensor, beta: float | Tensor) -> tuple[Tensor, Tensor]:
     """(m, m) H and (m,) c of the scaled ``uncertainty`` objective ``wᵀHw + c·w``."""
-    kernel = exact(K)
+    kernel = as_float64(K)
     scale = kernel_scale(kernel)
     if scale < 0:
         raise ArithmeticError("K is not positive semi-definite: its trace is negative")
     ridge = RIDGE * torch.eye(len(kernel), dtype=torch.float64)
-    return kernel / scale + ridge, exact(beta) * exact(spread) / scale
+    return kernel / scale + ridge, as_float64(beta) * as_float64(spread) / scale
 
 
 def _fallback(K: Tensor, counts: Tensor | None) -> Tensor:

@@ -6,11 +6,11 @@ from graph_problems import ALL_TERMS, instance, schedule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dograph.graph.cvxpylayers_solver import cone_layer
 from dograph.graph.domain_graph import affinity, laplacian
+from dograph.graph.graph_solver import GraphSolver, kernel_scale
 from dograph.graph.kernel import gradient_kernel, kernel_distances
-from dograph.graph.reference import cone_layer
 from dograph.graph.schedule_solver import ScheduleSolver
-from dograph.graph.solver import GraphSolver, kernel_scale
 
 SHAPES = ["generic", "duplicates", "low rank", "no spread", "equal spread", "float32", "scaled"]
 GRADIENTS_OF = ("beta", "gamma", "nu", "delta")
@@ -88,7 +88,7 @@ def test_both_solvers_have_the_same_derivative(seed):
         gradients[backend] = torch.autograd.grad(weights @ direction, inputs)
     largest = max(gradient.abs().max() for gradient in gradients["cvxpylayers"])
     for found, expected in zip(gradients["piqp"], gradients["cvxpylayers"], strict=True):
-        # diffcp solves for it at the cone programme's accuracy.
+        # diffcp solves for it at the cone program's accuracy.
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * largest.item())
 
 

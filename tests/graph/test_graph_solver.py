@@ -12,17 +12,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
-from dograph.graph import quadratic
+from dograph.graph import piqp_solver
 from dograph.graph.domain_graph import affinity, laplacian
+from dograph.graph.graph_solver import GraphSolver
 from dograph.graph.kernel import gradient_kernel, kernel_distances
-from dograph.graph.solver import GraphSolver
 
 FLOAT32_MEANS = torch.randn(40, 3, generator=torch.manual_seed(0))
 COEFFICIENTS = {"beta": 0.3, "gamma": 0.2, "delta": 0.15, "nu": 0.5}
 
 
 def independent(K, spread, counts, terms, floor, beta, gamma, delta, nu):
-    """The problem as method 1.3 prints it, term by term, by OSQP; returns weights."""
+    """The problem as `GraphSolver` prints it, term by term, by OSQP; returns weights."""
     m = len(K)
     s = K.trace().item() / m
     w = cp.Variable(m)
@@ -275,7 +275,7 @@ def test_failures_fall_back_and_are_counted():
 def test_a_wrong_answer_is_a_failure(monkeypatch, answer):
     K, spread, counts = instance(4)
     wrong = np.array(answer)
-    monkeypatch.setattr(quadratic, "solve", lambda _: (wrong, np.zeros(0), None))
+    monkeypatch.setattr(piqp_solver, "solve", lambda _: (wrong, np.zeros(0), None))
     assert not GraphSolver()(K, spread, counts, beta=0.0).ok
 
 

@@ -1,27 +1,29 @@
-"""The minimum of a programme on the simplex, by whichever solver, and what a solve answers."""
+"""Minimises a program on the simplex by PIQP or cvxpylayers."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dograph.graph.quadratic import QuadraticMinimum
+from dograph.graph.piqp_solver import QuadraticMinimum
 
-NO_EDGE = 2.0  # two weights differ by at most 1: a wider limit would only upset a solver's scale
+NO_LIMIT = 2.0  # two weights differ by at most 1: a wider limit would only upset a solver's scale
 Backend = Literal["piqp", "cvxpylayers"]
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Weights, and how they were come by.
+    """Weights and the status of the solve that gave them.
 
     Attributes:
         weights: (m,) float64 on the simplex; with a gradient where an input has one.
         status: ``optimal``, or ``failed: `` and why.
-        seconds: wall-clock of the solve.
+        seconds: wall-clock time of the solve.
     """
 
     weights: Tensor
@@ -34,27 +36,37 @@ class Solution:
         return self.status == "optimal"
 
 
-def exact(value: float | Tensor) -> Tensor:
+def solve_or_fall_back(solve: Callable[[], Tensor], fallback: Callable[[], Tensor]) -> Solution:
+    """Solves; whatever goes wrong gives the fallback's weights, since no batch may end a run."""
+    start = time.perf_counter()
+    try:
+        weights, status = solve(), "optimal"
+    except Exception as error:
+        weights, status = fallback(), f"failed: {error}"
+    return Solution(weights, status, time.perf_counter() - start)
+
+
+def as_float64(value: float | Tensor) -> Tensor:
     """A number or tensor as float64 on the CPU, its graph kept."""
     return torch.as_tensor(value).to("cpu", torch.float64)
 
 
-def minimum(
+def minimise(
     quadratic: Tensor,
     linear: Tensor,
-    lowest: Tensor,
+    lower: Tensor,
     rows: Tensor | None = None,
     limits: Tensor | None = None,
     *,
     entropy: Tensor | None = None,
     backend: Backend = "piqp",
 ) -> Tensor:
-    """Minimises ``wᵀHw + c·w (+ μ Σ w ln w)`` over the simplex above ``lowest``, |A w| ≤ limits.
+    """Minimises ``wᵀHw + c·w (+ μ Σ w ln w)`` over the simplex, ``w ≥ lower``, |A w| ≤ limits.
 
     Args:
         quadratic: (m, m) H, positive semi-definite up to rounding.
         linear: (m,) c.
-        lowest: (m,) ≥ 0, of sum < 1.
+        lower: (m,) lower bounds ≥ 0 of sum < 1.
         rows: (r, m) A. None: no such constraints.
         limits: (r,) ≥ 0, with rows.
         entropy: μ > 0, always by cvxpylayers. None: no such term.
@@ -70,9 +82,9 @@ def minimum(
     if rows is None or limits is None:
         rows, limits = linear.new_zeros(0, len(linear)), linear.new_zeros(0)
     if entropy is None and backend == "piqp":
-        weights: Tensor = QuadraticMinimum.apply(quadratic, linear, lowest, rows, limits)
+        weights: Tensor = QuadraticMinimum.apply(quadratic, linear, lower, rows, limits)
         return weights
     # Here, since few runs need it, and cvxpy takes 0.1 s or more to import.
-    from dograph.graph.reference import layered_minimum
+    from dograph.graph.cvxpylayers_solver import minimise_by_cvxpylayers
 
-    return layered_minimum(quadratic, linear, lowest, rows, limits, entropy)
+    return minimise_by_cvxpylayers(quadratic, linear, lower, rows, limits, entropy)

@@ -1,0 +1,190 @@
+"""From a solver's answer to the exact minimum on its active set, and the minimum's derivative.
+
+An interior-point answer is accurate to some 1e-9, a cone solver's only to the square root of its
+1e-12. Which constraints bind is clear by then, and given these the minimum is the solution of a
+linear system (the "polish" of OSQP, Stellato et al. 2020), from which the implicit function theorem
+also takes the derivative (as OptNet does, Amos and Kolter 2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import qr
+from scipy.linalg.lapack import dgetrf, dgetrs
+
+from dograph.graph.problem import SMALLEST_WEIGHT, Array, SimplexProgram
+
+EXACT = 1e-9
+ROUNDING = 1e-15
+DEPENDENT = 1e-9  # rows are of 1, −1 or shares of clusters: what is smaller than this is rounding
+NEWTON_STEPS = 8
+MAX_TIGHTENINGS = 5
+
+
+class Gradients(NamedTuple):
+    """Derivatives of a scalar by a program's data, in its fields' shapes."""
+
+    quadratic: Array
+    linear: Array
+    lower: Array
+    rows: Array
+    limits: Array
+
+
+@dataclass(frozen=True)
+class ActiveSet:
+    """The constraints of a program that bind.
+
+    Attributes:
+        program: the problem.
+        at_lower: (m,) bool, which weights are at their lower bound.
+        side: (r,) 1 where ``A w`` is at its upper limit, −1 at its lower, else 0.
+    """
+
+    program: SimplexProgram
+    at_lower: np.ndarray
+    side: np.ndarray
+
+    @cached_property
+    def binding(self) -> np.ndarray:
+        """Numbers of the binding rows, less those that the sum and the others imply."""
+        binding = self.side.nonzero()[0]
+        if not len(binding):
+            return binding
+        columns = self.program.rows[binding][:, ~self.at_lower].T
+        centred = columns - columns.mean(axis=0)
+        triangle, order = qr(centred, mode="r", pivoting=True)
+        size = np.abs(triangle.diagonal())
+        independent = size > DEPENDENT * size.max(initial=1.0)
+        kept: np.ndarray = np.sort(binding[order[: len(size)][independent]])
+        return kept
+
+    @cached_property
+    def kkt_factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """LU factors of the KKT system of the free weights and the multipliers."""
+        free, count = (~self.at_lower).nonzero()[0], 1 + len(self.binding)
+        size = len(free)
+        system = np.zeros((size + count, size + count))
+        # In units of H: then a small H is as well conditioned as a large one.
+        system[:size, :size] = self.program.quadratic[np.ix_(free, free)] / self.unit
+        system[size, :size] = 1
+        system[size + 1 :, :size] = self.program.rows[np.ix_(self.binding, free)]
+        system[:size, size:] = system[size:, :size].T
+        # LAPACK itself: scipy's checks and numpy's copies take longer than 11 domains' system.
+        factors, pivots, _ = dgetrf(system)
+        return factors, pivots
+
+    @cached_property
+    def unit(self) -> float:
+        """Largest entry of H among the free weights; 1 where that is 0."""
+        free = self.program.quadratic.diagonal()[~self.at_lower]
+        return float(np.abs(free).max(initial=0)) or 1.0
+
+    def solve_kkt(self, above: Array, below: Array) -> tuple[Array, Array]:
+        """``(u, v)`` with ``2Hu + Bᵀv = above`` at the free weights and ``Bu = below``."""
+        size = len(above)
+        right = np.concatenate([above / (2 * self.unit), below])
+        solution, _ = dgetrs(*self.kkt_factors, right)
+        return solution[:size], solution[size:] * 2 * self.unit
+
+    @cached_property
+    def minimum(self) -> tuple[Array, Array]:
+        """(m,) minimum on the active set, and (1 + b,) multipliers of sum and binding rows."""
+        at, binding = self.program, self.binding
+        weights = np.where(self.at_lower, at.lower, 0.0)
+        gradient = 2 * at.quadratic @ weights + at.linear
+        target = self.side[binding] * at.limits[binding] - at.rows[binding] @ weights
+        free, multipliers = self.solve_kkt(
+            -gradient[~self.at_lower], np.concatenate([[1 - weights.sum()], target])
+        )
+        weights[~self.at_lower] = free
+        return weights, multipliers
+
+    def tightened(self, weights: Array) -> ActiveSet:
+        """The active set with the constraints that ``weights`` violate."""
+        at, difference = self.program, self.program.rows @ weights
+        violated = np.abs(difference) > at.limits + EXACT
+        at_lower = self.at_lower | (weights < at.lower - EXACT)
+        return ActiveSet(at, at_lower, np.where(violated, np.sign(difference), self.side))
+
+    def is_dual_feasible(self, weights: Array, multipliers: Array) -> bool:
+        """Whether no binding constraint keeps the weights from something better."""
+        at, binding = self.program, self.binding
+        reduced = at.gradient(weights) + multipliers[1:] @ at.rows[binding] + multipliers[0]
+        one_sided = np.where(at.limits[binding] > 0, self.side[binding], 0)
+        return bool(
+            (reduced[self.at_lower] >= -EXACT).all()
+            and (one_sided * multipliers[1:] >= -EXACT).all()
+        )
+
+    def gradients(self, upstream: Array) -> Gradients:
+        """Derivatives by the program's data of what has the derivative ``upstream`` by the weights.
+
+        With R = 0 the KKT system and J its matrix, dw = −J⁻¹ dR; J is symmetric, so one solve for
+        ``upstream`` serves all data.
+        """
+        at, at_lower, binding = self.program, self.at_lower, self.binding
+        weights, multipliers = self.minimum
+        u = np.zeros_like(weights)
+        u[~at_lower], v = self.solve_kkt(upstream[~at_lower], np.zeros(1 + len(binding)))
+        rows, limits = np.zeros_like(at.rows), np.zeros_like(at.limits)
+        rows[binding] = -np.outer(multipliers[1:], u) - np.outer(v[1:], weights)
+        limits[binding] = self.side[binding] * v[1:]
+        lower = upstream - 2 * at.quadratic @ u - v[0] - v[1:] @ at.rows[binding]
+        outer = np.outer(u, weights)
+        return Gradients(-outer - outer.T, -u, np.where(at_lower, lower, 0.0), rows, limits)
+
+
+def polish(active: ActiveSet, answer: Array) -> tuple[Array, ActiveSet]:
+    """Finds the exact minimum, if what seems to bind at a solver's answer does.
+
+    Args:
+        active: what seems to bind; its program has no entropy.
+        answer: (m,) a solver's.
+
+    Returns:
+        (m,) the minimum on the active set, and the set, tightened while its minimum violates
+        constraints (along a direction in which the objective is all but flat, a solver cannot tell
+        what binds). ``answer`` itself where that does not end well, or where a multiplier has the
+        wrong sign and nothing is gained: then the minimum is elsewhere.
+    """
+    program, tight = active.program, active
+    for _ in range(MAX_TIGHTENINGS):
+        if tight.at_lower.all():
+            return answer, active
+        weights, multipliers = tight.minimum
+        if program.violation(weights) <= EXACT:
+            break
+        tight = tight.tightened(weights)
+    else:
+        return answer, active
+    # Constraints that depend on each other have multipliers of any sign; the objective then tells.
+    gain = program.objective(answer) - program.objective(weights)
+    if tight.is_dual_feasible(weights, multipliers) or gain >= -ROUNDING:
+        return weights, tight
+    return answer, active
+
+
+def polish_entropic(program: SimplexProgram, answer: Array) -> Array:
+    """Finds the minimum with an entropy and no rows, by Newton's method in ratios.
+
+    In ratios small weights become as exact as large ones.
+    """
+    weights = np.maximum(answer.clip(SMALLEST_WEIGHT), program.lower)
+    for _ in range(NEWTON_STEPS):
+        gradient = program.gradient(weights)
+        free = weights > program.lower + EXACT
+        hessian = 2 * program.quadratic + np.diag(program.entropy / weights)
+        size = int(free.sum())
+        system = np.zeros((size + 1, size + 1))
+        system[:size, :size] = hessian[np.ix_(free, free)]
+        system[:size, size] = system[size, :size] = 1
+        step = np.linalg.solve(system, np.append(-gradient[free], 0.0))[:-1]
+        ratio = np.exp((step / weights[free]).clip(-1, 1))
+        weights[free] = np.maximum(weights[free] * ratio, program.lower[free])
+        weights[free] *= (1 - weights[~free].sum()) / weights[free].sum()
+    return weights

@@ -1,0 +1,113 @@
+"""A quadratic (or entropic) program on the simplex, and how far weights are from solving it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg.lapack import dpotrf
+
+Array = npt.NDArray[np.float64]
+RIDGE = 1e-6
+TOLERANCE = 1e-5  # by which a solver's answer may violate a constraint
+LARGEST_GAP = 1e-4  # relative to the objective's largest coefficient
+LARGEST_LIFT = 1e-3  # relative to the largest entry: far above float32's rounding
+SMALLEST_WEIGHT = 1e-12  # the logarithm of a smaller one is not taken
+
+
+@dataclass(frozen=True)
+class SimplexProgram:
+    """Minimise ``wᵀHw + c·w + μ Σ w ln w``, ``w ≥ lower``, ``Σ w = 1``, ``|A w| ≤ limits``.
+
+    Attributes:
+        quadratic: (m, m) H, symmetric positive semi-definite.
+        linear: (m,) c.
+        lower: (m,) lower bounds ≥ 0 of sum < 1.
+        rows: (r, m) A; r = 0 for no such constraints.
+        limits: (r,) ≥ 0.
+        entropy: μ ≥ 0.
+    """
+
+    quadratic: Array
+    linear: Array
+    lower: Array
+    rows: Array
+    limits: Array
+    entropy: float = 0.0
+
+    def objective(self, weights: Array) -> float:
+        """``wᵀHw + c·w``."""
+        return float((self.quadratic @ weights + self.linear) @ weights)
+
+    def violation(self, weights: Array) -> float:
+        """By how much the worst constraint is violated; ≤ 0 for feasible weights."""
+        worst = max(abs(weights.sum() - 1), (self.lower - weights).max())
+        if len(self.limits):
+            worst = max(worst, (np.abs(self.rows @ weights) - self.limits).max())
+        return float(worst)
+
+    def gradient(self, weights: Array) -> Array:
+        """(m,) gradient of the objective."""
+        gradient = 2 * self.quadratic @ weights + self.linear
+        if self.entropy:
+            gradient = gradient + self.entropy * (np.log(weights.clip(SMALLEST_WEIGHT)) + 1)
+        return gradient
+
+    def duality_gap(self, weights: Array, duals: Array) -> float:
+        """Bound on how far the objective is above its minimum.
+
+        Args:
+            weights: (m,) feasible.
+            duals: (r,) multipliers y of ``A w``, positive at the upper limit. Any are valid by weak
+                duality, ``∇f·v ≥ (∇f + Aᵀy)·v − limits·|y|``; the optimal ones make the bound 0 at
+                the minimum. Without rows it is the Frank-Wolfe gap.
+        """
+        gradient = self.gradient(weights)
+        reduced = gradient + duals @ self.rows if len(duals) else gradient
+        smallest = self.lower @ reduced + (1 - self.lower.sum()) * reduced.min()
+        return float(gradient @ weights - smallest + np.abs(duals) @ self.limits)
+
+    def verified(self, answer: Array, duals: Array) -> Array:
+        """(m,) a solver's answer, on the simplex to the last bit.
+
+        Raises:
+            ArithmeticError: if it violates a constraint or the objective can be lower.
+        """
+        # No solver's status is asked: its answer has to prove itself.
+        if not self.violation(answer) <= TOLERANCE:
+            raise ArithmeticError("the solver's answer is not finite or breaks a constraint")
+        free = (answer - self.lower).clip(0)
+        weights: Array = self.lower + (1 - self.lower.sum()) * (free / free.sum())
+        if not self.duality_gap(weights, duals) <= LARGEST_GAP:
+            raise ArithmeticError("the solver's answer is not optimal")
+        return weights
+
+
+def normalise(parts: Iterable[Array], entropy: float = 0.0) -> tuple[SimplexProgram, float]:
+    """Builds the program with coefficients near 1, and tells what they were divided by.
+
+    Neither a common factor nor a common shift of c moves the minimum.
+
+    Args:
+        parts: H, symmetric or not, c, lower, A and limits, as in ``SimplexProgram``.
+        entropy: μ.
+
+    Raises:
+        ArithmeticError: if an input is not finite, or H indefinite by more than float32's rounding.
+    """
+    quadratic, linear, lower, rows, limits = parts = tuple(parts)
+    if not all(np.isfinite(part).all() for part in parts) or not np.isfinite(entropy):
+        raise ArithmeticError("a kernel, spread, count or coefficient is not finite")
+    linear = linear - linear.min()
+    size = max(float(np.abs(quadratic).max()), float(linear.max()), entropy) or 1.0
+    scaled = (quadratic + quadratic.T) / (2 * size)
+    _, indefinite = dpotrf(scaled)
+    if indefinite:
+        # A kernel computed in float32 can be indefinite by its rounding: lift it by that much.
+        lift = RIDGE - np.linalg.eigvalsh(scaled)[0]
+        if not lift <= LARGEST_LIFT:
+            raise ArithmeticError("K is not positive semi-definite")
+        scaled = scaled + lift * np.eye(len(scaled))
+    return SimplexProgram(scaled, linear / size, lower, rows, limits, entropy / size), size
