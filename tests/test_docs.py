@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import dograph
 from dograph.cli.main import build_parser, main
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +115,20 @@ def test_python_runs(page, inside, capsys):
         if language == "python":
             code = text.replace("max_steps=400", "max_steps=2").replace("context=128", "context=16")
             exec(compile(code, page.name, "exec"), space)  # noqa: S102  (the page's own code)
+
+
+def test_the_readmes_mixer_does_not_take_absent_domains_for_easy():
+    space = {}
+    shown = next(text for _, text in FENCE.findall(README.read_text()) if "LossSeeker" in text)
+    exec(shown, space)  # noqa: S102  (the README's own example)
+    mixer = space["LossSeeker"]()
+    mixer.setup([f"domain_{index}" for index in range(22)], [1000] * 22, batch_size=16)
+    draw = torch.Generator().manual_seed(0)
+    for step in range(100):
+        domain = torch.randint(0, 22, (16,), generator=draw)
+        mixer.step(dograph.BatchSignals(step, domain, torch.full((16,), 5.0)))
+    assert mixer.updates == 5
+    assert 0.5 * (mixer.weights - 1 / 22).abs().sum() < 0.05
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("yaml"))
