@@ -81,30 +81,26 @@ def train(
     callbacks: Sequence[Callback] = (),
     stops: bool = False,
 ) -> RunSummary | None:
-    """Train once: build, fit, save ``checkpoints/final.ckpt``.
+    """Train once: build, fit, save the final checkpoint; return the run's numbers on rank zero.
 
     Args:
-        recipe: the checked recipe.
+        recipe: a checked recipe.
         store: the recipe's corpus, prepared.
         folder: the run's folder.
         checkpoint: to resume from.
         callbacks: called after the recipe's own.
         stops: whether a signal that comes too late to stop training is raised at its end.
 
-    Returns:
-        the run's numbers, on rank zero.
-
     Raises:
-        UserError: for mistakes that show only now, before any training; later where the system
-            refuses a file, a loader process dies or the numbers are not finite.
+        UserError: if the system refuses a file, a loader process dies, or numbers are not finite.
         Interrupted: on SIGINT or SIGTERM, with the checkpoint's path.
     """
     quieten()
     data = build_data(recipe)
     data.store = store
     logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
-    own_callbacks, report, saver = build_callbacks(recipe, folder)
-    trainer = build_trainer(recipe, logger, own_callbacks)
+    own, report, saver = build_callbacks(recipe, folder)
+    trainer = build_trainer(recipe, logger, own)
     recipe.mixer.check(data.batch_size * trainer.world_size)
     # Provenance comes last: until it is written, a run has not begun.
     trainer.callbacks += [*callbacks, Provenance(folder, recipe, store)]  # type: ignore[attr-defined]
