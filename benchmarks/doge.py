@@ -19,11 +19,11 @@ from benchmarks.timed_run import timed_run
 from dograph.experiments.run import quieten
 from dograph.mixers import BaseMixer, DoGE
 from dograph.mixers.doge import sketched_kernel
-from dograph.signals.domain_gradients import DomainGradients
+from dograph.signals.domain_gradients import DomainGradientSums
 from dograph.signals.recorded_forward import SketchMode
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 from dograph.training.cross_entropy import token_losses
-from dograph.training.language_model import build_network
+from dograph.training.network import build_network
 
 SOURCES = {
     "exact": SketchSettings(),
@@ -57,7 +57,7 @@ def steps_of(domains: int) -> dict[str, Callable[[], object]]:
         (even * losses_of(torch.arange(BATCH))).sum().backward()
         network.zero_grad()
 
-    exact_gradients = DomainGradients(network.parameters(), domains)
+    exact_gradients = DomainGradientSums(network.parameters(), domains)
 
     def exact() -> None:
         exact_gradients.add(domain, losses_of)

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from dograph.mixers.dynamic_loss import DynamicLoss
     from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
     from dograph.reports.tensorboard import MixtureReport
-    from dograph.signals.batch_signals import BatchSignals, Signal
+    from dograph.signals.batch_signals import (
+        BatchSignals,
+        DomainGradients,
+        ExcessLoss,
+        Probe,
+        Sketch,
+    )
     from dograph.signals.sketches import SequenceSketcher, SketchSettings
     from dograph.training.language_model import LanguageModel
     from dograph.training.mixing_callback import MixingCallback
@@ -40,18 +46,21 @@ _HOMES = {
     "DoGraphSchedule": "mixers.dograph_schedule",
     "DoReMi": "mixers.doremi",
     "DoReMiOnline": "mixers.doremi",
+    "DomainGradients": "signals.batch_signals",
     "DomainPerplexity": "evaluation.perplexity",
     "DynamicLoss": "mixers.dynamic_loss",
+    "ExcessLoss": "signals.batch_signals",
     "Fixed": "mixers.fixed",
     "GraphSolver": "graph.graph_solver",
     "LanguageModel": "training.language_model",
     "MixingCallback": "training.mixing_callback",
     "MixtureReport": "reports.tensorboard",
     "MixtureSampler": "data.sampler",
+    "Probe": "signals.batch_signals",
     "Proportional": "mixers.fixed",
     "BatchSignals": "signals.batch_signals",
     "SequenceSketcher": "signals.sketches",
-    "Signal": "signals.batch_signals",
+    "Sketch": "signals.batch_signals",
     "SketchSettings": "signals.sketches",
     "Store": "data.corpus.store",
     "Stratified": "mixers.fixed",
@@ -72,17 +81,20 @@ __all__ = [
     "DoGraphSchedule",
     "DoReMi",
     "DoReMiOnline",
+    "DomainGradients",
     "DomainPerplexity",
     "DynamicLoss",
+    "ExcessLoss",
     "Fixed",
     "GraphSolver",
     "LanguageModel",
     "MixingCallback",
     "MixtureReport",
     "MixtureSampler",
+    "Probe",
     "Proportional",
     "SequenceSketcher",
-    "Signal",
+    "Sketch",
     "SketchSettings",
     "Store",
     "Stratified",

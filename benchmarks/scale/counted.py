@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measuring import Row
 from benchmarks.scale import counts
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
-from dograph.training.language_model import build_network
+from dograph.training.network import build_network
 
 VOCABULARY, CONTEXT, BATCH = 4096, 128, 16
 NANO = counts.gpt2("nano", 4, 160, BATCH, VOCABULARY, CONTEXT)

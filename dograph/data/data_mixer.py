@@ -17,9 +17,10 @@ from dograph.data.domains import DomainSequences, MixtureDataset, as_read
 from dograph.data.loaders import PatientLoader
 from dograph.data.sampler import Draw, MixtureSampler, Pick
 from dograph.errors import UserError, check_range
-from dograph.mixers.base import BaseMixer, on_simplex
+from dograph.mixers.base import BaseMixer
 from dograph.mixers.fixed import Stratified
-from dograph.signals.batch_signals import Signal
+from dograph.mixers.simplex import on_simplex
+from dograph.signals.batch_signals import Probe
 
 
 def evenly_spaced(
@@ -135,7 +136,7 @@ class DataMixer(LightningDataModule):
         tokens = [entry.train_tokens for entry in self.store.domains]
         self.mixer.setup(names, tokens, self.batch_size * world_size, self.store.vocab_size)
         self.train_domains = train
-        self._reserved = [self._held_out(index, domain) for index, domain in enumerate(train)]
+        self._reserved = [self._held_out(domain) for domain in train]
         self.sampler = MixtureSampler(
             [domain.chunk_lengths.tolist() for domain in train],
             self.mixer.sampling_weights.numpy(),
@@ -148,35 +149,36 @@ class DataMixer(LightningDataModule):
             self._reserved,
         )
 
-    def _held_out(self, index: int, domain: DomainSequences) -> list[int]:
+    def _held_out(self, domain: DomainSequences) -> list[int]:
         """Indices of sequences, evenly spaced over a domain, that are reserved for probes.
 
         Raises:
             UserError: if the mixer's settings contradict each other, or the domain is too small.
         """
-        mixer = self.mixer
-        if Signal.PROBE not in mixer.needs or not mixer.probes(index):
+        probe = self.mixer.request(Probe)
+        if probe is None or not probe.takes(domain.domain):
             return []
-        if not 1 <= mixer.probe <= mixer.held_out:
+        if not 1 <= probe.per_update <= probe.held_out:
             raise UserError(
-                f"{type(mixer).__name__} probes {mixer.probe} of {mixer.held_out} held-out "
-                "sequences: set probe ≥ 1 and held_out ≥ probe"
+                f"{type(self.mixer).__name__} probes {probe.per_update} of {probe.held_out} "
+                "held-out sequences: set per_update ≥ 1 and held_out ≥ per_update"
             )
-        if len(domain) < 2 * mixer.held_out:
+        if len(domain) < 2 * probe.held_out:
             raise UserError(
                 f"domain {domain.domain!r} has {len(domain)} sequences, too few to hold out "
-                f"{mixer.held_out} of them: lower mixer.init_args.held_out or data.context"
+                f"{probe.held_out} of them: lower mixer.init_args.probe.held_out or data.context"
             )
-        places = np.linspace(0, len(domain) - 1, mixer.held_out)
+        places = np.linspace(0, len(domain) - 1, probe.held_out)
         return [int(place) for place in places.round()]
 
     def probe_batch(self, step: int) -> Batch:
-        """Held-out sequences, ``mixer.probe`` of each probed domain, by seed and step alone."""
-        picks = []
+        """Held-out sequences of each probed domain, chosen by seed and step alone."""
+        probe, picks = self.mixer.request(Probe), []
+        assert probe is not None
         for index, reserved in enumerate(self._reserved):
             if reserved:
                 draw = np.random.default_rng([self.seed, step, index])
-                chosen = draw.choice(reserved, self.mixer.probe, replace=False)
+                chosen = draw.choice(reserved, probe.per_update, replace=False)
                 picks += [(index, int(place)) for place in chosen]
         return MixtureDataset(self.train_domains).__getitems__(picks)
 
@@ -220,6 +222,7 @@ class DataMixer(LightningDataModule):
     def _identity(self) -> dict[str, Any]:
         """Settings that a checkpoint must share with a run that resumes from it."""
         assert self.store is not None
+        probe = self.mixer.request(Probe)
         return {
             "corpus fingerprint": self.store.fingerprint,
             "context": self.context,
@@ -227,7 +230,7 @@ class DataMixer(LightningDataModule):
             "draw": self.draw,
             "lookahead": self.lookahead,
             "seed": self.seed,
-            "held out": self.mixer.held_out,
+            "held out": probe.held_out if probe else 0,
             "mixer": type(self.mixer).__name__,
         }
 

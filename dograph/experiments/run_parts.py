@@ -19,8 +19,9 @@ from dograph.files.run_dir import CHECKPOINTS
 from dograph.reports.progress import StepProgressBar
 from dograph.reports.tensorboard import MixtureReport
 from dograph.training.checkpointing import AtomicCheckpoints, CheckpointSaver
-from dograph.training.language_model import LanguageModel, takes
+from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
+from dograph.training.network import takes
 from dograph.training.non_finite import NonFiniteGuard
 
 SHARDED = ("fsdp", "model_parallel", "modelparallel", "deepspeed")

@@ -1,15 +1,23 @@
 """Mixers: what is drawn, and how it counts."""
 
-from dograph.mixers.base import BaseMixer
+from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
 from dograph.mixers.doge import DoGE, DoGEOnline
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.dograph_schedule import DoGraphSchedule
 from dograph.mixers.doremi import DoReMi, DoReMiOnline
 from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
-from dograph.signals.batch_signals import BatchSignals, Signal
+from dograph.signals.batch_signals import (
+    BatchSignals,
+    DomainGradients,
+    ExcessLoss,
+    Probe,
+    Sketch,
+)
 
 __all__ = [
+    "LOSS",
+    "SAMPLING",
     "BaseMixer",
     "BatchSignals",
     "DoGE",
@@ -18,10 +26,13 @@ __all__ = [
     "DoGraphSchedule",
     "DoReMi",
     "DoReMiOnline",
+    "DomainGradients",
     "DynamicLoss",
+    "ExcessLoss",
     "Fixed",
+    "Probe",
     "Proportional",
-    "Signal",
+    "Sketch",
     "Stratified",
     "Temperature",
 ]

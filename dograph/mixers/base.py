@@ -2,53 +2,54 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Mapping, Sequence, Set
-from typing import Any
+import logging
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
+from dograph.mixers.simplex import on_simplex, part_of_simplex, weights_by_name
 from dograph.mixers.snapshot import MixerSnapshot
-from dograph.signals.batch_signals import BatchSignals, Signal
+from dograph.mixers.state import (
+    changed_state,
+    lost_attributes,
+    own_attributes,
+    restore_state,
+    start_of,
+)
+from dograph.signals.batch_signals import BatchSignals, Probe, Request, Sketch
+from dograph.signals.domain_sums import DomainLosses
 
-SIMPLEX_TOLERANCE = 1e-4
+logger = logging.getLogger(__name__)
+
+KEPT_BY_BASE = frozenset({"history", "updates", "_domain_losses", "_start", "_told"})
+"""Attributes that ``BaseMixer`` saves itself, or need not."""
+Kind = TypeVar("Kind", bound=Request)
 
 
-def on_simplex(weights: Tensor, name: str) -> Tensor:
-    """Checks that ``weights`` is finite, non-negative and sums to 1; removes rounding.
+class Acts(Enum):
+    """Where a mixer acts."""
 
-    Args:
-        weights: (n,) any floating type.
-        name: what the message calls it.
+    SAMPLING = "sampling"
+    """On what is drawn, between batches."""
+    LOSS = "loss"
+    """On how the batch at hand counts, before its backward."""
 
-    Returns:
-        (n,) float64 on the CPU, summing to 1 to double precision.
 
-    Raises:
-        UserError: with the offending value, if it is off the simplex by more than 1e-4.
-    """
-    exact = weights.detach().to("cpu", torch.float64)
-    if not torch.isfinite(exact).all():
-        raise UserError(f"{name} has a value that is not finite: {exact.tolist()}")
-    if exact.min() < -SIMPLEX_TOLERANCE or abs(exact.sum().item() - 1) > SIMPLEX_TOLERANCE:
-        raise UserError(
-            f"{name} is off the simplex (smallest {exact.min().item():.6g}, sum "
-            f"{exact.sum().item():.6g}): return values ≥ 0 that sum to 1, "
-            "e.g. `weights / weights.sum()`"
-        )
-    exact = exact.clamp(min=0)
-    return exact / exact.sum()
+SAMPLING, LOSS = Acts.SAMPLING, Acts.LOSS
 
 
 class BaseMixer(nn.Module):
     """Decides what to draw next and how the drawn batch counts.
 
-    A subclass overrides one or both of its two places to act: ``update`` (sampling, between
-    batches) and ``loss_weights`` (the loss of the batch at hand, before its backward).
-    Weights count *tokens*, since every sequence is a full context window.
+    A subclass overrides ``update`` (what to draw next, after a step), ``loss_weights`` (how the
+    batch at hand counts, before its backward), or both. Weights count *tokens*, since every
+    sequence is a full context window. Tensors, numbers and texts that a subclass keeps in
+    attributes, also in lists, mappings and deques, are saved in checkpoints and restored to the
+    bit; so is an attribute with ``state_dict`` and ``load_state_dict``.
 
     Args:
         update_every: optimiser steps between two calls of ``update``, ≥ 1.
@@ -57,26 +58,23 @@ class BaseMixer(nn.Module):
         floor: in [0, 1): every domain keeps at least ``floor / S`` of S domains.
 
     Attributes:
-        needs: signals that training gathers for this mixer.
-        live: whether updated weights reach the sampler. A proxy's do not: it keeps drawing by
+        acts_on: where the mixer acts, ``{SAMPLING, LOSS}`` or less. None on a class: the methods
+            that it overrides say it. A proxy's updates do not act on sampling: it keeps drawing by
             ``prior``, and its average weights are what the next stage draws by.
-        whole_batch: whether sequence weights must sum to 1. A mixer whose published loss leaves a
+        needs: requests for signals beyond each sequence's loss and domain.
+        whole_batch: whether loss weights must sum to 1. A mixer whose published loss leaves a
             part of the batch out says False; its sums may then be anything in [0, 1].
-        reference: checkpoint of the reference model, where ``needs`` has ``EXCESS_LOSS``.
-        held_out: sequences of every domain that are never trained on, where it has ``PROBE``.
-        probe: how many of these, of every domain, one probe takes.
+        not_saved: names of attributes that change and need not survive a resume.
         weights: (S,) float64 buffer on the simplex, the domain weights.
         sampling_weights: (S,) float64 buffer on the simplex, what is drawn.
         average_weights: (S,) float64 buffer, mean of the weights over the updates: the result.
         history: (step, weights) at set-up and after every update.
     """
 
-    needs: frozenset[Signal] | set[Signal] = frozenset()
-    live: bool = True
+    acts_on: frozenset[Acts] | set[Acts] | None = None
+    needs: frozenset[Request] | set[Request] = frozenset()
     whole_batch: bool = True
-    reference: str | None = None
-    held_out: int = 0
-    probe: int = 0
+    not_saved: frozenset[str] | set[str] = frozenset()
     weights: Tensor
     sampling_weights: Tensor
     average_weights: Tensor
@@ -89,11 +87,13 @@ class BaseMixer(nn.Module):
         floor: float = 0.0,
     ) -> None:
         super().__init__()
-        if update_every < 1:
-            raise UserError(f"update_every is {update_every}: it counts steps and must be ≥ 1")
-        if warmup < 0:
-            raise UserError(f"warmup is {warmup}: it counts steps and must be ≥ 0")
-        self.update_every, self.warmup, self.floor = update_every, warmup, checked_floor(floor)
+        check_range("mixer.init_args.update_every", update_every, at_least=1)
+        check_range("mixer.init_args.warmup", warmup, at_least=0)
+        check_range("mixer.init_args.floor", floor, at_least=0, below=1)
+        if self.acts_on is None:
+            own = {SAMPLING: self._overrides("update"), LOSS: self._overrides("loss_weights")}
+            self.acts_on = {where for where, acts in own.items() if acts}
+        self.update_every, self.warmup, self.floor = update_every, warmup, floor
         self.prior = dict(prior) if prior else None
         self.domains: tuple[str, ...] = ()
         self.domain_tokens: tuple[int, ...] = ()
@@ -109,7 +109,7 @@ class BaseMixer(nn.Module):
             return torch.full((len(self.domains),), 1 / len(self.domains), dtype=torch.float64)
         return weights_by_name(self.prior, self.domains, "prior")
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """Makes the mixer's own state anew, its domains and weights being known."""
 
     def update(self, signals: BatchSignals) -> Tensor:
@@ -122,15 +122,7 @@ class BaseMixer(nn.Module):
         With ``signals.micro_batches`` above 1 the sums may differ between micro-batches, as long as
         their mean is 1.
         """
-        return even_weights(signals)
-
-    def needs_at(self, step: int) -> Set[Signal]:
-        """Which signals to gather for a step, after ``step`` are done. Default: all it needs."""
-        return self.needs
-
-    def probes(self, domain: int) -> bool:
-        """Whether a domain is probed, and a part of it held out for that. Default: all are."""
-        return True
+        return signals.even_weights()
 
     def check(self, batch_size: int) -> None:
         """Raises UserError where the settings do not fit a global batch of ``batch_size``."""
@@ -172,7 +164,38 @@ class BaseMixer(nn.Module):
         self.register_buffer("average_weights", weights.clone())
         self.history = [(0, weights.clone())]
         self.updates = 0
-        self.start()
+        self._domain_losses = DomainLosses(len(self.domains))
+        self._told: set[str] = set()
+        self.reset()
+        self._start = start_of(self._own())
+
+    def request(self, kind: type[Kind]) -> Kind | None:
+        """The mixer's request of a kind; None if it needs no such signal."""
+        return next((request for request in self.needs if isinstance(request, kind)), None)
+
+    def needs_at(self, step: int, kind: type[Request]) -> bool:
+        """Whether a signal is needed at a step, after ``step`` are done."""
+        request = self.request(kind)
+        to_come = self.update_every - 1 - step % self.update_every
+        if isinstance(request, Sketch) and request.last is not None:
+            return to_come < request.last
+        if isinstance(request, Probe):
+            return to_come == 0
+        return request is not None
+
+    def acts(self, where: Acts) -> bool:
+        """Whether the mixer acts on sampling, or on the loss."""
+        return self.acts_on is not None and where in self.acts_on
+
+    @property
+    def learns(self) -> bool:
+        """Whether any signal of training changes the weights, or how losses count."""
+        return self._overrides("update") or self.acts(LOSS)
+
+    @property
+    def is_proxy(self) -> bool:
+        """Whether the weights are found for a later stage, while sampling stays as it is."""
+        return self._overrides("update") and not self.acts(SAMPLING)
 
     def step(self, signals: BatchSignals) -> bool:
         """Updates ``weights`` from a finished batch where one is due; says whether it did.
@@ -181,8 +204,12 @@ class BaseMixer(nn.Module):
             UserError: if ``update`` returns anything but S weights on the simplex.
         """
         done = signals.step + 1
-        if type(self).update is BaseMixer.update or done <= self.warmup or done % self.update_every:
+        if not self._overrides("update"):
             return False
+        self._domain_losses.add(signals.domain, signals.sequence_loss)
+        if done <= self.warmup or done % self.update_every:
+            return False
+        signals.domain_loss = self._domain_losses.take()
         proposed = self.update(signals)
         if proposed.shape != self.weights.shape:
             raise UserError(
@@ -191,22 +218,21 @@ class BaseMixer(nn.Module):
             )
         weights = self._floored(on_simplex(proposed, f"{self._name}.update's result"))
         self.weights.copy_(weights)
-        if self.live:
+        if self.acts(SAMPLING):
             self.sampling_weights.copy_(weights)
         self.updates += 1
         self.average_weights += (weights - self.average_weights) / self.updates
         self.history.append((done, weights.clone()))
         return True
 
-    def weigh(self, signals: BatchSignals) -> Tensor:
-        """(B,) float32 weights of the batch's losses, checked; 1/B during warm-up.
+    def checked_loss_weights(self, signals: BatchSignals) -> Tensor:
+        """(B,) float32 weights of the batch's losses; 1/B where the mixer does not act on them.
 
         Raises:
             UserError: if ``loss_weights`` returns anything but B weights on the simplex.
         """
-        uniform = type(self).loss_weights is BaseMixer.loss_weights
-        if uniform or signals.step < self.warmup:
-            return BaseMixer.loss_weights(self, signals)
+        if not self.acts(LOSS) or signals.step < self.warmup:
+            return signals.even_weights()
         weights = self.loss_weights(signals)
         if weights.shape != signals.domain.shape:
             raise UserError(
@@ -216,42 +242,20 @@ class BaseMixer(nn.Module):
         name = f"{self._name}.loss_weights' result"
         if self.whole_batch and signals.micro_batches == 1:
             return on_simplex(weights, name).float()
-        return self._part_of_simplex(weights, name, signals.micro_batches)
-
-    @property
-    def changes_loss(self) -> bool:
-        """Whether the mixer weights losses by anything but 1/B."""
-        return type(self).loss_weights is not BaseMixer.loss_weights
-
-    @property
-    def listens(self) -> bool:
-        """Whether any signal of training changes the weights."""
-        return self.changes_loss or type(self).update is not BaseMixer.update
-
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
-
-    def _part_of_simplex(self, weights: Tensor, name: str, most: int) -> Tensor:
-        """Weights as they are, once checked: finite, ≥ 0, with a sum in [0, ``most``]."""
-        total = weights.sum().item()
-        if weights.min() < 0 or not total <= most + SIMPLEX_TOLERANCE:  # also where NaN
-            raise UserError(
-                f"{name} has sum {total:.6g} and smallest value {weights.min().item():.6g}: return "
-                f"finite values ≥ 0 with a sum in [0, {most}]"
-            )
-        return weights.float()
-
-    def _floored(self, weights: Tensor) -> Tensor:
-        return self.floor / weights.numel() + (1 - self.floor) * weights
+        return part_of_simplex(weights, name, signals.micro_batches)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """History and counters, as plain tensors and numbers (safe to load)."""
+        """History, counters and the mixer's own state, in plain tensors and numbers."""
+        for name in set(self.lost_state()) - self._told:
+            logger.warning("%s.%s cannot be saved: a resume would lose it", self._name, name)
+            self._told.add(name)
         steps = torch.tensor([step for step, _ in self.history])
         return {
             "updates": self.updates,
             "history_steps": steps,
             "history_weights": torch.stack([weights for _, weights in self.history]),
+            "domain_losses": self._domain_losses.state_dict(),
+            "own": changed_state(self._own(), self._start),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -259,79 +263,22 @@ class BaseMixer(nn.Module):
         self.updates = int(state["updates"])
         pairs = zip(state["history_steps"].tolist(), state["history_weights"], strict=True)
         self.history = [(int(step), weights) for step, weights in pairs]
+        self._domain_losses.load_state_dict(state["domain_losses"])
+        restore_state(self, state["own"], self._start)
 
+    def lost_state(self) -> list[str]:
+        """Names of attributes that have changed since ``reset`` and cannot be saved."""
+        return lost_attributes(self._own(), self._start)
 
-def even_weights(signals: BatchSignals) -> Tensor:
-    """(B,) every sequence counts 1/B."""
-    return torch.full((signals.batch_size,), 1 / signals.batch_size)
+    def _own(self) -> dict[str, Any]:
+        return own_attributes(self, KEPT_BY_BASE | frozenset(self.not_saved))
 
+    def _overrides(self, method: str) -> bool:
+        return getattr(type(self), method) is not getattr(BaseMixer, method)
 
-def checked_floor(floor: float) -> float:
-    """The floor itself.
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
 
-    Raises:
-        UserError: unless it lies in [0, 1).
-    """
-    if not 0 <= floor < 1:
-        raise UserError(f"floor is {floor}: it must lie in [0, 1)")
-    return floor
-
-
-def dry_run(mixer: BaseMixer, batch_size: int) -> None:
-    """Lets a copy of a mixer weigh and update once on made-up signals, before any training.
-
-    Args:
-        mixer: set up; it and the global random state stay as they are.
-        batch_size: sequences of a global batch.
-
-    Raises:
-        UserError: if its weights would be off the simplex or of the wrong shape.
-    """
-    trial = copy.deepcopy(mixer)
-    trial.setup(mixer.domains, mixer.domain_tokens, batch_size, mixer.vocab_size)
-    generator = torch.Generator().manual_seed(0)
-    first_update = (mixer.warmup // mixer.update_every + 1) * mixer.update_every
-    signals = BatchSignals(
-        step=first_update - 1,
-        domain=torch.arange(batch_size) % len(mixer.domains),
-        sequence_loss=1 + torch.rand(batch_size, generator=generator),
-        learning_rate=1e-3,
-    )
-    if Signal.SKETCH in mixer.needs:
-        signals.sketch = torch.randn(batch_size, 64, generator=generator)
-    if Signal.PROBE in mixer.needs:
-        count = len(mixer.domains)
-        signals.probe_sketch = torch.randn(2 * count, 64, generator=generator)
-        signals.probe_domain = torch.arange(2 * count) % count
-    if Signal.EXCESS_LOSS in mixer.needs:
-        signals.excess_loss = torch.rand(batch_size, generator=generator)
-    if Signal.DOMAIN_GRADIENTS in mixer.needs:
-        gradients = torch.randn(len(mixer.domains), 64, generator=generator)
-        signals.domain_kernel = gradients @ gradients.T
-    with torch.random.fork_rng(devices=[]):
-        signals.loss_weights = trial.weigh(signals)
-        trial.step(signals)
-
-
-def weights_by_name(weights: Mapping[str, float], domains: Sequence[str], key: str) -> Tensor:
-    """(S,) weights in the order of ``domains``, normalised to sum 1.
-
-    Args:
-        weights: a non-negative number for each domain, by name.
-        domains: the S domain names.
-        key: what messages call the mapping.
-
-    Raises:
-        UserError: if a name is missing or unknown, or a weight is negative or not finite.
-    """
-    unknown, missing = set(weights) - set(domains), set(domains) - set(weights)
-    if unknown or missing:
-        raise UserError(
-            f"{key} must name every domain once: unknown {sorted(unknown)}, "
-            f"missing {sorted(missing)}; the corpus has {list(domains)}"
-        )
-    values = [float(weights[name]) for name in domains]
-    if not all(math.isfinite(value) and value >= 0 for value in values) or sum(values) <= 0:
-        raise UserError(f"{key} must hold finite numbers ≥ 0 with a positive sum, got {values}")
-    exact = torch.tensor(values, dtype=torch.float64)
-    return exact / exact.sum()
+    def _floored(self, weights: Tensor) -> Tensor:
+        return self.floor / weights.numel() + (1 - self.floor) * weights

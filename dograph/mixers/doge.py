@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dograph.errors import UserError
-from dograph.mixers.base import BaseMixer, checked_floor, weights_by_name
-from dograph.mixers.domain_loss import domain_counts, weighted_domains
-from dograph.signals.batch_signals import BatchSignals, Signal
+from dograph.errors import UserError, check_range
+from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
+from dograph.mixers.simplex import weights_by_name
+from dograph.signals.batch_signals import BatchSignals, DomainGradients, Sketch, count_domains
 
 LARGEST_SCORE = 5.0
 """Scores are clipped to [0, 5 lr], as in the authors' configurations."""
@@ -86,7 +86,7 @@ class DoGE(BaseMixer):
         factors: (S,) float64 buffer, how much each domain's mean loss counts.
     """
 
-    live = False
+    acts_on = frozenset({LOSS})
     whole_batch = False
     factors: Tensor
 
@@ -100,14 +100,11 @@ class DoGE(BaseMixer):
         prior: dict[str, float] | None = None,
     ) -> None:
         super().__init__(prior=prior)
-        for key, value in (("mu", mu), ("clip", clip)):
-            if not value > 0:
-                raise UserError(f"{key} is {value}: it must be > 0")
-        if not 0 <= smoothing <= 1:
-            raise UserError(f"smoothing is {smoothing}: it must lie in [0, 1]")
+        check_range("mixer.init_args.mu", mu, above=0)
+        check_range("mixer.init_args.clip", clip, above=0)
+        check_range("mixer.init_args.smoothing", smoothing, at_least=0, at_most=1)
         self.mu, self.clip, self.smoothing, self.target = mu, clip, smoothing, target
-        exact = gradients == "exact"
-        self.needs = frozenset({Signal.DOMAIN_GRADIENTS if exact else Signal.SKETCH})
+        self.needs = {DomainGradients() if gradients == "exact" else Sketch()}
         self._scores = torch.zeros(0)
 
     def initial_weights(self) -> Tensor:
@@ -123,10 +120,10 @@ class DoGE(BaseMixer):
             raise UserError("prior gives no weight to any domain but the target")
         return weights / weights.sum()
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """Resolves the target."""
         self.target_mixture = self._target_mixture()
-        if not self.live:
+        if self.is_proxy:
             self.sampling_weights.copy_(super().initial_weights())
         if not self.sampling_weights[~self.trained].all():
             raise UserError(f"prior gives the target {self.target!r} no weight: it must be drawn")
@@ -142,10 +139,10 @@ class DoGE(BaseMixer):
     def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) each domain's mean loss counts its new α times its clipping."""
         if signals.micro_batches > 1:
-            return weighted_domains(self.factors, signals)
+            return signals.per_domain(self.factors)
         kernel, clipped = self._kernels(signals)
         weights = self._next_weights(signals, clipped)
-        return weighted_domains(weights * clipping(kernel, self.clip), signals)
+        return signals.per_domain(weights * clipping(kernel, self.clip))
 
     def diagnostics(self) -> dict[str, float]:
         """Every domain's last score, over the learning rate: in [0, 5]."""
@@ -171,7 +168,7 @@ class DoGE(BaseMixer):
         return kernel, kernel * factors[:, None] * factors[None, :]
 
     def _next_weights(self, signals: BatchSignals, clipped: Tensor) -> Tensor:
-        present = domain_counts(signals.domain, len(self.domains)) > 0
+        present = count_domains(signals.domain, len(self.domains)) > 0
         scores = alignment_scores(
             clipped, self.target_mixture, self.trained & present, signals.learning_rate
         )
@@ -193,9 +190,7 @@ class DoGEOnline(DoGE):
             drawn could never score again.
     """
 
-    live = True
-    whole_batch = True
-    loss_weights = BaseMixer.loss_weights
+    acts_on = frozenset({SAMPLING})
 
     def __init__(
         self,
@@ -208,7 +203,8 @@ class DoGEOnline(DoGE):
         floor: float = 0.2,
     ) -> None:
         super().__init__(gradients, target, mu, clip, smoothing, prior)
-        self.floor = checked_floor(floor)
+        check_range("mixer.init_args.floor", floor, at_least=0, below=1)
+        self.floor = floor
 
 
 def sketched_kernel(sketch: Tensor, domain: Tensor, domains: int) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 from dograph.graph.clusters import cluster_sequences, effective_number, mutual_information
 from dograph.graph.domain_graph import DomainGraph, domain_graph
 from dograph.graph.graph_solver import GraphSolver
@@ -18,7 +18,7 @@ from dograph.graph.objectives import alignment, robust
 from dograph.graph.threads import one_thread
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.snapshot import MixerSnapshot
-from dograph.signals.batch_signals import BatchSignals, Signal
+from dograph.signals.batch_signals import BatchSignals, Sketch
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class DoGraph(BaseMixer):
         solution: what the solver answered last, where the objective has a solver.
     """
 
-    needs = frozenset({Signal.SKETCH})
+    not_saved = frozenset({"graph", "solution"})  # of the last batch
 
     def __init__(
         self,
@@ -86,10 +86,8 @@ class DoGraph(BaseMixer):
             ("laplacian", laplacian, 0),
             ("max_difference", 0 if max_difference is None else max_difference, 0),
         ):
-            if not value >= least:
-                raise UserError(f"mixer.init_args.{key} is {value}: it must be ≥ {least}")
-        if not tau > 0:
-            raise UserError(f"mixer.init_args.tau is {tau}: it must be > 0")
+            check_range(f"mixer.init_args.{key}", value, at_least=least)
+        check_range("mixer.init_args.tau", tau, above=0)
         has_problem = objective in ("uncertainty", "variance")
         extras = anchor or laplacian or cluster_floor or max_difference is not None
         if extras and not has_problem:
@@ -97,6 +95,7 @@ class DoGraph(BaseMixer):
                 f"mixer.init_args.objective {objective!r} has a closed form: anchor, laplacian, "
                 "max_difference and cluster_floor need 'uncertainty' or 'variance'"
             )
+        self.needs = {Sketch(across_steps=window > 1)}
         self.clusters, self.objective, self.tau = clusters, objective, tau
         self.beta = beta if objective == "uncertainty" else 0.0
         self.anchor, self.laplacian, self.max_difference = anchor, laplacian, max_difference
@@ -124,7 +123,7 @@ class DoGraph(BaseMixer):
                 "clusters, or raise data.batch_size or mixer.init_args.window"
             )
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """Starts with an empty window."""
         self.recent.clear()
         self.graph = self.solution = self._assigned = None
@@ -150,15 +149,6 @@ class DoGraph(BaseMixer):
         weights /= weights.sum()
         self._effective_sequences = 1 / weights.square().sum().item()
         return weights
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Adds the window's earlier sketches to the base's state."""
-        return {**super().get_extra_state(), "recent": list(self.recent)}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restores what ``get_extra_state`` gave."""
-        super().set_extra_state(state)
-        self.recent = deque(state["recent"], maxlen=self.window - 1)
 
     def snapshot(self) -> MixerSnapshot:
         """The last batch's domain graph."""

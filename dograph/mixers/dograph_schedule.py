@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Set
 from dataclasses import asdict, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 from dograph.graph.clusters import effective_number, mutual_information
 from dograph.graph.domain_graph import DomainGraph, affinity, domain_graph, edge_rows
 from dograph.graph.minimise import Solution
-from dograph.graph.schedule_solver import Geometry, ScheduleProblem, ScheduleSolver
+from dograph.graph.schedule_solver import ScheduleProblem, ScheduleSolver
 from dograph.graph.threads import one_thread
 from dograph.graph.tracking import TrackedClusters
 from dograph.graph.window import SketchWindow, contingency, mean_by_domain
-from dograph.mixers.base import BaseMixer, weights_by_name
+from dograph.mixers.base import SAMPLING, BaseMixer
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.look_ahead import LookAhead
+from dograph.mixers.schedule_settings import (
+    NODES,
+    PROBE,
+    PROBLEM,
+    NodeSettings,
+    ProbeSettings,
+    ProblemSettings,
+)
+from dograph.mixers.simplex import weights_by_name
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
-from dograph.signals.batch_signals import BatchSignals, Signal
+from dograph.signals.batch_signals import BatchSignals, Probe, Sketch
 
 logger = logging.getLogger(__name__)
 
@@ -42,27 +49,14 @@ class DoGraphSchedule(BaseMixer):
     count alike, unless ``reweigh``. The average of α serves as a proxy's result.
 
     Args:
-        clusters: K ≥ 1.
         interval: optimiser steps between two updates, ≥ 1.
-        observed: steps before an update whose sequences are sketched, 1 … ``interval``.
-        window: sequences whose sketches are clustered, the newest of all that were sketched. Many
-            smooth P; few keep to the model's gradients of today.
         target: whose loss is to fall. None: all sources alike; weights by name: any mixture; a
             name: that source alone, which is then never drawn.
-        held_out: sequences of each source kept from training, for probes.
-        probe: of these, of each source, that one probe takes.
-        memory: in [0, 1), weight of earlier probes in the target's gradient.
-        kappa: κ ≥ 0, curvature.
-        laplacian: λ ≥ 0, how much neighbours move together.
-        max_difference: δ ≥ 0. None: no such constraint.
-        prior_pull: ν ≥ 0.
-        proximity: μ > 0; large values take small steps.
-        geometry: of the step: "euclidean" or "entropic".
-        floor: ε in [0, 1).
-        neighbours: of each node in the graph.
-        adapt: learn ln κ, ln λ, ln μ by one-step look-ahead (``LookAhead``).
-        reweigh: also weigh losses as published DoGraph does, which sketches every step.
-        beta: of ``reweigh``.
+        nodes: how the graph's nodes are made.
+        probe: how the target's gradient is measured.
+        problem: scalars and constraints of the problem.
+        reweigh: β ≥ 0: also weigh losses as published DoGraph does, which sketches every step.
+            None: losses count alike.
         seed: of K-means.
         prior: α_0 by name, and the start. None: uniform.
 
@@ -72,76 +66,46 @@ class DoGraphSchedule(BaseMixer):
         record: of every update, for the pictures.
     """
 
-    needs = frozenset({Signal.SKETCH, Signal.PROBE})
+    not_saved = frozenset({"graph", "solution"})  # the graph is saved by hand
 
     def __init__(
         self,
-        clusters: int = 11,
         interval: int = 40,
-        observed: int = 4,
-        window: int = 512,
         target: str | dict[str, float] | None = None,
-        held_out: int = 32,
-        probe: int = 4,
-        memory: float = 0.5,
-        kappa: float = 0.5,
-        laplacian: float = 0.1,
-        max_difference: float | None = None,
-        prior_pull: float = 0.2,
-        proximity: float = 4.0,
-        geometry: Geometry = "euclidean",
-        floor: float = 0.2,
-        neighbours: int = 3,
-        adapt: bool = False,
-        reweigh: bool = False,
-        beta: float = 0.1,
+        nodes: NodeSettings = NODES,
+        probe: ProbeSettings = PROBE,
+        problem: ProblemSettings = PROBLEM,
+        reweigh: float | None = None,
         seed: int = 0,
         prior: dict[str, float] | None = None,
     ) -> None:
-        for key, value, least in (
-            ("interval", interval, 1),
-            ("clusters", clusters, 1),
-            ("observed", observed, 1),
-            ("held_out", held_out, 1),
-            ("probe", probe, 1),
-            ("kappa", kappa, 0),
-            ("laplacian", laplacian, 0),
-            ("max_difference", 0 if max_difference is None else max_difference, 0),
-            ("prior_pull", prior_pull, 0),
-            ("neighbours", neighbours, 1),
-            ("beta", beta, 0),
-        ):
-            if not least <= value < math.inf:
-                raise UserError(f"mixer.init_args.{key} is {value}: it must be ≥ {least}")
+        check_range("mixer.init_args.interval", interval, at_least=1)
         super().__init__(update_every=interval, prior=prior)
-        if geometry not in ("euclidean", "entropic"):
-            raise UserError(f"geometry is {geometry!r}: it is 'euclidean' or 'entropic'")
-        if observed > interval:
+        if nodes.observed > interval:
             raise UserError(
-                f"mixer.init_args.observed is {observed}: it must be ≤ interval ({interval})"
+                f"mixer.init_args.nodes.observed is {nodes.observed}: it must be ≤ interval "
+                f"({interval})"
             )
-        if not proximity > 0 or not 0 <= memory < 1:
-            raise UserError(
-                f"mixer.init_args: proximity is {proximity} (it must be > 0), memory is {memory} "
-                "(it must lie in [0, 1))"
-            )
-        if window < clusters:
-            raise UserError(
-                f"mixer.init_args.clusters is {clusters}, but window holds {window} sequences: "
-                "lower clusters or raise window"
-            )
-        self.clusters, self.observed, self.target, self.memory = clusters, observed, target, memory
-        self.held_out, self.probe = held_out, probe
-        self.prior_pull, self.max_difference = prior_pull, max_difference
-        self.neighbours, self.seed = neighbours, seed
+        probed = (target,) if isinstance(target, str) else target and _positive(target)
+        self.needs = {
+            Sketch(last=nodes.observed if reweigh is None else None, across_steps=True),
+            Probe(probe.held_out, probe.per_update, probed or None),
+        }
+        if reweigh is None and type(self).loss_weights is DoGraphSchedule.loss_weights:
+            self.acts_on = {SAMPLING}
+        self.target, self.nodes, self.memory, self.problem = target, nodes, probe.memory, problem
+        self.seed = seed
         self.solver = ScheduleSolver(
-            edges=max_difference is not None, geometry=geometry, floor=floor
+            edges=problem.max_difference is not None,
+            geometry=problem.geometry,
+            floor=problem.floor,
         )
-        scalars = {"kappa": kappa, "laplacian": laplacian, "proximity": proximity}
-        self.look_ahead = LookAhead(scalars, kappa, active=adapt)
-        self.published = DoGraph(clusters, beta=beta, seed=seed) if reweigh else None
-        self.window, self.recent = window, SketchWindow(window)
-        self.tracked = TrackedClusters(clusters, seed)
+        self.look_ahead = LookAhead(problem.start, problem.kappa, active=problem.adapt)
+        self.published = (
+            None if reweigh is None else DoGraph(nodes.clusters, beta=reweigh, seed=seed)
+        )
+        self.recent = SketchWindow(nodes.window)
+        self.tracked = TrackedClusters(nodes.clusters, seed)
         self.targets: Tensor | None = None
         self.graph: DomainGraph | None = None
         self.graph_domain = torch.zeros(0, dtype=torch.int64)
@@ -165,12 +129,12 @@ class DoGraphSchedule(BaseMixer):
             raise UserError("prior gives a source no weight: leave it out of the corpus instead")
         return weights / weights.sum()
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """Starts with an empty window, and resolves the target."""
         self.target_mixture = self._target_mixture()
         self.prior_weights = self.weights.clone()
         self.recent.clear()
-        self.tracked = TrackedClusters(self.clusters, self.seed)
+        self.tracked = TrackedClusters(self.nodes.clusters, self.seed)
         self.targets = self.graph = self.solution = None
         self.record = []
         self.look_ahead.reset()
@@ -178,35 +142,15 @@ class DoGraphSchedule(BaseMixer):
         if self.published is not None:
             self.published.setup(self.domains, self.domain_tokens, self.batch_size, self.vocab_size)
 
-    def probes(self, domain: int) -> bool:
-        """Only what the target is made of."""
-        return bool(self.target_mixture[domain] > 0)
-
-    def needs_at(self, step: int) -> Set[Signal]:
-        """Sketches of the last ``observed`` steps before an update, and a probe with the last."""
-        place = step % self.update_every
-        needs = set()
-        if self.published is not None or place >= self.update_every - self.observed:
-            needs.add(Signal.SKETCH)
-        if place == self.update_every - 1:
-            needs.add(Signal.PROBE)
-        return needs
-
     def step(self, signals: BatchSignals) -> bool:
         """Keeps what is sketched, then updates where an update is due."""
-        observed = signals.step % self.update_every >= self.update_every - self.observed
-        if observed and signals.sketch is not None:
+        due = self.update_every - 1 - signals.step % self.update_every < self.nodes.observed
+        if due and signals.sketch is not None:
             if bool(torch.isfinite(signals.sketch).all()):
                 self.recent.add(signals.sketch, signals.domain)
             else:
                 logger.warning("step %d: sketches are not finite and left out", signals.step + 1)
         return super().step(signals)
-
-    @property
-    def changes_loss(self) -> bool:
-        """Whether losses are weighed as published DoGraph does, or as a subclass has it."""
-        own = type(self).loss_weights is not DoGraphSchedule.loss_weights
-        return self.published is not None or own
 
     def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) published DoGraph's weights if ``reweigh``, else alike."""
@@ -236,8 +180,8 @@ class DoGraphSchedule(BaseMixer):
         if before is not None and self.look_ahead.active:
             earlier = self._problem(graph, means, before)
             now = self._problem(graph, means, probe).b
-            self.look_ahead.learn(self.solver, earlier, now, self._fixed)
-        self.solution = self.solver(problem, **self.look_ahead.scalars(), **self._fixed)
+            self.look_ahead.learn(self.solver, earlier, now, self.problem.fixed)
+        self.solution = self.solver(problem, **self.look_ahead.scalars(), **self.problem.fixed)
         if not self.solution.ok:
             logger.warning("step %d: %s; weights stay", signals.step + 1, self.solution.status)
         weights = torch.zeros(len(self.domains), dtype=torch.float64)
@@ -251,7 +195,7 @@ class DoGraphSchedule(BaseMixer):
 
     def snapshot(self) -> MixerSnapshot:
         """The window's domain graph with its sequences' domains, and all updates."""
-        return MixerSnapshot(self.graph, self.graph_domain, self.clusters, self._schedule())
+        return MixerSnapshot(self.graph, self.graph_domain, self.nodes.clusters, self._schedule())
 
     def _schedule(self) -> ScheduleSnapshot | None:
         if not self.record:
@@ -279,11 +223,6 @@ class DoGraphSchedule(BaseMixer):
         found = self.published.diagnostics() if self.published is not None else {}
         return {f"reweigh/{name}": value for name, value in found.items()}
 
-    @property
-    def _fixed(self) -> dict[str, float]:
-        delta = 1.0 if self.max_difference is None else self.max_difference
-        return {"nu": self.prior_pull, "delta": delta}
-
     def _target_mixture(self) -> Tensor:
         if isinstance(self.target, str):
             return (~self.drawn).double()
@@ -302,7 +241,7 @@ class DoGraphSchedule(BaseMixer):
         return ScheduleProblem(
             b=means @ (self.target_mixture @ targets) / scale,
             R=root,
-            laplacian_root=edge_rows(affinity(graph.distances, self.neighbours)),
+            laplacian_root=edge_rows(affinity(graph.distances, self.nodes.neighbours)),
             P=shares,
             prior=self.prior_weights[self.drawn],
             previous=self.weights[self.drawn],
@@ -336,39 +275,29 @@ class DoGraphSchedule(BaseMixer):
         )
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Adds window, clusters, target, scalars and record to the base's state."""
-        return {
-            **super().get_extra_state(),
-            "window": self.recent.state_dict(),
-            "tracked": self.tracked.state_dict(),
-            "targets": self.targets,
-            "look_ahead": self.look_ahead.state_dict(),
-            "record": list(self.record),
-            "failures": self.solver.failures,
-            "graph": None if self.graph is None else asdict(self.graph),
-            "graph_domain": self.graph_domain,
-        }
+        """Adds the graph to the base's state."""
+        graph = None if self.graph is None else asdict(self.graph)
+        return {**super().get_extra_state(), "graph": graph, "failures": self.solver.failures}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restores what ``get_extra_state`` gave."""
-        super().set_extra_state(state)
-        self.recent.load_state_dict(state["window"])
-        self.tracked.load_state_dict(state["tracked"])
-        self._check_state(state)
-        self.targets = state["targets"]
-        self.look_ahead.load_state_dict(state["look_ahead"])
-        self.record = list(state["record"])
-        self.solver.failures = int(state["failures"])
-        self.graph = None if state["graph"] is None else DomainGraph(**state["graph"])
-        self.graph_domain = state["graph_domain"]
+        """Restores what ``get_extra_state`` gave.
 
-    def _check_state(self, state: dict[str, Any]) -> None:
-        """Raises UserError for what would only fail at the next update, or in a figure."""
-        targets = isinstance(state["targets"], Tensor | None)
-        records = all(
-            len(entry["numbers"]) == len(entry["clusters"])
-            and all(isinstance(entry[key], dict) for key in ("terms", "scalars", "diagnostics"))
-            for entry in state["record"]
-        )
-        if not targets or not records:
-            raise UserError("DoGraphSchedule's state in the checkpoint is none of this mixer")
+        Raises:
+            UserError: for what would only fail at the next update, or in a figure.
+        """
+        super().set_extra_state(state)
+        if not isinstance(self.targets, Tensor | None) or not all(map(_is_record, self.record)):
+            raise UserError("the checkpoint's state of DoGraphSchedule is another mixer's")
+        self.graph = None if state["graph"] is None else DomainGraph(**state["graph"])
+        self.solver.failures = int(state["failures"])
+
+
+def _positive(weights: dict[str, float]) -> tuple[str, ...]:
+    return tuple(name for name, weight in weights.items() if weight > 0)
+
+
+def _is_record(entry: Any) -> bool:
+    """Whether an entry of ``record`` has what figures and diagnostics read."""
+    return len(entry["numbers"]) == len(entry["clusters"]) and all(
+        isinstance(entry[key], dict) for key in ("terms", "scalars", "diagnostics")
+    )

@@ -8,10 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dograph.errors import UserError
-from dograph.mixers.base import BaseMixer, checked_floor
-from dograph.mixers.domain_loss import domain_means, weighted_domains, weighted_sequences
-from dograph.signals.batch_signals import BatchSignals, Signal
+from dograph.errors import check_range
+from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
+from dograph.signals.batch_signals import BatchSignals, ExcessLoss
 
 
 def exponentiated_gradient(
@@ -60,8 +59,7 @@ class DoReMi(BaseMixer):
         scores: (S,) float64 buffer, λ of the last step.
     """
 
-    needs = frozenset({Signal.EXCESS_LOSS})
-    live = False
+    acts_on = frozenset({LOSS})
     whole_batch = False
     scores: Tensor
 
@@ -74,14 +72,12 @@ class DoReMi(BaseMixer):
         prior: dict[str, float] | None = None,
     ) -> None:
         super().__init__(prior=prior)
-        if not step_size >= 0:
-            raise UserError(f"step_size is {step_size}: it must be ≥ 0")
-        if not 0 <= smoothing <= 1:
-            raise UserError(f"smoothing is {smoothing}: it must lie in [0, 1]")
-        self.reference = reference
+        check_range("mixer.init_args.step_size", step_size, at_least=0)
+        check_range("mixer.init_args.smoothing", smoothing, at_least=0, at_most=1)
+        self.needs = {ExcessLoss(reference)}
         self.step_size, self.smoothing, self.normalise = step_size, smoothing, normalise
 
-    def start(self) -> None:
+    def reset(self) -> None:
         """Starts with the score of a model that knows nothing."""
         first = math.log(max(self.vocab_size, 1))
         scores = torch.full((len(self.domains),), first, dtype=torch.float64)
@@ -99,8 +95,8 @@ class DoReMi(BaseMixer):
             scores = self._scores(signals)
             weights = exponentiated_gradient(weights, scores, self.step_size, self.smoothing)
         if self.normalise == "paper":
-            return weighted_domains(weights, signals)
-        return weighted_sequences(weights / self.sampling_weights.clamp(min=1e-12), signals)
+            return signals.per_domain(weights)
+        return signals.per_sequence(weights / self.sampling_weights.clamp(min=1e-12))
 
     def diagnostics(self) -> dict[str, float]:
         """Every domain's score λ, in nats."""
@@ -109,7 +105,7 @@ class DoReMi(BaseMixer):
 
     def _scores(self, signals: BatchSignals) -> Tensor:
         assert signals.excess_loss is not None
-        return domain_means(signals.excess_loss, signals.domain, otherwise=self.scores)
+        return signals.by_domain(signals.excess_loss, absent=self.scores)
 
 
 class DoReMiOnline(DoReMi):
@@ -126,9 +122,7 @@ class DoReMiOnline(DoReMi):
         floor: in [0, 1): every domain keeps at least ``floor / S``.
     """
 
-    live = True
-    whole_batch = True
-    loss_weights = BaseMixer.loss_weights
+    acts_on = frozenset({SAMPLING})
 
     def __init__(
         self,
@@ -139,11 +133,12 @@ class DoReMiOnline(DoReMi):
         floor: float = 0.1,
     ) -> None:
         super().__init__(reference or "", step_size, smoothing, prior=prior)
-        self.reference, self.floor = reference, checked_floor(floor)
+        check_range("mixer.init_args.floor", floor, at_least=0, below=1)
+        self.floor = floor
         if reference is None:
             self.needs = frozenset()
 
     def _scores(self, signals: BatchSignals) -> Tensor:
-        losses = signals.sequence_loss if self.reference is None else signals.excess_loss
+        losses = signals.excess_loss if self.needs else signals.sequence_loss
         assert losses is not None
-        return domain_means(losses, signals.domain, otherwise=self.scores)
+        return signals.by_domain(losses, absent=self.scores)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dograph.errors import UserError
+from dograph.errors import check_range
 from dograph.mixers.base import BaseMixer
 from dograph.signals.batch_signals import BatchSignals
 
@@ -58,8 +58,7 @@ class DynamicLoss(BaseMixer):
         prior: dict[str, float] | None = None,
     ) -> None:
         super().__init__(warmup=warmup, prior=prior)
-        if not temperature > 0:
-            raise UserError(f"temperature is {temperature}: it must be > 0")
+        check_range("mixer.init_args.temperature", temperature, above=0)
         self.strategy: Strategy = strategy
         self.temperature = temperature
         self._effective_sequences = 0.0

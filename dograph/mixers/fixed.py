@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dograph.errors import UserError
-from dograph.mixers.base import BaseMixer, weights_by_name
+from dograph.errors import check_range
+from dograph.mixers.base import BaseMixer
+from dograph.mixers.simplex import weights_by_name
 
 
 class Stratified(BaseMixer):
@@ -39,8 +40,7 @@ class Temperature(BaseMixer):
 
     def __init__(self, temperature: float = 2.0) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise UserError(f"temperature is {temperature}: it must be > 0")
+        check_range("mixer.init_args.temperature", temperature, above=0)
         self.temperature = temperature
 
     def initial_weights(self) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from dograph.signals.batch_signals import Signal
+from dograph.signals.batch_signals import Probe, Sketch
 from dograph.signals.layers import MATRICES, weight_of
 from dograph.signals.sketches import SequenceSketcher
 from dograph.training.language_model import LanguageModel
@@ -90,21 +90,26 @@ def training_flops(
         return flops
     if collector.reference is not None:
         flops += forward_flops(collector.reference.network, context)
-    if collector.domain_gradients is not None:
+    if collector.gradients is not None:
         flops += 3 * forward
     if collector.sketcher is None:
         return flops
-    data, trainer = collector.data, collector.trainer
-    mixer = data.mixer
-    needed = [mixer.needs_at(step) for step in range(steps)]
-    sketched = sum(Signal.SKETCH in needs for needs in needed) / max(steps, 1)
-    probed = sum(Signal.PROBE in needs for needs in needed) / max(steps, 1)
+    data, mixer = collector.data, collector.data.mixer
     if collector.sketcher.settings.exact:  # a backward of the whole batch for every sequence
-        sketch: float = 2 * forward * collector.data.batch_size
+        sketch: float = 2 * forward * data.batch_size
     else:
         sketch = sketch_flops(model.network, collector.sketcher, context)
+    sketched, probed = (
+        sum(mixer.needs_at(step, kind) for step in range(steps)) / max(steps, 1)
+        for kind in (Sketch, Probe)
+    )
+    flops += sketched * sketch
+    request = mixer.request(Probe)
+    if request is None:
+        return flops
     # Every rank makes the whole probe, once an optimiser step.
-    probed_domains = sum(mixer.probes(index) for index in range(len(mixer.domains)))
+    sequences = request.per_update * sum(map(request.takes, mixer.domains))
+    trainer = collector.trainer
     batch = data.sampler.batch_size * int(trainer.accumulate_grad_batches)
-    probe = mixer.probe * probed_domains * trainer.world_size / batch
-    return flops + sketched * sketch + probed * probe * (forward + sketch)
+    probe = sequences * trainer.world_size / batch
+    return flops + probed * probe * (forward + sketch)

@@ -14,6 +14,7 @@ from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError, check_range
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.files.run_dir import FIGURES
+from dograph.mixers.base import LOSS
 from dograph.reports.board import Board
 from dograph.reports.clock import TrainingClock
 from dograph.reports.cost import training_flops
@@ -237,7 +238,7 @@ class MixtureReport(Callback):
 
     def _log_point(self, board: Board, trainer: Trainer) -> None:
         data, sampler, step = self._data, self._data.sampler, self._step
-        weights = sampler.weights if data.mixer.live else data.mixer.weights.numpy()
+        weights = data.mixer.weights.numpy() if data.mixer.is_proxy else sampler.weights
         self.history.add(step, weights, sampler.realised, self.mixing.effective.numpy())
         tokens = sampler.realised * data.context
         for group, values in (
@@ -263,7 +264,7 @@ class MixtureReport(Callback):
         means = self.losses.take()
         if means is not None:
             scalars["loss"], weighted = means
-            if self._data.mixer.changes_loss:
+            if self._data.mixer.acts(LOSS):
                 scalars["weighted_loss"] = weighted
         if self.mixing.model.skipped.any():
             scalars["skipped_steps"] = float(self.mixing.model.skipped[0])
@@ -291,7 +292,7 @@ class MixtureReport(Callback):
     def _draw_trajectories(self, board: Board) -> None:
         mixer, names, step = self._data.mixer, self._data.domains, self._step
         if self.history.steps:
-            draw_trajectories(board, self.history, names, step, mixer.live)
+            draw_trajectories(board, self.history, names, step, live=not mixer.is_proxy)
         snapshot = mixer.snapshot()
         draw_schedule(board, snapshot, step)
         if not self.mixing.observe_every:

@@ -1,30 +1,68 @@
-"""What a mixer sees of training."""
+"""What training tells a mixer, and the requests by which a mixer asks for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from torch import Tensor
 
 
-class Signal(Enum):
-    """What training must gather for a mixer beyond each sequence's loss and domain."""
+@dataclass(frozen=True)
+class Sketch:
+    """Requests a gradient sketch of every sequence: ``BatchSignals.sketch``.
 
-    SKETCH = "sketch"
-    """A gradient sketch of every sequence."""
-    EXCESS_LOSS = "excess loss"
-    """Token losses above those of a frozen reference model; the mixer's ``reference`` names it."""
-    PROBE = "probe"
-    """Sketches of sequences that are held out of training."""
-    DOMAIN_GRADIENTS = "domain gradients"
-    """Inner products of the domains' exact gradients."""
+    Attributes:
+        last: steps before each update that are sketched, ≥ 1. None: every step.
+        across_steps: whether sketches of different steps are compared, so that they need one
+            projection for the whole run.
+    """
+
+    last: int | None = None
+    across_steps: bool = False
+
+
+@dataclass(frozen=True)
+class ExcessLoss:
+    """Requests token losses above a frozen reference model's: ``BatchSignals.excess_loss``.
+
+    Attributes:
+        reference: path of the reference model's checkpoint.
+    """
+
+    reference: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Requests sketches of held-out sequences with the step before each update.
+
+    Attributes:
+        held_out: sequences of each probed domain that are never trained on, ≥ 1.
+        per_update: of these, how many of each domain one probe takes, 1 … ``held_out``.
+        domains: names of the probed domains. None: all.
+    """
+
+    held_out: int
+    per_update: int
+    domains: tuple[str, ...] | None = None
+
+    def takes(self, domain: str) -> bool:
+        """Whether a domain is probed."""
+        return self.domains is None or domain in self.domains
+
+
+@dataclass(frozen=True)
+class DomainGradients:
+    """Requests inner products of the domains' exact gradients: ``BatchSignals.domain_kernel``."""
+
+
+Request = Sketch | ExcessLoss | Probe | DomainGradients
 
 
 @dataclass
 class BatchSignals:
-    """What a mixer sees of B sequences of all ranks, all of it detached.
+    """What a mixer learns of B sequences of all ranks, all of it detached.
 
     Before the backward that is one micro-batch, after the optimiser step the whole batch.
 
@@ -32,19 +70,21 @@ class BatchSignals:
         step: optimiser steps done before this batch.
         domain: (B,) int64, index of each sequence's domain.
         sequence_loss: (B,) float32, mean token loss in nats.
-        sketch: (B, k) float32 gradient sketches, where the mixer needs ``Signal.SKETCH``.
-        excess_loss: (B,) float32, mean over tokens of ``max(ℓ − ℓ_reference, 0)`` in nats, where
-            it needs ``Signal.EXCESS_LOSS``.
-        domain_kernel: (S, S) float32, ``⟨G_s, G_t⟩`` of the gradients of the domains' mean losses,
-            where it needs ``Signal.DOMAIN_GRADIENTS``; zero for a domain that is absent. With
-            several micro-batches it is there only once all of them are done.
+        sketch: (B, k) float32 gradient sketches, on ``Sketch``.
         loss_weights: (B,) float32, how the losses were weighted; known once weighted.
-        probe_sketch: (p, k) float32 sketches of held-out sequences, where it needs
-            ``Signal.PROBE``.
+        excess_loss: (B,) float32, mean over tokens of ``max(ℓ − ℓ_reference, 0)`` in nats, on
+            ``ExcessLoss``.
+        domain_kernel: (S, S) float32, ``⟨G_s, G_t⟩`` of the gradients of the domains' mean losses,
+            on ``DomainGradients``; zero for an absent domain. With several micro-batches it is
+            there only once all of them are done.
+        probe_sketch: (p, k) float32 sketches of held-out sequences, on ``Probe``.
         probe_domain: (p,) int64, their domains.
-        step_domain: (n,) int64, domains of all sequences of this optimiser step, micro-batches
-            to come included. None: those of ``domain``.
+        step_domain: (n,) int64, domains of all sequences of this optimiser step, coming
+            micro-batches included. None: those of ``domain``.
         learning_rate: of this optimiser step.
+        domain_loss: (S,) float64, each domain's mean token loss in nats since the last update;
+            its last known value where it was absent, the known domains' mean where it was never
+            drawn. Known in ``update``.
     """
 
     step: int
@@ -58,6 +98,7 @@ class BatchSignals:
     probe_domain: Tensor | None = None
     step_domain: Tensor | None = None
     learning_rate: float = 0.0
+    domain_loss: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -80,5 +121,84 @@ class BatchSignals:
             self.probe_sketch,
         )
         device = self.sequence_loss.device
-        found = [signal.isfinite().all().to(device) for signal in signals if signal is not None]
-        return bool(torch.stack(found).all())
+        checks = [signal.isfinite().all().to(device) for signal in signals if signal is not None]
+        return bool(torch.stack(checks).all())
+
+    def even_weights(self) -> Tensor:
+        """(B,) 1/B for every sequence."""
+        return torch.full((self.batch_size,), 1 / self.batch_size)
+
+    def by_domain(self, values: Tensor, absent: Tensor) -> Tensor:
+        """(S,) float64 mean over each domain's sequences, on the CPU.
+
+        Every sequence has as many tokens, so a mean over sequences is one over tokens.
+
+        Args:
+            values: (B,) a number for each sequence.
+            absent: (S,) what a domain without a sequence gets.
+
+        >>> signals = BatchSignals(0, torch.tensor([1, 1]), torch.tensor([1.0, 3.0]))
+        >>> signals.by_domain(signals.sequence_loss, absent=torch.tensor([9.0, 9.0])).tolist()
+        [9.0, 2.0]
+        """
+        counts = count_domains(self.domain, len(absent))
+        sums = torch.zeros(len(absent), dtype=torch.float64)
+        sums.index_add_(0, self.domain.cpu(), values.detach().to("cpu", torch.float64))
+        return torch.where(counts > 0, sums / counts.clamp(min=1), absent.to(torch.float64))
+
+    def per_domain(self, factors: Tensor) -> Tensor:
+        """(B,) loss weights ``f_s / n_s``: each domain's *mean* loss counts ``f_s``.
+
+        ``n_s`` counts domain s in the whole optimiser step. A micro-batch's loss is divided by the
+        number of micro-batches, which is undone here.
+
+        Args:
+            factors: (S,) f ≥ 0.
+        """
+        counts = self._step_counts(len(factors))
+        return (self.micro_batches * factors / counts.clamp(min=1))[self.domain.cpu()]
+
+    def per_sequence(self, factors: Tensor) -> Tensor:
+        """(B,) loss weights ``f_s / Σ_i f_{s(i)}``: every sequence, so every token, counts ``f_s``.
+
+        The sum runs over the whole optimiser step.
+
+        Args:
+            factors: (S,) f ≥ 0.
+        """
+        total = (self._step_counts(len(factors)) * factors).sum()
+        return (self.micro_batches * factors / total)[self.domain.cpu()]
+
+    def _step_counts(self, domains: int) -> Tensor:
+        whole = self.domain if self.step_domain is None else self.step_domain
+        return count_domains(whole, domains)
+
+
+def count_domains(domain: Tensor, domains: int) -> Tensor:
+    """(S,) int64 sequences of each of S ``domains`` among (B,) ``domain``, on the CPU."""
+    return torch.bincount(domain.cpu(), minlength=domains)
+
+
+def join(parts: list[BatchSignals]) -> BatchSignals:
+    """One optimiser step's micro-batches as one batch; their weights sum to 1 again."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        return None if any(value is None for value in values) else torch.cat(values)
+
+    weights = joined("loss_weights")
+    last = parts[-1]
+    return BatchSignals(
+        step=last.step,
+        domain=torch.cat([part.domain for part in parts]),
+        sequence_loss=torch.cat([part.sequence_loss for part in parts]),
+        sketch=joined("sketch"),
+        loss_weights=None if weights is None else weights / len(parts),
+        excess_loss=joined("excess_loss"),
+        domain_kernel=last.domain_kernel,
+        probe_sketch=last.probe_sketch,
+        probe_domain=last.probe_domain,
+        learning_rate=parts[0].learning_rate,
+    )

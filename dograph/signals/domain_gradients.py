@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class DomainGradients:
+class DomainGradientSums:
     """Adds up gradients by domain over micro-batches, then gives their inner products.
 
     Every domain's sequences go through the model once more, on their own, so that a backward

@@ -13,7 +13,7 @@ from dograph.signals.backward_reader import BackwardReader
 from dograph.signals.exact_gradients import exact_gradients
 from dograph.signals.layer_calls import LayerCall, per_sequence_gradients
 from dograph.signals.projections import Projections, joined
-from dograph.signals.shared_backward import ReduceLoss, SharedBackward, weighted_sum
+from dograph.signals.shared_backward import SharedBackward, WeightedLoss, weighted_sum
 from dograph.signals.shared_region import NotShareable, PartialBackward, SharedRegion
 
 
@@ -76,7 +76,7 @@ class RecordedForward:
             return exact_gradients(losses, self._exact)
         return self._sketch(self._backward(losses), step)
 
-    def sketch_and_share(self, losses: Tensor, step: int = 0) -> tuple[Tensor, ReduceLoss]:
+    def sketch_and_share(self, losses: Tensor, step: int = 0) -> tuple[Tensor, WeightedLoss]:
         """Sketches, and tells how training continues the backward that this took.
 
         Where the model lets no two share a backward, the sketch takes its own and the log says

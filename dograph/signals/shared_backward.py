@@ -50,7 +50,7 @@ from dograph.signals.shared_region import (
     check_shareable,
 )
 
-ReduceLoss = Callable[[Tensor, Tensor], Tensor]
+WeightedLoss = Callable[[Tensor, Tensor], Tensor]
 """From (B,) weights and (B,) losses to the scalar that is trained on."""
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -13,20 +11,22 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from torch import Tensor
 
 from dograph.data.batch import Batch
 from dograph.errors import UserError
 from dograph.signals.layers import transformer_blocks
-from dograph.signals.shared_backward import ReduceLoss, weighted_sum
 from dograph.training.cross_entropy import token_losses
+from dograph.training.network import build_network
+from dograph.training.step_state import StepState
 
-MOST_LAYERS = 10_000
-"""Of a network; a slip of the pen would be built for hours."""
-_LAYERS = re.compile(r"layer|block|depth|attention_types", re.IGNORECASE)
-SequenceWeighting = Callable[[Batch, Tensor, Tensor], Tensor]
-"""(batch, (B, T) token losses, (B,) their means), all with their graph, to (B,) weights."""
+ReduceLoss = Callable[[Batch, Tensor], Tensor]
+"""From a batch and its (B, T) token losses, with their graph, to the scalar to train on."""
+
+
+def mean_loss(batch: Batch, token_losses: Tensor) -> Tensor:
+    """The mean of all token losses."""
+    return token_losses.mean()
 
 
 def check_schedule(
@@ -52,11 +52,6 @@ def check_schedule(
             raise UserError(f"model.{key} is {value}: it must be {range_}")
 
 
-def uniform_weighting(batch: Batch, token_losses: Tensor, losses: Tensor) -> Tensor:
-    """Every sequence counts 1/B."""
-    return torch.full_like(losses, 1 / losses.numel())
-
-
 def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
     """Learning-rate factor: linear warm-up, then a cosine from 1 to ``final``.
 
@@ -73,15 +68,10 @@ def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
 
 
 class LanguageModel(LightningModule):
-    """Trains any causal language model of transformers on weighted sequence losses.
+    """Trains any causal language model of transformers; knows nothing of mixing.
 
-    ``training_step`` computes the mean token loss of every sequence, asks ``sequence_weighting``
-    how they count, and returns the weighted sum. A step whose gradients are not finite is skipped
-    by the optimiser, without asking the device.
-
-    Attributes:
-        skipped: (2,) steps skipped in all, and in a row up to now.
-        unusable: whether what was seen of the coming step is not finite, so that it is skipped.
+    ``training_step`` computes every token's loss; ``reduce_loss`` makes them one scalar. A step
+    whose gradients are not finite is skipped by the optimiser, without asking the device.
 
     Args:
         architecture: transformers' model type, e.g. "gpt2", "llama", "gpt_neox".
@@ -94,6 +84,13 @@ class LanguageModel(LightningModule):
         betas: of AdamW.
         compile: compile each Transformer block with torch.compile; blocks whose gradients are
             sketched stay as they are.
+
+    Attributes:
+        reduce_loss: from a batch and its token losses to the scalar to train on: the one seam by
+            which a batch counts otherwise than by its mean. ``MixingCallback`` sets it.
+        step_state: the optimiser step under way; it is skipped where that is not usable.
+        observed_modules: names of layers whose gradients are sketched.
+        skipped: (2,) steps skipped in all, and in a row up to now.
     """
 
     def __init__(
@@ -115,11 +112,10 @@ class LanguageModel(LightningModule):
         self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
         self.warmup, self.weight_decay, self.betas = warmup, weight_decay, betas
         self.compile_blocks = compile
-        self.sequence_weighting: SequenceWeighting = uniform_weighting
-        self.weighted_loss: ReduceLoss = weighted_sum
+        self.reduce_loss: ReduceLoss = mean_loss
+        self.step_state = StepState()
         self.observed_modules: Sequence[str] = ()
         self.skipped = torch.zeros(2)
-        self.unusable = False
         self.network: Any = build_network(architecture, config or {}, pretrained)
 
     @property
@@ -145,7 +141,7 @@ class LanguageModel(LightningModule):
         return token_losses(logits, tokens[:, 1:])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Lets go of the last step's gradients before the forward; Lightning does so after it.
+        """Frees the last step's gradients before the forward; Lightning does so after it.
 
         A backward that is taken with the forward, for sketches, would come on top of them.
         """
@@ -154,13 +150,8 @@ class LanguageModel(LightningModule):
                 optimizer.zero_grad()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The batch's weighted loss, ``Σ_i a_i ℓ_i``."""
-        token_losses = self.token_losses(batch.tokens)
-        losses = token_losses.mean(dim=1)
-        weights = self.sequence_weighting(batch, token_losses, losses)
-        # Once: what is shared with the sketches holds on to this batch.
-        weighted_loss, self.weighted_loss = self.weighted_loss, weighted_sum
-        return weighted_loss(weights, losses)
+        """The batch's scalar loss."""
+        return self.reduce_loss(batch, self.token_losses(batch.tokens))
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """(B, T) token losses of the batch, for whoever evaluates."""
@@ -203,12 +194,12 @@ class LanguageModel(LightningModule):
         found = self._count(wrong, sharded)
         if not scaled:
             optimizer.found_inf = found  # type: ignore[attr-defined]  # what a scaler sets
-        elif self.unusable:  # a scaler skips what it finds itself, and did not see this
+        elif not self.step_state.usable:  # the scaler skips only what it sees itself
             optimizer.zero_grad()
 
     def _count(self, wrong: Tensor, sharded: bool) -> Tensor:
         """Counts a step that is not finite, on its device; 1 for one to be skipped, else 0."""
-        found = wrong.float().clamp(min=float(self.unusable))
+        found = wrong.float().clamp(min=float(not self.step_state.usable))
         if sharded:
             found = cast(Tensor, self.trainer.strategy.reduce(found, reduce_op="max"))
         total, in_a_row = self.skipped.to(found.device)
@@ -247,79 +238,3 @@ class LanguageModel(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-
-def configuration(architecture: str, pretrained: str | None = None) -> PretrainedConfig:
-    """The default configuration of a model type, or a pretrained model's own.
-
-    Raises:
-        UserError: if transformers does not know it.
-    """
-    try:
-        if pretrained is not None:
-            return AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
-        return AutoConfig.for_model(architecture)
-    except (ValueError, OSError) as error:
-        name = "architecture" if pretrained is None else "pretrained"
-        raise UserError(f"model.{name} {pretrained or architecture!r}: {error}") from error
-
-
-def takes(architecture: str, key: str) -> bool:
-    """Whether a model type's configuration has a key, under its own or transformers' name."""
-    settings = configuration(architecture)
-    return key in settings.to_dict() or key in settings.attribute_map
-
-
-def build_network(
-    architecture: str, config: dict[str, Any], pretrained: str | None = None
-) -> nn.Module:
-    """A transformers causal language model from a configuration, or pretrained.
-
-    Dropout is 0 unless the configuration sets it: gradients that are compared must not be noisy.
-    GPT-2's GELU (by tanh) is computed by one fused kernel, equal to rounding, in place of the eight
-    operations of transformers' ``gelu_new``: at nano scale these take a fifth of a step.
-
-    Raises:
-        UserError: for an unknown architecture, or a configuration that transformers refuses.
-    """
-    settings = configuration(architecture, pretrained)
-    names = set(settings.to_dict()) | set(settings.attribute_map)
-    unknown = sorted(str(key) for key in config if key not in names)
-    if unknown:
-        nearest = difflib.get_close_matches(unknown[0], names, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise UserError(f"model.config has no key {unknown[0]!r} for {architecture}{hint}")
-    _check_sizes(config, settings)
-    defaults: dict[str, Any] = {name: 0.0 for name in names if name.endswith(("pdrop", "dropout"))}
-    if getattr(settings, "activation_function", None) == "gelu_new":
-        defaults["activation_function"] = "gelu_pytorch_tanh"
-    try:
-        if pretrained is not None:
-            settings.update({**defaults, **config})
-            _check_sizes(settings.to_dict(), settings)
-            return AutoModelForCausalLM.from_pretrained(
-                pretrained, config=settings, trust_remote_code=False, use_safetensors=True
-            )
-        settings = AutoConfig.for_model(architecture, **{**defaults, **config})
-        return AutoModelForCausalLM.from_config(settings)
-    except Exception as error:  # whatever transformers makes of it: the configuration is at fault
-        raise UserError(f"model.config: {architecture} refuses {config}: {error}") from error
-
-
-def _check_sizes(config: Any, settings: PretrainedConfig, path: str = "model.config") -> None:
-    """Raises UserError for sizes that transformers takes, and that fail or never end later."""
-    if isinstance(config, list | tuple):
-        for each in config:
-            _check_sizes(each, settings, path)
-    if isinstance(config, int) and config > MOST_LAYERS and _LAYERS.search(path):
-        raise UserError(f"{path} is {config}: at most {MOST_LAYERS} layers are built")
-    if not isinstance(config, Mapping):
-        return
-    defaults = settings.to_dict()
-    for key, value in config.items():
-        name = settings.attribute_map.get(str(key), str(key))
-        default = defaults.get(name)
-        is_size = isinstance(default, int) and default >= 1 and not name.endswith("_id")
-        if is_size and type(value) is int and value < 1:
-            raise UserError(f"{path}.{key} is {value}: it must be ≥ 1")
-        _check_sizes(value, settings, f"{path}.{key}")

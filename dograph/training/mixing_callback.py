@@ -1,25 +1,29 @@
-"""The only glue between training and mixing."""
+"""The only glue between training and mixing.
+
+A batch's way: ``on_train_batch_start`` has its forward recorded, ``reduce_loss`` collects its
+signals and weighs its losses, ``on_after_backward`` adds sketches read from the backward, and after
+the optimiser step ``on_train_batch_end`` lets the mixer update what the sampler draws.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from dograph.data.batch import Batch
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
-from dograph.mixers.base import dry_run, even_weights, on_simplex
-from dograph.signals.batch_signals import BatchSignals
-from dograph.signals.shared_backward import weighted_sum
+from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
+from dograph.mixers.dry_run import dry_run
+from dograph.mixers.simplex import on_simplex
+from dograph.signals.batch_signals import BatchSignals, Sketch, join
+from dograph.signals.domain_sums import DomainSums
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel
 from dograph.training.signal_collector import SignalCollector
-
-COUNTED_TOGETHER = 64
-"""Optimiser steps whose sequence weights stay on their device before they are counted."""
+from dograph.training.step_state import StepState
 
 
 class MixingCallback(Callback):
@@ -37,7 +41,7 @@ class MixingCallback(Callback):
             and the first steps of a run are always one.
 
     Attributes:
-        signals: what was signals of the last batch, of all ranks.
+        signals: of the last micro-batch, of all ranks.
     """
 
     def __init__(
@@ -55,12 +59,8 @@ class MixingCallback(Callback):
         self.observe_every, self.observe_window = observe_every, observe_window
         self.collector: SignalCollector | None = None
         self.signals: BatchSignals | None = None
-        self._effective = torch.zeros(0, dtype=torch.float64)
-        self._uncounted: list[tuple[Tensor, Tensor]] = []
-        self._micro_batches: list[BatchSignals] = []
-        self._own_weights = torch.zeros(0)
-        self._finite = True
-        self._step = 0
+        self._effective = DomainSums(0)
+        self._state = StepState()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the DataMixer and prepares what its mixer needs, before training."""
@@ -74,20 +74,23 @@ class MixingCallback(Callback):
             )
         self.trainer, self.model, self.data = trainer, pl_module, data
         # A resumed run's own sums are restored after this.
-        self._effective = torch.zeros(len(data.domains), dtype=torch.float64)
-        self._uncounted = []
-        self._micro_batches = []
-        if self.sketch_settings.fresh and getattr(data.mixer, "window", 1) > 1:
+        self._effective, self._state = DomainSums(len(data.domains)), StepState()
+        sketch = self.mixer.request(Sketch)
+        if self.sketch_settings.fresh and sketch is not None and sketch.across_steps:
             raise UserError(
-                "sketch.fresh draws new projections every step, so that sketches of several steps "
-                f"cannot be compared, but mixer.init_args.window is {data.mixer.window}: set "
-                "sketch.fresh to false"
+                "sketch.fresh is true: it draws new projections every step, but "
+                f"{type(self.mixer).__name__} compares sketches of several steps: set it to false"
             )
-        dry_run(data.mixer, data.batch_size * trainer.world_size)
+        dry_run(self.mixer, data.batch_size * trainer.world_size)
         self.collector = SignalCollector(
             trainer, pl_module, data, self.sketch_settings, observed=self.observe_every > 0
         )
-        pl_module.sequence_weighting = self.weigh
+        pl_module.reduce_loss = self.reduce_loss
+
+    @property
+    def mixer(self) -> BaseMixer:
+        """The DataMixer's mixer."""
+        return self.data.mixer
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Removes the sketcher's hooks."""
@@ -114,65 +117,64 @@ class MixingCallback(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Lets the sketcher record the coming forward pass where somebody needs it."""
-        self._step = trainer.global_step
+        """Has the coming forward recorded where somebody needs its sketches."""
+        if not self._state.micro_batches:
+            self._state = self.model.step_state = StepState(trainer.global_step)
         if self.collector is not None:
-            self.collector.record(self._step, self.observing(self._step))
+            self.collector.record(self._state.index, self.observing(self._state.index))
 
-    def weigh(self, batch: Batch, token_losses: Tensor, losses: Tensor) -> Tensor:
-        """How this rank's losses count, before their backward; the global batch sums to 1.
+    def reduce_loss(self, batch: Batch, token_losses: Tensor) -> Tensor:
+        """This rank's part of ``Σ_i a_i ℓ_i``, the weights a being the mixer's.
 
         Args:
             batch: this rank's B sequences.
             token_losses: (B, T) with their graph.
-            losses: (B,) mean token losses with their graph.
-
-        Returns:
-            (B,) weights, times the number of ranks since gradients are averaged over them.
         """
         assert self.collector is not None
-        position = len(self._micro_batches)
-        self.signals = self.collector.see(batch, token_losses, losses, self._step, position)
-        # Handed over: it holds on to the batch.
-        self.model.weighted_loss = self.collector.weighted_loss
-        self.collector.weighted_loss = weighted_sum
-        mixer = self.data.mixer
-        self._finite = (self._finite or position == 0) and (
-            not mixer.listens or self.signals.finite
+        state, losses = self._state, token_losses.mean(dim=1)
+        signals = self.collector.collect(
+            batch, token_losses, losses, state.index, len(state.micro_batches)
         )
-        self.model.unusable = not self._finite
-        weights = mixer.weigh(self.signals) if self._finite else even_weights(self.signals)
-        world_size = self.trainer.world_size
-        if world_size > 1 and self.data.mixer.changes_loss:
+        self.signals = signals
+        state.usable = state.usable and (not self.mixer.learns or signals.finite)
+        signals.loss_weights = self._loss_weights(signals).to(losses.device)
+        state.micro_batches.append(signals)
+        return self.collector.weigh(self._own_share(signals.loss_weights), losses)
+
+    def _loss_weights(self, signals: BatchSignals) -> Tensor:
+        """(B,) how all ranks' sequences count, the same on every rank."""
+        if not self._state.usable:
+            weights = signals.even_weights()
+        else:
+            weights = self.mixer.checked_loss_weights(signals)
+        if self.trainer.world_size > 1 and self.mixer.acts(LOSS):
             weights = self.trainer.strategy.broadcast(weights, src=0)
-        weights = weights.to(losses.device)
-        self.signals.loss_weights = weights
-        self._micro_batches.append(self.signals)
-        if world_size > 1:
-            share = losses.numel()
-            first = self.trainer.global_rank * share
-            weights = weights[first : first + share] * world_size
-        self._own_weights = weights
         return weights
+
+    def _own_share(self, weights: Tensor) -> Tensor:
+        """(B / ranks,) this rank's, times the ranks, since gradients are averaged over them."""
+        world_size = self.trainer.world_size
+        if world_size == 1:
+            return weights
+        share = len(weights) // world_size
+        first = self.trainer.global_rank * share
+        return weights[first : first + share] * world_size
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        """Lets the sketches be read from this backward, where they are."""
-        if self.collector is not None and self.collector.reader is not None:
-            self.collector.reader.arm()
+        """Has the sketches read from this backward, where they come from there."""
+        if self.collector is not None:
+            self.collector.before_backward()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the sketches that the micro-batch's backward has brought, if it was asked."""
-        if self.collector is None or self.signals is None:
-            return
-        sketch = self.collector.read_sketch(self._own_weights)
-        if sketch is None:
+        sketch = self.collector.after_backward() if self.collector is not None else None
+        if sketch is None or self.signals is None:
             return
         self.signals.sketch = sketch
-        if self.data.mixer.listens:
-            self._finite = self._finite and bool(sketch.isfinite().all())
-            self.model.unusable = not self._finite
+        if self.mixer.learns:
+            self._state.usable = self._state.usable and bool(sketch.isfinite().all())
 
     def on_train_batch_end(
         self,
@@ -184,63 +186,38 @@ class MixingCallback(Callback):
     ) -> None:
         """Counts the batch; after an optimiser step lets the mixer update what is drawn."""
         self.data.sampler.mark_trained()
-        if trainer.global_step == self._step:
+        state = self._state
+        if trainer.global_step == state.index:
             return
-        signals = joined(self._micro_batches)
-        self._micro_batches = []
+        signals = join(state.micro_batches)
+        state.micro_batches = []
         assert signals.loss_weights is not None
-        self._uncounted.append((signals.domain, signals.loss_weights.clone()))
-        if len(self._uncounted) == COUNTED_TOGETHER:
-            self._count()
-        mixer = self.data.mixer
-        if mixer.changes_loss and mixer.whole_batch and self._finite:
-            on_simplex(signals.loss_weights, "the optimiser step's sequence weights")
-        heard = self._finite and not (mixer.listens and bool(self.model.skipped[1]))
-        if heard and mixer.step(signals):
-            if trainer.world_size > 1:
-                for weights in (mixer.weights, mixer.sampling_weights):
-                    weights.copy_(trainer.strategy.broadcast(weights, src=0))
-            if mixer.live:
-                on_simplex(mixer.sampling_weights, f"{type(mixer).__name__}.sampling_weights")
-                self.data.sampler.set_weights(mixer.sampling_weights.numpy())
+        self._effective.add(signals.domain, signals.loss_weights.clone())
+        if self.mixer.acts(LOSS) and self.mixer.whole_batch and state.usable:
+            on_simplex(signals.loss_weights, "the optimiser step's loss weights")
+        skipped = self.mixer.learns and bool(self.model.skipped[1])
+        if state.usable and not skipped and self.mixer.step(signals):
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Gives the mixer's new weights to the sampler, the same on every rank."""
+        mixer, strategy = self.mixer, self.trainer.strategy
+        if self.trainer.world_size > 1:
+            for weights in (mixer.weights, mixer.sampling_weights):
+                weights.copy_(strategy.broadcast(weights, src=0))
+        if mixer.acts(SAMPLING):
+            on_simplex(mixer.sampling_weights, f"{type(mixer).__name__}.sampling_weights")
+            self.data.sampler.set_weights(mixer.sampling_weights.numpy())
 
     @property
     def effective(self) -> Tensor:
-        """(S,) float64, sums of sequence weights by domain over the run."""
-        self._count()
-        return self._effective
-
-    def _count(self) -> None:
-        """Adds up what has been put by, so that no step waits for its device."""
-        for domain, weights in self._uncounted:
-            self._effective.index_add_(0, domain.cpu(), weights.to("cpu", torch.float64))
-        self._uncounted.clear()
+        """(S,) float64, sums of loss weights by domain over the run."""
+        return self._effective.sums
 
     def state_dict(self) -> dict[str, Any]:
         """Effective weights so far."""
-        return {"effective": self.effective}
+        return self._effective.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what ``state_dict`` gave."""
-        self._effective = state_dict["effective"]
-
-
-def joined(parts: list[BatchSignals]) -> BatchSignals:
-    """One optimiser step's micro-batches as one batch; their weights sum to 1 again."""
-    if len(parts) == 1:
-        return parts[0]
-    sketches = [part.sketch for part in parts if part.sketch is not None]
-    excess = [part.excess_loss for part in parts if part.excess_loss is not None]
-    weights = [part.loss_weights for part in parts if part.loss_weights is not None]
-    return BatchSignals(
-        step=parts[0].step,
-        domain=torch.cat([part.domain for part in parts]),
-        sequence_loss=torch.cat([part.sequence_loss for part in parts]),
-        sketch=torch.cat(sketches) if len(sketches) == len(parts) else None,
-        loss_weights=torch.cat(weights) / len(parts),
-        excess_loss=torch.cat(excess) if len(excess) == len(parts) else None,
-        domain_kernel=parts[-1].domain_kernel,
-        probe_sketch=parts[-1].probe_sketch,
-        probe_domain=parts[-1].probe_domain,
-        learning_rate=parts[0].learning_rate,
-    )
+        self._effective.load_state_dict(state_dict)

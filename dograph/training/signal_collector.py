@@ -1,4 +1,4 @@
-"""What training gathers for a mixer, of every micro-batch and over all ranks."""
+"""Collects the signals of every micro-batch, over all ranks, that a mixer asks for."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from torch import Tensor
 from dograph.data.batch import Batch
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
+from dograph.mixers.base import LOSS
 from dograph.signals.backward_reader import BackwardReader
-from dograph.signals.batch_signals import BatchSignals, Signal
-from dograph.signals.domain_gradients import DomainGradients
+from dograph.signals.batch_signals import (
+    BatchSignals,
+    DomainGradients,
+    ExcessLoss,
+    Probe,
+    Sketch,
+)
+from dograph.signals.domain_gradients import DomainGradientSums
 from dograph.signals.recorded_forward import RecordedForward, SketchMode
-from dograph.signals.shared_backward import ReduceLoss, weighted_sum
+from dograph.signals.shared_backward import WeightedLoss, weighted_sum
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 from dograph.training.language_model import LanguageModel
 from dograph.training.reference_model import load_reference
@@ -24,7 +31,10 @@ SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 
 
 class SignalCollector:
-    """Sees micro-batches before their backward: losses and the signals that the mixer needs.
+    """Builds the ``BatchSignals`` of micro-batches, before their backward.
+
+    For each micro-batch: ``record`` before its forward, ``collect`` and ``weigh`` after it,
+    ``before_backward`` and ``after_backward`` around its backward.
 
     Args:
         trainer: of the run.
@@ -36,8 +46,7 @@ class SignalCollector:
     Attributes:
         sketcher: None where nobody wants sketches.
         reference: the frozen reference model; None where no excess loss is needed.
-        weighted_loss: what makes the last micro-batch's loss of its weights.
-        reader: of the backward of the last micro-batch, where its sketches come from there.
+        gradients: sums of the domains' gradients; None where they are not needed.
 
     Raises:
         UserError: if the mixer's reference model is missing or does not fit.
@@ -51,28 +60,29 @@ class SignalCollector:
         sketch: SketchSettings,
         observed: bool,
     ) -> None:
-        self.trainer, self.model, self.data = trainer, model, data
-        self.needs = frozenset(data.mixer.needs)
+        self.trainer, self.model, self.data, self.mixer = trainer, model, data, data.mixer
         self.sketcher: SequenceSketcher | None = None
         self.reference: LanguageModel | None = None
-        self.domain_gradients: DomainGradients | None = None
-        self.weighted_loss: ReduceLoss = weighted_sum
-        self.reader: BackwardReader | None = None
+        self.gradients: DomainGradientSums | None = None
         self._forward: RecordedForward | None = None
+        self._weighted_loss: WeightedLoss = weighted_sum
+        self._reader: BackwardReader | None = None
+        self._own_weights = torch.zeros(0)
         self._step_domain: Tensor | None = None
         # A scaler's small losses would be lost in the half precision of unscaled gradients.
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         self._may_share = not scaled and not isinstance(trainer.strategy, SHARDED)
-        if Signal.EXCESS_LOSS in self.needs:
-            if not data.mixer.reference:
+        excess = self.mixer.request(ExcessLoss)
+        if excess is not None:
+            if not excess.reference:
                 raise UserError(
-                    f"{type(data.mixer).__name__} needs a reference model: set its `reference` to "
+                    f"{type(self.mixer).__name__} needs a reference model: set its `reference` to "
                     "a checkpoint"
                 )
-            self.reference = load_reference(data.mixer.reference, model, data.context)
-        if Signal.DOMAIN_GRADIENTS in self.needs:
-            self.domain_gradients = DomainGradients(model.parameters(), len(data.domains))
-        if self.needs & {Signal.SKETCH, Signal.PROBE} or observed:
+            self.reference = load_reference(excess.reference, model, data.context)
+        if self.mixer.request(DomainGradients):
+            self.gradients = DomainGradientSums(model.parameters(), len(data.domains))
+        if self.mixer.request(Sketch) or self.mixer.request(Probe) or observed:
             self.sketcher = SequenceSketcher(model.network, sketch)
             model.observed_modules = list(self.sketcher.modules)
 
@@ -83,26 +93,24 @@ class SignalCollector:
             self.sketcher = None
 
     def record(self, step: int, observing: bool) -> None:
-        """Before a forward pass: has the sketcher record it where somebody needs it."""
+        """Has the coming forward recorded where the mixer or an observer needs its sketches."""
         self._forward = None
-        if self.sketcher is None:
-            return
-        asked = Signal.SKETCH in self.data.mixer.needs_at(step)
-        if asked or observing:
+        asked = self.mixer.needs_at(step, Sketch)
+        if self.sketcher is not None and (asked or observing):
             self._forward = self.sketcher.record(self._mode(asked))
 
     def _mode(self, asked: bool) -> SketchMode:
         """Where sketches come from: what only looks at training must not change it by a bit."""
         if not self._may_share:
             return SketchMode.OWN
-        if not self.data.mixer.changes_loss:
+        if not self.mixer.acts(LOSS):
             return SketchMode.READ
         return SketchMode.SHARED if asked else SketchMode.OWN
 
-    def see(
+    def collect(
         self, batch: Batch, token_losses: Tensor, losses: Tensor, step: int, position: int
     ) -> BatchSignals:
-        """Gathers one micro-batch.
+        """Collects one micro-batch.
 
         Args:
             batch: this rank's B sequences.
@@ -112,13 +120,7 @@ class SignalCollector:
             position: of this micro-batch in the optimiser step, from 0.
         """
         micro_batches = int(self.trainer.accumulate_grad_batches)
-        sketch, self.weighted_loss, self.reader = None, weighted_sum, None
-        forward, self._forward = self._forward, None
-        if forward is not None and forward.mode is SketchMode.READ:
-            self.reader = forward.reader(step)
-        elif forward is not None:
-            own, self.weighted_loss = forward.sketch_and_share(losses, step)
-            sketch = self._gather(own)
+        sketch = self._sketch(losses, step)
         last = position == micro_batches - 1
         probe_sketch, probe_domain = self._probe(step, losses.device) if last else (None, None)
         return BatchSignals(
@@ -134,16 +136,42 @@ class SignalCollector:
             learning_rate=float(self.trainer.optimizers[0].param_groups[0]["lr"]),
         )
 
-    def read_sketch(self, weights: Tensor) -> Tensor | None:
-        """(B,) sequences' sketches of all ranks, where the micro-batch's backward was read.
+    def weigh(self, weights: Tensor, losses: Tensor) -> Tensor:
+        """``Σ_i a_i ℓ_i`` of the micro-batch, by the backward that its sketches may have begun.
 
         Args:
-            weights: (B,) that this rank's losses counted by.
+            weights: (B,) a, of this rank.
+            losses: (B,) ℓ with their graph.
         """
-        if self.reader is None:
+        # Once: what is shared with the sketches holds on to this batch.
+        weighted_loss, self._weighted_loss = self._weighted_loss, weighted_sum
+        self._own_weights = weights
+        return weighted_loss(weights, losses)
+
+    def before_backward(self) -> None:
+        """Has the sketches read from the coming backward, where they come from there."""
+        if self._reader is not None:
+            self._reader.arm()
+
+    def after_backward(self) -> Tensor | None:
+        """(B, k) sketches of all ranks' sequences, where the micro-batch's backward was read."""
+        if self._reader is None:
             return None
-        reader, self.reader = self.reader, None
-        return self._gather(reader.sketch(weights / int(self.trainer.accumulate_grad_batches)))
+        reader, self._reader = self._reader, None
+        scale = self._own_weights / int(self.trainer.accumulate_grad_batches)
+        return self._gather(reader.sketch(scale))
+
+    def _sketch(self, losses: Tensor, step: int) -> Tensor | None:
+        """(B, k) sketches of all ranks' sequences; None where the backward will bring them."""
+        forward, self._forward = self._forward, None
+        self._weighted_loss, self._reader = weighted_sum, None
+        if forward is None:
+            return None
+        if forward.mode is SketchMode.READ:
+            self._reader = forward.reader(step)
+            return None
+        own, self._weighted_loss = forward.sketch_and_share(losses, step)
+        return self._gather(own)
 
     def _excess_loss(self, batch: Batch, token_losses: Tensor) -> Tensor | None:
         """(B,) mean over tokens of ``max(ℓ − ℓ_reference, 0)``, of all ranks."""
@@ -156,18 +184,18 @@ class SignalCollector:
 
     def _domain_kernel(self, batch: Batch, last: bool) -> Tensor | None:
         """(S, S) of the whole optimiser step, with its last micro-batch."""
-        if self.domain_gradients is None:
+        if self.gradients is None:
             return None
 
         def sequence_losses(rows: Tensor) -> Tensor:
             return self.model.token_losses(batch.tokens[rows]).mean(dim=1)
 
-        self.domain_gradients.add(batch.domain, sequence_losses)
-        return self.domain_gradients.take_kernel(self._total) if last else None
+        self.gradients.add(batch.domain, sequence_losses)
+        return self.gradients.take_kernel(self._total) if last else None
 
     def _probe(self, step: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
         """Sketches of held-out sequences and their domains, the same on every rank."""
-        if Signal.PROBE not in self.data.mixer.needs_at(step):
+        if not self.mixer.needs_at(step, Probe):
             return None, None
         assert self.sketcher is not None
         batch = self.data.probe_batch(step)

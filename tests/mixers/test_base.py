@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dograph.errors import UserError
 from dograph.mixers import BaseMixer, BatchSignals, Fixed, Proportional, Stratified, Temperature
-from dograph.mixers.base import dry_run
+from dograph.mixers.dry_run import dry_run
 
 DOMAINS, TOKENS = ("books", "code", "web"), (100, 300, 600)
 
@@ -74,7 +74,7 @@ def test_weights_off_the_simplex_are_refused_by_name(proposal, message):
         mixer.step(signals())
     assert "Proposes.update" in str(caught.value)
     with pytest.raises(UserError):
-        mixer.weigh(signals(batch_size=3))
+        mixer.checked_loss_weights(signals(batch_size=3))
 
 
 @pytest.mark.parametrize("options", [{}, {"warmup": 7, "update_every": 3}])
@@ -96,7 +96,7 @@ def test_update_every_and_warmup_are_kept():
     mixer = ready(Proposes([1.0, 0.0, 0.0], update_every=3, warmup=4))
     assert [step + 1 for step in range(12) if mixer.step(signals(step))] == [6, 9, 12]
     assert [step for step, _ in mixer.history] == [0, 6, 9, 12]
-    assert torch.equal(mixer.weigh(signals(step=3)), torch.full((4,), 0.25))
+    assert torch.equal(mixer.checked_loss_weights(signals(step=3)), torch.full((4,), 0.25))
 
 
 def test_a_mixer_that_only_weighs_losses_never_counts_as_updating():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
-from dograph.mixers import BatchSignals, DoGE, DoGEOnline
+from dograph.mixers import LOSS, BatchSignals, DoGE, DoGEOnline
 from dograph.mixers.doge import alignment_scores, clipping, mirror_descent, sketched_kernel
 
 DOMAINS = ("books", "code", "web")
@@ -72,7 +72,7 @@ def test_the_models_own_step_is_the_clipped_gradients_by_the_new_weights():
     gradients = torch.tensor([[3.0, 4.0], [0.0, 1.0], [1.0, 0.0]])
     mixer = ready(DoGE(clip=1.0, mu=0.05))
     batch = signals(gradients @ gradients.T, domain=(0, 0, 1, 2), learning_rate=0.01)
-    weights = mixer.weigh(batch)
+    weights = mixer.checked_loss_weights(batch)
     mixer.step(batch)
     expected = mixer.weights * torch.tensor([0.2, 1.0, 1.0])
     books, code, web = expected.tolist()
@@ -86,7 +86,7 @@ def test_an_absent_domain_scores_nothing_and_gets_no_gradient():
     mixer = ready(DoGE(mu=0.01))
     kernel = kernel_of((1, 0), (1, 0), (0, 0))
     batch = signals(kernel, domain=(0, 1))
-    weighed = mixer.weigh(batch)
+    weighed = mixer.checked_loss_weights(batch)
     mixer.step(batch)
     assert weighed.tolist() == pytest.approx(mixer.weights[:2].tolist())
     assert mixer.weights[0] == pytest.approx(mixer.weights[1].item())
@@ -98,7 +98,7 @@ def test_an_out_of_domain_target_scores_and_is_never_trained_on():
     assert mixer.weights.tolist() == [0.5, 0.5, 0.0]
     assert mixer.sampling_weights.tolist() == pytest.approx([1 / 3] * 3)
     batch = signals(kernel_of((0, 1), (1, 0), (2, 0)))  # code points where web does
-    weights = mixer.weigh(batch)
+    weights = mixer.checked_loss_weights(batch)
     mixer.step(batch)
     assert weights[2] == 0
     assert mixer.weights[1] > mixer.weights[0]
@@ -135,7 +135,7 @@ def test_micro_batches_count_by_the_last_steps_weights_and_clipping():
     mixer.step(signals(kernel_of((3, 4), (0, 1), (1, 0))))
     domain = torch.tensor([0, 1, 2, 2])
     parts = [
-        mixer.weigh(BatchSignals(1, part, torch.ones(2), step_domain=domain)) / 2
+        mixer.checked_loss_weights(BatchSignals(1, part, torch.ones(2), step_domain=domain)) / 2
         for part in domain.view(2, 2)
     ]
     factors = mixer.weights * torch.tensor([0.2, 1.0, 1.0])
@@ -178,8 +178,8 @@ def test_identities(problem, learning_rate, mu, smoothing, data):
 def test_online_weights_go_live_and_losses_count_alike():
     mixer = ready(DoGEOnline("exact", floor=0.3))
     batch = signals(kernel_of((1, 0), (1, 0), (0, 0.1)))
-    assert not mixer.changes_loss
-    assert mixer.weigh(batch).tolist() == pytest.approx([1 / 3] * 3)
+    assert not mixer.acts(LOSS)
+    assert mixer.checked_loss_weights(batch).tolist() == pytest.approx([1 / 3] * 3)
     mixer.step(batch)
     assert mixer.weights[0] > mixer.weights[2] >= 0.1
     assert torch.equal(mixer.sampling_weights, mixer.weights)

@@ -41,7 +41,7 @@ def test_every_objective_gives_weights_on_the_simplex(objective, clusters, scale
     generator = torch.Generator().manual_seed(seed)
     sketch = scale * torch.randn(12, 20, generator=generator)
     mixer = ready(clusters=clusters, objective=objective)
-    weights = mixer.weigh(signals(sketch))
+    weights = mixer.checked_loss_weights(signals(sketch))
     assert weights.shape == (12,)
     assert weights.min() >= 0
     assert weights.sum().item() == pytest.approx(1, abs=1e-5)
@@ -97,7 +97,7 @@ def test_a_window_clusters_several_batches_but_weighs_one():
     mixer = ready(batch_size=4, clusters=6, window=3)
     for step in range(4):
         sketch = torch.randn(4, 10, generator=torch.Generator().manual_seed(step))
-        weights = mixer.weigh(signals(sketch, step))
+        weights = mixer.checked_loss_weights(signals(sketch, step))
         assert weights.shape == (4,)
         assert weights.sum().item() == pytest.approx(1)
     assert mixer.graph.labels.numel() == 12
@@ -109,7 +109,7 @@ def test_a_windows_weights_tend_to_uniform_with_the_anchor_and_after_a_failed_so
             sketch = torch.randn(8, 10, generator=torch.Generator().manual_seed(step))
             if broken and step == 2:
                 mixer.beta = float("nan")
-            found = mixer.weigh(signals(sketch, step))
+            found = mixer.checked_loss_weights(signals(sketch, step))
         return found
 
     uniform = torch.full((8,), 1 / 8)
@@ -122,7 +122,7 @@ def test_a_windows_weights_tend_to_uniform_with_the_anchor_and_after_a_failed_so
 
 def test_setting_up_again_empties_the_window():
     mixer = ready(batch_size=4, clusters=3, window=3)
-    mixer.weigh(signals(torch.randn(4, 10)))
+    mixer.checked_loss_weights(signals(torch.randn(4, 10)))
     mixer.setup(("a", "b", "c"), (1, 1, 1), 4)
     assert len(mixer.recent) == 0
     assert mixer.diagnostics() == {}
@@ -134,23 +134,28 @@ def test_the_window_survives_a_checkpoint():
 
     mixer = ready(batch_size=4, clusters=6, window=3)
     for step in range(3):
-        mixer.weigh(signals(sketch(step), step))
+        mixer.checked_loss_weights(signals(sketch(step), step))
     other = ready(batch_size=4, clusters=6, window=3)
     other.load_state_dict(mixer.state_dict())
-    assert torch.equal(other.weigh(signals(sketch(3), 3)), mixer.weigh(signals(sketch(3), 3)))
+    assert torch.equal(
+        other.checked_loss_weights(signals(sketch(3), 3)),
+        mixer.checked_loss_weights(signals(sketch(3), 3)),
+    )
 
 
 def test_warmup_is_uniform():
     sketch = torch.randn(12, 20)
     mixer = ready(clusters=3, warmup=2)
-    assert torch.equal(mixer.weigh(signals(sketch, 1)), torch.full((12,), 1 / 12))
-    assert not torch.equal(mixer.weigh(signals(sketch, 2)), torch.full((12,), 1 / 12))
+    assert torch.equal(mixer.checked_loss_weights(signals(sketch, 1)), torch.full((12,), 1 / 12))
+    assert not torch.equal(
+        mixer.checked_loss_weights(signals(sketch, 2)), torch.full((12,), 1 / 12)
+    )
 
 
 def test_diagnostics_name_the_graph_and_the_solver():
     mixer = ready(clusters=3)
     assert mixer.diagnostics() == {}
-    mixer.weigh(signals(groups([[3.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]], 4)))
+    mixer.checked_loss_weights(signals(groups([[3.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]], 4)))
     scalars = mixer.diagnostics()
     assert 1 <= scalars["effective_clusters"] <= 3
     assert 1 <= scalars["effective_sequences"] <= 12 + 1e-9

@@ -1,20 +1,33 @@
 """The schedule: what it gathers and when, known answers on made-up gradients, state."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 
 from dograph.errors import UserError
-from dograph.mixers import BatchSignals, DoGraphSchedule, Signal
-from dograph.mixers.base import dry_run
+from dograph.mixers import LOSS, BatchSignals, DoGraphSchedule, Probe, Sketch
+from dograph.mixers.dry_run import dry_run
 from dograph.mixers.look_ahead import FURTHEST
+from dograph.mixers.schedule_settings import NodeSettings, ProbeSettings, ProblemSettings
 
 DOMAINS = ("copy", "noise", "twin_a", "twin_b")
 WIDTH = 24
 
 
+def nested(options):
+    """Settings by their own names, put where ``DoGraphSchedule`` takes them."""
+    parts = {"nodes": NodeSettings, "probe": ProbeSettings, "problem": ProblemSettings}
+    arguments = dict(options)
+    for part, kind in parts.items():
+        own = {field.name for field in fields(kind)} & options.keys()
+        arguments[part] = kind(**{name: arguments.pop(name) for name in own})
+    return arguments
+
+
 def ready(domains=DOMAINS, **options):
-    settings = {"clusters": 4, "interval": 5, "observed": 2, "window": 512, "seed": 0}
-    mixer = DoGraphSchedule(**{**settings, **options})
+    settings = {"clusters": 4, "interval": 5, "observed": 2, "window": 512, "seed": 0, **options}
+    mixer = DoGraphSchedule(**nested(settings))
     mixer.setup(domains, [1] * len(domains), 64)
     return mixer
 
@@ -37,11 +50,10 @@ def run(mixer, updates, target="copy", seed=0):
     movements = []
     for step in range(updates * mixer.update_every):
         domain = torch.arange(64) % count
-        needs = mixer.needs_at(step)
         signals = BatchSignals(step, domain, torch.ones(64))
-        if Signal.SKETCH in needs:
+        if mixer.needs_at(step, Sketch):
             signals.sketch = sketches([mixer.domains[i] for i in domain.tolist()], generator)
-        if Signal.PROBE in needs:
+        if mixer.needs_at(step, Probe):
             signals.probe_domain = torch.arange(4 * count) % count
             of = {name: target if target else name for name in mixer.domains}
             names = [of[mixer.domains[i]] for i in signals.probe_domain.tolist()]
@@ -54,10 +66,11 @@ def run(mixer, updates, target="copy", seed=0):
 
 def test_signals_are_gathered_only_where_they_are_used():
     mixer = ready()
-    asked = [mixer.needs_at(step) for step in range(10)]
-    assert [Signal.SKETCH in needs for needs in asked] == 2 * [False, False, False, True, True]
-    assert [Signal.PROBE in needs for needs in asked] == 2 * [False, False, False, False, True]
-    assert all(Signal.SKETCH in ready(reweigh=True).needs_at(step) for step in range(5))
+    sketched = [mixer.needs_at(step, Sketch) for step in range(10)]
+    assert sketched == 2 * [False, False, False, True, True]
+    probed = [mixer.needs_at(step, Probe) for step in range(10)]
+    assert probed == 2 * [False, False, False, False, True]
+    assert all(ready(reweigh=0.1).needs_at(step, Sketch) for step in range(5))
 
 
 def test_the_useful_source_gains_noise_falls_to_the_floor_and_twins_share():
@@ -203,7 +216,7 @@ def test_the_graph_and_its_sequences_stay_together_between_updates():
     assert len(mixer.graph.labels) == len(mixer.graph_domain) < len(mixer.recent)
 
 
-@pytest.mark.parametrize("options", [{}, {"adapt": True}, {"reweigh": True}])
+@pytest.mark.parametrize("options", [{}, {"adapt": True}, {"reweigh": 0.1}])
 def test_state_continues_exactly(options):
     """Half a run, saved and loaded, ends as the whole one."""
     whole = ready(**options)
@@ -218,10 +231,9 @@ def test_state_continues_exactly(options):
             part = other
         domain = torch.arange(64) % 4
         signals = BatchSignals(step, domain, torch.ones(64))
-        needs = part.needs_at(step)
-        if Signal.SKETCH in needs:
+        if part.needs_at(step, Sketch):
             signals.sketch = sketches([DOMAINS[i] for i in domain.tolist()], generator)
-        if Signal.PROBE in needs:
+        if part.needs_at(step, Probe):
             signals.probe_domain = torch.arange(16) % 4
             signals.probe_sketch = sketches(["copy"] * 16, generator)
         part.step(signals)
@@ -233,15 +245,15 @@ def test_state_continues_exactly(options):
 
 
 def test_reweighing_is_published_dographs():
-    mixer = ready(reweigh=True)
-    assert mixer.changes_loss
+    mixer = ready(reweigh=0.1)
+    assert mixer.acts(LOSS)
     generator = torch.Generator().manual_seed(0)
     domain = torch.arange(64) % 4
     sketch = sketches([DOMAINS[i] for i in domain.tolist()], generator)
-    weights = mixer.weigh(BatchSignals(0, domain, torch.ones(64), sketch))
+    weights = mixer.checked_loss_weights(BatchSignals(0, domain, torch.ones(64), sketch))
     assert weights.sum().item() == pytest.approx(1)
     assert weights.std() > 0
-    assert not ready().changes_loss
+    assert not ready().acts(LOSS)
 
 
 def test_it_can_be_rehearsed():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
-from dograph.mixers import BatchSignals, DoReMi, DoReMiOnline
+from dograph.mixers import LOSS, BatchSignals, DoReMi, DoReMiOnline
 from dograph.mixers.doremi import exponentiated_gradient
 
 DOMAINS = ("books", "code", "web")
@@ -71,12 +71,14 @@ def test_the_proxy_keeps_drawing_as_before():
 def test_losses_count_by_the_new_weights_as_in_the_paper():
     mixer = ready(DoReMi("reference.ckpt", smoothing=0.0))
     batch = signals([0, 0, 1, 2], [math.log(2), math.log(2), 0.0, 0.0])
-    weights = mixer.weigh(batch)
+    weights = mixer.checked_loss_weights(batch)
     assert weights.tolist() == pytest.approx([1 / 4, 1 / 4, 1 / 4, 1 / 4])  # α = (1/2, 1/4, 1/4)
     mixer.step(batch)
     assert mixer.weights.tolist() == pytest.approx([1 / 2, 1 / 4, 1 / 4])
     # An absent domain leaves its share out.
-    weights = ready(DoReMi("reference.ckpt", step_size=0.0)).weigh(signals([0, 0, 1], [0.0] * 3))
+    weights = ready(DoReMi("reference.ckpt", step_size=0.0)).checked_loss_weights(
+        signals([0, 0, 1], [0.0] * 3)
+    )
     assert weights.tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 3])
 
 
@@ -84,9 +86,11 @@ def test_losses_count_by_tokens_over_sampling_as_in_the_repository():
     prior = {"books": 2, "code": 1, "web": 1}
     mixer = ready(DoReMi("reference.ckpt", 0.0, 0.0, "repository", prior))
     # α = p: every sequence counts alike, however the draw came out.
-    assert mixer.weigh(signals([0, 1, 1, 2], [0.0] * 4)).tolist() == pytest.approx([0.25] * 4)
+    assert mixer.checked_loss_weights(signals([0, 1, 1, 2], [0.0] * 4)).tolist() == pytest.approx(
+        [0.25] * 4
+    )
     mixer.weights.copy_(torch.tensor([0.25, 0.5, 0.25]))  # α/p = (1/2, 2, 1)
-    weights = mixer.weigh(signals([0, 1, 1, 2], [0.0] * 4))
+    weights = mixer.checked_loss_weights(signals([0, 1, 1, 2], [0.0] * 4))
     assert weights.tolist() == pytest.approx([0.5 / 5.5, 2 / 5.5, 2 / 5.5, 1 / 5.5])
 
 
@@ -95,9 +99,9 @@ def test_micro_batches_are_weighed_by_the_whole_step(normalise):
     mixer = ready(DoReMi("reference.ckpt", 0.0, 0.0, normalise))
     mixer.weights.copy_(torch.tensor([0.5, 0.3, 0.2]))
     domain = torch.tensor([0, 1, 1, 2, 2, 2])
-    whole = mixer.weigh(signals(domain.tolist(), [0.0] * 6))
+    whole = mixer.checked_loss_weights(signals(domain.tolist(), [0.0] * 6))
     parts = [
-        mixer.weigh(signals(part.tolist(), [0.0] * 3, step_domain=domain)) / 2
+        mixer.checked_loss_weights(signals(part.tolist(), [0.0] * 3, step_domain=domain)) / 2
         for part in domain.view(2, 3)
     ]
     assert torch.allclose(torch.cat(parts), whole)
@@ -139,8 +143,8 @@ def test_the_larger_excess_loss_never_ends_with_the_smaller_weight(excess):
 def test_online_weights_go_live_and_losses_count_alike():
     mixer = ready(DoReMiOnline(step_size=1.0, smoothing=0.0, floor=0.3))
     batch = BatchSignals(0, torch.tensor([0, 1, 2]), torch.tensor([math.log(2), 0.0, 0.0]))
-    assert mixer.weigh(batch).tolist() == pytest.approx([1 / 3] * 3)
-    assert not mixer.changes_loss
+    assert mixer.checked_loss_weights(batch).tolist() == pytest.approx([1 / 3] * 3)
+    assert not mixer.acts(LOSS)
     mixer.step(batch)
     assert mixer.weights.tolist() == pytest.approx([0.1 + 0.35, 0.1 + 0.175, 0.1 + 0.175])
     assert torch.equal(mixer.sampling_weights, mixer.weights)

@@ -51,9 +51,9 @@ def test_nothing_is_weighed_before_the_warm_up_ends():
     mixer = DynamicLoss(warmup=3)
     mixer.setup(("a", "b"), (1, 1), 4)
     batch = [torch.tensor([0, 0, 1, 1]), torch.tensor([1.0, 2.0, 3.0, 4.0])]
-    assert mixer.weigh(BatchSignals(2, *batch)).tolist() == [0.25] * 4
+    assert mixer.checked_loss_weights(BatchSignals(2, *batch)).tolist() == [0.25] * 4
     assert mixer.diagnostics() == {}
-    assert mixer.weigh(BatchSignals(3, *batch))[0] < 0.1
+    assert mixer.checked_loss_weights(BatchSignals(3, *batch))[0] < 0.1
     assert 1 < mixer.diagnostics()["effective_sequences"] < 4
     assert not mixer.step(BatchSignals(3, *batch))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dograph.signals.domain_gradients import DomainGradients
+from dograph.signals.domain_gradients import DomainGradientSums
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def gradient(network, loss):
 
 def test_every_inner_product_is_that_of_the_mean_losses_gradients(problem):
     network, points, domain = problem
-    sums = DomainGradients(network.parameters(), 4)
+    sums = DomainGradientSums(network.parameters(), 4)
     sums.add(domain, losses_of(network, points))
     kernel = sums.take_kernel()
     losses = losses_of(network, points)
@@ -48,7 +48,7 @@ def test_every_inner_product_is_that_of_the_mean_losses_gradients(problem):
 
 def test_micro_batches_add_up_to_the_whole_batch(problem):
     network, points, domain = problem
-    whole, parts = (DomainGradients(network.parameters(), 4) for _ in range(2))
+    whole, parts = (DomainGradientSums(network.parameters(), 4) for _ in range(2))
     whole.add(domain, losses_of(network, points))
     for half in (slice(0, 3), slice(3, 8)):
         parts.add(domain[half], losses_of(network, points[half]))
@@ -63,7 +63,7 @@ def test_parameters_and_their_gradients_are_left_alone(problem):
     network, points, domain = problem
     network[0].weight.requires_grad_(False)
     before = [parameter.clone() for parameter in network.parameters()]
-    sums = DomainGradients(network.parameters(), 4)
+    sums = DomainGradientSums(network.parameters(), 4)
     sums.add(domain, losses_of(network, points))
     assert sums.take_kernel().diagonal().min() >= 0
     assert all(parameter.grad is None for parameter in network.parameters())

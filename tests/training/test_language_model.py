@@ -13,7 +13,8 @@ from torchmetrics.text import Perplexity
 from dograph.data.batch import Batch
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
-from dograph.training.language_model import LanguageModel, build_network, takes, warmup_cosine
+from dograph.training.language_model import LanguageModel, warmup_cosine
+from dograph.training.network import build_network, takes
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "model"
 TINY = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 50, "n_positions": 12}

@@ -13,9 +13,10 @@ from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixers import BaseMixer, BatchSignals, DoGraph, Stratified
+from dograph.signals.batch_signals import join
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel
-from dograph.training.mixing_callback import MixingCallback, joined
+from dograph.training.mixing_callback import MixingCallback
 
 TINY = {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 32}
 
@@ -160,7 +161,7 @@ def test_accumulated_micro_batches_are_seen_as_one_batch(store, corpus_settings)
 
 def test_joined_keeps_weights_on_the_simplex():
     part = BatchSignals(0, torch.zeros(2).long(), torch.ones(2), None, torch.tensor([0.25, 0.75]))
-    both = joined([part, part])
+    both = join([part, part])
     assert both.loss_weights.tolist() == [0.125, 0.375, 0.125, 0.375]
 
 

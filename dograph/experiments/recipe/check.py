@@ -24,7 +24,8 @@ from dograph.experiments.recipe.section import build, check_section, section_par
 from dograph.mixers.base import BaseMixer
 from dograph.reports.settings import ReportSettings
 from dograph.signals.sketches import SketchSettings
-from dograph.training.language_model import LanguageModel, build_network, check_schedule
+from dograph.training.language_model import LanguageModel, check_schedule
+from dograph.training.network import build_network
 
 SECTIONS: dict[str, tuple[type, set[str]]] = {
     "corpus": (CorpusSettings, set()),

@@ -1,0 +1,71 @@
+"""A mixer tried on made-up signals before any training."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from dograph.errors import UserError
+from dograph.mixers.base import BaseMixer
+from dograph.signals.batch_signals import (
+    BatchSignals,
+    DomainGradients,
+    ExcessLoss,
+    Probe,
+    Sketch,
+)
+
+WIDTH = 64
+"""Numbers of a made-up sketch."""
+
+
+def dry_run(mixer: BaseMixer, batch_size: int) -> None:
+    """Lets a copy of a mixer weigh and update once on made-up signals.
+
+    Args:
+        mixer: set up; it and the global random state stay as they are.
+        batch_size: sequences of a global batch.
+
+    Raises:
+        UserError: if its weights would be off the simplex or of the wrong shape, or it keeps state
+            that a resume would lose.
+    """
+    trial = copy.deepcopy(mixer)
+    trial.setup(mixer.domains, mixer.domain_tokens, batch_size, mixer.vocab_size)
+    first_update = (mixer.warmup // mixer.update_every + 1) * mixer.update_every
+    signals = made_up_signals(mixer, batch_size, first_update - 1)
+    with torch.random.fork_rng(devices=[]):
+        signals.loss_weights = trial.checked_loss_weights(signals)
+        trial.step(signals)
+    lost = trial.lost_state()
+    if lost:
+        name, kind = lost[0], type(getattr(trial, lost[0])).__name__
+        raise UserError(
+            f"{type(mixer).__name__}.{name} is a {kind} that changes while training, and a resume "
+            "would lose it: keep tensors, numbers, or lists, mappings and deques of these; or give "
+            f"{kind} state_dict and load_state_dict; or name it in the class's not_saved"
+        )
+
+
+def made_up_signals(mixer: BaseMixer, batch_size: int, step: int) -> BatchSignals:
+    """Random signals of every kind that a mixer needs, of all its domains in turn."""
+    generator = torch.Generator().manual_seed(0)
+    count = len(mixer.domains)
+    signals = BatchSignals(
+        step=step,
+        domain=torch.arange(batch_size) % count,
+        sequence_loss=1 + torch.rand(batch_size, generator=generator),
+        learning_rate=1e-3,
+    )
+    if mixer.request(Sketch):
+        signals.sketch = torch.randn(batch_size, WIDTH, generator=generator)
+    if mixer.request(Probe):
+        signals.probe_sketch = torch.randn(2 * count, WIDTH, generator=generator)
+        signals.probe_domain = torch.arange(2 * count) % count
+    if mixer.request(ExcessLoss):
+        signals.excess_loss = torch.rand(batch_size, generator=generator)
+    if mixer.request(DomainGradients):
+        gradients = torch.randn(count, WIDTH, generator=generator)
+        signals.domain_kernel = gradients @ gradients.T
+    return signals

@@ -1,0 +1,74 @@
+"""Weights on the simplex: checked, and read by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dograph.errors import UserError
+
+SIMPLEX_TOLERANCE = 1e-4
+
+
+def on_simplex(weights: Tensor, name: str) -> Tensor:
+    """Checks that ``weights`` is finite, non-negative and sums to 1; removes rounding.
+
+    Args:
+        weights: (n,) any floating type.
+        name: what the message calls it.
+
+    Returns:
+        (n,) float64 on the CPU, summing to 1 to double precision.
+
+    Raises:
+        UserError: with the offending value, if it is off the simplex by more than 1e-4.
+    """
+    exact = weights.detach().to("cpu", torch.float64)
+    if not torch.isfinite(exact).all():
+        raise UserError(f"{name} has a value that is not finite: {exact.tolist()}")
+    if exact.min() < -SIMPLEX_TOLERANCE or abs(exact.sum().item() - 1) > SIMPLEX_TOLERANCE:
+        raise UserError(
+            f"{name} is off the simplex (smallest {exact.min().item():.6g}, sum "
+            f"{exact.sum().item():.6g}): return values ≥ 0 that sum to 1, "
+            "e.g. `weights / weights.sum()`"
+        )
+    exact = exact.clamp(min=0)
+    return exact / exact.sum()
+
+
+def part_of_simplex(weights: Tensor, name: str, most: int) -> Tensor:
+    """Weights as they are, once checked: finite, ≥ 0, with a sum in [0, ``most``]."""
+    total = weights.sum().item()
+    if weights.min() < 0 or not total <= most + SIMPLEX_TOLERANCE:  # also where NaN
+        raise UserError(
+            f"{name} has sum {total:.6g} and smallest value {weights.min().item():.6g}: return "
+            f"finite values ≥ 0 with a sum in [0, {most}]"
+        )
+    return weights.float()
+
+
+def weights_by_name(weights: Mapping[str, float], domains: Sequence[str], key: str) -> Tensor:
+    """(S,) weights in the order of ``domains``, normalised to sum 1.
+
+    Args:
+        weights: a non-negative number for each domain, by name.
+        domains: the S domain names.
+        key: what messages call the mapping.
+
+    Raises:
+        UserError: if a name is missing or unknown, or a weight is negative or not finite.
+    """
+    unknown, missing = set(weights) - set(domains), set(domains) - set(weights)
+    if unknown or missing:
+        raise UserError(
+            f"{key} must name every domain once: unknown {sorted(unknown)}, "
+            f"missing {sorted(missing)}; the corpus has {list(domains)}"
+        )
+    values = [float(weights[name]) for name in domains]
+    if not all(math.isfinite(value) and value >= 0 for value in values) or sum(values) <= 0:
+        raise UserError(f"{key} must hold finite numbers ≥ 0 with a positive sum, got {values}")
+    exact = torch.tensor(values, dtype=torch.float64)
+    return exact / exact.sum()

@@ -1,0 +1,93 @@
+"""Causal language models of transformers, built from a checked configuration."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from dograph.errors import UserError
+
+MOST_LAYERS = 10_000
+"""Maximum layer count; catches typos before a network is built for hours."""
+_LAYERS = re.compile(r"layer|block|depth|attention_types", re.IGNORECASE)
+
+
+def configuration(architecture: str, pretrained: str | None = None) -> PretrainedConfig:
+    """The default configuration of a model type, or a pretrained model's own.
+
+    Raises:
+        UserError: if transformers does not know it.
+    """
+    try:
+        if pretrained is not None:
+            return AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
+        return AutoConfig.for_model(architecture)
+    except (ValueError, OSError) as error:
+        name = "architecture" if pretrained is None else "pretrained"
+        raise UserError(f"model.{name} {pretrained or architecture!r}: {error}") from error
+
+
+def takes(architecture: str, key: str) -> bool:
+    """Whether a model type's configuration has a key, under its own or transformers' name."""
+    settings = configuration(architecture)
+    return key in settings.to_dict() or key in settings.attribute_map
+
+
+def build_network(
+    architecture: str, config: dict[str, Any], pretrained: str | None = None
+) -> nn.Module:
+    """A transformers causal language model from a configuration, or pretrained.
+
+    Dropout is 0 unless the configuration sets it: gradients that are compared must not be noisy.
+    GPT-2's GELU (by tanh) is computed by one fused kernel, equal to rounding, in place of the eight
+    operations of transformers' ``gelu_new``: at nano scale these take a fifth of a step.
+
+    Raises:
+        UserError: for an unknown architecture, or a configuration that transformers refuses.
+    """
+    settings = configuration(architecture, pretrained)
+    names = set(settings.to_dict()) | set(settings.attribute_map)
+    unknown = sorted(str(key) for key in config if key not in names)
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0], names, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise UserError(f"model.config has no key {unknown[0]!r} for {architecture}{hint}")
+    _check_sizes(config, settings)
+    defaults: dict[str, Any] = {name: 0.0 for name in names if name.endswith(("pdrop", "dropout"))}
+    if getattr(settings, "activation_function", None) == "gelu_new":
+        defaults["activation_function"] = "gelu_pytorch_tanh"
+    try:
+        if pretrained is not None:
+            settings.update({**defaults, **config})
+            _check_sizes(settings.to_dict(), settings)
+            return AutoModelForCausalLM.from_pretrained(
+                pretrained, config=settings, trust_remote_code=False, use_safetensors=True
+            )
+        settings = AutoConfig.for_model(architecture, **{**defaults, **config})
+        return AutoModelForCausalLM.from_config(settings)
+    except Exception as error:  # whatever transformers makes of it: the configuration is at fault
+        raise UserError(f"model.config: {architecture} refuses {config}: {error}") from error
+
+
+def _check_sizes(config: Any, settings: PretrainedConfig, path: str = "model.config") -> None:
+    """Raises UserError for sizes that transformers takes, and that fail or never end later."""
+    if isinstance(config, list | tuple):
+        for each in config:
+            _check_sizes(each, settings, path)
+    if isinstance(config, int) and config > MOST_LAYERS and _LAYERS.search(path):
+        raise UserError(f"{path} is {config}: at most {MOST_LAYERS} layers are built")
+    if not isinstance(config, Mapping):
+        return
+    defaults = settings.to_dict()
+    for key, value in config.items():
+        name = settings.attribute_map.get(str(key), str(key))
+        default = defaults.get(name)
+        is_size = isinstance(default, int) and default >= 1 and not name.endswith("_id")
+        if is_size and type(value) is int and value < 1:
+            raise UserError(f"{path}.{key} is {value}: it must be ≥ 1")
+        _check_sizes(value, settings, f"{path}.{key}")
