@@ -78,8 +78,9 @@ class MixingCallback(Callback):
         sketch = self.mixer.request(Sketch)
         if self.sketch_settings.fresh and sketch is not None and sketch.across_steps:
             raise UserError(
-                "sketch.fresh is true: it draws new projections every step, but "
-                f"{type(self.mixer).__name__} compares sketches of several steps: set it to false"
+                "sketch.fresh is true: sketches by new projections every step cannot be compared, "
+                f"but {type(self.mixer).__name__} compares those of a window of steps: set it to "
+                "false"
             )
         dry_run(self.mixer, data.batch_size * trainer.world_size)
         self.collector = SignalCollector(

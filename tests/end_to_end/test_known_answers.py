@@ -56,6 +56,10 @@ DOMAINS = {
 }
 
 
+NODES = NodeSettings(clusters=6, observed=3, window=256)
+PROBE = ProbeSettings(held_out=16)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("known")
@@ -102,6 +106,10 @@ def train(corpus, mixer, checkpoint=None, fresh=True):
         dict(zip(data.domains, (values / values.sum()).tolist(), strict=True))
         for values in (mixer.average_weights, mixing.effective, realised)
     ]
+
+
+NODES = NodeSettings(clusters=6, observed=3, window=256)
+PROBE = ProbeSettings(held_out=16)
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +178,8 @@ def test_online_doge_draws_less_noise(corpus):
 
 def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
     """The target is never drawn; the source that is its copy gains most."""
-    options = {"interval": 10, "observed": 3, "clusters": 6, "held_out": 16, "window": 256}
-    steps = {"proximity": 1.0, "prior_pull": 0.05, "kappa": 0.2, "laplacian": 0.02}
-    mixer = DoGraphSchedule(target="target", **options, **steps)
+    problem = ProblemSettings(proximity=1.0, prior_pull=0.05, kappa=0.2, laplacian=0.02)
+    mixer = DoGraphSchedule(10, "target", NODES, PROBE, problem)
     weights, _, realised = train(corpus, mixer, fresh=False)
     assert weights["target"] == realised["target"] == 0
     assert max(weights, key=weights.get) == "helper"
@@ -181,8 +188,8 @@ def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
 
 
 def test_the_schedule_lets_copies_share_and_keeps_the_floor(corpus):
-    options = {"interval": 10, "observed": 3, "clusters": 6, "held_out": 16, "window": 256}
-    mixer = DoGraphSchedule(**options, proximity=1.0, prior_pull=0.05, floor=0.25)
+    problem = ProblemSettings(proximity=1.0, prior_pull=0.05, floor=0.25)
+    mixer = DoGraphSchedule(10, None, NODES, PROBE, problem)
     weights, effective, realised = train(corpus, mixer, fresh=False)
     assert weights["helper"] == pytest.approx(weights["target"], abs=0.08)
     assert min(mixer.weights.tolist()) >= 0.25 * EVEN - 1e-9

@@ -254,7 +254,10 @@ def test_ctrl_c_saves_a_checkpoint_to_resume_from(store, corpus_settings, tmp_pa
 
 
 def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_path):
-    settings = "{clusters: 4, interval: 4, observed: 2, held_out: 8, adapt: true}"
+    settings = (
+        "{interval: 4, nodes: {clusters: 4, observed: 2}, probe: {held_out: 8}, "
+        "problem: {adapt: true}}"
+    )
     folder = run("dograph_schedule_gpt2", corpus_settings, tmp_path, f"mixer.init_args={settings}")
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
     assert {"figures/schedule", "figures/domain_graph"} <= set(events.Tags()["images"])
@@ -268,7 +271,10 @@ def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_
 @pytest.mark.slow
 def test_a_schedule_resumes_bitwise(store, corpus_settings, tmp_path):
     """Window, clusters, target, scalars and record resume as if never interrupted."""
-    settings = "{clusters: 4, interval: 4, observed: 2, held_out: 8, adapt: true}"
+    settings = (
+        "{interval: 4, nodes: {clusters: 4, observed: 2}, probe: {held_out: 8}, "
+        "problem: {adapt: true}}"
+    )
     steps = ["trainer.max_steps=120", "trainer.val_check_interval=120"]
     more = [f"mixer.init_args={settings}", "data.workers=2"]
     overrides = small(corpus_settings, tmp_path, *steps, *more)

@@ -25,7 +25,8 @@ VALUES = [
 MIXERS = {
     "Stratified": "{}",
     "DoGraph": "{clusters: 3, window: 2}",
-    "DoGraphSchedule": "{clusters: 3, interval: 2, observed: 1, held_out: 4, probe: 2}",
+    "DoGraphSchedule": "{interval: 2, nodes: {clusters: 3, observed: 1}, "
+    "probe: {held_out: 4, per_update: 2}}",
     "DoReMiOnline": "{step_size: 0.5}",
     "DoGEOnline": "{}",
 }

@@ -22,11 +22,9 @@ MIXERS = {
     "dograph.mixers.DoGE": {},
     "dograph.mixers.DoGraph": {"clusters": 3, "beta": 0.1, "neighbours": 2, "prior": None},
     "dograph.mixers.DoGraphSchedule": {
-        "clusters": 3,
         "interval": 2,
-        "observed": 1,
-        "held_out": 4,
-        "probe": 2,
+        "nodes": {"clusters": 3, "observed": 1},
+        "probe": {"held_out": 4, "per_update": 2},
     },
 }
 SCALARS = [

@@ -49,7 +49,7 @@ def test_the_loss_is_the_weighted_sum_of_sequence_losses():
     losses = model.token_losses(batch().tokens).mean(dim=1)
     assert torch.allclose(model.training_step(batch(), 0), losses.mean())
     weights = torch.tensor([0.7, 0.3, 0.0])
-    model.sequence_weighting = lambda *_: weights
+    model.reduce_loss = lambda _, token_losses: weights @ token_losses.mean(dim=1)
     assert torch.allclose(model.training_step(batch(), 0), weights @ losses)
 
 

@@ -18,16 +18,18 @@ from dograph.mixers import (
     DoGraphSchedule,
     DoReMi,
     DoReMiOnline,
-    Signal,
+    Probe,
     Stratified,
 )
 from dograph.mixers.doremi import exponentiated_gradient
-from dograph.signals.domain_gradients import DomainGradients
+from dograph.mixers.schedule_settings import NodeSettings, ProbeSettings
+from dograph.signals.domain_gradients import DomainGradientSums
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
 from dograph.training.reference_model import load_reference
 
+PROBE = ProbeSettings(held_out=8, per_update=2)
 FROZEN = {"learning_rate": 1e-12, "final_learning_rate": 1e-12}
 
 
@@ -192,13 +194,14 @@ def test_online_weights_move_what_is_drawn(store, corpus_settings):
 
 def test_domain_gradients_need_no_more_memory_than_they_say():
     parameters = [torch.zeros(10, requires_grad=True), torch.zeros(3)]
-    sums = DomainGradients(parameters, 5)
+    sums = DomainGradientSums(parameters, 5)
     sums.add(torch.tensor([4]), lambda rows: parameters[0].sum().expand(len(rows)))
     assert sums._sums.shape == (5, 10)
 
 
 def schedule():
-    return DoGraphSchedule(clusters=4, interval=3, observed=2, window=64, held_out=8, probe=2)
+    nodes = NodeSettings(clusters=4, observed=2, window=64)
+    return DoGraphSchedule(interval=3, nodes=nodes, probe=PROBE)
 
 
 def test_held_out_sequences_are_never_trained_on_and_probes_hold_no_others(store, corpus_settings):
@@ -224,13 +227,13 @@ def test_held_out_sequences_are_never_trained_on_and_probes_hold_no_others(store
 
 
 def test_a_domain_too_small_to_hold_out_from_is_named(store, corpus_settings):
-    mixer = DoGraphSchedule(held_out=10**6)
+    mixer = DoGraphSchedule(probe=ProbeSettings(held_out=10**6))
     with pytest.raises(UserError, match=r"domain .animals. has .*held_out"):
         DataMixer(mixer, corpus_settings, 32, 16).setup()
 
 
 def test_only_what_the_target_is_made_of_is_probed_and_held_out(store, corpus_settings):
-    mixer = DoGraphSchedule(target="code", clusters=4, held_out=8, probe=2)
+    mixer = DoGraphSchedule(target="code", probe=PROBE)
     data = DataMixer(mixer, corpus_settings, 32, 16, seed=1)
     data.setup()
     assert [len(reserved) for reserved in data._reserved] == [0, 8, 0]
@@ -240,11 +243,9 @@ def test_only_what_the_target_is_made_of_is_probed_and_held_out(store, corpus_se
 @pytest.mark.parametrize("probe", [0, 9])
 def test_probes_that_make_no_sense_are_refused(store, corpus_settings, probe):
     class Probes(Stratified):
-        needs = frozenset({Signal.PROBE})
-        held_out = 8
+        needs = frozenset({Probe(held_out=8, per_update=probe)})
 
     mixer = Probes()
-    mixer.probe = probe
     with pytest.raises(UserError, match=f"probes {probe} of 8 held-out"):
         DataMixer(mixer, corpus_settings, 32, 16).setup()
 
@@ -257,7 +258,8 @@ def test_a_probe_is_the_sketch_of_the_held_out_sequences(store, corpus_settings)
             signals.append(batch)
             return super().update(batch)
 
-    mixer = Looks(clusters=4, interval=1, observed=1, window=64, held_out=8, probe=2)
+    nodes = NodeSettings(clusters=4, observed=1, window=64)
+    mixer = Looks(interval=1, nodes=nodes, probe=PROBE)
     _, _, data = train(corpus_settings, mixer, steps=1)
     _, model = first_batch_and_model(corpus_settings)
     sketcher = SequenceSketcher(model.network, SketchSettings(rank=4))
@@ -272,12 +274,10 @@ def test_probing_and_sketching_change_nothing_but_the_draws(store, corpus_settin
     monkeypatch.setattr(DoGraphSchedule, "update", lambda self, signals: self.weights)
 
     class HoldsOut(Stratified):
-        needs = frozenset({Signal.PROBE})
-        held_out = 8
-        probe = 1
+        needs = frozenset({Probe(held_out=8, per_update=1)})
 
-        def needs_at(self, step):
-            return frozenset()
+        def needs_at(self, step, kind):
+            return False
 
     scheduled = train(corpus_settings, schedule(), steps=7)
     plain = train(corpus_settings, HoldsOut(), steps=7)
