@@ -24,6 +24,7 @@ from dograph.mixers import (
     DynamicLoss,
     Stratified,
 )
+from dograph.mixers.schedule_settings import NodeSettings, ProbeSettings, ProblemSettings
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
