@@ -109,10 +109,6 @@ def train(corpus, mixer, checkpoint=None, fresh=True):
     ]
 
 
-NODES = NodeSettings(clusters=6, observed=3, window=256)
-PROBE = ProbeSettings(held_out=16)
-
-
 @pytest.fixture(scope="module")
 def reference(corpus, tmp_path_factory):
     path = tmp_path_factory.mktemp("reference") / "reference.ckpt"

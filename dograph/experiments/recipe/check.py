@@ -158,7 +158,12 @@ def build_mixer(composition: Composition, seed: int) -> BaseMixer:
         composition, "mixer.init_args", builds, given.get("init_args") or {}, set()
     )
     _follow_seed(arguments, given.get("init_args"), seed)
-    mixer: BaseMixer = build(composition, "mixer.init_args", builds, arguments.as_dict())
+
+    def build_with_parts() -> BaseMixer:
+        parts = section_parser(builds, set()).instantiate_classes(Namespace(section=arguments))
+        return builds(**vars(parts.section))
+
+    mixer: BaseMixer = build(composition, "mixer.init_args", build_with_parts, {})
     return mixer
 
 
