@@ -2,7 +2,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_corpora import sentences
 
@@ -64,6 +64,7 @@ def test_hashes_are_in_the_order_of_the_parts(tmp_path):
 
 
 @given(st.integers(1, 5000))
+@settings(deadline=None)  # it writes files
 def test_a_cap_is_kept_but_for_a_first_document(tmp_path_factory, cap):
     folder = tmp_path_factory.mktemp("cap")
     (domain,) = stage(folder, {"a": ["x" * 900 + str(n) for n in range(9)]}, fraction=0, cap=cap)
