@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from dograph.errors import UserError
 
 _OF_MODULES = frozenset(vars(nn.Module()))
+KIND = "kind of sequence"
+"""Key that marks an array, a deque or a tuple where only tensors, lists and mappings are saved."""
 
 
 def own_attributes(mixer: nn.Module, without: frozenset[str]) -> dict[str, Any]:
@@ -73,12 +75,13 @@ def restore_state(mixer: nn.Module, state: Mapping[str, Any], start: Mapping[str
         if has_state(fresh):
             fresh.load_state_dict(value)
             continue
-        if fresh is not None and value is not None and not _fits(value, fresh):
+        restored = from_plain(value)
+        if not _fits(restored, fresh):
             raise UserError(
-                f"the checkpoint's {type(mixer).__name__}.{name} is a {type(value).__name__}, "
+                f"the checkpoint's {type(mixer).__name__}.{name} is a {type(restored).__name__}, "
                 f"this mixer's a {type(fresh).__name__}: it is another mixer's checkpoint"
             )
-        setattr(mixer, name, _like(value, fresh))
+        setattr(mixer, name, restored)
 
 
 def is_plain(value: Any) -> bool:
@@ -117,32 +120,39 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, list | tuple | deque):
+        return {KIND: "array", "values": torch.from_numpy(value.copy())}
+    if isinstance(value, deque):
+        return {KIND: "deque", "values": [to_plain(each) for each in value], "most": value.maxlen}
+    if isinstance(value, tuple):
+        return {KIND: "tuple", "values": [to_plain(each) for each in value]}
+    if isinstance(value, list):
         return [to_plain(each) for each in value]
     if isinstance(value, dict):
         return {key: to_plain(each) for key, each in value.items()}
     return value
 
 
-def _like(value: Any, fresh: Any) -> Any:
-    """What ``to_plain`` gave, as the kind of list or array that the mixer keeps."""
-    if isinstance(fresh, deque):
-        return deque(value, maxlen=fresh.maxlen)
-    if isinstance(fresh, tuple):
-        return tuple(value)
-    if isinstance(fresh, np.ndarray) and isinstance(value, Tensor):
-        return value.numpy().copy()
-    return value
+def from_plain(value: Any) -> Any:
+    """The value that ``to_plain`` was given."""
+    if isinstance(value, list):
+        return [from_plain(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    kind, values = value.get(KIND), value.get("values")
+    if kind == "array" and isinstance(values, Tensor):
+        return values.numpy().copy()
+    if kind == "deque" and isinstance(values, list):
+        return deque((from_plain(each) for each in values), maxlen=value.get("most"))
+    if kind == "tuple" and isinstance(values, list):
+        return tuple(from_plain(each) for each in values)
+    return {key: from_plain(each) for key, each in value.items()}
 
 
 def _fits(value: Any, fresh: Any) -> bool:
-    if isinstance(fresh, list | tuple | deque):
-        return isinstance(value, list)
-    if isinstance(fresh, np.ndarray):
-        return isinstance(value, Tensor)
+    """Whether a restored value can take the place of a fresh mixer's; None can become anything."""
     numbers = (bool, int, float)
-    return type(value) is type(fresh) or (type(value) in numbers and type(fresh) in numbers)
+    both_numbers = type(value) in numbers and type(fresh) in numbers
+    return value is None or fresh is None or type(value) is type(fresh) or both_numbers
 
 
 def _fingerprint(value: Any) -> Any:

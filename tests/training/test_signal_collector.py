@@ -57,7 +57,9 @@ def reference(store, corpus_settings, tmp_path_factory):
 
 
 class Remembers(DoReMi):
-    """Keeps all that it has signals of whole optimiser steps."""
+    """Keeps the signals of all optimiser steps."""
+
+    not_saved = frozenset({"all_seen"})
 
     def update(self, signals: BatchSignals):
         self.__dict__.setdefault("all_seen", []).append(signals)
