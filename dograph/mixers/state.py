@@ -121,12 +121,12 @@ def to_plain(value: Any) -> Any:
         return value.detach().clone()
     if isinstance(value, np.ndarray):
         return {KIND: "array", "values": torch.from_numpy(value.copy())}
-    if isinstance(value, deque):
-        return {KIND: "deque", "values": [to_plain(each) for each in value], "most": value.maxlen}
-    if isinstance(value, tuple):
-        return {KIND: "tuple", "values": [to_plain(each) for each in value]}
-    if isinstance(value, list):
-        return [to_plain(each) for each in value]
+    if isinstance(value, list | tuple | deque):
+        values = [to_plain(each) for each in value]
+        if isinstance(value, list):
+            return values
+        most = getattr(value, "maxlen", None)
+        return {KIND: type(value).__name__, "values": values, "most": most}
     if isinstance(value, dict):
         return {key: to_plain(each) for key, each in value.items()}
     return value
