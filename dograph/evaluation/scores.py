@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+
+def finite_json(value: Any) -> Any:
+    """A value in JSON's types; numbers in it that are not finite become null."""
+    if isinstance(value, dict):
+        return {key: finite_json(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
@@ -14,13 +21,6 @@ class Interval:
     value: float
     low: float | None
     high: float | None
-
-    def as_json(self) -> dict[str, float | None]:
-        """By name; numbers that are not finite become null."""
-        return {
-            name: number if number is not None and math.isfinite(number) else None
-            for name, number in vars(self).items()
-        }
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,6 @@ class Score:
     perplexity: Interval
     bits_per_byte: Interval
 
-    def as_json(self) -> dict[str, Any]:
-        """By name."""
-        return {name: interval.as_json() for name, interval in vars(self).items()}
-
 
 @dataclass(frozen=True)
 class DomainScore:
@@ -52,11 +48,6 @@ class DomainScore:
     bytes: int
     train_tokens: int
     score: Score
-
-    def as_json(self) -> dict[str, Any]:
-        """By name."""
-        counts = ("sequences", "tokens", "bytes", "train_tokens")
-        return {**{key: getattr(self, key) for key in counts}, **self.score.as_json()}
 
 
 @dataclass(frozen=True)
@@ -87,12 +78,12 @@ class Scores:
 
     def as_json(self) -> dict[str, Any]:
         """All of it in JSON's types; every worst value names its domain."""
-        of_worst = {name: {"domain": self.worst_domain} for name in ("loss", "perplexity")}
-        of_worst["bits_per_byte"] = {"domain": self.worst_bits_domain}
-        worst = self.worst.as_json()
-        return {
-            "domains": {domain.name: domain.as_json() for domain in self.domains},
-            "mean": self.mean.as_json(),
-            "worst": {name: {**of_worst[name], **worst[name]} for name in worst},
-            "weighted": self.weighted.as_json(),
-        }
+        content = asdict(self)
+        for domain in content["domains"]:
+            domain.update(domain.pop("score"))
+        content["domains"] = {domain.pop("name"): domain for domain in content["domains"]}
+        worst, worst_bits = content.pop("worst_domain"), content.pop("worst_bits_domain")
+        for name, interval in content["worst"].items():
+            interval["domain"] = worst_bits if name == "bits_per_byte" else worst
+        result: dict[str, Any] = finite_json(content)
+        return result

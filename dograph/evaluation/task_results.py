@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dograph.errors import UserError
+from dograph.evaluation.scores import finite_json
 from dograph.evaluation.screen_table import screen_table
 from dograph.evaluation.suites import CLOZE, CONTINUATION, PAPER, suite_of
 from dograph.files.atomic import read_json, write_json
@@ -58,12 +59,9 @@ class TaskResult:
 
     def as_json(self) -> dict[str, Any]:
         """By name; numbers that are not finite become null."""
-        numbers = {
-            name: number if math.isfinite(number) else None for name, number in self.metrics.items()
-        }
         asked, seed, harness = self.conditions
         how = {"asked": asked, "seed": seed, "lm_eval": harness, "suite_tasks": self.suite_tasks}
-        return {"examples": self.examples, **how, **numbers}
+        return {"examples": self.examples, **how, **finite_json(self.metrics)}
 
 
 Results = dict[str, TaskResult]

@@ -13,12 +13,10 @@ from dograph.graph.domain_graph import DomainGraph
 from dograph.graph.kernel import gradient_kernel, squared_distances
 from dograph.signals.batch_signals import BatchSignals
 
-PARTS = ("sketches", "domains", "weights")
-
 
 @dataclass
 class Observed:
-    """The n sequences of a finished window.
+    """n sequences of a batch or a window.
 
     Attributes:
         sketches: (n, k) gradient sketches.
@@ -41,24 +39,18 @@ class ObservationWindow:
 
     def __init__(self, comparable: bool = True) -> None:
         self.comparable = comparable
-        self.sketches: list[Tensor] = []
-        self.domains: list[Tensor] = []
-        self.weights: list[Tensor] = []
+        self.batches: list[Observed] = []
 
     def add(self, signals: BatchSignals) -> None:
         """Adds a batch; ignores one without sketches."""
         if signals.sketch is None:
             return
         if not self.comparable:
-            self.clear()
-        uniform = torch.full_like(signals.sequence_loss, 1 / signals.batch_size)
-        self.sketches.append(signals.sketch.detach())
-        self.domains.append(signals.domain)
-        self.weights.append(uniform if signals.loss_weights is None else signals.loss_weights)
-
-    def clear(self) -> None:
-        """Forgets the batches."""
-        self.sketches, self.domains, self.weights = [], [], []
+            self.batches.clear()
+        weights = signals.loss_weights
+        if weights is None:
+            weights = torch.full_like(signals.sequence_loss, 1 / signals.batch_size)
+        self.batches.append(Observed(signals.sketch.detach(), signals.domain, weights))
 
     def take(self) -> Observed | None:
         """Returns the batches as one on the CPU and starts anew.
@@ -66,25 +58,25 @@ class ObservationWindow:
         None for an empty window, and for one with gradients that are not finite: drawing must not
         end a run that has diverged.
         """
-        if not self.sketches:
+        if not self.batches:
             return None
-        weights = torch.cat([batch.cpu() for batch in self.weights]).double()
+        batches, self.batches = self.batches, []
+        weights = torch.cat([batch.weights.cpu() for batch in batches]).double()
         observed = Observed(
-            sketches=torch.cat([batch.cpu() for batch in self.sketches]),
-            domain=torch.cat([batch.cpu() for batch in self.domains]),
+            sketches=torch.cat([batch.sketches.cpu() for batch in batches]),
+            domain=torch.cat([batch.domain.cpu() for batch in batches]),
             weights=weights / weights.sum(),
         )
-        self.clear()
         return observed if bool(torch.isfinite(observed.sketches).all()) else None
 
     def state_dict(self) -> dict[str, Any]:
         """The batches so far."""
-        return {part: [batch.cpu() for batch in getattr(self, part)] for part in PARTS}
+        batches = [{key: part.cpu() for key, part in vars(each).items()} for each in self.batches]
+        return {"batches": batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues what ``state_dict`` gave."""
-        for part in PARTS:
-            setattr(self, part, list(state[part]))
+        self.batches = [Observed(**batch) for batch in state["batches"]]
 
 
 def observed_graph(observed: Observed, clusters: int, seed: int) -> DomainGraph:

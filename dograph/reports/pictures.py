@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dograph.files.records import from_dict
 from dograph.graph.clusters import effective_number
 from dograph.graph.domain_graph import DomainGraph
 from dograph.mixers.snapshot import MixerSnapshot
@@ -84,15 +85,16 @@ class Pictures:
     def state_dict(self) -> dict[str, Any]:
         """First and latest directions, as plain lists and numbers."""
         return {
-            "early": None if self.early is None else self.early.state_dict(),
-            "late": None if self.late is None else self.late.state_dict(),
+            "early": None if self.early is None else vars(self.early),
+            "late": None if self.late is None else vars(self.late),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues what ``state_dict`` gave."""
-        early, late = state["early"], state["late"]
-        self.early = None if early is None else GradientDirections.from_state_dict(early)
-        self.late = None if late is None else GradientDirections.from_state_dict(late)
+        self.early, self.late = (
+            None if state[key] is None else from_dict(GradientDirections, state[key], key)
+            for key in ("early", "late")
+        )
 
 
 def draw_own_graph(board: Board, mixer: MixerSnapshot, names: Sequence[str], step: int) -> None:

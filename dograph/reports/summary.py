@@ -13,6 +13,7 @@ import numpy as np
 
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
+from dograph.evaluation.scores import finite_json
 from dograph.evaluation.screen_table import screen_table
 from dograph.files.atomic import read_json, write_json
 from dograph.files.records import from_dict
@@ -116,14 +117,8 @@ class RunSummary:
             },
             "domains": {d.name: asdict(d) for d in self.domains},
         }
-        finite: dict[str, Any] = _finite(content)
+        finite: dict[str, Any] = finite_json(content)
         return finite
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summarise_run(

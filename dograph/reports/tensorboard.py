@@ -20,12 +20,7 @@ from dograph.reports.clock import TrainingClock
 from dograph.reports.cost import training_flops
 from dograph.reports.history import LossMeans, MixtureHistory, Validation
 from dograph.reports.observation import ObservationWindow
-from dograph.reports.pictures import (
-    Pictures,
-    draw_own_graph,
-    draw_schedule,
-    draw_trajectories,
-)
+from dograph.reports.pictures import Pictures, draw_own_graph, draw_schedule, draw_trajectories
 from dograph.reports.summary import RunSummary, print_summary, summarise_run, write_summary
 from dograph.training.mixing_callback import MixingCallback
 
@@ -126,12 +121,7 @@ class MixtureReport(Callback):
         self.clock.start()
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the batch; logs where a point is due, draws where a window ends."""
         signals = self.mixing.signals

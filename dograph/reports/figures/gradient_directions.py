@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Integers = npt.NDArray[np.int64]
 Corner = npt.NDArray[np.float64]
 
 
@@ -38,42 +37,18 @@ class GradientDirections:
     Attributes:
         step: optimiser steps done when they were sketched.
         points: (n, 2) principal components of the unit vectors; a distance of 2 is opposite.
-        explained: the share of the variance along each axis.
+        explained: (2,) share of the variance along each axis.
         domain: (n,) human domains.
         labels: (n,) clusters.
-        mutual_information: of the two, in nats.
+        mutual_information: of domains and clusters, in nats.
     """
 
     step: int
-    points: npt.NDArray[np.float64]
-    explained: tuple[float, float]
-    domain: Integers
-    labels: Integers
+    points: list[list[float]]
+    explained: list[float]
+    domain: list[int]
+    labels: list[int]
     mutual_information: float
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists."""
-        return {
-            "step": self.step,
-            "points": self.points.tolist(),
-            "explained": list(self.explained),
-            "domain": self.domain.tolist(),
-            "labels": self.labels.tolist(),
-            "mutual_information": self.mutual_information,
-        }
-
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> GradientDirections:
-        """What ``state_dict`` described."""
-        first, second = state["explained"]
-        return cls(
-            step=int(state["step"]),
-            points=np.array(state["points"], dtype=np.float64).reshape(-1, 2),
-            explained=(float(first), float(second)),
-            domain=np.array(state["domain"], dtype=np.int64),
-            labels=np.array(state["labels"], dtype=np.int64),
-            mutual_information=float(state["mutual_information"]),
-        )
 
 
 def gradient_directions(
@@ -102,10 +77,10 @@ def gradient_directions(
     domain, labels = domain.detach().cpu().long(), labels.detach().cpu().long()
     return GradientDirections(
         step=step,
-        points=points,
-        explained=(float(explained[0]), float(explained[1])),
-        domain=domain.numpy(),
-        labels=labels.numpy(),
+        points=points.tolist(),
+        explained=explained.tolist(),
+        domain=domain.tolist(),
+        labels=labels.tolist(),
         mutual_information=float(mutual_information(labels, domain)),
     )
 
@@ -141,7 +116,7 @@ def directions_figure(
         layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1),
     )
     grid = figure.subplots(len(rows), 2, sharex=True, sharey=True, squeeze=False)
-    low, high = _square(np.concatenate([directions.points for _, directions in rows]))
+    low, high = _square(np.array([point for _, directions in rows for point in directions.points]))
     grid[0, 0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     for (called, directions), (left, right) in zip(rows, grid, strict=True):
         when = f"{called}, step {directions.step}" if called else f"step {directions.step}"
@@ -154,9 +129,7 @@ def directions_figure(
         right.set_title(information, fontsize=8.5, loc="right", color=QUIET_COLOUR)
         for axes in (left, right):
             _label_components(axes, directions)
-    present = sorted(
-        {int(index) for _, directions in rows for index in np.unique(directions.domain)}
-    )
+    present = sorted({index for _, directions in rows for index in directions.domain})
     figure.legend(
         handles=[legend_marker(index, plain(names[index])) for index in present],
         loc="outside lower center",
@@ -197,12 +170,11 @@ def _label_components(axes: Axes, directions: GradientDirections) -> None:
 
 def _number_clusters(axes: Axes, directions: GradientDirections) -> None:
     """Writes each cluster's number at its middle, or beside it where several coincide."""
-    clusters = [int(cluster) for cluster in np.unique(directions.labels)]
+    points, labels = np.array(directions.points), np.array(directions.labels)
+    clusters = sorted(set(directions.labels))
     if not clusters:
         return
-    middles = np.array(
-        [np.median(directions.points[directions.labels == c], axis=0) for c in clusters]
-    )
+    middles = np.array([np.median(points[labels == cluster], axis=0) for cluster in clusters])
     low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
     centre, half = (low + high) / 2, (high - low) / 2
     badge = np.full_like(middles, 0.048)
@@ -227,13 +199,14 @@ def _number_clusters(axes: Axes, directions: GradientDirections) -> None:
 
 
 def _scatter(
-    axes: Axes, directions: GradientDirections, groups: Integers, colours: Sequence[str]
+    axes: Axes, directions: GradientDirections, groups: Sequence[int], colours: Sequence[str]
 ) -> None:
     size = float(np.clip(6000 / max(len(groups), 1), 9, 34))
+    points, members = np.array(directions.points), np.array(groups)
     # Large groups first, so that small ones are not covered.
-    for group in sorted(np.unique(groups), key=lambda g: -int((groups == g).sum())):
-        style = style_of(int(group), colours)
-        mine = directions.points[groups == group]
+    for group in sorted(set(groups), key=lambda group: (-groups.count(group), group)):
+        style = style_of(group, colours)
+        mine = points[members == group]
         axes.scatter(
             mine[:, 0],
             mine[:, 1],

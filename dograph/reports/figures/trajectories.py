@@ -29,10 +29,7 @@ SMOOTHED_FROM = 20
 DASH = 4.0
 LIVE = ("Sampling weights", "what is drawn by")
 PROXY = ("Domain weights", "what the proxy finds")
-TITLES = (
-    ("Realised shares", "what was drawn"),
-    ("Effective weights", "share of the loss"),
-)
+TITLES = (("Realised shares", "what was drawn"), ("Effective weights", "share of the loss"))
 
 
 def weight_trajectories_figure(
