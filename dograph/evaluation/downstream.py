@@ -117,7 +117,7 @@ def load_local_tasks(names: Sequence[str], folder: Path) -> list[Any]:
 
     try:
         loaded = TaskManager(include_path=str(folder), include_defaults=False).load(list(names))
-    except Exception as error:  # whatever the harness or datasets raise
+    except Exception as error:  # the harness and datasets raise many kinds
         raise UserError(
             f"{folder}: its tasks cannot be read ({_first_line(error)}): name another folder, of "
             "letters and digits, with --task-folder"
@@ -148,7 +148,7 @@ def load_tasks(names: Sequence[str]) -> list[Any]:
     for name in names:
         try:
             entry = manager.load([name])
-        except Exception as error:  # whatever the hub's client raises, the remedy is the same
+        except Exception as error:  # any of the hub's client: the remedy is the same
             raise UserError(
                 f"task {name}: its data cannot be had from the hub ({_first_line(error)}); "
                 "connect to the hub, or use --tasks local, which needs no network"

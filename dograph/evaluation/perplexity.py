@@ -47,7 +47,7 @@ class DomainPerplexity(Callback):
         self._means: list[MeanMetric] = []
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Lets a run end with a validation, whatever its interval; Lightning alone would not."""
+        """Ends a run with a validation at any interval; Lightning alone would not."""
         if trainer.global_step >= trainer.max_steps > 0:
             trainer.should_stop = True
 

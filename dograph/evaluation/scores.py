@@ -30,7 +30,7 @@ class Score:
     Attributes:
         loss: nats a token.
         perplexity: its exponential.
-        bits_per_byte: bits for each byte of text, whatever the tokenizer.
+        bits_per_byte: bits per byte of text, which compare across tokenizers.
     """
 
     loss: Interval

@@ -34,7 +34,7 @@ class Pictures:
 
     Args:
         clusters: number of clusters of a window, where the mixer asks for none.
-        seed: of K-means.
+        seed: seed of K-means.
     """
 
     def __init__(self, clusters: int, seed: int) -> None:

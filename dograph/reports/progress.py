@@ -12,7 +12,7 @@ class StepProgressBar(RichProgressBar):
     """Lightning's rich bar without epochs, with the last validation's mean and worst loss.
 
     Args:
-        perplexity: of the same trainer.
+        perplexity: the same trainer's callback.
     """
 
     def __init__(self, perplexity: DomainPerplexity) -> None:

@@ -19,7 +19,7 @@ Steps = npt.NDArray[np.int64]
 Score = Literal["mean", "worst"]
 Kind = Literal["weights", "effective"]
 SCORES: dict[Score, Callable[[Sequence[float]], Any]] = {"mean": np.mean, "worst": np.max}
-"""What is made of one validation's losses over domains; NaN if one of them is NaN."""
+"""Scores of one validation's losses over domains; NaN if one of them is NaN."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Trajectory:
     Attributes:
         steps: (t,) optimiser steps that all seeds have.
         shares: (t, S).
-        meaning: of the shares.
+        meaning: what the shares are.
     """
 
     steps: Steps
@@ -103,9 +103,9 @@ def share_trajectory(method: Method, kind: Kind, domains: Sequence[str]) -> Traj
     """Weights in the sampler, or shares of the loss weight, over a method's last stage.
 
     Args:
-        method: of runs that have all the domains.
-        kind: an effective share holds since the point before, which may be another step's
-            with another seed.
+        method: its runs have all the domains.
+        kind: which shares; effective ones hold since the point before, whose step may differ
+            between seeds.
         domains: S names, in the order of the columns.
     """
     meaning = "share of the loss" if kind == "effective" else "weights in the sampler"
@@ -116,7 +116,7 @@ def trajectory(method: Method, domains: Sequence[str]) -> Trajectory:
     """A method's shares of the loss; of a method with stages, the weights that its proxy found.
 
     Args:
-        method: of runs that have all the domains.
+        method: its runs have all the domains.
         domains: S names, in the order of the columns.
     """
     if len(method.runs[0].stages) == 1:

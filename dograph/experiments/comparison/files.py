@@ -1,4 +1,4 @@
-"""A comparison on disk: one page, and the same numbers for people and programs."""
+"""A comparison's files: an HTML page, and its numbers as Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def write_files(comparison: Comparison, figures: Mapping[str, Figure], folder: P
     """Writes ``report.html``, and ``comparison`` as Markdown, CSV and JSON.
 
     Args:
-        comparison: what to write.
-        figures: of the page, by name.
+        comparison: the comparison to write.
+        figures: figures of the page, by name.
         folder: made if it is not there.
 
     Returns:

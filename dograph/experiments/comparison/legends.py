@@ -39,7 +39,7 @@ def legend_below(figure: Figure, entries: Sequence[Line2D]) -> float:
     """Adds a legend at the figure's lower edge, in as many columns as have room.
 
     Returns:
-        its height in inches, whatever height the figure gets.
+        its height in inches.
     """
     for columns in range(min(len(entries), MOST_COLUMNS), 0, -1):
         legend = figure.legend(

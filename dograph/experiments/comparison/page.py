@@ -48,7 +48,7 @@ VARIABLES = {TEXT_COLOUR: "ink", QUIET_COLOUR: "quiet", "#E6E6E6": "grid", **LIN
 
 
 def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
-    """The page's HTML; domain and method names are shown, whatever is in them.
+    """The page's HTML; names of domains and methods may contain anything.
 
     Args:
         comparison: the comparison to show.
@@ -141,7 +141,7 @@ def inline_svg(figure: Figure, name: str) -> Markup:
     import matplotlib
 
     file = io.StringIO()
-    # Text stays text, to be found and read out; ids come from the content alone.
+    # Text stays text, for search and screen readers; ids come from the content alone.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dograph"}):
         figure.savefig(
             file, format="svg", transparent=True, metadata={"Date": None, "Creator": None}

@@ -29,7 +29,7 @@ class ComparedRun:
 
     Attributes:
         method: the recipe's name, with the folder above it where one name stands for two.
-        folder: of the run, or of the experiment.
+        folder: directory of the run or the experiment.
         stages: (name, folder) of every stage, in order; the run itself without a name.
     """
 

@@ -1,4 +1,4 @@
-"""Where things go on the page so that none hides another."""
+"""Layout of nodes and labels, so that none hides another."""
 
 from __future__ import annotations
 
