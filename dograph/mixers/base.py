@@ -25,7 +25,7 @@ from dograph.signals.domain_sums import DomainLosses
 
 logger = logging.getLogger(__name__)
 
-KEPT_BY_BASE = frozenset({"history", "updates", "_domain_losses", "_start", "_told"})
+KEPT_BY_BASE = frozenset({"history", "updates", "_domain_losses", "_start", "_warned"})
 """Attributes that ``BaseMixer`` saves itself, or need not."""
 Kind = TypeVar("Kind", bound=Request)
 
@@ -110,7 +110,7 @@ class BaseMixer(nn.Module):
         return weights_by_name(self.prior, self.domains, "prior")
 
     def reset(self) -> None:
-        """Makes the mixer's own state anew, its domains and weights being known."""
+        """Sets the mixer's own state to its start; domains and weights are known by then."""
 
     def update(self, signals: BatchSignals) -> Tensor:
         """(S,) what to draw from now on, on the simplex. Default: as before."""
@@ -165,7 +165,7 @@ class BaseMixer(nn.Module):
         self.history = [(0, weights.clone())]
         self.updates = 0
         self._domain_losses = DomainLosses(len(self.domains))
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self.reset()
         self._start = start_of(self._own())
 
@@ -246,9 +246,9 @@ class BaseMixer(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """History, counters and the mixer's own state, in plain tensors and numbers."""
-        for name in set(self.lost_state()) - self._told:
+        for name in set(self.lost_state()) - self._warned:
             logger.warning("%s.%s cannot be saved: a resume would lose it", self._name, name)
-            self._told.add(name)
+            self._warned.add(name)
         steps = torch.tensor([step for step, _ in self.history])
         return {
             "updates": self.updates,

@@ -111,8 +111,8 @@ class DoGE(BaseMixer):
         """(S,) the prior without an out-of-domain target, which is drawn but not trained on."""
         if isinstance(self.target, str) and self.target not in self.domains:
             raise UserError(
-                f"target {self.target!r} is no domain: the corpus has {list(self.domains)} (for a "
-                "mixture give weights by name)"
+                f"mixer.init_args.target is {self.target!r}, not a domain: the corpus has "
+                f"{list(self.domains)} (for a mixture give weights by name)"
             )
         self.trained = torch.tensor([name != self.target for name in self.domains])
         weights = super().initial_weights() * self.trained

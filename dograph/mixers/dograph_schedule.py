@@ -120,7 +120,10 @@ class DoGraphSchedule(BaseMixer):
     def initial_weights(self) -> Tensor:
         """(S,) the prior; nothing for a target that is not drawn."""
         if isinstance(self.target, str) and self.target not in self.domains:
-            raise UserError(f"target {self.target!r} is no domain: there are {list(self.domains)}")
+            raise UserError(
+                f"mixer.init_args.target is {self.target!r}, not a domain: the corpus has "
+                f"{list(self.domains)}"
+            )
         self.drawn = torch.tensor([name != self.target for name in self.domains])
         weights = super().initial_weights() * self.drawn
         if not self.drawn.any():
@@ -220,8 +223,8 @@ class DoGraphSchedule(BaseMixer):
         }
 
     def _of_published(self) -> dict[str, float]:
-        found = self.published.diagnostics() if self.published is not None else {}
-        return {f"reweigh/{name}": value for name, value in found.items()}
+        scalars = self.published.diagnostics() if self.published is not None else {}
+        return {f"reweigh/{name}": value for name, value in scalars.items()}
 
     def _target_mixture(self) -> Tensor:
         if isinstance(self.target, str):

@@ -72,7 +72,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             refused = find_refusal(error)
             if refused is None:
                 raise
-            then = "give the same command again: it goes on from the checkpoint before"
+            then = "give the same command again: it resumes from the checkpoint before"
             reason = replace(refused, file=None).message(path, None, then)
             raise UserError(f"the checkpoint cannot be written: {reason}") from error
 
@@ -93,13 +93,13 @@ class AtomicCheckpoints(TorchCheckpointIO):
 class CheckpointSaver(Callback):
     """Saves a checkpoint every so many steps and minutes, and on a signal, upon which it stops.
 
-    A step at which a validation is due is saved after that validation, so that a run that goes
-    on from there has it behind itself. The newest ``kept`` checkpoints stay. On a second signal
+    A step at which a validation is due is saved after that validation, so that a run
+    resumed from there need not repeat it. The newest ``kept`` checkpoints stay. On a second signal
     the run stops at once. Every rank saves and stops at the same step.
 
     Attributes:
         received: whether a signal asks to stop.
-        began: whether a batch has been trained on, so that a checkpoint to go on from has shown
+        began: whether a batch has been trained on, so that the checkpoint resumed from has shown
             itself to fit.
 
     Args:
@@ -121,7 +121,7 @@ class CheckpointSaver(Callback):
         """Takes over the signals.
 
         Raises:
-            UserError: if what was restored is of another step than its checkpoint says.
+            UserError: if the restored parts are of another step than the checkpoint says.
         """
         if trainer.ckpt_path is not None:
             said = steps_done(Path(trainer.ckpt_path))
@@ -141,7 +141,7 @@ class CheckpointSaver(Callback):
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves what was due together with this validation."""
+        """Saves the checkpoint that was due with this validation."""
         if self._due:
             self._save(trainer)
 
@@ -190,11 +190,11 @@ class CheckpointSaver(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Gives the signals back; Lightning does not call ``teardown`` after an exception."""
+        """Restores the signal handlers; Lightning does not call ``teardown`` after an exception."""
         self._restore()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives the signals back."""
+        """Restores the signal handlers."""
         self._restore()
 
     def _restore(self) -> None:
@@ -205,12 +205,12 @@ class CheckpointSaver(Callback):
 
 @contextmanager
 def restore_errors(checkpoint: Path | None, saver: CheckpointSaver) -> Iterator[None]:
-    """Turns what goes wrong with a checkpoint, up to the first batch, into an error that names it.
+    """Turns a checkpoint's errors, up to the first batch, into one that names the file.
 
-    What it holds may be from another model, another version, or from a stranger.
+    The checkpoint may be another model's, another version's, or untrusted.
 
     Args:
-        checkpoint: to go on from; None where there is none.
+        checkpoint: to resume from; None where there is none.
         saver: knows when a batch has been trained on.
 
     Raises:
@@ -219,7 +219,7 @@ def restore_errors(checkpoint: Path | None, saver: CheckpointSaver) -> Iterator[
     try:
         yield
     except UserError as error:
-        converted = error.__cause__ is not None  # told by whoever knew what had happened
+        converted = error.__cause__ is not None  # by code that knew what had happened
         if checkpoint is None or saver.began or converted or str(checkpoint) in str(error):
             raise
         raise UserError(f"{checkpoint}: {error}") from error
@@ -227,8 +227,8 @@ def restore_errors(checkpoint: Path | None, saver: CheckpointSaver) -> Iterator[
         if checkpoint is None or saver.began:
             raise
         raise UserError(
-            f"{checkpoint}: cannot be gone on with ({type(error).__name__}: {error}): another "
-            "recipe or other code made it; go on with those, or begin anew under another name"
+            f"{checkpoint}: cannot be resumed ({type(error).__name__}: {error}): another recipe or "
+            "other code made it; resume with those, or start a run under another name"
         ) from error
 
 
@@ -241,6 +241,6 @@ def validates_after(trainer: Trainer) -> bool:
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes what a killed process left half written among a run's checkpoints."""
+    """Removes checkpoints that a killed process left half written."""
     for path in (folder / CHECKPOINTS).glob(f"*{PARTIAL}"):
         path.unlink()

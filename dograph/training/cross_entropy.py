@@ -46,14 +46,14 @@ class _TokenLosses(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         logits, targets, normaliser = ctx.saved_tensors
-        found, rows = torch.empty_like(logits), _rows(logits)
+        result, rows = torch.empty_like(logits), _rows(logits)
         numbers = torch.arange(rows, device=logits.device)
         for start in range(0, len(logits), rows):
             piece = slice(start, start + rows)
             probability = (logits[piece].to(normaliser.dtype) - normaliser[piece, None]).exp_()
             probability[numbers[: len(probability)], targets[piece]] -= 1
-            torch.mul(probability, gradient[piece, None], out=found[piece])
-        return found, None
+            torch.mul(probability, gradient[piece, None], out=result[piece])
+        return result, None
 
 
 def _rows(logits: Tensor) -> int:

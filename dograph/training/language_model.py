@@ -36,7 +36,7 @@ def check_schedule(
     weight_decay: float,
     betas: tuple[float, float],
 ) -> None:
-    """Checks what the optimiser and its schedule are made from.
+    """Checks the settings of the optimiser and its schedule.
 
     Raises:
         UserError: for what is out of its range, or not finite.
@@ -191,20 +191,20 @@ class LanguageModel(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             gradients = [p.grad for p in parameters if p.grad is not None]
             wrong = torch.stack([~gradient.isfinite().all() for gradient in gradients]).any()
-        found = self._count(wrong, sharded)
+        skip = self._count(wrong, sharded)
         if not scaled:
-            optimizer.found_inf = found  # type: ignore[attr-defined]  # what a scaler sets
+            optimizer.found_inf = skip  # type: ignore[attr-defined]  # what a scaler sets
         elif not self.step_state.usable:  # the scaler skips only what it sees itself
             optimizer.zero_grad()
 
     def _count(self, wrong: Tensor, sharded: bool) -> Tensor:
         """Counts a step that is not finite, on its device; 1 for one to be skipped, else 0."""
-        found = wrong.float().clamp(min=float(not self.step_state.usable))
+        skip = wrong.float().clamp(min=float(not self.step_state.usable))
         if sharded:
-            found = cast(Tensor, self.trainer.strategy.reduce(found, reduce_op="max"))
-        total, in_a_row = self.skipped.to(found.device)
-        self.skipped = torch.stack([total + found, (in_a_row + 1) * found])
-        return found
+            skip = cast(Tensor, self.trainer.strategy.reduce(skip, reduce_op="max"))
+        total, in_a_row = self.skipped.to(skip.device)
+        self.skipped = torch.stack([total + skip, (in_a_row + 1) * skip])
+        return skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the counts of skipped steps."""

@@ -27,7 +27,7 @@ from dograph.training.step_state import StepState
 
 
 class MixingCallback(Callback):
-    """Gathers what the mixer needs, asks it for weights, hands them to loss and sampler.
+    """Collects what the mixer needs, asks it for weights, hands them to loss and sampler.
 
     Works in any Lightning script that trains a ``LanguageModel`` on a ``DataMixer``. A batch with
     a loss or a signal that is not finite counts evenly and tells the mixer nothing. Observing

@@ -15,8 +15,8 @@ from dograph.files.atomic import write_json
 from dograph.files.run_dir import NON_FINITE
 from dograph.training.language_model import LanguageModel
 
-LOOKS_EVERY = 10
-"""Steps between two looks at a counter that lies on a GPU; each look waits for the device."""
+CHECK_EVERY = 10
+"""Steps between two checks of a counter on a GPU; each waits for the device."""
 
 
 class NonFiniteGuard(Callback):
@@ -31,7 +31,7 @@ class NonFiniteGuard(Callback):
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
-        self._steps: deque[tuple[int, list[Batch]]] = deque(maxlen=limit + LOOKS_EVERY)
+        self._steps: deque[tuple[int, list[Batch]]] = deque(maxlen=limit + CHECK_EVERY)
         self._batches: list[Batch] = []  # of the optimiser step under way
         self._step = 0
 
@@ -59,7 +59,7 @@ class NonFiniteGuard(Callback):
         self._step = trainer.global_step
         self._steps.append((self._step, self._batches))
         self._batches = []
-        if pl_module.skipped.is_cuda and trainer.global_step % LOOKS_EVERY:
+        if pl_module.skipped.is_cuda and trainer.global_step % CHECK_EVERY:
             return
         total, in_a_row = (int(count) for count in pl_module.skipped.tolist())
         if in_a_row <= self.limit:
@@ -68,7 +68,7 @@ class NonFiniteGuard(Callback):
         raise UserError(
             f"{in_a_row} optimiser steps in a row had losses or gradients that are not finite "
             f"({total} in all were skipped): their documents are in {self.folder / NON_FINITE}; "
-            "look at them, lower model.learning_rate, or go on from an earlier checkpoint"
+            "look at them, lower model.learning_rate, or resume from an earlier checkpoint"
         )
 
     def _write(self, trainer: Trainer, in_a_row: int) -> None:

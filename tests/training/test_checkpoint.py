@@ -156,7 +156,7 @@ def test_what_befalls_a_resumed_run_is_told_as_that(tmp_path):
             raise error from cause
         return str(caught.value)
 
-    assert f"{path}: cannot be gone on with (KeyError: 'x')" in raised(KeyError("x"))
+    assert f"{path}: cannot be resumed (KeyError: 'x')" in raised(KeyError("x"))
     assert raised(UserError("no room"), OSError(28, "full")) == "no room"
     assert raised(UserError("other data")) == f"{path}: other data"
     assert "x" in raised(KeyError("x"), checkpoint=None)
