@@ -25,8 +25,12 @@ from dograph.signals.domain_sums import DomainLosses
 
 logger = logging.getLogger(__name__)
 
-KEPT_BY_BASE = frozenset({"history", "updates", "_domain_losses", "_start", "_warned"})
-"""Attributes that ``BaseMixer`` saves itself, or need not."""
+NOT_OWN = frozenset(
+    ("history", "updates", "_domain_losses", "_start", "_warned", "acts_on", "needs")
+    + ("update_every", "warmup", "prior", "floor")
+    + ("domains", "domain_tokens", "batch_size", "vocab_size")
+)
+"""Attributes that ``BaseMixer`` saves itself, and settings."""
 Kind = TypeVar("Kind", bound=Request)
 
 
@@ -271,7 +275,7 @@ class BaseMixer(nn.Module):
         return lost_attributes(self._own(), self._start)
 
     def _own(self) -> dict[str, Any]:
-        return own_attributes(self, KEPT_BY_BASE | frozenset(self.not_saved))
+        return own_attributes(self, NOT_OWN | frozenset(self.not_saved))
 
     def _overrides(self, method: str) -> bool:
         return getattr(type(self), method) is not getattr(BaseMixer, method)

@@ -71,6 +71,8 @@ def restore_state(mixer: nn.Module, state: Mapping[str, Any], start: Mapping[str
         if name not in state and is_plain(vars(mixer).get(name)):
             setattr(mixer, name, copy.deepcopy(value))
     for name, value in state.items():
+        if hasattr(type(mixer), name) and name not in vars(mixer):
+            raise UserError(f"the checkpoint would replace {type(mixer).__name__}.{name}")
         fresh: Any = vars(mixer).get(name)
         if has_state(fresh):
             fresh.load_state_dict(value)

@@ -108,6 +108,13 @@ def test_another_mixers_state_is_refused():
         ready(Keeps()).load_state_dict(state)
 
 
+def test_a_checkpoint_replaces_no_method():
+    state = ready(Keeps()).state_dict()
+    state["_extra_state"]["own"]["update"] = 1
+    with pytest.raises(UserError, match=r"would replace Keeps.update"):
+        ready(Keeps()).load_state_dict(state)
+
+
 class Forgets(BaseMixer):
     """Draws at random, by a generator that no checkpoint can hold."""
 
