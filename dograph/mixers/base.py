@@ -26,9 +26,23 @@ from dograph.signals.domain_sums import DomainLosses
 logger = logging.getLogger(__name__)
 
 NOT_OWN = frozenset(
-    ("history", "updates", "_domain_losses", "_start", "_warned", "acts_on", "needs")
-    + ("update_every", "warmup", "prior", "floor")
-    + ("domains", "domain_tokens", "batch_size", "vocab_size")
+    [
+        "history",
+        "updates",
+        "_domain_losses",
+        "_start",
+        "_warned",
+        "acts_on",
+        "needs",
+        "update_every",
+        "warmup",
+        "prior",
+        "floor",
+        "domains",
+        "domain_tokens",
+        "batch_size",
+        "vocab_size",
+    ]
 )
 """Attributes that ``BaseMixer`` saves itself, and settings."""
 Kind = TypeVar("Kind", bound=Request)
