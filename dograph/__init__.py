@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dograph.mixers.doremi import DoReMi, DoReMiOnline
     from dograph.mixers.dynamic_loss import DynamicLoss
     from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
-    from dograph.reports.tensorboard import MixtureReport
+    from dograph.reports.mixture_report import MixtureReport
     from dograph.signals.batch_signals import (
         BatchSignals,
         DomainGradients,
@@ -54,7 +54,7 @@ _HOMES = {
     "GraphSolver": "graph.graph_solver",
     "LanguageModel": "training.language_model",
     "MixingCallback": "training.mixing_callback",
-    "MixtureReport": "reports.tensorboard",
+    "MixtureReport": "reports.mixture_report",
     "MixtureSampler": "data.sampler",
     "Probe": "signals.batch_signals",
     "Proportional": "mixers.fixed",

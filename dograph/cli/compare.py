@@ -84,7 +84,7 @@ def command_compare(arguments: argparse.Namespace) -> int:
         files = write_files(comparison, figures, folder)
         print("Wrote " + ", ".join(map(str, files)), file=sys.stderr)
         if arguments.tensorboard:
-            from dograph.experiments.comparison.board import write_board
+            from dograph.experiments.comparison.tensorboard import write_board
 
             write_board(comparison, figures, folder / "tensorboard")
             board = shlex.quote(str(folder / "tensorboard"))

@@ -33,7 +33,7 @@ def command_reproduce(arguments: argparse.Namespace) -> int:
 
     from dograph.experiments.rank_zero import is_rank_zero
     from dograph.experiments.reproduction import reproduce, runs_of
-    from dograph.training.checkpointing import Interrupted
+    from dograph.training.checkpoint_writer import Interrupted
 
     console, agrees = Console(quiet=not is_rank_zero()), True
     for folder in runs_of(arguments.run):

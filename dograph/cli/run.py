@@ -55,7 +55,7 @@ def command_run(arguments: argparse.Namespace) -> int:
     file = RecipeFile(arguments.recipe, arguments.overrides)
     with uncollected():
         import_module("dograph.experiments.stages")
-        from dograph.training.checkpointing import Interrupted
+        from dograph.training.checkpoint_writer import Interrupted
     try:
         return (run_stages if file.stages else run_once)(file, arguments)
     except Interrupted as interruption:

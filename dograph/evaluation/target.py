@@ -14,7 +14,7 @@ from dograph.errors import UserError
 from dograph.evaluation.options import check_positive
 from dograph.evaluation.run_source import RunSource, find_checkpoint, find_run_source
 from dograph.files.run_dir import FINAL_CHECKPOINT, PROVENANCE
-from dograph.training.checkpoint import load_model
+from dograph.training.checkpoint_reader import load_model
 from dograph.training.language_model import LanguageModel
 
 

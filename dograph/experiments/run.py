@@ -33,7 +33,7 @@ from dograph.files.checksums import json_digest
 from dograph.files.run_dir import FINAL_CHECKPOINT
 from dograph.reports.event_files import settle_event_files
 from dograph.reports.summary import RunSummary, print_summary
-from dograph.training.checkpointing import CheckpointSaver, Interrupted, restore_errors
+from dograph.training.checkpoint_writer import CheckpointSaver, Interrupted, restore_errors
 from dograph.training.language_model import LanguageModel
 
 

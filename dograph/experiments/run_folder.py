@@ -20,8 +20,8 @@ from dograph.files.run_dir import (
     SUMMARY,
     seed_dir,
 )
-from dograph.training.checkpoint import newest_sound, steps_done
-from dograph.training.checkpointing import remove_partial
+from dograph.training.checkpoint_reader import newest_sound, steps_done
+from dograph.training.checkpoint_writer import remove_partial
 
 RESUMES = "give the same command again: it resumes from its newest checkpoint"
 

@@ -16,9 +16,9 @@ from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.section import build
 from dograph.files.run_dir import CHECKPOINTS
+from dograph.reports.mixture_report import MixtureReport
 from dograph.reports.progress import StepProgressBar
-from dograph.reports.tensorboard import MixtureReport
-from dograph.training.checkpointing import AtomicCheckpoints, CheckpointSaver
+from dograph.training.checkpoint_writer import AtomicCheckpoints, CheckpointSaver
 from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
 from dograph.training.network import takes

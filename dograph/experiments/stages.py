@@ -19,7 +19,7 @@ from dograph.files.atomic import write_json
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import RECIPE, SUMMARY
 from dograph.reports.summary import print_costs, print_summary, total_cost
-from dograph.training.checkpointing import Interrupted
+from dograph.training.checkpoint_writer import Interrupted
 
 
 class Experiment:

@@ -12,7 +12,6 @@ from dograph.files.records import from_dict
 from dograph.graph.clusters import effective_number
 from dograph.graph.domain_graph import DomainGraph
 from dograph.mixers.snapshot import MixerSnapshot
-from dograph.reports.board import Board
 from dograph.reports.figures import (
     GradientDirections,
     domain_graph_figure,
@@ -24,6 +23,7 @@ from dograph.reports.figures import (
 )
 from dograph.reports.history import MixtureHistory
 from dograph.reports.observation import Observed, observed_graph
+from dograph.reports.tensorboard import Board
 
 OWN_GRAPH = "as the mixer sees it"
 """Title of a graph that the mixer made itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dograph.errors import UserError
-from dograph.training.checkpoint import load_model
+from dograph.training.checkpoint_reader import load_model
 from dograph.training.language_model import LanguageModel
 
 

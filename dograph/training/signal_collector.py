@@ -20,6 +20,7 @@ from dograph.signals.batch_signals import (
     Sketch,
 )
 from dograph.signals.domain_gradients import DomainGradientSums
+from dograph.signals.excess_loss import clipped_excess
 from dograph.signals.recorded_forward import RecordedForward, SketchMode
 from dograph.signals.shared_backward import WeightedLoss, weighted_sum
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
@@ -180,7 +181,7 @@ class SignalCollector:
         self.reference.to(token_losses.device)
         with torch.no_grad():
             expected = self.reference.token_losses(batch.tokens)
-            return self._gather((token_losses - expected).clamp(min=0).mean(dim=1))
+            return self._gather(clipped_excess(token_losses, expected))
 
     def _domain_kernel(self, batch: Batch, last: bool) -> Tensor | None:
         """(S, S) of the whole optimiser step, with its last micro-batch."""

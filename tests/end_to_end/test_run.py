@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dograph.cli.main import main
-from dograph.training.checkpoint import newest_sound, steps_done
+from dograph.training.checkpoint_reader import newest_sound, steps_done
 
 ROOT = Path(__file__).parent.parent.parent
 DOMAINS = ("animals", "code", "numbers")

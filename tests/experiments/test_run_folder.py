@@ -15,7 +15,7 @@ from dograph.experiments.run_folder import (
     place_for,
 )
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT, PROVENANCE
-from dograph.training.checkpointing import PARTIAL, AtomicCheckpoints
+from dograph.training.checkpoint_writer import PARTIAL, AtomicCheckpoints
 
 
 def save(path, step):

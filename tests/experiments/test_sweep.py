@@ -13,7 +13,7 @@ from dograph.errors import UserError
 from dograph.experiments.run_folder import claimed
 from dograph.experiments.sweep import Sweep, environment_of
 from dograph.experiments.sweep_jobs import jobs_of
-from dograph.training.checkpoint import newest_sound, steps_done
+from dograph.training.checkpoint_reader import newest_sound, steps_done
 
 
 def sweep(recipes, seeds=(0, 1), **more):

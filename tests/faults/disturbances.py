@@ -17,8 +17,8 @@ import dograph.graph.graph_solver
 from dograph.mixers.fixed import Stratified
 
 PAGE = 4096
-BATCH = "dograph.reports.tensorboard:MixtureReport.on_train_batch_end"
-CHECKPOINT = "dograph.training.checkpointing:AtomicCheckpoints.save_checkpoint"
+BATCH = "dograph.reports.mixture_report:MixtureReport.on_train_batch_end"
+CHECKPOINT = "dograph.training.checkpoint_writer:AtomicCheckpoints.save_checkpoint"
 
 
 def before_call(target, number, action):

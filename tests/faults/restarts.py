@@ -35,7 +35,7 @@ def _announce_phases(phase):
 
     import dograph.experiments.corpora
     import dograph.experiments.run
-    from dograph.training.checkpointing import AtomicCheckpoints
+    from dograph.training.checkpoint_writer import AtomicCheckpoints
 
     for holder, function, name in (
         (dograph.experiments.run, "prepare", "preparing"),

@@ -8,7 +8,7 @@ import pytest
 from outcomes import differing, outcome
 
 from dograph.cli.main import main
-from dograph.training.checkpointing import AtomicCheckpoints
+from dograph.training.checkpoint_writer import AtomicCheckpoints
 
 STEPS = 24
 

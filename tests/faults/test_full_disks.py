@@ -18,12 +18,12 @@ STEPS = 24
 WRITERS = {
     "the event file itself": ("lightning.pytorch.trainer.trainer:Trainer.fit", 1, 0),
     "where the run came from": ("dograph.experiments.provenance:Provenance.on_fit_start", 1, 0),
-    "points": ("dograph.reports.tensorboard:MixtureReport._log_point", 4, 0),
-    "a point, half": ("dograph.reports.tensorboard:MixtureReport._log_point", 5, 4096),
+    "points": ("dograph.reports.mixture_report:MixtureReport._log_point", 4, 0),
+    "a point, half": ("dograph.reports.mixture_report:MixtureReport._log_point", 5, 4096),
     "a checkpoint, half": (CHECKPOINT, 2, 100_000),
-    "a picture": ("dograph.reports.board:Board.picture", 2, 0),
+    "a picture": ("dograph.reports.tensorboard:Board.picture", 2, 0),
     "the history": ("dograph.reports.history:MixtureHistory.write", 1, 0),
-    "the summary": ("dograph.reports.tensorboard:write_summary", 1, 0),
+    "the summary": ("dograph.reports.mixture_report:write_summary", 1, 0),
     "the last checkpoint": (CHECKPOINT, 3, 8192),
 }
 STAGES = {

@@ -14,7 +14,7 @@ from outcomes import differing, outcome
 from subprocess_runner import SMALL, run_bounded
 
 from dograph.errors import UserError
-from dograph.training.checkpoint import read_checkpoint
+from dograph.training.checkpoint_reader import read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 VALUES = [

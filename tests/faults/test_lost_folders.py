@@ -13,6 +13,7 @@ from dograph.data.corpus.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STEPS = 16
+SAVE = "dograph.training.checkpoint_writer:AtomicCheckpoints.save_checkpoint"
 
 
 @pytest.fixture
@@ -61,7 +62,10 @@ def test_a_disk_that_cannot_be_written_at_first_or_in_between(given, expected, d
     stops(where, log, refused, "runs")
     disk.remount("rw")
     halt = partial(
-        before_call, "dograph.training.checkpointing:AtomicCheckpoints.save_checkpoint", 2, _give_up
+        before_call,
+        "dograph.training.checkpoint_writer:AtomicCheckpoints.save_checkpoint",
+        2,
+        _give_up,
     )
     run_command(where, log, halt)
     assert [path.name for path in (seed_0(place) / "checkpoints").iterdir()] == ["step=10.ckpt"]
@@ -136,7 +140,10 @@ def test_a_file_of_the_corpus_vanishes_while_it_is_prepared(
 def test_the_store_is_gone_between_two_starts(given, expected, tmp_path):
     log = tmp_path / "log"
     halt = partial(
-        before_call, "dograph.training.checkpointing:AtomicCheckpoints.save_checkpoint", 2, _give_up
+        before_call,
+        "dograph.training.checkpoint_writer:AtomicCheckpoints.save_checkpoint",
+        2,
+        _give_up,
     )
     run_command(given(tmp_path), log, halt)
     before = Store.open(tmp_path / "store").fingerprint

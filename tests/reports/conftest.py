@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from dograph.data.data_mixer import DataMixer
 from dograph.evaluation.perplexity import DomainPerplexity
-from dograph.reports.tensorboard import MixtureReport
+from dograph.reports.mixture_report import MixtureReport
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback

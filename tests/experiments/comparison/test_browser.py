@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from dograph.experiments.comparison.board import write_board
 from dograph.experiments.comparison.comparison import compare
 from dograph.experiments.comparison.tables import plus_minus
+from dograph.experiments.comparison.tensorboard import write_board
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 BROWSER = shutil.which("chromium")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from written_runs import DOMAINS, write_run, write_study
 
-from dograph.experiments.comparison.board import write_board
 from dograph.experiments.comparison.comparison import compare
 from dograph.experiments.comparison.curves import (
     difference_curve,
@@ -16,6 +15,7 @@ from dograph.experiments.comparison.curves import (
 )
 from dograph.experiments.comparison.figures import comparison_figures
 from dograph.experiments.comparison.page import as_page
+from dograph.experiments.comparison.tensorboard import write_board
 from dograph.reports.history import MixtureHistory, Validation
 
 NAN = float("nan")

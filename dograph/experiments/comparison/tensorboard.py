@@ -24,7 +24,7 @@ from dograph.experiments.comparison.hyperparameters import hyperparameters, writ
 from dograph.experiments.comparison.methods import Method
 from dograph.experiments.comparison.runs import ComparedRun
 from dograph.experiments.comparison.tables import as_narrow_markdown
-from dograph.reports.board import show_figure
+from dograph.reports.tensorboard import show_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,9 +14,9 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from dograph.errors import UserError
-from dograph.experiments.comparison.board import MARK, OVERALL, write_board
 from dograph.experiments.comparison.comparison import compare
 from dograph.experiments.comparison.statistics import estimate
+from dograph.experiments.comparison.tensorboard import MARK, OVERALL, write_board
 
 DOMAINS = ("animals", "code", "numbers")
 METHODS = ("uniform", "dynamic loss")

@@ -14,14 +14,14 @@ import torch
 from dograph.errors import UserError
 from dograph.files.lock import exclusive
 from dograph.files.run_dir import CHECKPOINTS
-from dograph.training.checkpoint import (
+from dograph.training.checkpoint_reader import (
     is_sound,
     load_model,
     newest_sound,
     read_checkpoint,
     steps_done,
 )
-from dograph.training.checkpointing import (
+from dograph.training.checkpoint_writer import (
     PARTIAL,
     AtomicCheckpoints,
     CheckpointSaver,

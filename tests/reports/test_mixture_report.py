@@ -18,11 +18,11 @@ from torch.utils.tensorboard import SummaryWriter
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixers.dograph import DoGraph
-from dograph.reports.board import Board, chart_layout
 from dograph.reports.clock import TrainingClock
 from dograph.reports.history import LossMeans, MixtureHistory
+from dograph.reports.mixture_report import MixtureReport
 from dograph.reports.observation import ObservationWindow, observed_graph
-from dograph.reports.tensorboard import MixtureReport
+from dograph.reports.tensorboard import Board, chart_layout
 from dograph.signals.batch_signals import BatchSignals
 from dograph.training.mixing_callback import MixingCallback
 

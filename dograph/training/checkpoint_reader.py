@@ -1,4 +1,4 @@
-"""Checkpoints on disk: checked before they are trusted, and read without executing code."""
+"""Reads checkpoints: finds the newest sound one, checks it, and loads it without code."""
 
 from __future__ import annotations
 

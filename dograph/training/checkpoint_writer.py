@@ -1,4 +1,4 @@
-"""Checkpoints in the making: whole or absent, in time, and on a signal."""
+"""Writes checkpoints: whole or not at all, in time, and on a signal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.console import Console
 from dograph.errors import UserError, find_refusal
 from dograph.files.atomic import flush
 from dograph.files.run_dir import CHECKPOINTS
-from dograph.training.checkpoint import newest_checkpoints, read_checkpoint, steps_done
+from dograph.training.checkpoint_reader import newest_checkpoints, read_checkpoint, steps_done
 
 PARTIAL = ".partial"
 RESTORING = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError)
