@@ -40,9 +40,9 @@ class DoReMi(BaseMixer):
 
     Each step, with ``λ_s`` the mean over domain s's tokens of ``max(ℓ_θ − ℓ_reference, 0)``
     (``signals.excess_loss.clipped_excess``; kept from the step before where s is absent,
-    ``ln(vocabulary)`` at first), α is multiplied by ``e^{ηλ}`` (``exponentiated_gradient``), and the
-    new α weighs the batch's losses. Sampling stays as ``prior`` says; the average of α over the
-    steps is the result, for a main run to draw by.
+    ``ln(vocabulary)`` at first), α is multiplied by ``e^{ηλ}`` (``exponentiated_gradient``), and
+    the new α weighs the batch's losses. Sampling stays as ``prior`` says; the average of α over
+    the steps is the result, for a main run to draw by.
 
     With several micro-batches a step the losses are weighed by the α of the step before, since
     λ is known only once all micro-batches are done; the update itself is the same.
