@@ -85,10 +85,10 @@ def observed_layers(model: nn.Module, blocks: str | list[str]) -> dict[str, nn.M
         if prefix not in names:
             near = difflib.get_close_matches(prefix, names, n=3, cutoff=0.0)
             raise UserError(f"the model has no block `{prefix}`; the nearest are {near}")
-        found = _trainable(model, prefix, MATRICES)
-        if not found:
+        trainable = _trainable(model, prefix, MATRICES)
+        if not trainable:
             raise UserError(f"block `{prefix}` has no trainable nn.Linear or Conv1D to sketch")
-        matrices |= found
+        matrices |= trainable
     return matrices
 
 

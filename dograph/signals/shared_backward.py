@@ -27,7 +27,7 @@ the region's output layer and blocks. ``shared_region.py`` checks that it is rig
       │                        │                │ scaled: row i times a_i
     region's input ─ gradient ─┴───────────────►├─► gradients of the region's parameters
       │                                         └─► gradient by the region's input
-      │  blocks before it  ◄── goes on: the ordinary backward of training ──┘
+      │  blocks before it  ◄── continues: training's ordinary backward ─────┘
     embeddings
 
 The book-keeping is known from differentially private training (Bu et al. 2023, arXiv 2210.00038).

@@ -100,8 +100,8 @@ def is_sound(path: Path) -> bool:
 
 def newest_checkpoints(folder: Path) -> list[Path]:
     """A run's checkpoints, by the steps behind them, most first; clocks are not asked."""
-    found = (folder / CHECKPOINTS).glob("*.ckpt")
-    return sorted(found, key=lambda file: (_named_step(file), file.name), reverse=True)
+    files = (folder / CHECKPOINTS).glob("*.ckpt")
+    return sorted(files, key=lambda file: (_named_step(file), file.name), reverse=True)
 
 
 def _named_step(path: Path) -> int:
