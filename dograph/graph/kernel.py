@@ -56,21 +56,3 @@ def squared_distances(means: Tensor) -> Tensor:
     exact = means.to(torch.float64)
     # A common shift leaves distances alone; without it far less cancels in the difference.
     return kernel_distances(gradient_kernel(exact - exact.mean(dim=0)))
-
-
-def mmd_squared(kernel: Tensor, in_first: Tensor, in_second: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy of two sets, the biased V-statistic.
-
-    ``mean K(P, P) − 2 mean K(P, Q) + mean K(Q, Q)``, which for the gradient kernel equals
-    ``‖mean g_P − mean g_Q‖²`` (theorem 2.2 for empirical measures).
-
-    Args:
-        kernel: (n, n) kernel of all sequences.
-        in_first: the first set, as int64 indices or an (n,) boolean mask; not empty.
-        in_second: the second set, likewise.
-
-    Returns:
-        A scalar of the kernel's type.
-    """
-    first, second = kernel[in_first], kernel[in_second]
-    return first[:, in_first].mean() - 2 * first[:, in_second].mean() + second[:, in_second].mean()

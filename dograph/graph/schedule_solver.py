@@ -1,4 +1,4 @@
-"""What to draw next: sampling weights over sources by a graph of clusters (ours).
+"""Sampling weights over sources by a graph of clusters (ours).
 
 docs/method.md, "DoGraph as a sampling schedule".
 """
@@ -28,7 +28,7 @@ gradient is infinite."""
 
 
 class ScheduleProblem(NamedTuple):
-    """What sampling weights are judged by.
+    """Data of a schedule's problem.
 
     Attributes:
         b: (K,) alignment of each cluster's mean gradient with the target's.

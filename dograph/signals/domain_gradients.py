@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 class DomainGradientSums:
-    """Adds up gradients by domain over micro-batches, then gives their inner products.
+    """Sums gradients by domain over micro-batches, and takes their inner products.
 
     Every domain's sequences go through the model once more, on their own, so that a backward
     costs no more than they do. Holds S × P numbers for P parameters. Parameters and their
     ``.grad`` are left alone.
 
     Args:
-        parameters: what the gradients are of; those that need none are left out.
-        domains: S.
+        parameters: those to differentiate by; frozen ones are left out.
+        domains: number S of domains.
     """
 
     def __init__(self, parameters: Iterable[Tensor], domains: int) -> None:
@@ -48,7 +48,7 @@ class DomainGradientSums:
             self._counts[index] += len(rows)
 
     def take_kernel(self, total: Callable[[Tensor], Tensor] = lambda values: values) -> Tensor:
-        """(S, S) ``⟨G_s, G_t⟩`` of the gradients of mean losses, then starts anew.
+        """(S, S) ``⟨G_s, G_t⟩`` of the gradients of mean losses, then starts again.
 
         Args:
             total: sums a tensor over ranks.

@@ -1,4 +1,4 @@
-"""Which layers of a model are observed, and how a sequence's gradient factorises in each."""
+"""The observed layers of a model, and how a sequence's gradient factorises in each."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Factors(NamedTuple):
 
 
 def factors(layer: nn.Module, source: Tensor, gradient: Tensor) -> Iterator[Factors]:
-    """How the gradients of a layer's parameters factorise.
+    """Factorises the gradients of a layer's parameters.
 
-    An embedding is the transpose of an output layer, as which a model may use it, too: its ids
-    take the place of output gradients.
+    An embedding is the transpose of an output layer (a model may use it as both): its ids take
+    the place of output gradients.
 
     Args:
         layer: an ``nn.Linear``, ``Conv1D``, ``nn.LayerNorm`` or ``nn.Embedding``.
@@ -59,10 +59,10 @@ def factors(layer: nn.Module, source: Tensor, gradient: Tensor) -> Iterator[Fact
 
 
 def observed_layers(model: nn.Module, blocks: str | list[str]) -> dict[str, nn.Module]:
-    """The trainable layers to observe, by name, in order.
+    """Finds the trainable layers to observe, in the model's order.
 
     Args:
-        model: where to look.
+        model: any model.
         blocks: as in ``SketchSettings``; other than "model" they stand for their matrices alone.
 
     Returns:
@@ -113,11 +113,7 @@ def are_positions(ids: Tensor) -> bool:
 def transformer_blocks(model: nn.Module) -> str:
     """Name of the list of Transformer blocks: the longest outermost ``nn.ModuleList``.
 
-    Args:
-        model: where to look.
-
-    Returns:
-        Its name, e.g. ``transformer.h`` in GPT-2, ``model.layers`` in Llama.
+    That is ``transformer.h`` in GPT-2, ``model.layers`` in Llama.
 
     Raises:
         UserError: if there is no such list.
@@ -136,25 +132,5 @@ def transformer_blocks(model: nn.Module) -> str:
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """The weight of a layer: (n_out, n_in) for Linear, (n_in, n_out) for Conv1D.
-
-    Args:
-        module: with a parameter of that name.
-
-    Returns:
-        The parameter itself.
-    """
+    """The weight of a layer: (n_out, n_in) for Linear, (n_in, n_out) for Conv1D."""
     return module.get_parameter("weight")
-
-
-def unit_rows(projection: Tensor | None, ids: Tensor, width: int) -> Tensor:
-    """(B, T, r) what unit vectors of ``width`` become: rows of the projection.
-
-    Args:
-        projection: (width, r). None: the identity.
-        ids: (B, T) int64, which unit vectors.
-        width: their dimension.
-    """
-    if projection is None:
-        return functional.one_hot(ids, width).to(torch.float32)
-    return projection[ids]

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dograph.errors import UserError
 from dograph.signals.layer_calls import LayerCall
-from dograph.signals.layers import Factors, factors, unit_rows, weight_of
+from dograph.signals.layers import Factors, factors, weight_of
 
 
 class Projections:
@@ -93,10 +94,11 @@ class Projections:
         left = self._reduce(part.inputs, f"{owner}/in", step, self.rank)
         if part.outputs.is_floating_point():
             right = self._reduce(part.outputs, f"{owner}/out", step, self.rank)
-        else:
-            width = len(weight_of(module))
+        else:  # ids stand for unit vectors, which a projection takes to its rows
+            ids, width = part.outputs, len(weight_of(module))
             projection = self._side(f"{owner}/out", width, left, step, self.rank)
-            right = unit_rows(projection, part.outputs, width).to(left)
+            rows = functional.one_hot(ids, width) if projection is None else projection[ids]
+            right = rows.to(left)
         return owner, torch.einsum("btr,bts->brs", left, right).flatten(1)
 
     def _reduce(self, features: Tensor, side: str, step: int, rank: int) -> Tensor:

@@ -29,7 +29,7 @@ class SketchMode(Enum):
 
 
 class RecordedForward:
-    """What one forward leaves behind to be sketched; ``SequenceSketcher.record`` makes it.
+    """Record of one forward, to be sketched; ``SequenceSketcher.record`` makes it.
 
     Args:
         projections: of the observed layers.

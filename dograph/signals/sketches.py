@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dograph.errors import UserError
+from dograph.errors import check_range
 from dograph.signals.layer_calls import LayerCall
 from dograph.signals.layers import observed_layers, weight_of
 from dograph.signals.projections import Projections
@@ -18,7 +18,7 @@ from dograph.signals.shared_region import SharedRegion, find_shared_region
 
 @dataclass(frozen=True)
 class SketchSettings:
-    """What is sketched, and how finely.
+    """Choice of layers to sketch, and of the sketch's size.
 
     Attributes:
         blocks: ``last`` (the last Transformer block's matrices), ``all`` (every block's), names
@@ -43,8 +43,7 @@ class SketchSettings:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UserError(f"rank is {self.rank}: a sketch needs at least 1")
+        check_range("sketch.rank", self.rank, at_least=1)
 
 
 class SequenceSketcher:
@@ -102,7 +101,7 @@ class SequenceSketcher:
             mode: where the gradients are to come from.
 
         Returns:
-            What the forward is recorded into.
+            The record, empty until the model is called.
         """
         self._waiting = RecordedForward(self.projections, self._region, mode, self._exact)
         return self._waiting

@@ -24,7 +24,7 @@ def test_it_reads_the_sketches_and_changes_no_bit(architecture, blocks):
     forward = sketcher.record(SketchMode.READ)
     losses = losses_of(model, tokens)
     reader = forward.reader()
-    losses_of(model, tokens)  # another forward, a probe's, is none of its business
+    losses_of(model, tokens)  # another forward, a probe's, is not read
     head = model.get_output_embeddings().weight
     torch.autograd.grad(losses.sum(), head, retain_graph=True)  # nor is another backward
     reader.arm()

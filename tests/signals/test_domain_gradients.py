@@ -23,9 +23,9 @@ def gradient(network, loss):
     """The whole gradient as one vector, by a backward of its own."""
     network.zero_grad()
     loss.backward()
-    found = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+    gradients = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
     network.zero_grad()
-    return found.clone()
+    return gradients.clone()
 
 
 def test_every_inner_product_is_that_of_the_mean_losses_gradients(problem):

@@ -50,7 +50,7 @@ def batch(sequences=6, seed=1):
 
 def both_ways(model, blocks, tokens, weights, factor=1.0):
     """Loss, gradients and sketches in the plain way, and with one backward."""
-    found = []
+    results = []
     for mode in (SketchMode.OWN, SketchMode.SHARED):
         model.zero_grad()
         sketcher = SequenceSketcher(model, SketchSettings(blocks=blocks, rank=3))
@@ -62,8 +62,8 @@ def both_ways(model, blocks, tokens, weights, factor=1.0):
         shared = isinstance(getattr(reduce_loss, "__self__", None), SharedBackward)
         sketcher.detach()
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        found.append((loss.detach(), gradients, sketch, shared))
-    return found
+        results.append((loss.detach(), gradients, sketch, shared))
+    return results
 
 
 @pytest.mark.parametrize("blocks", ["last", "all", "model"])
@@ -95,15 +95,15 @@ def test_micro_batches_add_up():
     model = build()
     parts = [batch(seed=seed) for seed in (1, 2)]
     sketcher = SequenceSketcher(model, SketchSettings())
-    found = []
+    gradients = []
     for mode in (SketchMode.OWN, SketchMode.SHARED):
         model.zero_grad()
         for tokens, weights in parts:
             forward = sketcher.record(mode)
             losses = losses_of(model, tokens)
             forward.sketch_and_share(losses)[1](weights.double(), losses).backward()
-        found.append([parameter.grad.clone() for parameter in model.parameters()])
-    torch.testing.assert_close(found[1], found[0])
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_frozen_parameters_get_nothing():

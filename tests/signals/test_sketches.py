@@ -122,8 +122,8 @@ def test_the_whole_model_is_sketched_with_embeddings_biases_and_norms(blocks, le
     for seed in range(draws):
         sketch = sketch_of(model, batch, blocks="model", rank=rank, seed=seed).double()
         products.append(sketch @ sketch.T)
-    found = torch.stack(products)
-    error = (found.mean(dim=0) - exact @ exact.T) / (found.std(dim=0) / math.sqrt(draws))
+    stacked = torch.stack(products)
+    error = (stacked.mean(dim=0) - exact @ exact.T) / (stacked.std(dim=0) / math.sqrt(draws))
     assert error.abs().max() < 5
 
 
@@ -138,11 +138,11 @@ def test_inner_products_are_unbiased(fresh):
         seed, step = (0, draw) if fresh else (draw, 0)
         sketch = sketch_of(model, batch, step=step, rank=4, fresh=fresh, seed=seed).double()
         products.append(sketch @ sketch.T)
-    found = torch.stack(products)
-    error = (found.mean(dim=0) - exact @ exact.T) / (found.std(dim=0) / math.sqrt(draws))
+    stacked = torch.stack(products)
+    error = (stacked.mean(dim=0) - exact @ exact.T) / (stacked.std(dim=0) / math.sqrt(draws))
     assert error.abs().max() < 5
     # And the bound is a sharp one: it is far less than the products themselves.
-    assert (5 * found.std(dim=0) / math.sqrt(draws)).max() < 0.3 * (exact @ exact.T).max()
+    assert (5 * stacked.std(dim=0) / math.sqrt(draws)).max() < 0.3 * (exact @ exact.T).max()
 
 
 @pytest.mark.parametrize("matrix", [lambda: nn.Linear(6, 5), lambda: Conv1D(5, 6)])
