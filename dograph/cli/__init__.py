@@ -1,1 +1,8 @@
-"""The command line: `main` and one file a command; heavy imports wait until a command runs."""
+"""The command line: `main` and one file a command, whose docstring is the command's help.
+
+Heavy imports wait until a command runs.
+"""
+
+EXIT_FAILED = 1
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130

@@ -1,62 +1,41 @@
-"""`compare`: which mixture is better, by how much, how sure."""
+"""Tell which mixture is better, by how much and how surely.
 
-from __future__ import annotations
-
-import argparse
-import shlex
-import sys
-from pathlib import Path
-from typing import Any
-
-from dograph.errors import UserError
-
-COMPARE_HELP = """\
 Compares the finished runs in and below RUNS: mean and 95 % interval over seeds, differences to a
 baseline paired by seed, and what everything cost. Refuses runs that differ in more than mixture
 and seed (tokens, corpus, tokenizer, validation set, model, training).
 
-examples:
+Examples:
   dograph compare runs/study --output runs/study/comparison --tensorboard
   dograph compare runs/uniform_gpt2 runs/dograph_gpt2 --baseline uniform --format markdown
   dograph compare runs/short runs/long --allow tokens --baseline short/uniform_gpt2
 """
 
+from __future__ import annotations
 
-def add_compare(commands: Any) -> None:
-    """The parser of `compare`."""
-    comparing = commands.add_parser(
-        "compare",
-        help="tell which mixture is better, by how much and how surely",
-        description=COMPARE_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    comparing.add_argument(
-        "runs", nargs="+", type=Path, help="folders of runs, of a recipe's runs, or of all runs"
-    )
-    comparing.add_argument(
-        "--baseline", metavar="METHOD", help="a recipe's name; else the one of stratified sampling"
-    )
-    comparing.add_argument(
-        "--allow",
-        type=lambda text: text.split(","),
-        default=[],
-        metavar="WHAT,…",
-        help="may differ: tokens, corpus, tokenizer, validation, model, training",
-    )
-    comparing.add_argument(
-        "--format", choices=("markdown", "csv", "json"), help="print this instead of the table"
-    )
-    comparing.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="for report.html and all formats"
-    )
-    comparing.add_argument(
-        "--tensorboard", action="store_true", help="write FOLDER/tensorboard, too"
-    )
-    comparing.add_argument("--force", action="store_true", help="replace what is in FOLDER")
+import shlex
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from dograph.errors import UserError
 
 
-def command_compare(arguments: argparse.Namespace) -> int:
-    """`compare`: a table, and a folder of files."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `compare`."""
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, help="folders of runs, of a recipe's runs, or of all runs")
+    add("--baseline", metavar="METHOD", help="a recipe's name; else the one of stratified sampling")
+    allowed = "may differ: tokens, corpus, tokenizer, validation, model, training"
+    add("--allow", type=lambda text: text.split(","), default=[], metavar="WHAT,…", help=allowed)
+    formats = ("markdown", "csv", "json")
+    add("--format", choices=formats, help="print this instead of the table")
+    add("--output", type=Path, metavar="FOLDER", help="for report.html and all formats")
+    add("--tensorboard", action="store_true", help="write FOLDER/tensorboard, too")
+    add("--force", action="store_true", help="replace what is in FOLDER")
+
+
+def execute(arguments: Namespace) -> int:
+    """Print a table, and write a folder of files."""
     from rich.console import Console
 
     from dograph.experiments.comparison import tables
@@ -87,9 +66,8 @@ def command_compare(arguments: argparse.Namespace) -> int:
             from dograph.experiments.comparison.tensorboard import write_board
 
             write_board(comparison, figures, folder / "tensorboard")
-            board = shlex.quote(str(folder / "tensorboard"))
             print(
-                f"Open TensorBoard:  tensorboard --logdir {board}\n"
+                f"Open TensorBoard:  tensorboard --logdir {shlex.quote(f'{folder}/tensorboard')}\n"
                 "(its curves are smoothed until Smoothing is set to 0)",
                 file=sys.stderr,
             )

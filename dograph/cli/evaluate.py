@@ -1,35 +1,27 @@
-"""`evaluate`: a checkpoint's losses by domain, and its tasks."""
+"""Score a checkpoint on held-out text and downstream tasks.
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-from typing import Any
-
-EVALUATE_HELP = """\
 Prints loss, perplexity and bits per byte of every domain's validation text, with 95 % intervals.
 
-tasks, by lm-evaluation-harness (pip install 'dograph[eval]'):
+Tasks, by lm-evaluation-harness (pip install 'dograph[eval]'):
   local        made of the store's validation text, without a network
   paper        piqa, hellaswag, lambada_openai, copa, openbookqa, winogrande, sciq, logiqa, arc_easy
   piqa,sciq    any task of the harness by its name
 
-examples:
+Examples:
   dograph evaluate runs/dograph_gpt2/seed_0
   dograph evaluate runs/dograph_gpt2/seed_0 --tasks local --output evaluation.json
   dograph evaluate runs/doremi_gpt2/seed_0/main/checkpoints/final.ckpt --corpus other_store
 """
 
+from __future__ import annotations
 
-def add_evaluate(commands: Any) -> None:
-    """The parser of `evaluate`."""
-    evaluating = commands.add_parser(
-        "evaluate",
-        help="score a checkpoint on held-out text and downstream tasks",
-        description=EVALUATE_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = evaluating.add_argument
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `evaluate`: those of ``evaluate_checkpoint``."""
+    add = parser.add_argument
     add("checkpoint", type=Path, help="a .ckpt file, or the folder of a run: its final one")
     add("--corpus", type=Path, metavar="STORE", help="a prepared store instead of the run's own")
     add("--sequences", type=int, metavar="N", help="of each domain (default: the run's)")
@@ -45,8 +37,8 @@ def add_evaluate(commands: Any) -> None:
     add("--force", action="store_true", help="replace FILE, or results in RUN/tasks.json")
 
 
-def command_evaluate(arguments: argparse.Namespace) -> int:
-    """`evaluate`: a checkpoint's losses by domain, and downstream tasks."""
+def execute(arguments: Namespace) -> int:
+    """Print a checkpoint's losses by domain, and its tasks."""
     from dograph.evaluation.command import evaluate_checkpoint
 
     evaluate_checkpoint(**{k: value for k, value in vars(arguments).items() if k != "command"})

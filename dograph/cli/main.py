@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import sys
 import unicodedata
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from pathlib import Path
 
-from dograph.cli.compare import add_compare, command_compare
-from dograph.cli.evaluate import add_evaluate, command_evaluate
-from dograph.cli.exit_codes import EXIT_INTERRUPTED, EXIT_USER_ERROR
-from dograph.cli.export import add_export, command_export
-from dograph.cli.prepare import add_prepare, command_prepare
-from dograph.cli.reproduce import add_reproduce, command_reproduce
-from dograph.cli.run import add_run, command_run
-from dograph.cli.sweep import add_sweep, command_sweep
+from dograph.cli import (
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    compare,
+    evaluate,
+    export,
+    prepare,
+    reproduce,
+    run,
+    sweep,
+)
 from dograph.errors import UserError, file_errors
 
 COMMANDS = {
-    "run": (add_run, command_run),
-    "prepare": (add_prepare, command_prepare),
-    "sweep": (add_sweep, command_sweep),
-    "evaluate": (add_evaluate, command_evaluate),
-    "compare": (add_compare, command_compare),
-    "export": (add_export, command_export),
-    "reproduce": (add_reproduce, command_reproduce),
+    module.__name__.rpartition(".")[2]: module
+    for module in (run, prepare, sweep, evaluate, compare, export, reproduce)
 }
-"""By name: what adds a command's parser, and what runs it."""
+"""By name: each module's docstring is its help, and it has ``add_arguments`` and ``execute``."""
+TRAINING = ("run", "sweep", "reproduce")
+"""Commands that train by recipes, which may name the user's own code."""
 UNPRINTED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of characters that a terminal obeys instead of showing."""
 
 
-def build_parser(program: str) -> argparse.ArgumentParser:
+def build_parser(program: str) -> ArgumentParser:
     """The command line's parser; imports nothing heavy, so that --help is quick."""
-    parser = argparse.ArgumentParser(
-        program, description="Data mixing for language-model pretraining."
-    )
+    parser = ArgumentParser(program, description="Data mixing for language-model pretraining.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for add, _ in COMMANDS.values():
-        add(commands)
+    for name, module in COMMANDS.items():
+        text = module.__doc__ or ""
+        command = commands.add_parser(
+            name,
+            help=text.partition("\n")[0],
+            description=text,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        if name in TRAINING:
+            files = "a Python file, or a folder of them, whose classes the recipe may name"
+            command.add_argument("--mixers", type=Path, metavar="PATH", help=files)
     return parser
 
 
@@ -50,21 +59,18 @@ def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> in
     parser = build_parser(program)
     parsed, rest = parser.parse_known_args(arguments)
     # argparse does not recognise overrides that follow an option.
-    takes_overrides = "overrides" in parsed
-    unknown = [
-        word for word in rest if word.startswith("-") or "=" not in word or not takes_overrides
-    ]
-    if unknown:
+    given = [word for word in rest if "=" in word and word[0] != "-" and "overrides" in parsed]
+    if unknown := [word for word in rest if word not in given]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if rest:
-        parsed.overrides = [*parsed.overrides, *rest]
+    if given:
+        parsed.overrides = [*parsed.overrides, *given]
     try:
         if getattr(parsed, "mixers", None) is not None:
             from dograph.experiments.recipe.classes import allow_code
 
             allow_code(parsed.mixers)
         with file_errors():
-            return COMMANDS[parsed.command][1](parsed)
+            return int(COMMANDS[parsed.command].execute(parsed))
     except UserError as error:
         print(f"{program}: error: {printable(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR

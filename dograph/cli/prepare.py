@@ -1,27 +1,20 @@
-"""`prepare`: turn a corpus into tokens on disk."""
+"""Turn a corpus into tokens on disk: that of a recipe, or of a file in configs/data."""
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any
 
 
-def add_prepare(commands: Any) -> None:
-    """The parser of `prepare`."""
-    preparing = commands.add_parser(
-        "prepare",
-        help="turn a corpus into tokens on disk",
-        description="Prepares the corpus of a recipe or of a file in configs/data.",
-    )
-    preparing.add_argument("recipe", type=Path, help="a YAML file with a section `corpus`")
-    preparing.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="e.g. corpus.store=DIR"
-    )
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `prepare`."""
+    parser.add_argument("recipe", type=Path, help="a YAML file with a section `corpus`")
+    given = "e.g. corpus.store=DIR"
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=given)
 
 
-def command_prepare(arguments: argparse.Namespace) -> int:
-    """`prepare`: write tokens to disk, and print where."""
+def execute(arguments: Namespace) -> int:
+    """Write tokens to disk, and print where."""
     from dograph.data.corpus.prepare import prepare
     from dograph.data.corpus.settings import CorpusSettings
     from dograph.experiments.recipe.compose import compose
@@ -30,6 +23,5 @@ def command_prepare(arguments: argparse.Namespace) -> int:
     composition = compose(arguments.recipe, arguments.overrides)
     given = composition.values.get("corpus") or {}
     section = check_section(composition, "corpus", CorpusSettings, given, set())
-    store = prepare(CorpusSettings(**section.as_dict()))
-    print(f"Prepared: {store.path}")
+    print(f"Prepared: {prepare(CorpusSettings(**section.as_dict())).path}")
     return 0

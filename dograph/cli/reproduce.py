@@ -1,34 +1,29 @@
-"""`reproduce`: run a finished run again."""
+"""Run a finished run again, and tell whether its losses are equal to the bit.
+
+Runs it by its resolved recipe, into RUN/reproduced, and compares every loss and weight; an
+experiment is reproduced stage by stage. Exit code 1 if they are not equal.
+"""
 
 from __future__ import annotations
 
-import argparse
 import math
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dograph.cli.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
-from dograph.cli.mixers import add_mixers
+from dograph.cli import EXIT_FAILED, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from dograph.experiments.reproduction import Reproduction
 
 
-def add_reproduce(commands: Any) -> None:
-    """The parser of `reproduce`."""
-    reproducing = commands.add_parser(
-        "reproduce",
-        help="run a finished run again, and tell whether its losses are equal to the bit",
-        description="Runs a finished run again by its resolved recipe, into RUN/reproduced, and "
-        "tells whether every loss and weight is equal to the bit; an experiment is reproduced "
-        "stage by stage. Exit code 1 if they are not equal.",
-    )
-    reproducing.add_argument("run", type=Path, help="folder of a finished run or experiment")
-    add_mixers(reproducing)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `reproduce`."""
+    parser.add_argument("run", type=Path, help="folder of a finished run or experiment")
 
 
-def command_reproduce(arguments: argparse.Namespace) -> int:
-    """`reproduce`: print the verdict; 1 if anything differs."""
+def execute(arguments: Namespace) -> int:
+    """Print the verdict; 1 if anything differs."""
     from rich.console import Console
 
     from dograph.experiments.rank_zero import is_rank_zero

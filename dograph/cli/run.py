@@ -1,25 +1,6 @@
-"""`run`: train what a recipe describes."""
+"""Train what a recipe describes, and report it in TensorBoard.
 
-from __future__ import annotations
-
-import argparse
-import shlex
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from dograph.cli.exit_codes import EXIT_INTERRUPTED
-from dograph.cli.importing import uncollected
-from dograph.cli.mixers import add_mixers
-from dograph.errors import UserError
-
-if TYPE_CHECKING:
-    from dograph.experiments.recipe.compose import RecipeFile
-
-RUN_HELP = """\
-Trains what RECIPE describes and reports it in TensorBoard.
-
-examples:
+Examples:
   lightning run recipes/dograph_gpt2.yaml
   lightning run recipes/dograph_gpt2.yaml trainer.max_steps=20 mixer.init_args.clusters=4
   lightning run recipes/dograph_gpt2.yaml --resume runs/dograph_gpt2/seed_0
@@ -31,25 +12,37 @@ again; --resume resumes a run whatever has changed since. A recipe with stages r
 missing: finished stages are used again while their inputs stay the same.
 """
 
+from __future__ import annotations
 
-def add_run(commands: Any) -> None:
-    """The parser of `run`."""
-    running = commands.add_parser(
-        "run",
-        help="train what a recipe describes",
-        description=RUN_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    running.add_argument("recipe", type=Path, help="a YAML file, e.g. recipes/dograph_gpt2.yaml")
-    running.add_argument("overrides", nargs="*", metavar="key=value", help="the last word on a key")
-    running.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to resume")
-    running.add_argument("--stage", metavar="NAME", help="run only this stage of the recipe")
-    running.add_argument("--check", action="store_true", help="check the recipe and stop")
-    add_mixers(running)
+import gc
+import shlex
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dograph.cli import EXIT_INTERRUPTED
+from dograph.errors import UserError
+
+if TYPE_CHECKING:
+    from dograph.experiments.recipe.compose import RecipeFile
 
 
-def command_run(arguments: argparse.Namespace) -> int:
-    """`run`: check, train, print the end of the run."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    add = parser.add_argument
+    add("recipe", type=Path, help="a YAML file, e.g. recipes/dograph_gpt2.yaml")
+    add("overrides", nargs="*", metavar="key=value", help="the last word on a key")
+    add("--resume", type=Path, metavar="RUN", help="folder of a run to resume")
+    add("--stage", metavar="NAME", help="run only this stage of the recipe")
+    add("--check", action="store_true", help="check the recipe and stop")
+
+
+def execute(arguments: Namespace) -> int:
+    """Check, train, print the end of the run."""
     from dograph.experiments.recipe.compose import RecipeFile
 
     file = RecipeFile(arguments.recipe, arguments.overrides)
@@ -57,7 +50,7 @@ def command_run(arguments: argparse.Namespace) -> int:
         import_module("dograph.experiments.stages")
         from dograph.training.checkpoint_writer import Interrupted
     try:
-        return (run_stages if file.stages else run_once)(file, arguments)
+        (run_stages if file.stages else run_once)(file, arguments)
     except Interrupted as interruption:
         words = [str(arguments.recipe), *arguments.overrides]
         for option in ("stage", "mixers", "resume"):
@@ -68,9 +61,10 @@ def command_run(arguments: argparse.Namespace) -> int:
             f"Resume with: lightning run {shlex.join(words)}"
         )
         return EXIT_INTERRUPTED
+    return 0
 
 
-def run_once(file: RecipeFile, arguments: argparse.Namespace) -> int:
+def run_once(file: RecipeFile, arguments: Namespace) -> None:
     """`run` of a recipe of one run."""
     from dograph.experiments.recipe.check import check
     from dograph.experiments.run import run
@@ -82,10 +76,9 @@ def run_once(file: RecipeFile, arguments: argparse.Namespace) -> int:
         print(recipe.as_yaml(), end="")
     else:
         run(recipe, arguments.resume)
-    return 0
 
 
-def run_stages(file: RecipeFile, arguments: argparse.Namespace) -> int:
+def run_stages(file: RecipeFile, arguments: Namespace) -> None:
     """`run` of a recipe with stages."""
     from dograph.experiments.plan import Plan
     from dograph.experiments.stages import Experiment
@@ -99,4 +92,22 @@ def run_stages(file: RecipeFile, arguments: argparse.Namespace) -> int:
         print("---\n".join(recipe.as_yaml() for recipe in plan.recipes.values()), end="")
     else:
         Experiment(plan).run(only=arguments.stage)
-    return 0
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Pause Python's garbage collector while a command's libraries are imported.
+
+    They make a million objects that all stay; scanning these again and again took a fifth of the
+    time. Later collections skip them, too. In a process that has imported torch, this does nothing:
+    little is left to import, and garbage may be among what would be skipped.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()

@@ -1,46 +1,31 @@
-"""`sweep`: recipes over seeds."""
+r"""Run recipes over seeds.
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-from typing import Any
-
-from dograph.cli.exit_codes import EXIT_FAILED
-from dograph.cli.mixers import add_mixers
-from dograph.errors import UserError
-
-SWEEP_HELP = """\
 Runs every recipe with every seed, each in a process of its own, and skips what is finished.
 Stopped (Ctrl-C) or failed, run it again: interrupted runs resume from their checkpoints.
 
-examples:
+Examples:
   dograph sweep recipes/uniform_gpt2.yaml recipes/dograph_gpt2.yaml --seeds 0,1,2,3,4
-  dograph sweep recipes/*_gpt2.yaml --seeds 0,1,2 --processes 2 compose.trainer=cpu_study \\
+  dograph sweep recipes/*_gpt2.yaml --seeds 0,1,2 --processes 2 compose.trainer=cpu_study \
       runs=runs/study
 """
 
+from __future__ import annotations
 
-def add_sweep(commands: Any) -> None:
-    """The parser of `sweep`."""
-    sweeping = commands.add_parser(
-        "sweep",
-        help="run recipes over seeds",
-        description=SWEEP_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    sweeping.add_argument(
-        "recipes", nargs="+", metavar="RECIPE|key=value", help="recipes, and overrides for all"
-    )
-    sweeping.add_argument(
-        "--seeds", type=numbers, default=[0, 1, 2, 3, 4], metavar="S,S…", help="0,1,2,3,4"
-    )
-    sweeping.set_defaults(overrides=[])
-    sweeping.add_argument("--processes", type=int, default=1, metavar="N", help="runs at once")
-    sweeping.add_argument(
-        "--threads", type=int, metavar="N", help="of each run; else the cores are shared out"
-    )
-    add_mixers(sweeping)
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from dograph.cli import EXIT_FAILED
+from dograph.errors import UserError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of `sweep`."""
+    add = parser.add_argument
+    add("recipes", nargs="+", metavar="RECIPE|key=value", help="recipes, and overrides for all")
+    add("--seeds", type=numbers, default=[0, 1, 2, 3, 4], metavar="S,S…", help="0,1,2,3,4")
+    add("--processes", type=int, default=1, metavar="N", help="runs at once")
+    add("--threads", type=int, metavar="N", help="of each run; else the cores are shared out")
+    parser.set_defaults(overrides=[])
 
 
 def numbers(text: str) -> list[int]:
@@ -48,8 +33,8 @@ def numbers(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def command_sweep(arguments: argparse.Namespace) -> int:
-    """`sweep`: what is missing; 1 if a run failed."""
+def execute(arguments: Namespace) -> int:
+    """Run what is missing; 1 if a run failed."""
     from rich.console import Console
     from rich.text import Text
 
@@ -59,14 +44,8 @@ def command_sweep(arguments: argparse.Namespace) -> int:
     overrides = [word for word in arguments.recipes if "=" in word] + arguments.overrides
     if not recipes:
         raise UserError("sweep: name a recipe, e.g. recipes/uniform_gpt2.yaml")
-    sweep = Sweep(
-        recipes,
-        arguments.seeds,
-        overrides,
-        arguments.processes,
-        arguments.threads,
-        arguments.mixers,
-    )
+    shares = (arguments.processes, arguments.threads)
+    sweep = Sweep(recipes, arguments.seeds, overrides, *shares, arguments.mixers)
     finished = sweep.run()
     console = Console()
     for failure in sweep.failures:

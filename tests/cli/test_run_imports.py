@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dograph.cli.importing import uncollected
+from dograph.cli.run import uncollected
 
 
 @pytest.fixture
