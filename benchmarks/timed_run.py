@@ -12,7 +12,7 @@ from dograph.data.corpus.prepare import prepare
 from dograph.data.data_mixer import DataMixer
 from dograph.experiments.recipe.check import check
 from dograph.experiments.recipe.compose import compose
-from dograph.experiments.run_parts import build_model
+from dograph.experiments.run import build_model
 from dograph.mixers import BaseMixer
 from dograph.signals.sketches import SketchSettings
 from dograph.training.mixing_callback import MixingCallback

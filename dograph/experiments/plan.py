@@ -2,24 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
-from dograph.errors import UserError
-from dograph.experiments.corpora import Corpora
+from dograph.errors import UserError, check_range
 from dograph.experiments.provenance import run_inputs
+from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe, check, check_again
 from dograph.experiments.recipe.compose import RecipeFile, nearest
-from dograph.experiments.rounds import Rounds, StageRun, read_rounds
-from dograph.experiments.stage_record import Artefacts
+from dograph.experiments.recipe.section import build, check_section
 from dograph.files.checksums import json_digest
-from dograph.files.run_dir import seed_dir
+from dograph.files.run_dir import FINAL_CHECKPOINT, seed_dir
+from dograph.reports.summary import RunSummary, read_summary
 
 PROCESSES = ("devices", "num_nodes", "strategy")
 """Arguments of the trainer that decide which processes there are; Lightning never ends them."""
+
+
+class Corpora:
+    """The corpora of all stages, or of all jobs of a sweep, each prepared at first use."""
+
+    def __init__(self) -> None:
+        self._stores: dict[str, Store] = {}
+
+    def prepare(self, settings: CorpusSettings) -> Store:
+        """The store that the settings describe."""
+        key = repr(settings)
+        if key not in self._stores:
+            self._stores[key] = prepare(settings)
+        return self._stores[key]
+
+
+@dataclass
+class Artefacts:
+    """What a finished stage leaves for later ones."""
+
+    folder: Path
+    """folder of its run."""
+    inputs: str
+    """digest of what it was made from."""
+
+    @property
+    def summary(self) -> RunSummary:
+        """The run's numbers."""
+        return read_summary(self.folder)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The mixture that the stage chose: its mixer's average weights, by domain."""
+        return {domain.name: domain.average_weight for domain in self.summary.domains}
+
+    def values(self) -> dict[str, Any]:
+        """What ``${stages.NAME.checkpoint}`` and ``${stages.NAME.weights}`` stand for."""
+        return {"checkpoint": str(self.folder / FINAL_CHECKPOINT), "weights": self.weights}
+
+    def identity(self) -> dict[str, Any]:
+        """The same for a digest: a checkpoint's path does not tell what it was made from."""
+        return {"checkpoint": self.inputs, "weights": self.weights}
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Stages that are repeated, each round starting from the mixture that the last one chose.
+
+    In every round but the first, the first of the repeated stages draws by the average weights
+    of the last of them (iterated DoReMi).
+    """
+
+    repeat: list[str]
+    """the first to the last stage of a round, e.g. [reference, proxy]."""
+    at_most: int = 1
+    """maximum number of rounds."""
+    tolerance: float = 1e-3
+    """stop once no domain's weight differs more from what the round's first stage drew by."""
+
+    def __post_init__(self) -> None:
+        check_range("rounds.at_most", self.at_most, at_least=1)
+        check_range("rounds.tolerance", self.tolerance, at_least=0)
+
+
+class StageRun(NamedTuple):
+    """One run of a stage."""
+
+    label: str
+    """name of the run and its folder: the stage's name, and its round after the first."""
+    stage: str
+    replaced: Mapping[str, Any] = {}
+    """values that replace the recipe's in this run."""
+
+
+def read_rounds(file: RecipeFile) -> Rounds | None:
+    """The recipe's section ``rounds``, checked against its stages; None without one."""
+    composition = file.compose()
+    given = composition.values.get("rounds")
+    if given is None:
+        return None
+    section = check_section(composition, "rounds", Rounds, given, set())
+    rounds: Rounds = build(composition, "rounds", Rounds, section.as_dict())
+    places = [file.stages.index(name) for name in rounds.repeat if name in file.stages]
+    successive = list(range(places[0], places[0] + len(places))) if places else []
+    if not places or len(places) < len(rounds.repeat) or places != successive:
+        raise UserError(
+            f"{composition.origin('rounds.repeat')}: rounds.repeat is {rounds.repeat}: name "
+            f"stages that follow one another among {file.stages}"
+        )
+    return rounds
 
 
 @dataclass(frozen=True)
@@ -59,11 +151,10 @@ class Plan:
 
     def check_label(self, label: str) -> None:
         """Raise UserError for a run of a stage that the recipe does not have."""
-        if label.partition("_round")[0] not in self.recipes:
-            raise UserError(
-                f"{self.file.path}: there is no stage {label!r}{nearest(label, self.file.stages)} "
-                f"(there are: {', '.join(self.file.stages)})"
-            )
+        stages = self.file.stages
+        if label.partition("_round")[0] not in stages:
+            unknown = f"there is no stage {label!r}{nearest(label, stages)}"
+            raise UserError(f"{self.file.path}: {unknown} (there are: {', '.join(stages)})")
 
     def check_processes(self) -> None:
         """Raise UserError for stages that would need other processes than the first has."""
@@ -94,3 +185,34 @@ class Plan:
         }
         rounds = asdict(self.rounds) if self.rounds else None
         return json_digest({"stages": inputs, "rounds": rounds})
+
+    def schedule(self, done: Mapping[str, Artefacts]) -> Iterator[StageRun]:
+        """One run after another; the next is known once ``done`` holds the one before."""
+        repeated = self.rounds.repeat if self.rounds else []
+        for stage in self.recipes:
+            if stage not in repeated:
+                yield StageRun(stage, stage)
+            elif self.rounds and stage == repeated[0]:
+                yield from _repeat(self.rounds, done)
+
+
+def _repeat(rounds: Rounds, done: Mapping[str, Artefacts]) -> Iterator[StageRun]:
+    first, last = rounds.repeat[0], rounds.repeat[-1]
+    for count in range(1, rounds.at_most + 1):
+        replaced: dict[str, Any] = {}
+        if count > 1:
+            arguments = {"weights": done[last].weights}
+            replaced = {"mixer": {"class_path": "dograph.mixers.Fixed", "init_args": arguments}}
+        for stage in rounds.repeat:
+            label = stage if count == 1 else f"{stage}_round{count}"
+            yield StageRun(label, stage, replaced if stage == first else {})
+        moved = largest_move(done[first].weights, done[last].weights)
+        if rounds.at_most > 1:
+            rank_zero_print(f"round {count}: the largest move of a weight is {moved:.4f}")
+        if moved <= rounds.tolerance:
+            return
+
+
+def largest_move(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """Largest difference of a domain's weight."""
+    return max(abs(after[name] - before[name]) for name in after)

@@ -36,11 +36,6 @@ class Provenance(Callback):
 
     A resumed run keeps what it began with. Resumed under another recipe, it loses its digest, since
     it is a run of neither recipe, and records the other recipe.
-
-    Args:
-        folder: the run's folder.
-        recipe: the checked recipe.
-        store: the prepared corpus.
     """
 
     def __init__(self, folder: Path, recipe: Recipe, store: Store) -> None:
@@ -60,10 +55,8 @@ class Provenance(Callback):
     def _note_changes(self) -> None:
         before = read_provenance(self.folder)
         if before.get("digest") != self._digest():
-            changes = [*before.get("gone_on_with", []), self.recipe.as_yaml()]
-            write_json(
-                self.folder / PROVENANCE, {**before, "digest": None, "gone_on_with": changes}
-            )
+            before["gone_on_with"] = [*before.get("gone_on_with", []), self.recipe.as_yaml()]
+            write_json(self.folder / PROVENANCE, {**before, "digest": None})
 
     def content(self, trainer: Trainer) -> dict[str, Any]:
         """Seed, corpus, tokenizer, commit, versions, host, and a digest of the run's inputs."""
@@ -92,21 +85,16 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {error}") from error
     if content is None:
         raise UserError(f"{path} is missing: name the folder of a run")
-    for key, kind in REQUIRED.items():
-        if not isinstance(content, dict) or not isinstance(content.get(key), kind):
+    for key, kind in {**REQUIRED, "versions": dict, "host": dict}.items():
+        if not isinstance(content, dict) or not isinstance(content.get(key, {}), kind):
             raise UserError(f"{path} is damaged: {key} is not of type {kind.__name__}")
-    for key in ("versions", "host"):
-        if not isinstance(content.get(key, {}), dict):
-            raise UserError(f"{path} is damaged: {key} is not a mapping")
     return dict(content)
 
 
 def run_inputs(values: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    """All that decides a run's numbers: equal inputs give equal losses on one host.
+    """All that decides a run's numbers, of a resolved recipe's values and a prepared corpus.
 
-    Args:
-        values: the resolved recipe's.
-        store: the prepared corpus.
+    Equal inputs give equal losses on one host.
     """
     code = mixer_code_digest(str((values.get("mixer") or {}).get("class_path", "")))
     return {
@@ -123,12 +111,10 @@ def mixer_code_digest(class_path: str) -> str | None:
     A change of that file makes another run; changes of this package show in its version.
     """
     module = class_path.rpartition(".")[0]
-    if not module or module.split(".")[0] == "dograph":
-        return None
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return None
-    return file_digest(Path(spec.origin))
+    own = not module or module.split(".")[0] == "dograph"
+    spec = None if own else importlib.util.find_spec(module)
+    file = Path(spec.origin) if spec and spec.origin else None
+    return file_digest(file) if file and file.is_file() else None
 
 
 def host_metadata() -> dict[str, Any]:
@@ -163,10 +149,7 @@ def version_of(distribution: str) -> str | None:
 
 
 def own_commit() -> str | None:
-    """The commit of this package's own checkout; None where it is installed, or without git.
-
-    It ends in "+changes" where files differ from it.
-    """
+    """The commit of this package's checkout, and "+changes" if files differ; None without one."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -175,10 +158,9 @@ def own_commit() -> str | None:
 
 
 def _git(root: Path, *words: str) -> str:
+    command = ["git", *words]
     try:
-        answer = subprocess.run(
-            ["git", *words], cwd=root, capture_output=True, text=True, check=False
-        )
-    except OSError:
+        answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
         return ""
     return answer.stdout.strip()

@@ -15,13 +15,7 @@ from dograph.data.corpus.manifest import MANIFEST
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError
-from dograph.experiments.provenance import (
-    PACKAGES,
-    host_metadata,
-    own_commit,
-    read_provenance,
-    version_of,
-)
+from dograph.experiments import provenance as origin
 from dograph.experiments.recipe.check import Recipe, check
 from dograph.experiments.recipe.compose import compose
 from dograph.experiments.run import train
@@ -73,7 +67,7 @@ def reproduce(folder: Path) -> Reproduction:
     Raises:
         UserError: if the run is not finished, or its corpus has changed.
     """
-    provenance, before = read_provenance(folder), _outcome(folder)
+    provenance, before = origin.read_provenance(folder), _outcome(folder)
     if provenance.get("gone_on_with"):
         raise UserError(
             f"{folder}: this run was resumed under another recipe (see gone_on_with in "
@@ -82,7 +76,7 @@ def reproduce(folder: Path) -> Reproduction:
     recipe = check(compose(folder / RECIPE, _recorded_store(provenance)))
     store = _same_corpus(recipe, provenance, folder)
     again = free_folder(folder / REPRODUCED)
-    with on_threads(_threads(provenance)), claimed(again):
+    with _on_threads_of(provenance), claimed(again):
         train(recipe, store, again)
         changed = tuple(_changed(provenance))
     largest = _largest(MixtureHistory.read(folder), MixtureHistory.read(again))
@@ -92,22 +86,17 @@ def reproduce(folder: Path) -> Reproduction:
 
 def _outcome(folder: Path) -> dict[str, Any]:
     """The numbers of a finished run that must not change."""
-    summary, history = read_summary(folder).as_json(), MixtureHistory.read(folder)
+    summary = read_summary(folder).as_json()
     final = {"losses": summary["losses"], "weights": summary["weights"]}
-    return {**history.outcome(), "final": final}
-
-
-def _threads(provenance: Mapping[str, Any]) -> int:
-    """The run's number of threads; this process's own if it was not recorded."""
-    recorded = (provenance.get("host") or {}).get("threads")
-    return recorded if isinstance(recorded, int) and recorded > 0 else torch.get_num_threads()
+    return {**MixtureHistory.read(folder).outcome(), "final": final}
 
 
 @contextmanager
-def on_threads(count: int) -> Iterator[None]:
-    """Set torch's number of threads inside the block: it decides how sums are rounded."""
+def _on_threads_of(provenance: Mapping[str, Any]) -> Iterator[None]:
+    """Compute on the run's number of threads, if recorded: it decides how sums are rounded."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    recorded = (provenance.get("host") or {}).get("threads")
+    torch.set_num_threads(recorded if isinstance(recorded, int) and recorded > 0 else before)
     try:
         yield
     finally:
@@ -126,11 +115,10 @@ def _recorded_store(provenance: Mapping[str, Any]) -> list[str]:
 def _same_corpus(recipe: Recipe, provenance: Mapping[str, Any], folder: Path) -> Store:
     """Prepare the corpus; raise UserError if it is no longer the run's."""
     store = prepare(recipe.corpus)
-    if store.fingerprint != provenance["fingerprint"]:
+    if store.fingerprint != (trained_on := provenance["fingerprint"]):
         raise UserError(
             f"{store.path}: the corpus is no longer what {folder} was trained on (fingerprint "
-            f"{store.fingerprint}, it was {provenance['fingerprint']}): put back the store "
-            f"{provenance['corpus']}"
+            f"{store.fingerprint}, it was {trained_on}): put back the store {provenance['corpus']}"
         )
     return store
 
@@ -157,15 +145,11 @@ def _differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
 
 def _changed(provenance: Mapping[str, Any]) -> Iterator[str]:
     """How versions and host differ from those of a run."""
-    now: dict[str, Any] = {
-        "commit": own_commit(),
-        **{f"version of {name}": version_of(name) for name in PACKAGES},
-        **host_metadata(),
-    }
-    recorded = provenance.get("versions") or {}
-    versions = {f"version of {name}": value for name, value in recorded.items()}
-    host = provenance.get("host") or {}
-    before = {"commit": provenance.get("commit"), **versions, **host}
-    for name, value in now.items():
-        if before.get(name) != value:
-            yield f"{name}: {before.get(name)} → {value}"
+    versions, host = provenance.get("versions") or {}, provenance.get("host") or {}
+    for name, before, now in (
+        ("commit", provenance.get("commit"), origin.own_commit()),
+        *((f"version of {p}", versions.get(p), origin.version_of(p)) for p in origin.PACKAGES),
+        *((key, host.get(key), value) for key, value in origin.host_metadata().items()),
+    ):
+        if before != now:
+            yield f"{name}: {before} → {now}"

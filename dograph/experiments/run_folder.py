@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,7 @@ from dograph.experiments.provenance import read_provenance
 from dograph.experiments.rank_zero import is_rank_zero
 from dograph.files.atomic import read_json
 from dograph.files.lock import exclusive, holder
-from dograph.files.run_dir import (
-    EVENT_FILES,
-    FINAL_CHECKPOINT,
-    LOCK,
-    RECIPE,
-    SUMMARY,
-    seed_dir,
-)
+from dograph.files.run_dir import EVENT_FILES, FINAL_CHECKPOINT, LOCK, RECIPE, SUMMARY, seed_dir
 from dograph.training.checkpoint_reader import newest_sound, steps_done
 from dograph.training.checkpoint_writer import remove_partial
 
@@ -30,8 +24,7 @@ RESUMES = "give the same command again: it resumes from its newest checkpoint"
 def open_run(folder: Path, steps: int) -> Iterator[Path | None]:
     """Hold a run's folder, and remove what a killed process left half written in it.
 
-    Yields:
-        the newest sound checkpoint before ``steps``, from which to resume; None without one.
+    Yields the newest sound checkpoint before ``steps``, from which to resume; None without one.
 
     Raises:
         UserError: if another process runs in the folder, a link leads out of it, all of its
@@ -45,14 +38,9 @@ def open_run(folder: Path, steps: int) -> Iterator[Path | None]:
 
 @contextmanager
 def claimed(folder: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a folder; on rank zero only, which starts the other ranks inside the block.
+    """Hold a run's or experiment's folder, on rank zero, which starts the others in the block.
 
-    Args:
-        folder: a run's, or an experiment's.
-        on_wait: called before waiting for another process. None: refuse instead of waiting.
-
-    Raises:
-        UserError: if another process runs in it.
+    If another process runs in it, ``on_wait`` is called before waiting; without one, it is refused.
     """
 
     def refuse() -> None:
@@ -66,11 +54,7 @@ def claimed(folder: Path, on_wait: Callable[[], None] | None = None) -> Iterator
 
 
 def check_inside(folder: Path) -> None:
-    """Check that everything a run writes stays in its folder.
-
-    Raises:
-        UserError: for a symbolic link in it that leads elsewhere; the folder may be untrusted.
-    """
+    """Refuse a symbolic link that leads out of a run's folder, which may be untrusted."""
     home = folder.resolve()
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(home):
@@ -85,8 +69,7 @@ def check_resumable(folder: Path, steps: int) -> None:
     checkpoint = newest_sound(folder)
     if checkpoint is None:
         raise UserError(f"{folder}: no checkpoint in its folder checkpoints, nothing to resume")
-    done = steps_done(checkpoint)
-    if done >= steps:
+    if (done := steps_done(checkpoint)) >= steps:
         raise UserError(
             f"{checkpoint}: this run has done its {done} steps: raise trainer.max_steps to resume"
         )
@@ -112,11 +95,8 @@ def place_for(parent: Path, seed: int, digest: str) -> Path:
 
 def free_folder(folder: Path) -> Path:
     """The folder itself, or the first of ``folder_1``, ``folder_2`` … in which no run began."""
-    free, count = folder, 0
-    while not is_free(free):
-        count += 1
-        free = folder.with_name(f"{folder.name}_{count}")
-    return free
+    others = (folder.with_name(f"{folder.name}_{number}") for number in count(1))
+    return next(path for path in chain([folder], others) if is_free(path))
 
 
 def is_free(folder: Path) -> bool:

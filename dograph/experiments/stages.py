@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError
-from dograph.experiments.corpora import Corpora
-from dograph.experiments.plan import Plan
+from dograph.experiments.plan import Artefacts, Corpora, Plan, StageRun
 from dograph.experiments.rank_zero import is_rank_zero, rank_zero_print
 from dograph.experiments.recipe.check import Recipe
-from dograph.experiments.rounds import StageRun, schedule
+from dograph.experiments.recipe.compose import flat
 from dograph.experiments.run import train
-from dograph.experiments.run_folder import claimed, open_run
-from dograph.experiments.stage_record import Artefacts, StageFolder, StageRecord, find_folder
+from dograph.experiments.run_folder import claimed, is_free, open_run, read_mapping
 from dograph.files.atomic import write_json
 from dograph.files.checksums import json_digest
-from dograph.files.run_dir import RECIPE, SUMMARY
+from dograph.files.run_dir import FINAL_CHECKPOINT, RECIPE, STAGE, SUMMARY
 from dograph.reports.summary import print_costs, print_summary, total_cost
 from dograph.training.checkpoint_writer import Interrupted
+
+LEFT = (SUMMARY, str(FINAL_CHECKPOINT))
+"""Files that a finished stage leaves for later ones."""
 
 
 class Experiment:
@@ -36,9 +40,6 @@ class Experiment:
 
         Args:
             only: label of the one run to make; those before it must be finished.
-
-        Returns:
-            the finished stages' artefacts by name.
 
         Raises:
             UserError: for mistakes, before any training; what only the corpus tells (a domain's
@@ -64,7 +65,7 @@ class Experiment:
 
     def _run_missing(self, only: str | None) -> dict[str, Artefacts]:
         ran: dict[str, Artefacts] = {}
-        for run in schedule(self.plan.file.stages, self.plan.rounds, self.done):
+        for run in self.plan.schedule(self.done):
             self.done[run.stage] = ran[run.label] = self._artefacts(run, only)
             if run.label == only:
                 return ran
@@ -88,26 +89,16 @@ class Experiment:
                 f"stage {run.label} is not finished{folder.reason}: run it first, with --stage "
                 f"{run.label}, or the recipe without --stage"
             )
-        content = {"stage": run.label, "digest": digest, **inputs}
-        train_stage(recipe, store, folder, content)
+        train_stage(recipe, store, folder, {"stage": run.label, "digest": digest, **inputs})
         return made
 
 
 def train_stage(recipe: Recipe, store: Store, folder: StageFolder, content: dict[str, Any]) -> None:
-    """Train a stage, resuming an interrupted run, and record that it is finished.
-
-    Args:
-        recipe: the stage's recipe, resolved.
-        store: the recipe's corpus, prepared.
-        folder: where the stage runs.
-        content: stage, digest and inputs for the record.
-    """
+    """Train a stage, resuming an interrupted run; record ``content`` and that it is finished."""
     label, record = content["stage"], StageRecord(folder.path, content)
     with open_run(folder.path, recipe.steps) as checkpoint:
-        if checkpoint is not None:
-            rank_zero_print(f"stage {label}: resumes from {checkpoint}")
-        else:
-            rank_zero_print(f"stage {label}: runs in {folder.path}{folder.reason}")
+        begins = f"runs in {folder.path}{folder.reason}"
+        rank_zero_print(f"stage {label}: {f'resumes from {checkpoint}' if checkpoint else begins}")
         try:
             summary = train(recipe, store, folder.path, checkpoint, [record], stops=True)
         except Interrupted as interruption:
@@ -124,7 +115,7 @@ def conclude(ran: Mapping[str, Artefacts], plan: Plan, digest: str | None) -> No
     Args:
         ran: artefacts by the runs' labels.
         plan: what was run.
-        digest: digest of the whole experiment; None for a part of it.
+        digest: digest of the whole experiment; None for a part of it, which gets no summary.
     """
     summaries = {label: made.summary for label, made in ran.items()}
     last, summary = list(ran.values())[-1], list(summaries.values())[-1]
@@ -138,3 +129,58 @@ def conclude(ran: Mapping[str, Artefacts], plan: Plan, digest: str | None) -> No
         cost = {"stages": by_stage, "total": total_cost(summaries.values())}
         content = {**summary.as_json(), "cost": cost, "folder": last.folder.name, "digest": digest}
         write_json(plan.folder / SUMMARY, content)
+
+
+class StageFolder(NamedTuple):
+    """Where a stage runs, or ran."""
+
+    path: Path
+    """folder of a run with the same inputs, or a free one."""
+    finished: bool = False
+    """whether everything that the run leaves is there."""
+    reason: str = ""
+    """why no earlier run serves, for a message: keys of inputs, or files that are gone."""
+
+
+def find_folder(
+    experiment: Path, label: str, digest: str, inputs: Mapping[str, Any]
+) -> StageFolder:
+    """Look for a stage's run with the same inputs, in ``label``, ``label_1`` and so on."""
+    path, count, reason = experiment / label, 0, ""
+    while not is_free(path):
+        record = read_mapping(path / STAGE)
+        if record.get("stage") == label and record.get("digest") == digest:
+            gone = [name for name in LEFT if not (path / name).exists()]
+            finished = bool(record.get("finished"))
+            if not finished or not gone:  # an interrupted run is resumed, or begins again
+                return StageFolder(path, finished)
+            reason = f" (changed: {', '.join(gone)} gone from {path})"
+        elif record.get("stage") == label:
+            reason = f" (changed: {', '.join(differences(record, inputs))})"
+        count += 1
+        path = experiment / f"{label}_{count}"
+    return StageFolder(path, reason=reason)
+
+
+class StageRecord(Callback):
+    """Writes a stage's name, digest and inputs when its training begins."""
+
+    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
+        self.path, self.content = folder / STAGE, content
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record on rank zero."""
+        if trainer.is_global_zero:
+            self.write(finished=False)
+
+    def write(self, finished: bool) -> None:
+        """Write the record, whole or not at all."""
+        write_json(self.path, {**self.content, "finished": finished})
+
+
+def differences(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
+    """Dotted keys in which a record differs from a stage's inputs."""
+    before, now = flat(record), flat(inputs)
+    keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+    added = ("stage", "digest", "finished")
+    return [key.removeprefix("values.") for key in keys if key not in added]

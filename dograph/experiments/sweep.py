@@ -1,4 +1,4 @@
-"""Runs recipes over seeds, each missing run in a process of its own."""
+"""Runs recipes over seeds: jobs known by what decides their numbers, a process each."""
 
 from __future__ import annotations
 
@@ -18,16 +18,72 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dograph.errors import UserError, check_range
-from dograph.experiments.provenance import own_commit, read_provenance
-from dograph.experiments.recipe.compose import COMMAND_LINE
-from dograph.experiments.run_folder import read_mapping
-from dograph.experiments.sweep_jobs import Job, jobs_of
+from dograph.experiments.plan import Corpora, Plan
+from dograph.experiments.provenance import own_commit, read_provenance, run_inputs
+from dograph.experiments.recipe.check import check
+from dograph.experiments.recipe.compose import COMMAND_LINE, RecipeFile
+from dograph.experiments.run_folder import is_finished, read_mapping, same_runs
+from dograph.files.checksums import json_digest
 from dograph.files.lock import exclusive
-from dograph.files.run_dir import SUMMARY
+from dograph.files.run_dir import SUMMARY, seed_dir
 from dograph.reports.summary import read_stages
 
 LAST_LINES = 12
 """Lines of a failed run's log that are shown."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recipe with one seed."""
+
+    recipe: Path
+    overrides: tuple[str, ...]
+    """``key=value``, with the seed."""
+    parent: Path
+    """folder of the recipe's runs."""
+    seed: int
+    digest: str
+    """digest of what decides the run's numbers."""
+    staged: bool
+    """whether the recipe has stages."""
+
+    @property
+    def name(self) -> str:
+        """The job's name in messages."""
+        return f"{self.parent.name} seed {self.seed}"
+
+    def finished(self) -> Path | None:
+        """The folder of its finished run; None if it is not finished."""
+        if self.staged:
+            folder = seed_dir(self.parent, self.seed)
+            return folder if read_mapping(folder / SUMMARY).get("digest") == self.digest else None
+        same = same_runs(self.parent, self.seed, self.digest)
+        return next((folder for folder in same if is_finished(folder)), None)
+
+
+def jobs_of(recipes: Sequence[Path], seeds: Sequence[int], overrides: Sequence[str]) -> list[Job]:
+    """All jobs, checked, seed by seed, so that a stopped sweep leaves whole comparisons."""
+    corpora = Corpora()
+    jobs = [job_of(recipe, seed, overrides, corpora) for seed in seeds for recipe in recipes]
+    places = [(job.parent, job.seed) for job in jobs]
+    for job, place in zip(jobs, places, strict=True):
+        if places.count(place) > 1:
+            both = f"another recipe writes to {job.parent}, too"
+            raise UserError(f"{job.recipe}: {both}: give it another name (key `name`)")
+    return jobs
+
+
+def job_of(path: Path, seed: int, overrides: Sequence[str], corpora: Corpora) -> Job:
+    """Check a recipe with a seed, and prepare its corpus if it is not yet."""
+    given = (*overrides, f"seed={seed}")
+    file = RecipeFile(path, given)
+    if file.stages:
+        plan = Plan.make(file)
+        return Job(path, given, plan.folder.parent, seed, plan.digest(corpora), True)
+    recipe = check(file.compose())
+    store = corpora.prepare(recipe.corpus)
+    digest = json_digest(run_inputs(recipe.composition.values, store))
+    return Job(path, given, recipe.runs / recipe.name, seed, digest, False)
 
 
 @dataclass
@@ -42,10 +98,8 @@ class Failure:
 
     def last_lines(self) -> str:
         """The end of the log; empty without one."""
-        if not self.log.is_file():
-            return ""
-        lines = self.log.read_text(errors="replace").rstrip().splitlines()
-        return "\n".join(lines[-LAST_LINES:])
+        text = self.log.read_text(errors="replace") if self.log.is_file() else ""
+        return "\n".join(text.rstrip().splitlines()[-LAST_LINES:])
 
 
 @dataclass
@@ -63,30 +117,21 @@ class Running:
 class Sweep:
     """Recipes × seeds, run in processes; nothing runs twice.
 
-    Args:
-        recipes: files, each with another name.
-        seeds: seeds of each recipe.
-        overrides: ``key=value``, the last word, for all recipes.
-        processes: runs at once.
-        threads: threads of each run. None: the environment's number, else an equal share of cores.
-        mixers: file or folder of the user's own mixers.
-        console: where to print.
-
-    Attributes:
-        failures: failed runs of the last ``run``.
-
-    Raises:
-        UserError: for an invalid number.
+    Each recipe has another name; ``overrides`` (key=value) are the last word on all of them.
     """
 
     recipes: Sequence[Path]
     seeds: Sequence[int]
     overrides: Sequence[str] = ()
     processes: int = 1
+    """runs at once."""
     threads: int | None = None
+    """threads of each run. None: the environment's number, else an equal share of cores."""
     mixers: Path | None = None
+    """file or folder of the user's own mixers."""
     console: Console = field(default_factory=Console)
     failures: list[Failure] = field(init=False, default_factory=list)
+    """failed runs of the last ``run``."""
     _signals: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -99,10 +144,9 @@ class Sweep:
             raise UserError(f"{COMMAND_LINE}: name the seeds with --seeds, not with seed=")
 
     def run(self) -> list[Path]:
-        """Run what is missing; a run that fails does not stop the others.
+        """Run what is missing; return the folders of all finished runs, in the jobs' order.
 
-        Returns:
-            folders of the finished runs, in the jobs' order.
+        A run that fails does not stop the others.
 
         Raises:
             UserError: for mistakes, before anything runs.
@@ -112,19 +156,17 @@ class Sweep:
         runs = jobs[0].parent.parent
         waiting = f"another sweep is running in {runs}; waiting for it"
         with exclusive(runs / ".sweep.lock", lambda: self._print(waiting)) as lock:
-            done = [folder for job in jobs if (folder := job.finished()) is not None]
-            missing = [job for job in jobs if job.finished() is None]
-            self._print(
-                f"{len(jobs)} runs: {len(done)} finished, {len(missing)} to do, "
-                f"{self.processes} at once; logs in {runs / 'logs'}"
-            )
+            done = [folder for job in jobs if (folder := job.finished())]
+            missing = [job for job in jobs if not job.finished()]
+            counts = f"{len(jobs)} runs: {len(done)} finished, {len(missing)} to do"
+            self._print(f"{counts}, {self.processes} at once; logs in {runs / 'logs'}")
             self._print_other_commits(done)
             self.failures, self._signals = [], 0
             with self._progress(len(jobs), len(done)) as bar, self._counting_signals():
                 self._run(missing, runs / "logs", lock, bar)
             if self._signals:
                 raise KeyboardInterrupt
-        return [folder for job in jobs if (folder := job.finished()) is not None]
+        return [folder for job in jobs if (folder := job.finished())]
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -138,12 +180,8 @@ class Sweep:
             self._print(f"used as they are, though finished by other commits: {named}")
 
     def _progress(self, total: int, done: int) -> Progress:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
+        text = TextColumn("{task.description}", markup=False)
+        columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         bar = Progress(*columns, console=self.console, transient=True)
         bar.add_task("runs", total=total, completed=done)
         return bar
@@ -232,13 +270,7 @@ class Sweep:
 
 
 def environment_of(slot: int, processes: int, threads: int | None) -> dict[str, str]:
-    """Environment variables by which concurrent runs share cores and GPUs.
-
-    Args:
-        slot: the run's, in [0, processes).
-        processes: runs at once.
-        threads: threads of each run. None: the environment's number, else an equal share of cores.
-    """
+    """Environment variables by which the run in ``slot``, [0, processes), shares cores and GPUs."""
     shared = {}
     if threads is not None or "OMP_NUM_THREADS" not in os.environ:
         each = threads or max(len(os.sched_getaffinity(0)) // processes, 1)

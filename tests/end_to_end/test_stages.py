@@ -13,10 +13,9 @@ from test_run import DOMAINS, ROOT, small
 
 from dograph.cli.main import main
 from dograph.errors import UserError
-from dograph.experiments.plan import Plan
+from dograph.experiments.plan import Plan, largest_move
 from dograph.experiments.recipe.compose import RecipeFile
-from dograph.experiments.rounds import largest_move
-from dograph.experiments.stage_record import differences
+from dograph.experiments.stages import differences
 
 
 def quick(settings, runs, *more):

@@ -38,7 +38,7 @@ def counts(monkeypatch):
     count("dograph.experiments.recipe.compose._parse_overrides", "overrides")
     for module in ("plan", "recipe.check"):  # where it is called from
         count(f"dograph.experiments.{module}.check", "checks")
-    for module in ("corpora", "run"):
+    for module in ("plan", "run"):
         count(f"dograph.experiments.{module}.prepare", "prepared corpora")
     count("dograph.data.data_mixer.prepare", "prepared corpora")
     count("dograph.experiments.recipe.check.build_network", kind)

@@ -11,8 +11,7 @@ from rich.console import Console
 
 from dograph.errors import UserError
 from dograph.experiments.run_folder import claimed
-from dograph.experiments.sweep import Sweep, environment_of
-from dograph.experiments.sweep_jobs import jobs_of
+from dograph.experiments.sweep import Sweep, environment_of, jobs_of
 from dograph.training.checkpoint_reader import newest_sound, steps_done
 
 

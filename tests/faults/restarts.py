@@ -33,13 +33,13 @@ def _announce_phases(phase):
     import lightning.pytorch.trainer.trainer as trainers
     from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 
-    import dograph.experiments.corpora
+    import dograph.experiments.plan
     import dograph.experiments.run
     from dograph.training.checkpoint_writer import AtomicCheckpoints
 
     for holder, function, name in (
         (dograph.experiments.run, "prepare", "preparing"),
-        (dograph.experiments.corpora, "prepare", "preparing"),
+        (dograph.experiments.plan, "prepare", "preparing"),
         (AtomicCheckpoints, "save_checkpoint", "checkpointing"),
         (_EvaluationLoop, "run", "evaluating"),
         (trainers.Trainer, "fit", "training"),

@@ -91,11 +91,9 @@ class Recipe:
 
 
 def check(composition: Composition) -> Recipe:
-    """Check every key against the type hints of what it builds, and that the model can be built.
+    """Check every key, at any depth, against the type hints of what it builds.
 
-    Raises:
-        UserError: naming file, key and remedy, for unknown keys at any depth, wrong types,
-            and values that a class refuses.
+    Builds the mixer, and the model without memory. Errors name file, key and remedy.
     """
     values = composition.values
     _check_text(composition)
@@ -109,21 +107,16 @@ def check(composition: Composition) -> Recipe:
     _check_plain(composition)
     _check_trainer(composition, sections["trainer"])
     seed = values.get("seed", 0)
-    _follow_seed(sections["sketch"], values.get("sketch"), seed)
+    _follow_seed(sections["sketch"], values.get("sketch") or {}, seed)
     settings = {
         key: build(composition, key, SECTIONS[key][0], sections.pop(key).as_dict())
         for key in ("corpus", "sketch", "report")
     }
     mixer = build_mixer(composition, seed)
     _check_model(composition, sections["model"].as_dict())
+    runs = Path(values.get("runs", "runs")).expanduser()
     return Recipe(
-        composition,
-        name=values["name"],
-        seed=seed,
-        runs=Path(values.get("runs", "runs")).expanduser(),
-        mixer=mixer,
-        sections=sections,
-        **settings,
+        composition, values["name"], seed, runs, mixer=mixer, sections=sections, **settings
     )
 
 
@@ -154,10 +147,9 @@ def build_mixer(composition: Composition, seed: int) -> BaseMixer:
         if key not in ("class_path", "init_args"):
             raise unknown_key(composition, f"mixer.{key}", ("class_path", "init_args"))
     builds = import_mixer(str(given["class_path"]), composition.origin("mixer.class_path"))
-    arguments = check_section(
-        composition, "mixer.init_args", builds, given.get("init_args") or {}, set()
-    )
-    _follow_seed(arguments, given.get("init_args"), seed)
+    init_args = given.get("init_args") or {}
+    arguments = check_section(composition, "mixer.init_args", builds, init_args, set())
+    _follow_seed(arguments, init_args, seed)
 
     def build_with_parts() -> BaseMixer:
         parts = section_parser(builds, set()).instantiate_classes(Namespace(section=arguments))
@@ -167,9 +159,9 @@ def build_mixer(composition: Composition, seed: int) -> BaseMixer:
     return mixer
 
 
-def _follow_seed(arguments: Namespace, given: Mapping[str, Any] | None, seed: int) -> None:
+def _follow_seed(arguments: Namespace, given: Mapping[str, Any], seed: int) -> None:
     """Set a part's own ``seed`` to the recipe's, unless the recipe sets it."""
-    if "seed" in arguments and "seed" not in (given or {}):
+    if "seed" in arguments and "seed" not in given:
         arguments.seed = seed
 
 
@@ -177,9 +169,8 @@ def _check_text(composition: Composition) -> None:
     for key, value in flat(composition.values).items():
         for text in (key, *(value if isinstance(value, list) else [value])):
             if isinstance(text, str) and "\0" in text:
-                raise UserError(
-                    f"{composition.origin(key)}: {key} is {text!r}: remove its NUL character"
-                )
+                where = f"{composition.origin(key)}: {key}"
+                raise UserError(f"{where} is {text!r}: remove its NUL character")
 
 
 def _check_plain(composition: Composition) -> None:
@@ -187,12 +178,10 @@ def _check_plain(composition: Composition) -> None:
     values = composition.values
     for key, kind in PLAIN_KEYS.items():
         if key in values and type(values[key]) is not kind:
-            raise UserError(
-                f"{composition.origin(key)}: {key} is {values[key]!r}, expected {kind.__name__}"
-            )
-    check_range(
-        f"{composition.origin('seed')}: seed", values.get("seed", 0), at_least=0, below=2**31
-    )
+            where = f"{composition.origin(key)}: {key}"
+            raise UserError(f"{where} is {values[key]!r}, expected {kind.__name__}")
+    where = f"{composition.origin('seed')}: seed"
+    check_range(where, values.get("seed", 0), at_least=0, below=2**31)
     name = values["name"]
     if not _FOLDER_NAME.fullmatch(name) or not name.strip("."):
         raise UserError(
@@ -204,25 +193,17 @@ def _check_plain(composition: Composition) -> None:
 def _check_trainer(composition: Composition, section: Namespace) -> None:
     """Raise UserError for values under which a run would not start, validate or end."""
     every, cores = section.val_check_interval, os.cpu_count() or 1
+    validates = every in (None, 1.0) or (type(every) is int and every >= 1)
+    batches = "give a number of batches, ≥ 1 (a run has no end to take a share of)"
     on_cpu = section.accelerator == "cpu" and isinstance(section.devices, int)
+    few = not on_cpu or section.devices <= PROCESSES_PER_CORE * cores
+    one_epoch = section.check_val_every_n_epoch in (None, 1)
     for name, fits, remedy in (
         ("max_steps", (section.max_steps or 0) > 0, "set it ≥ 1"),
-        (
-            "val_check_interval",
-            every in (None, 1.0) or (type(every) is int and every >= 1),
-            "give a number of batches, ≥ 1 (a run has no end to take a share of)",
-        ),
-        (
-            "devices",
-            not (on_cpu and section.devices > PROCESSES_PER_CORE * cores),
-            f"a process each, and this machine has {cores} cores",
-        ),
+        ("val_check_interval", validates, batches),
+        ("devices", few, f"a process each, and this machine has {cores} cores"),
         ("accumulate_grad_batches", section.accumulate_grad_batches >= 1, "it must be ≥ 1"),
-        (
-            "check_val_every_n_epoch",
-            section.check_val_every_n_epoch in (None, 1),
-            "leave it out, a run is one epoch",
-        ),
+        ("check_val_every_n_epoch", one_epoch, "leave it out, a run is one epoch"),
     ):
         if not fits:
             key = f"trainer.{name}"

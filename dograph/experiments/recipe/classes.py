@@ -38,17 +38,11 @@ def allow_code(path: Path) -> None:
 
 
 def check_classes(given: Any, where: str) -> None:
-    """Check every class that the section ``trainer`` names before anything builds it.
+    """Refuse functions, and classes that are no part of a trainer, before anything builds them.
 
     jsonargparse would build any class, and look up any function, where an argument's type is as
     wide as ``object`` or a callable, and follow a path through the modules that a module imports.
-
-    Args:
-        given: values of the section, at any depth.
-        where: file and dotted key of these values, for the message.
-
-    Raises:
-        UserError: for a class that is not a part of a trainer, and for functions.
+    ``where`` is the file and dotted key of the values.
     """
     if isinstance(given, Mapping):
         for key, value in given.items():
@@ -75,30 +69,24 @@ def _check_part(class_path: str, where: str) -> None:
 def _import(class_path: str, where: str) -> Any:
     """Import what a module itself defines or imports under a name.
 
-    Raises:
-        UserError: if there is no such module or name, or it is of the standard library: no run
-            needs it, and some of its modules act when they are imported.
+    The standard library is refused: no run needs it, and some of its modules act when imported.
     """
     module_name, _, name = class_path.rpartition(".")
+    where = f"{where} is {class_path!r}"
     if not _CLASS_PATH.fullmatch(class_path):
-        raise UserError(
-            f"{where} is {class_path!r}, an invalid class path: write one such as torch.nn.Linear"
-        )
+        raise UserError(f"{where}, an invalid class path: write one such as torch.nn.Linear")
     if module_name.split(".")[0] in sys.stdlib_module_names:
-        raise UserError(
-            f"{where} is {class_path!r}: name a class outside Python's standard library"
-        )
+        raise UserError(f"{where}: name a class outside Python's standard library")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise UserError(
-            f"{where} is {class_path!r}, which cannot be imported ({error}): name its file with "
-            "--mixers, or put its folder on PYTHONPATH"
+            f"{where}, which cannot be imported ({error}): name its file with --mixers, or put its "
+            "folder on PYTHONPATH"
         ) from error
     attribute = getattr(module, name, None)
     if attribute is None:
-        hint = nearest(name, dir(module))
-        raise UserError(f"{where} is {class_path!r}: {module_name} has no {name!r}{hint}")
+        raise UserError(f"{where}: {module_name} has no {name!r}{nearest(name, dir(module))}")
     return attribute
 
 

@@ -22,15 +22,12 @@ COMMAND_LINE = "command line"
 
 @dataclass
 class Composition:
-    """A recipe's values and which file each came from.
-
-    Attributes:
-        values: everything merged and resolved, without ``compose``.
-        parts: (file or "command line", its own values), weakest first.
-    """
+    """A recipe's values and which file each came from."""
 
     values: dict[str, Any]
+    """everything merged and resolved, without ``compose``."""
     parts: list[tuple[str, DictConfig]]
+    """(file or "command line", its own values), weakest first."""
 
     def origin(self, key: str) -> str:
         """The file, or the command line, that had the last word on a dotted key."""
@@ -61,10 +58,10 @@ def load_yaml(path: Path) -> DictConfig:
     """Read a YAML file that holds a mapping."""
     try:
         config = load_bounded(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
     except UserError:
         raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
     except (OSError, YAMLError, ValueError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(config, DictConfig):
@@ -73,10 +70,7 @@ def load_yaml(path: Path) -> DictConfig:
 
 
 def find_part(kind: str, name: str, recipe: Path) -> Path:
-    """Find the file ``configs/<kind>/<name>.yaml`` that a recipe composes.
-
-    It is looked up beside the recipe's folder, in the working folder and in the installed package.
-    """
+    """``configs/<kind>/<name>.yaml`` beside the recipe's folder, in the working one, or ours."""
     for word in (kind, name):
         if not re.fullmatch(r"\w[\w.-]*", word):
             raise UserError(f"{recipe}: compose.{kind} is {name!r}: name a file in configs/")
@@ -101,9 +95,6 @@ class RecipeFile:
         path: the recipe.
         overrides: such as "trainer.max_steps=20", the last word on a key; those of the form
             "stages.proxy.trainer.max_steps=20" are for one stage.
-
-    Raises:
-        UserError: for an unreadable recipe, malformed overrides, or invalid stages.
     """
 
     def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:
@@ -125,14 +116,12 @@ class RecipeFile:
         names = [str(name) for name in stages]
         for name in names:
             if not name.replace("_", "").isalnum():
-                raise UserError(
-                    f"{self.path}: stages.{name} is an invalid name: letters, digits and _ only"
-                )
+                where = f"{self.path}: stages.{name}"
+                raise UserError(f"{where} is an invalid name: letters, digits and _ only")
         overridden = self._overrides.get("stages", OmegaConf.create({}))
         if not isinstance(overridden, DictConfig):
-            raise UserError(
-                f"{COMMAND_LINE}: stages is {overridden!r}: write stages.NAME.key=value"
-            )
+            where = f"{COMMAND_LINE}: stages"
+            raise UserError(f"{where} is {overridden!r}: write stages.NAME.key=value")
         for name in map(str, overridden):
             if name not in names:
                 raise UserError(f"{COMMAND_LINE}: there is no stage {name!r}{nearest(name, names)}")
@@ -150,9 +139,6 @@ class RecipeFile:
             stage: one of ``stages``; its own values replace the recipe's common ones.
             artefacts: what ``${stages.NAME...}`` stands for, by the names of earlier stages.
             replaced: values of a stage that replace the recipe's, but not the overrides.
-
-        Raises:
-            UserError: for unreadable files, unknown parts, or invalid interpolations.
         """
         try:
             parts = self._layers(stage, replaced or {})

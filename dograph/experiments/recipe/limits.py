@@ -60,18 +60,13 @@ def leaves(value: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
 
 @dataclass
 class _Sizes:
-    """Upper bounds on what keys expand to, in values of the size of a word.
-
-    Args:
-        path: the recipe's file.
-        texts: text of every key that does not hold a mapping or list.
-        below: such keys by every dotted name that they lie at or below.
-        known: bounds that are computed already.
-    """
+    """Upper bounds on what keys expand to, in values of the size of a word."""
 
     path: Path
     texts: dict[Key, str]
+    """text of every key that does not hold a mapping or list."""
     below: dict[str, list[Key]]
+    """such keys by every dotted name that they lie at or below."""
     known: dict[Key, int] = field(default_factory=dict)
 
     def of(self, key: Key, above: tuple[Key, ...]) -> int:

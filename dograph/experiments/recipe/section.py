@@ -18,17 +18,9 @@ from dograph.experiments.recipe.compose import Composition, nearest
 def check_section(
     composition: Composition, key: str, builds: type, given: Any, skip: set[str]
 ) -> Namespace:
-    """Check one section and fill in its defaults.
+    """Check that the section ``key`` fits a class's signature, and fill in its defaults.
 
-    Args:
-        composition: tells the origin of keys.
-        key: the section's dotted name.
-        builds: class whose signature the section must fit.
-        given: the section's values.
-        skip: arguments that a recipe cannot set.
-
-    Raises:
-        UserError: for an unknown key or a value of the wrong type.
+    A recipe cannot set the arguments in ``skip``.
     """
     if not isinstance(given, Mapping):
         raise UserError(f"{composition.origin(key)}: {key} must be a mapping, got {given!r}")
@@ -62,14 +54,7 @@ def section_parser(builds: type, skip: set[str]) -> ArgumentParser:
 def build(
     composition: Composition, key: str, builds: Callable[..., Any], arguments: dict[str, Any]
 ) -> Any:
-    """Call a class or function with a recipe's values; report a value it refuses with its file.
-
-    Args:
-        composition: tells the origin of keys.
-        key: dotted name of the section, for a message that names no key of it.
-        builds: what is called.
-        arguments: keyword arguments.
-    """
+    """Call a class or function with a section's values; report a value it refuses with its file."""
     try:
         return builds(**arguments)
     except UserError as error:
@@ -110,12 +95,9 @@ def _check_nulls(
 
 
 def _wrong_value(composition: Composition, section: str, error: ArgumentError) -> UserError:
-    text = str(error)
-    key = section
-    if 'Parser key "section.' in text:
-        inner = text.split('Parser key "section.', 1)[1].split('"', 1)[0]
-        key = f"{section}.{inner}"
-        text = text.split(":", 1)[1]
+    text, key = str(error), section
+    if named := re.search(r'Parser key "section\.([^"]*)', text):
+        key, text = f"{section}.{named[1]}", text.split(":", 1)[1]
     reason = " ".join(text.replace("section.", f"{section}.").split())
     reason = re.sub(r"a <class '(?:\w+\.)*(\w+)'>", r"\1", reason)
     reason = re.sub(r"a typing\.(Literal|Union|Optional)", r"\1", reason)

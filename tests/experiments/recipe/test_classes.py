@@ -11,7 +11,7 @@ from dograph.errors import UserError
 from dograph.experiments.recipe.check import check
 from dograph.experiments.recipe.classes import allow_code
 from dograph.experiments.recipe.compose import compose
-from dograph.experiments.run_parts import build_trainer, is_sharded
+from dograph.experiments.run import build_trainer, is_sharded
 
 MAIN = Path(__file__).parent.parent.parent.parent / "recipes" / "dograph_gpt2.yaml"
 OWN = """\
