@@ -6,15 +6,10 @@ experiment is reproduced stage by stage. Exit code 1 if they are not equal.
 
 from __future__ import annotations
 
-import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dograph.cli import EXIT_FAILED, EXIT_INTERRUPTED
-
-if TYPE_CHECKING:
-    from dograph.experiments.reproduction import Reproduction
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -38,19 +33,7 @@ def execute(arguments: Namespace) -> int:
             console.print(f"{folder}: interrupted before it could be compared", markup=False)
             return EXIT_INTERRUPTED
         agrees = agrees and result.agrees
-        lines = [f"{result.folder}: {verdict(result)}", f"  again in {result.again}"]
+        lines = [f"{result.folder}: {result.verdict}", f"  again in {result.again}"]
         lines += [f"  {change}" for change in result.changed]
         console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     return 0 if agrees else EXIT_FAILED
-
-
-def verdict(result: Reproduction) -> str:
-    """Whether a run agrees with its reproduction, and if not, in what and how far it differs."""
-    if result.agrees:
-        return "the same to the bit: every validation loss, weight and share"
-    more = len(result.differing) - 5
-    names = ", ".join(result.differing[:5]) + (f" and {more} more" if more > 0 else "")
-    distance = f"losses differ by up to {result.largest:.3g} nats"
-    if math.isinf(result.largest):
-        distance = "the numbers of validations differ"
-    return f"NOT the same: {distance} ({names})"

@@ -107,10 +107,8 @@ def read_rounds(file: RecipeFile) -> Rounds | None:
     places = [file.stages.index(name) for name in rounds.repeat if name in file.stages]
     successive = list(range(places[0], places[0] + len(places))) if places else []
     if not places or len(places) < len(rounds.repeat) or places != successive:
-        raise UserError(
-            f"{composition.origin('rounds.repeat')}: rounds.repeat is {rounds.repeat}: name "
-            f"stages that follow one another among {file.stages}"
-        )
+        remedy = f"name stages that follow one another among {file.stages}"
+        raise composition.error("rounds.repeat", f"is {rounds.repeat}: {remedy}")
     return rounds
 
 

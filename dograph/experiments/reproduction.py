@@ -46,6 +46,18 @@ class Reproduction:
         """Whether every loss of every validation and every weight is equal to the bit."""
         return not self.differing
 
+    @property
+    def verdict(self) -> str:
+        """Whether the run agrees, and if not, in what and how far it differs."""
+        if self.agrees:
+            return "the same to the bit: every validation loss, weight and share"
+        more = len(self.differing) - 5
+        names = ", ".join(self.differing[:5]) + (f" and {more} more" if more > 0 else "")
+        distance = f"losses differ by up to {self.largest:.3g} nats"
+        if math.isinf(self.largest):
+            distance = "the numbers of validations differ"
+        return f"NOT the same: {distance} ({names})"
+
 
 def runs_of(folder: Path) -> list[Path]:
     """The run in a folder, or the runs of all stages of an experiment."""

@@ -17,6 +17,8 @@ from dograph.files.run_dir import EVENT_FILES, FINAL_CHECKPOINT, LOCK, RECIPE, S
 from dograph.training.checkpoint_reader import newest_sound, steps_done
 from dograph.training.checkpoint_writer import remove_partial
 
+LEFT = (SUMMARY, str(FINAL_CHECKPOINT))
+"""Files that a finished run leaves."""
 RESUMES = "give the same command again: it resumes from its newest checkpoint"
 
 
@@ -77,7 +79,7 @@ def check_resumable(folder: Path, steps: int) -> None:
 
 def is_finished(folder: Path) -> bool:
     """Whether a folder has everything that a finished run leaves."""
-    return (folder / SUMMARY).is_file() and (folder / FINAL_CHECKPOINT).exists()
+    return all((folder / name).exists() for name in LEFT)
 
 
 def same_runs(parent: Path, seed: int, digest: str) -> list[Path]:

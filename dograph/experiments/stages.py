@@ -15,15 +15,12 @@ from dograph.experiments.rank_zero import is_rank_zero, rank_zero_print
 from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.compose import flat
 from dograph.experiments.run import train
-from dograph.experiments.run_folder import claimed, is_free, open_run, read_mapping
+from dograph.experiments.run_folder import LEFT, claimed, is_free, open_run, read_mapping
 from dograph.files.atomic import write_json
 from dograph.files.checksums import json_digest
-from dograph.files.run_dir import FINAL_CHECKPOINT, RECIPE, STAGE, SUMMARY
+from dograph.files.run_dir import RECIPE, STAGE, SUMMARY
 from dograph.reports.summary import print_costs, print_summary, total_cost
 from dograph.training.checkpoint_writer import Interrupted
-
-LEFT = (SUMMARY, str(FINAL_CHECKPOINT))
-"""Files that a finished stage leaves for later ones."""
 
 
 class Experiment:

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.data_mixer import DataMixer
-from dograph.errors import UserError, check_range
+from dograph.errors import check_range
 from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.compose import Composition, flat
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
@@ -139,10 +139,8 @@ def build_mixer(composition: Composition, seed: int) -> BaseMixer:
     """Import and build the recipe's mixer; its ``seed``, if it takes one, is the recipe's."""
     given = composition.values.get("mixer")
     if not isinstance(given, Mapping) or "class_path" not in given:
-        raise UserError(
-            f"{composition.origin('mixer')}: mixer must name a class, e.g. "
-            "mixer: {class_path: dograph.mixers.Stratified}"
-        )
+        example = "mixer: {class_path: dograph.mixers.Stratified}"
+        raise composition.error("mixer", f"must name a class, e.g. {example}")
     for key in given:
         if key not in ("class_path", "init_args"):
             raise unknown_key(composition, f"mixer.{key}", ("class_path", "init_args"))
@@ -169,8 +167,7 @@ def _check_text(composition: Composition) -> None:
     for key, value in flat(composition.values).items():
         for text in (key, *(value if isinstance(value, list) else [value])):
             if isinstance(text, str) and "\0" in text:
-                where = f"{composition.origin(key)}: {key}"
-                raise UserError(f"{where} is {text!r}: remove its NUL character")
+                raise composition.error(key, f"is {text!r}: remove its NUL character")
 
 
 def _check_plain(composition: Composition) -> None:
@@ -178,16 +175,13 @@ def _check_plain(composition: Composition) -> None:
     values = composition.values
     for key, kind in PLAIN_KEYS.items():
         if key in values and type(values[key]) is not kind:
-            where = f"{composition.origin(key)}: {key}"
-            raise UserError(f"{where} is {values[key]!r}, expected {kind.__name__}")
+            raise composition.error(key, f"is {values[key]!r}, expected {kind.__name__}")
     where = f"{composition.origin('seed')}: seed"
     check_range(where, values.get("seed", 0), at_least=0, below=2**31)
     name = values["name"]
     if not _FOLDER_NAME.fullmatch(name) or not name.strip("."):
-        raise UserError(
-            f"{composition.origin('name')}: name is {name!r}, an invalid folder name: use no "
-            "slash, no control character, at most 100 characters"
-        )
+        remedy = "use no slash, no control character, at most 100 characters"
+        raise composition.error("name", f"is {name!r}, an invalid folder name: {remedy}")
 
 
 def _check_trainer(composition: Composition, section: Namespace) -> None:
@@ -206,8 +200,7 @@ def _check_trainer(composition: Composition, section: Namespace) -> None:
         ("check_val_every_n_epoch", one_epoch, "leave it out, a run is one epoch"),
     ):
         if not fits:
-            key = f"trainer.{name}"
-            raise UserError(f"{composition.origin(key)}: {key} is {section[name]!r}: {remedy}")
+            raise composition.error(f"trainer.{name}", f"is {section[name]!r}: {remedy}")
 
 
 def _check_model(composition: Composition, arguments: dict[str, Any]) -> None:

@@ -37,6 +37,10 @@ class Composition:
         # Otherwise the recipe itself, which could have set the key.
         return next(label for label, _ in reversed(self.parts) if label != COMMAND_LINE)
 
+    def error(self, key: str, mistake: str) -> UserError:
+        """The error for a dotted key: its origin, the key, and the mistake with its remedy."""
+        return UserError(f"{self.origin(key)}: {key} {mistake}")
+
 
 def contains(config: DictConfig, key: str) -> bool:
     """Whether a dotted key is set in a configuration."""

@@ -23,15 +23,14 @@ def check_section(
     A recipe cannot set the arguments in ``skip``.
     """
     if not isinstance(given, Mapping):
-        raise UserError(f"{composition.origin(key)}: {key} must be a mapping, got {given!r}")
+        raise composition.error(key, f"must be a mapping, got {given!r}")
     if key == "trainer":
         check_classes(given, f"{composition.origin(key)}: {key}")
     parser = section_parser(builds, skip)
     known = parser.get_defaults().get("section", Namespace())
     for name in skip.intersection(given):
         why = ": a run is one epoch of trainer.max_steps steps" if key == "trainer" else ""
-        where = composition.origin(f"{key}.{name}")
-        raise UserError(f"{where}: {key}.{name} cannot be set in a recipe{why}")
+        raise composition.error(f"{key}.{name}", f"cannot be set in a recipe{why}")
     for path, choices in unknown_keys(given, known):
         raise unknown_key(composition, f"{key}.{path}", choices)
     _check_nulls(composition, key, builds, given)
@@ -90,8 +89,7 @@ def _check_nulls(
     for name, value in given.items():
         hint = hints.get(name, Any)
         if value is None and hint is not Any and type(None) not in get_args(hint):
-            where = f"{composition.origin(f'{key}.{name}')}: {key}.{name}"
-            raise UserError(f"{where} is null: leave it out, or give it a value")
+            raise composition.error(f"{key}.{name}", "is null: leave it out, or give it a value")
 
 
 def _wrong_value(composition: Composition, section: str, error: ArgumentError) -> UserError:
