@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from dograph.data.batch import Batch
-from dograph.errors import UserError
+from dograph.errors import check_range
 from dograph.signals.layers import transformer_blocks
 from dograph.training.cross_entropy import token_losses
 from dograph.training.network import build_network
@@ -41,15 +41,12 @@ def check_schedule(
     Raises:
         UserError: for what is out of its range, or not finite.
     """
-    for key, value, good, range_ in (
-        ("learning_rate", learning_rate, 0 < learning_rate < math.inf, "> 0"),
-        ("final_learning_rate", final_learning_rate, 0 <= final_learning_rate < math.inf, "≥ 0"),
-        ("warmup", warmup, warmup >= 0, "≥ 0"),
-        ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "≥ 0"),
-        ("betas", betas, all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)"),
-    ):
-        if not good:
-            raise UserError(f"model.{key} is {value}: it must be {range_}")
+    check_range("model.learning_rate", learning_rate, above=0, below=math.inf)
+    check_range("model.final_learning_rate", final_learning_rate, at_least=0, below=math.inf)
+    check_range("model.warmup", warmup, at_least=0)
+    check_range("model.weight_decay", weight_decay, at_least=0, below=math.inf)
+    for beta in betas:
+        check_range("model.betas", beta, at_least=0, below=1)
 
 
 def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
