@@ -86,7 +86,9 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     if content is None:
         raise UserError(f"{path} is missing: name the folder of a run")
     for key, kind in {**REQUIRED, "versions": dict, "host": dict}.items():
-        if not isinstance(content, dict) or not isinstance(content.get(key, {}), kind):
+        if not isinstance(content, dict) or (key in REQUIRED and key not in content):
+            raise UserError(f"{path} is damaged: it says no {key}")
+        if not isinstance(content.get(key, {}), kind):
             raise UserError(f"{path} is damaged: {key} is not of type {kind.__name__}")
     return dict(content)
 
