@@ -16,10 +16,10 @@ from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError
 from dograph.experiments import provenance as origin
+from dograph.experiments.open_run import claimed, free_folder
 from dograph.experiments.recipe.check import Recipe, check
 from dograph.experiments.recipe.compose import compose
 from dograph.experiments.run import train
-from dograph.experiments.run_folder import claimed, free_folder
 from dograph.files.run_dir import PROVENANCE, RECIPE, REPRODUCED
 from dograph.reports.history import MixtureHistory
 from dograph.reports.summary import read_stages, read_summary

@@ -21,11 +21,11 @@ from dograph.data.data_mixer import DataMixer
 from dograph.data.loaders import loader_errors
 from dograph.errors import UserError, file_errors, memory_errors
 from dograph.evaluation.perplexity import DomainPerplexity
+from dograph.experiments.open_run import RESUMES, check_resumable, open_run, place_for
 from dograph.experiments.provenance import Provenance, run_inputs
 from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.section import build
-from dograph.experiments.run_folder import RESUMES, check_resumable, open_run, place_for
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT
 from dograph.reports.event_files import settle_event_files

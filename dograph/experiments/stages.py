@@ -10,12 +10,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError
+from dograph.experiments.open_run import LEFT, claimed, is_free, open_run, read_mapping
 from dograph.experiments.plan import Artefacts, Corpora, Plan, StageRun
 from dograph.experiments.rank_zero import is_rank_zero, rank_zero_print
 from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.compose import flat
 from dograph.experiments.run import train
-from dograph.experiments.run_folder import LEFT, claimed, is_free, open_run, read_mapping
 from dograph.files.atomic import write_json
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import RECIPE, STAGE, SUMMARY

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dograph.errors import UserError, check_range
+from dograph.experiments.open_run import is_finished, read_mapping, same_runs
 from dograph.experiments.plan import Corpora, Plan
 from dograph.experiments.provenance import own_commit, read_provenance, run_inputs
 from dograph.experiments.recipe.check import check
 from dograph.experiments.recipe.compose import COMMAND_LINE, RecipeFile
-from dograph.experiments.run_folder import is_finished, read_mapping, same_runs
 from dograph.files.checksums import json_digest
 from dograph.files.lock import exclusive
 from dograph.files.run_dir import SUMMARY, seed_dir

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from dograph.errors import UserError
-from dograph.experiments.run_folder import claimed
+from dograph.experiments.open_run import claimed
 from dograph.experiments.sweep import Sweep, environment_of, jobs_of
 from dograph.training.checkpoint_reader import newest_sound, steps_done
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dograph.errors import UserError
-from dograph.experiments.run_folder import (
+from dograph.experiments.open_run import (
     check_inside,
     check_resumable,
     claimed,
