@@ -28,10 +28,9 @@ from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.section import build
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT
-from dograph.reports.event_files import settle_event_files
-from dograph.reports.mixture_report import MixtureReport
-from dograph.reports.progress import StepProgressBar
+from dograph.reports.mixture_report import MixtureReport, StepProgressBar
 from dograph.reports.summary import RunSummary, print_summary
+from dograph.reports.tensorboard import settle_event_files
 from dograph.training.checkpoint_writer import (
     AtomicCheckpoints,
     CheckpointSaver,

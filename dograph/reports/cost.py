@@ -15,18 +15,13 @@ from dograph.training.signal_collector import SignalCollector
 
 def matrices(network: nn.Module) -> dict[str, nn.Module]:
     """The matrices that every token is multiplied by, with the output layer, by name."""
-    return {
-        name: module for name, module in network.named_modules() if isinstance(module, MATRICES)
-    }
+    return {name: each for name, each in network.named_modules() if isinstance(each, MATRICES)}
 
 
 def attention_flops(network: Any, context: int, layers: int | None = None) -> int:
     """FLOPs per token of attention's two products, ``4 L T d``; masked entries count, too.
 
-    Args:
-        network: a model of transformers.
-        context: T tokens.
-        layers: L layers. None: all of the network's.
+    L are the given layers, by default all of the network's, and T the context's tokens.
     """
     config = network.config
     layers = int(config.num_hidden_layers) if layers is None else layers
@@ -37,33 +32,22 @@ def forward_flops(network: Any, context: int) -> int:
     """FLOPs per token of a forward pass: ``2 N + 4 L T d`` (PaLM, arXiv 2204.02311, appendix B).
 
     N are the entries of all matrices, the output layer's with them, embeddings not. A backward
-    pass takes twice as many.
-
-    Args:
-        network: a model of transformers.
-        context: T tokens.
+    pass takes twice as many. ``network`` is a model of transformers, ``context`` T tokens.
     """
     entries = sum(weight_of(module).numel() for module in matrices(network).values())
     return 2 * entries + attention_flops(network, context)
 
 
 def sketch_flops(network: Any, sketcher: SequenceSketcher, context: int) -> int:
-    """FLOPs per token of sketches: a backward to the first observed matrix, then projections.
-
-    Args:
-        network: the observed network.
-        sketcher: has the observed matrices and the rank.
-        context: T tokens.
-    """
-    all_matrices = matrices(network)
-    names = list(all_matrices)
+    """FLOPs per token of sketches: a backward to the first observed matrix, then projections."""
+    weights = {name: weight_of(module) for name, module in matrices(network).items()}
+    names = list(weights)
     observed = [name for name in names if name in sketcher.modules]
-    first = names.index(observed[0])
-    passed = sum(weight_of(all_matrices[name]).numel() for name in names[first + 1 :])
+    passed = sum(weights[name].numel() for name in names[names.index(observed[0]) + 1 :])
     blocks = {name.rsplit(".", 2)[0] for name in observed if name.count(".") > 1}
     flops = 2 * passed + 2 * attention_flops(network, context, len(blocks))
     for name in observed:
-        widths = weight_of(all_matrices[name]).shape
+        widths = weights[name].shape
         kept = [min(width, sketcher.settings.rank) for width in widths]
         flops += sum(2 * width * rank for width, rank in zip(widths, kept, strict=True))
         flops += 2 * kept[0] * kept[1]

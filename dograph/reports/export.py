@@ -32,11 +32,8 @@ def export(run: Path, form: str, prefix: str = "", which: Which = "average") -> 
     Raises:
         UserError: if the folder has no finished run, or a path with blanks would break the format.
     """
-    domains = read_summary(run).domains
-    weights = {
-        domain.name: domain.average_weight if which == "average" else domain.weight
-        for domain in domains
-    }
+    field = "average_weight" if which == "average" else "weight"
+    weights = {domain.name: getattr(domain, field) for domain in read_summary(run).domains}
     return FORMATS[form](weights, prefix)
 
 
@@ -52,9 +49,8 @@ def as_json(weights: Weights, prefix: str) -> str:
 
 def as_litdata(weights: Weights, prefix: str) -> str:
     """The folders of the StreamingDatasets, and what CombinedStreamingDataset takes with them."""
-    folders = [prefix + name for name in weights]
-    settings = {"weights": list(weights.values()), "iterate_over_all": False}
-    return _json({"input_dirs": folders, **settings})
+    folders, shares = [prefix + name for name in weights], list(weights.values())
+    return _json({"input_dirs": folders, "weights": shares, "iterate_over_all": False})
 
 
 def as_megatron(weights: Weights, prefix: str) -> str:

@@ -1,8 +1,10 @@
-"""The mixture over time: weights, realised and effective shares, and losses."""
+"""The mixture over time: weights, shares, losses, and the seconds that training took."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from dograph.errors import UserError
 from dograph.files.atomic import read_json, write_json
@@ -23,14 +24,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Validation:
-    """One validation of a run.
-
-    Attributes:
-        step: optimiser steps done.
-        tokens: tokens trained on so far.
-        seconds: seconds of training so far.
-        losses: mean token loss in nats, by domain.
-    """
+    """Mean token losses in nats by domain, and the steps, tokens and seconds trained by then."""
 
     step: int
     tokens: int
@@ -82,14 +76,7 @@ class MixtureHistory:
     def add(
         self, step: int, weights: Floats, realised: npt.ArrayLike, effective: npt.ArrayLike
     ) -> None:
-        """Adds a point.
-
-        Args:
-            step: optimiser steps done.
-            weights: (S,) weights in force.
-            realised: (S,) sequences trained on so far.
-            effective: (S,) sums of sequence weights so far.
-        """
+        """Adds a point of (S,) weights in force, and sequences and loss weight counted so far."""
         drawn, counted = np.array(realised, float), np.array(effective, float)
         self.steps.append(step)
         self.weights.append(np.array(weights, float).tolist())
@@ -116,11 +103,7 @@ class MixtureHistory:
 
     @classmethod
     def read(cls, run_folder: Path) -> MixtureHistory:
-        """Reads what ``write`` wrote.
-
-        Raises:
-            UserError: if it is missing or damaged.
-        """
+        """Reads what ``write`` wrote; a UserError says if it is missing or damaged."""
         path = run_folder / HISTORY
         try:
             return from_dict(cls, read_json(path))
@@ -129,8 +112,7 @@ class MixtureHistory:
             raise UserError(f"{path} {what}: name the folder of a finished run") from error
 
     def _points(self) -> dict[str, Any]:
-        content = self.state_dict()
-        return {key: value for key, value in content.items() if not key.endswith("_total")}
+        return {key: each for key, each in self.state_dict().items() if not key.endswith("_total")}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain lists and numbers."""
@@ -169,5 +151,42 @@ class LossMeans:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues what ``state_dict`` gave."""
-        sums: Tensor = state["sums"]
-        self._sums, self._batches = sums, int(state["batches"])
+        self._sums, self._batches = state["sums"], state["batches"]
+
+
+class TrainingClock:
+    """A stopwatch that is stopped during validation and drawing.
+
+    Args:
+        seconds: initial reading, e.g. of a resumed run.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._elapsed = seconds
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Its reading in seconds."""
+        running = 0.0 if self._since is None else time.perf_counter() - self._since
+        return self._elapsed + running
+
+    def start(self) -> None:
+        """Starts it; no effect on a running clock."""
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stops it."""
+        self._elapsed, self._since = self.seconds, None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stops it inside the block, if it was running."""
+        running = self._since is not None
+        self.stop()
+        try:
+            yield
+        finally:
+            if running:
+                self.start()

@@ -1,4 +1,4 @@
-"""A run's report: TensorBoard while it trains, a summary at the end."""
+"""A run's report: a bar and TensorBoard while it trains, a summary at the end."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.tensorboard import SummaryWriter
 
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError, check_range
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.files.run_dir import FIGURES
 from dograph.mixers.base import LOSS
-from dograph.reports.clock import TrainingClock
 from dograph.reports.cost import training_flops
-from dograph.reports.history import LossMeans, MixtureHistory, Validation
+from dograph.reports.history import LossMeans, MixtureHistory, TrainingClock, Validation
 from dograph.reports.observation import ObservationWindow
 from dograph.reports.pictures import Pictures, draw_own_graph, draw_schedule, draw_trajectories
 from dograph.reports.summary import RunSummary, print_summary, summarise_run, write_summary
@@ -25,6 +24,32 @@ from dograph.reports.tensorboard import Board
 from dograph.training.mixing_callback import MixingCallback
 
 logger = logging.getLogger(__name__)
+STATEFUL = ("history", "losses", "window", "pictures")
+"""Parts of a report that a checkpoint keeps."""
+
+
+class StepProgressBar(RichProgressBar):
+    """Lightning's rich bar without epochs, with the last validation's mean and worst loss in nats.
+
+    Args:
+        perplexity: the same trainer's callback.
+    """
+
+    def __init__(self, perplexity: DomainPerplexity) -> None:
+        super().__init__(leave=True)
+        self.perplexity = perplexity
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "Training"
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Both losses, once there is a validation."""
+        losses = self.perplexity.losses.values()
+        if not losses:
+            return {}
+        return {"mean loss": f"{sum(losses) / len(losses):.3f}", "worst": f"{max(losses):.3f}"}
 
 
 class MixtureReport(Callback):
@@ -84,11 +109,7 @@ class MixtureReport(Callback):
         self._board: Board | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the logger.
-
-        Raises:
-            UserError: without a TensorBoardLogger, or with this callback before ``mixing``.
-        """
+        """Finds the logger; a UserError without one, or with this callback before ``mixing``."""
         # A fast_dev_run has no logger, by Lightning's own rule, and needs no report.
         if stage != "fit" or getattr(trainer, "fast_dev_run", False):
             return
@@ -104,17 +125,15 @@ class MixtureReport(Callback):
                 "MixtureReport needs a TensorBoardLogger: give the trainer "
                 "logger=TensorBoardLogger(save_dir='runs')"
             )
-        data = getattr(trainer, "datamodule", None)
-        assert isinstance(data, DataMixer)
-        self._data, self._logger = data, loggers[0]
+        self._data: DataMixer = trainer.datamodule  # type: ignore[attr-defined]
+        self._logger = loggers[0]
         self._run_folder = Path(self._logger.log_dir)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the layout of the charts and starts the clock."""
         if not trainer.is_global_zero or not hasattr(self, "_logger"):
             return
-        writer: SummaryWriter = self._logger.experiment
-        self._board = Board(writer, self._run_folder / FIGURES)
+        self._board = Board(self._logger.experiment, self._run_folder / FIGURES)
         self._step = trainer.global_step
         self.history.domains = self._data.domains
         self._board.begin(self._step)
@@ -151,11 +170,8 @@ class MixtureReport(Callback):
         if self._board is None:
             return
         tokens = int(self._data.sampler.realised.sum()) * self._data.context
-        self.history.add_validation(
-            Validation(
-                trainer.global_step, tokens, self.clock.seconds, dict(self.perplexity.losses)
-            )
-        )
+        done = (trainer.global_step, tokens, self.clock.seconds)
+        self.history.add_validation(Validation(*done, dict(self.perplexity.losses)))
         self.clock.start()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -167,21 +183,15 @@ class MixtureReport(Callback):
             self._log_point(self._board, trainer)
         if not self.figures_every or self._step % self.figures_every:  # else just drawn
             self._draw_trajectories(self._board)
-        self.pictures.draw_early_and_late(self._board, self._data.domains, self._step)
-        self.summary = summarise_run(
-            self._data,
-            self.mixing.effective.numpy(),
-            self.perplexity.losses,
-            self._step,
-            self.clock.seconds,
-            training_flops(
-                self.mixing.model, self.mixing.collector, self._data.context, self._step
-            ),
-        )
+        data, mixing, step = self._data, self.mixing, self._step
+        self.pictures.draw_early_and_late(self._board, data.domains, step)
+        flops = training_flops(mixing.model, mixing.collector, data.context, step)
+        effective, losses = mixing.effective.numpy(), self.perplexity.losses
+        self.summary = summarise_run(data, effective, losses, step, self.clock.seconds, flops)
         # A group of their own: `validation/mean_loss` is a curve, this is its end.
         metrics = {f"final/{name}": value for name, value in self.summary.metrics.items()}
         hyperparameters = {"mixer": self.summary.mixer, **self.hyperparameters}
-        self._logger.log_hyperparams(hyperparameters, metrics, step=self._step)
+        self._logger.log_hyperparams(hyperparameters, metrics, step=step)
         self.history.write(self._run_folder)
         write_summary(self.summary, self._run_folder)
         self._board.flush()
@@ -207,24 +217,15 @@ class MixtureReport(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Trajectories, sums since the last point, windows, seconds: tensors and numbers."""
-        return {
-            "history": self.history.state_dict(),
-            "losses": self.losses.state_dict(),
-            "window": self.window.state_dict(),
-            "pictures": self.pictures.state_dict(),
-            "seconds": self.clock.seconds,
-            "last_point": list(self._last_point),
-        }
+        parts = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        return {**parts, "seconds": self.clock.seconds, "last_point": list(self._last_point)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues what ``state_dict`` gave."""
-        self.history.load_state_dict(state_dict["history"])
-        self.losses.load_state_dict(state_dict["losses"])
-        self.window.load_state_dict(state_dict["window"])
-        self.pictures.load_state_dict(state_dict["pictures"])
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state_dict[name])
         self.clock = TrainingClock(float(state_dict["seconds"]))
-        tokens, seconds = state_dict["last_point"]
-        self._last_point = (int(tokens), float(seconds))
+        self._last_point = tuple(state_dict["last_point"])
 
     def _log_point(self, board: Board, trainer: Trainer) -> None:
         data, sampler, step = self._data, self._data.sampler, self._step
@@ -242,11 +243,10 @@ class MixtureReport(Callback):
             board.by_domain(group, data.domains, values, step)
         board.scalars("mixer", data.mixer.diagnostics(), step)
         board.scalars("train", self._training_scalars(trainer), step)
-        seconds = self.clock.seconds
         before_tokens, before_seconds = self._last_point
-        self._last_point = (int(tokens.sum()), seconds)
+        total, seconds = self._last_point = (int(tokens.sum()), self.clock.seconds)
         if seconds > before_seconds:
-            speed = (int(tokens.sum()) - before_tokens) / (seconds - before_seconds)
+            speed = (total - before_tokens) / (seconds - before_seconds)
             board.scalars("speed", {"tokens_per_second": speed}, step)
 
     def _training_scalars(self, trainer: Trainer) -> dict[str, float]:
@@ -263,10 +263,8 @@ class MixtureReport(Callback):
         return scalars
 
     def _window_ends(self) -> bool:
-        every = self.mixing.observe_every
-        if not every:
-            return False
-        return self._step % every == 0 or self._step == self.mixing.observe_window
+        every, window = self.mixing.observe_every, self.mixing.observe_window
+        return bool(every) and (self._step % every == 0 or self._step == window)
 
     def _draw_window(self, board: Board) -> None:
         observed = self.window.take()

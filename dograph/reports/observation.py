@@ -16,11 +16,10 @@ from dograph.signals.batch_signals import BatchSignals
 
 @dataclass
 class Observed:
-    """n sequences of a batch or a window.
+    """n sequences of a batch or a window, with (n,) human domains.
 
     Attributes:
         sketches: (n, k) gradient sketches.
-        domain: (n,) human domains.
         weights: (n,) how the losses counted, on the simplex.
     """
 
@@ -32,9 +31,7 @@ class Observed:
 class ObservationWindow:
     """Collects sketched batches until ``take``; waits for no device.
 
-    Args:
-        comparable: whether sketches of different steps compare; if not, only the latest batch is
-            kept.
+    Only the latest batch is kept where sketches of different steps are not ``comparable``.
     """
 
     def __init__(self, comparable: bool = True) -> None:
@@ -82,12 +79,8 @@ class ObservationWindow:
 def observed_graph(observed: Observed, clusters: int, seed: int) -> DomainGraph:
     """The domain graph of a window, its nodes weighted as their sequences counted in the loss.
 
-    It makes mixers without a graph of their own comparable.
-
-    Args:
-        observed: n sequences.
-        clusters: number of clusters wanted, ≥ 1; at most n are made.
-        seed: seed of K-means.
+    It makes mixers without a graph of their own comparable. At most n ``clusters`` are made, by
+    K-means with a seed.
     """
     sketches = observed.sketches
     labels = cluster_sequences(sketches, clusters, seed=seed)

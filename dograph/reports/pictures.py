@@ -12,19 +12,15 @@ from dograph.files.records import from_dict
 from dograph.graph.clusters import effective_number
 from dograph.graph.domain_graph import DomainGraph
 from dograph.mixers.snapshot import MixerSnapshot
-from dograph.reports.figures import (
-    GradientDirections,
-    domain_graph_figure,
-    early_late_figure,
-    gradient_directions,
-    gradient_directions_figure,
-    schedule_figure,
-    weight_trajectories_figure,
-)
+from dograph.reports.figures import gradient_directions as directions
+from dograph.reports.figures.domain_graph import domain_graph_figure
+from dograph.reports.figures.schedule import schedule_figure
+from dograph.reports.figures.trajectories import weight_trajectories_figure
 from dograph.reports.history import MixtureHistory
 from dograph.reports.observation import Observed, observed_graph
 from dograph.reports.tensorboard import Board
 
+Names = Sequence[str]
 OWN_GRAPH = "as the mixer sees it"
 """Title of a graph that the mixer made itself."""
 
@@ -39,18 +35,13 @@ class Pictures:
 
     def __init__(self, clusters: int, seed: int) -> None:
         self.clusters, self.seed = clusters, seed
-        self.early: GradientDirections | None = None
-        self.late: GradientDirections | None = None
+        self.early: directions.GradientDirections | None = None
+        self.late: directions.GradientDirections | None = None
 
     def draw_window(
-        self,
-        board: Board,
-        observed: Observed,
-        mixer: MixerSnapshot,
-        names: Sequence[str],
-        step: int,
+        self, board: Board, observed: Observed, mixer: MixerSnapshot, names: Names, step: int
     ) -> dict[str, float]:
-        """Draws the domain graph and the gradient directions of a window.
+        """Draws a window's domain graph and gradient directions.
 
         Returns:
             Mutual information (nats) and effective clusters of the window.
@@ -60,9 +51,10 @@ class Pictures:
         # The mixer's own clusters, where it has clustered just these sequences.
         same = own is not None and len(own.labels) == len(of_window.labels)
         labels = own.labels.cpu() if own is not None and same else of_window.labels
-        directions = gradient_directions(observed.sketches, observed.domain, labels, step)
-        self.early, self.late = self.early or directions, directions
-        board.picture("gradient_directions", gradient_directions_figure(directions, names), step)
+        self.late = directions.gradient_directions(observed.sketches, observed.domain, labels, step)
+        self.early = self.early or self.late
+        figure = directions.gradient_directions_figure(self.late, names)
+        board.picture("gradient_directions", figure, step)
         if own is None:
             _draw_graph(board, of_window, observed.domain, names, step, "weighted by the loss")
         else:
@@ -71,33 +63,31 @@ class Pictures:
                 domain = observed.domain[-len(own.labels) :]
             _draw_graph(board, own, domain, names, step, OWN_GRAPH)
         return {
-            "mutual_information": directions.mutual_information,
+            "mutual_information": self.late.mutual_information,
             "effective_clusters": effective_number(of_window.weights),
         }
 
-    def draw_early_and_late(self, board: Board, names: Sequence[str], step: int) -> None:
+    def draw_early_and_late(self, board: Board, names: Names, step: int) -> None:
         """Draws the first and the last window together, if there were two."""
         if self.early is None or self.late is None or self.late.step == self.early.step:
             return
-        figure = early_late_figure(self.early, self.late, names)
+        figure = directions.early_late_figure(self.early, self.late, names)
         board.picture("gradient_directions_early_and_late", figure, step, final=True)
 
     def state_dict(self) -> dict[str, Any]:
         """First and latest directions, as plain lists and numbers."""
-        return {
-            "early": None if self.early is None else vars(self.early),
-            "late": None if self.late is None else vars(self.late),
-        }
+        kept = {"early": self.early, "late": self.late}
+        return {key: each and vars(each) for key, each in kept.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues what ``state_dict`` gave."""
         self.early, self.late = (
-            None if state[key] is None else from_dict(GradientDirections, state[key], key)
+            state[key] and from_dict(directions.GradientDirections, state[key], key)
             for key in ("early", "late")
         )
 
 
-def draw_own_graph(board: Board, mixer: MixerSnapshot, names: Sequence[str], step: int) -> None:
+def draw_own_graph(board: Board, mixer: MixerSnapshot, names: Names, step: int) -> None:
     """Draws the mixer's last graph, if it has one; few know their nodes' domains."""
     own = finite_graph(mixer)
     if own is not None:
@@ -111,12 +101,11 @@ def draw_schedule(board: Board, mixer: MixerSnapshot, step: int) -> None:
 
 
 def draw_trajectories(
-    board: Board, history: MixtureHistory, names: Sequence[str], step: int, live: bool
+    board: Board, history: MixtureHistory, names: Names, step: int, live: bool
 ) -> None:
     """Draws the weights so far; ``live`` where they are the sampler's."""
-    figure = weight_trajectories_figure(
-        history.steps, history.weights, history.realised, history.effective, names, live
-    )
+    points = (history.steps, history.weights, history.realised, history.effective)
+    figure = weight_trajectories_figure(*points, names, live)
     board.picture("weight_trajectories", figure, step, final=True)
 
 
@@ -127,12 +116,7 @@ def finite_graph(mixer: MixerSnapshot) -> DomainGraph | None:
 
 
 def _draw_graph(
-    board: Board,
-    graph: DomainGraph,
-    domain: Tensor | None,
-    names: Sequence[str],
-    step: int,
-    title: str,
+    board: Board, graph: DomainGraph, domain: Tensor | None, names: Names, step: int, title: str
 ) -> None:
     figure = domain_graph_figure(graph, domain, names, f"Domain graph, step {step}, {title}")
     board.picture("domain_graph", figure, step)

@@ -33,15 +33,11 @@ class DomainSummary:
     """Numbers of one domain at the end of a run.
 
     Attributes:
-        name: the domain's name.
         share: share of the sequences trained on.
         effective_share: share of the loss weight.
-        tokens: tokens trained on.
-        epochs: passes through the domain, with fractions.
+        tokens: tokens trained on, which are ``epochs`` passes through the domain.
         validation_loss: mean token loss in nats at the last validation; None without one.
-        validation_perplexity: its exponential.
-        weight: the mixer's last weight.
-        average_weight: the mixer's mean weight over its updates.
+        weight: the mixer's last weight; ``average_weight`` is the mean over its updates.
     """
 
     name: str
@@ -61,7 +57,6 @@ class RunSummary:
 
     Attributes:
         mixer: name of the mixer's class.
-        steps: optimiser steps done.
         seconds: seconds of training, without validation and figures.
         flops: floating-point operations of training, estimated (``reports.cost``).
         domains: in the order of the weights.
@@ -100,13 +95,9 @@ class RunSummary:
 
     def as_json(self) -> dict[str, Any]:
         """All of it in JSON's types; a number that is not finite becomes null."""
+        own = ("mixer", "steps", "tokens", "seconds", "flops", "tokens_per_second")
         content = {
-            "mixer": self.mixer,
-            "steps": self.steps,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "flops": self.flops,
-            "tokens_per_second": self.tokens_per_second,
+            **{name: getattr(self, name) for name in own},
             **dict.fromkeys(SCORES),
             **self.scores,
             "worst_domain": self.worst_domain,
@@ -117,8 +108,7 @@ class RunSummary:
             },
             "domains": {d.name: asdict(d) for d in self.domains},
         }
-        finite: dict[str, Any] = finite_json(content)
-        return finite
+        return finite_json(content)
 
 
 def summarise_run(
@@ -136,7 +126,7 @@ def summarise_run(
         effective: (S,) sums of sequence weights over the run.
         losses: validation loss in nats by domain; empty without a validation.
         steps: optimiser steps done.
-        seconds: seconds of training.
+        seconds: of training.
         token_flops: floating-point operations per token.
     """
     sampler, mixer = data.sampler, data.mixer
@@ -205,18 +195,11 @@ def _decimals(value: float | None, places: int) -> str:
 def print_summary(
     summary: RunSummary, run_folder: Path, runs_folder: Path, console: Console | None = None
 ) -> None:
-    """Prints the table, speed, the mixer's weights, and how to open TensorBoard.
-
-    Args:
-        summary: the run's numbers.
-        run_folder: the run directory.
-        runs_folder: folder of all runs that TensorBoard compares.
-        console: where to print. None: standard output.
-    """
+    """Prints the table, speed, the mixer's weights, and how to open TensorBoard on all runs."""
     from rich.console import Console
     from rich.text import Text
 
-    console = console if console is not None else Console()
+    console = console or Console()
     console.print(final_table(summary))
     for line in (
         f"{summary.seconds:,.1f} s of training, {summary.tokens_per_second:,.0f} tokens/s, "
@@ -239,12 +222,7 @@ def _weights(summary: RunSummary) -> str:
 
 
 def print_costs(stages: Mapping[str, RunSummary], console: Console | None = None) -> None:
-    """Prints the cost of every stage and of all together.
-
-    Args:
-        stages: summaries by the stages' names.
-        console: where to print. None: standard output.
-    """
+    """Prints the cost of every stage and of all together."""
     from rich.console import Console
 
     table = screen_table("Cost", "stage", "mixer", "tokens", "FLOPs", "seconds")
@@ -252,7 +230,7 @@ def print_costs(stages: Mapping[str, RunSummary], console: Console | None = None
         table.add_row(name, summary.mixer, *_cost_cells(summary.cost))
     table.add_section()
     table.add_row("all", "", *_cost_cells(total_cost(stages.values())))
-    (console if console is not None else Console()).print(table)
+    (console or Console()).print(table)
 
 
 def _cost_cells(cost: Mapping[str, float]) -> tuple[str, str, str]:
@@ -266,31 +244,22 @@ def total_cost(summaries: Iterable[RunSummary]) -> dict[str, float]:
 
 
 def read_summary(run_folder: Path) -> RunSummary:
-    """Reads what ``write_summary`` wrote.
-
-    Raises:
-        UserError: if it is missing, damaged or of an earlier version.
-    """
+    """Reads what ``write_summary`` wrote; a UserError says if it is missing or damaged."""
     path = run_folder / SUMMARY
     try:
         content = read_json(path)
-        values = {
-            key: content[key] for key in ("mixer", "steps", "seconds", "flops", "worst_domain")
-        }
-        values["domains"] = list(content["domains"].values())
-        values["scores"] = {key: content[key] for key in SCORES if content[key] is not None}
-        return from_dict(RunSummary, values)
+        own = ("mixer", "steps", "seconds", "flops", "worst_domain")
+        values = {key: content[key] for key in own}
+        scores = {key: content[key] for key in SCORES if content[key] is not None}
+        domains = list(content["domains"].values())
+        return from_dict(RunSummary, {**values, "domains": domains, "scores": scores})
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         what = "is damaged or of an earlier version" if path.is_file() else "is missing"
         raise UserError(f"{path} {what}: name the folder of a finished run") from error
 
 
 def read_stages(folder: Path) -> list[tuple[str, Path]]:
-    """(name, folder) of each stage of a finished experiment; empty for any other folder.
-
-    Raises:
-        UserError: if the experiment's summary is damaged.
-    """
+    """(name, folder) of each stage of a finished experiment; empty for any other folder."""
     path = folder / SUMMARY
     try:
         content = read_json(path)

@@ -1,7 +1,9 @@
-"""TensorBoard's tags, charts of all domains together, and pictures."""
+"""TensorBoard's tags, charts of all domains together, pictures, and order of event files."""
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +13,29 @@ import numpy.typing as npt
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
+from dograph.files.run_dir import EVENT_FILES
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+STAMPED = re.compile(r"(events\.out\.tfevents\.)(\d+)(\..*)")
+"""Name of an event file, with the second in which it was started."""
+
+
+def settle_event_files(folder: Path) -> None:
+    """Renames event files of a resumed run where the next one would not come after them by name.
+
+    After a clock was set back, or within the same second, readers would drop the next file's
+    points instead of the earlier ones'. The earlier files get the stamps 0, 1, 2 …; if this is
+    interrupted, they are still in order.
+    """
+    stamped = sorted(
+        (path, match) for path in folder.glob(EVENT_FILES) if (match := STAMPED.match(path.name))
+    )
+    if not stamped or int(stamped[-1][1][2]) < int(time.time()):
+        return
+    for number, (path, match) in enumerate(stamped):
+        path.rename(path.with_name(f"{match[1]}{number:010d}{match[3]}"))
 
 
 def chart_layout() -> dict[str, dict[str, list[object]]]:
@@ -42,17 +65,7 @@ def chart_layout() -> dict[str, dict[str, list[object]]]:
 def show_figure(
     writer: SummaryWriter, name: str, figure: Figure, step: int
 ) -> npt.NDArray[np.uint8]:
-    """Draws a figure once and shows it as ``figures/name``.
-
-    Args:
-        writer: writer of an event file.
-        name: name of the tag.
-        figure: drawn at its own size and resolution.
-        step: optimiser steps done.
-
-    Returns:
-        (H, W, 3) red, green and blue, as shown.
-    """
+    """Draws a figure at its own size, shows it as ``figures/name``, returns it as (H, W, RGB)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -63,22 +76,15 @@ def show_figure(
 
 
 class Board:
-    """Writes scalars and pictures of one run.
-
-    Args:
-        writer: writer of the run's event file.
-        figures: folder in which pictures are also saved, as PNG.
-    """
+    """Writes scalars and pictures of one run; pictures also as PNG into the folder ``figures``."""
 
     def __init__(self, writer: SummaryWriter, figures: Path) -> None:
         self.writer, self.figures = writer, figures
 
     def begin(self, step: int) -> None:
-        """Writes the layout of the charts, and lets TensorBoard drop an earlier run's later points.
+        """Writes the layout of the charts, and lets TensorBoard drop an interrupted run's points.
 
-        Args:
-            step: optimiser steps done; points of an interrupted run after it are dropped, so that
-                no curve goes back in time.
+        Those after ``step`` are dropped, so that no curve goes back in time.
         """
         restart = Event(session_log=SessionLog(status=SessionLog.START))
         self.writer._get_file_writer().add_event(restart, step + 1)
@@ -97,16 +103,9 @@ class Board:
         self.scalars(group, dict(zip(domains, numbers, strict=True)), step)
 
     def picture(self, name: str, figure: Figure, step: int, final: bool = False) -> Path:
-        """Shows a figure as ``figures/name`` and saves it.
+        """Shows a figure as ``figures/name`` and saves it; returns the path of the PNG.
 
-        Args:
-            name: name of the tag and the file.
-            figure: drawn once for both.
-            step: optimiser steps done.
-            final: leave the step out of the file's name, so that only the latest is kept.
-
-        Returns:
-            path of the PNG.
+        If ``final``, the file's name has no step, so that only the latest is kept.
         """
         from PIL import Image
 
@@ -117,11 +116,7 @@ class Board:
         return path
 
     def flush(self) -> None:
-        """Writes everything to the disk.
-
-        Raises:
-            OSError: if the system refused any of it.
-        """
+        """Writes everything to the disk; an OSError if the system refuses any of it."""
         self.writer.flush()
         # TensorBoard's thread reports its failure only to the next event: an empty one.
         self.writer._get_file_writer().add_event(Event())

@@ -8,7 +8,7 @@ from disturbances import dies
 from outcomes import arguments, differing, outcome
 from subprocess_runner import run_command
 
-from dograph.reports.event_files import settle_event_files
+from dograph.reports.tensorboard import settle_event_files
 
 DAY = 86_400
 CLOCKS = {

@@ -14,19 +14,17 @@ from dograph.files.records import from_dict
 from dograph.graph.clusters import cluster_sequences
 from dograph.graph.domain_graph import DomainGraph
 from dograph.mixers.snapshot import ScheduleSnapshot, ScheduleUpdate
-from dograph.reports.figures import (
+from dograph.reports.figures.appearance import percent, plain, style_of
+from dograph.reports.figures.domain_graph import domain_graph_figure, nearest_pairs
+from dograph.reports.figures.gradient_directions import (
     GradientDirections,
-    domain_graph_figure,
     early_late_figure,
     gradient_directions,
     gradient_directions_figure,
-    schedule_figure,
-    weight_trajectories_figure,
 )
-from dograph.reports.figures.appearance import percent, plain, style_of
-from dograph.reports.figures.domain_graph import nearest_pairs
 from dograph.reports.figures.layout import boxes_apart, spaced, squared_distance_plane
-from dograph.reports.figures.trajectories import smoothed
+from dograph.reports.figures.schedule import schedule_figure
+from dograph.reports.figures.trajectories import smoothed, weight_trajectories_figure
 from dograph.reports.observation import Observed, observed_graph
 
 NAMES = ["python", "docs", "headers"]

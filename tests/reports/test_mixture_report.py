@@ -18,8 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixers.dograph import DoGraph
-from dograph.reports.clock import TrainingClock
-from dograph.reports.history import LossMeans, MixtureHistory
+from dograph.reports.history import LossMeans, MixtureHistory, TrainingClock
 from dograph.reports.mixture_report import MixtureReport
 from dograph.reports.observation import ObservationWindow, observed_graph
 from dograph.reports.tensorboard import Board, chart_layout

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
 # Okabe and Ito's colour-blind-safe set; its yellow, faint on white, gives way to a dark wine.
-DOMAIN_COLOURS = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#D55E00",
-    "#56B4E9",
-    "#333333",
-    "#882255",
-)
+_COLOURS = "#0072B2 #E69F00 #009E73 #CC79A7 #D55E00 #56B4E9 #333333 #882255"
+DOMAIN_COLOURS = tuple(_COLOURS.split())
 # Tol's muted set, so that no cluster is taken for the domain of the same colour.
-CLUSTER_COLOURS = (
-    "#332288",
-    "#88CCEE",
-    "#117733",
-    "#DDCC77",
-    "#CC6677",
-    "#44AA99",
-    "#AA4499",
-    "#999933",
-    "#661100",
-    "#6699CC",
-    "#BBBBBB",
-)
+_COLOURS = "#332288 #88CCEE #117733 #DDCC77 #CC6677 #44AA99 #AA4499 #999933 #661100 #6699CC #BBBBBB"
+CLUSTER_COLOURS = tuple(_COLOURS.split())
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LineStyle = Literal["-", "--", ":", "-."]
 LINE_STYLES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
@@ -42,17 +24,17 @@ HATCHES = ("", "////", "....", "xxxx")
 TEXT_COLOUR = "#222222"
 QUIET_COLOUR = "#767676"
 LONGEST_NAME = 26
+SMALL: dict[str, Any] = {"fontsize": 8, "color": TEXT_COLOUR}
+QUIET: dict[str, Any] = {"fontsize": 8, "color": QUIET_COLOUR}
+TITLE: dict[str, Any] = {"fontsize": 10, "loc": "left", "color": TEXT_COLOUR, "weight": "bold"}
 
 
 @dataclass(frozen=True)
 class Style:
     """How one domain or cluster is drawn in every figure.
 
-    Attributes:
-        colour: repeats after the palette's end.
-        marker: differs between neighbours, and between things of the same colour.
-        line: differs between things of the same colour.
-        hatch: differs between things of the same colour.
+    Colours repeat after the palette's end; marker, line and hatch differ between things of the
+    same colour, and markers between neighbours.
     """
 
     colour: str
@@ -70,6 +52,13 @@ def style_of(index: int, colours: Sequence[str] = DOMAIN_COLOURS) -> Style:
         line=LINE_STYLES[round_ % len(LINE_STYLES)],
         hatch=HATCHES[round_ % len(HATCHES)],
     )
+
+
+def white_figure(wide: float, tall: float, **settings: Any) -> Figure:
+    """An empty figure, its size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(wide, tall), dpi=110, facecolor="white", **settings)
 
 
 def plain(name: str, longest: int = LONGEST_NAME) -> str:
@@ -95,20 +84,19 @@ def percent(share: float) -> str:
     return f"{value:.1f} %" if value >= 0.95 else f"{value:.2g} %"
 
 
-def legend_marker(index: int, label: str, colours: Sequence[str] = DOMAIN_COLOURS) -> Line2D:
-    """A legend entry for the points of one domain or cluster."""
+def legend_marker(index: int, name: str) -> Line2D:
+    """A legend entry for the points of one domain."""
     from matplotlib.lines import Line2D
 
-    style = style_of(index, colours)
-    return Line2D(
-        [], [], linestyle="", marker=style.marker, color=style.colour, markersize=6.5, label=label
-    )
+    style, size = style_of(index), 6.5
+    look: dict[str, Any] = {"marker": style.marker, "color": style.colour, "markersize": size}
+    return Line2D([], [], linestyle="", label=plain(name), **look)
 
 
 def title_panel(axes: Axes, title: str, meaning: str) -> None:
     """Writes a panel's title, and its meaning below in small print."""
-    axes.set_title(title, fontsize=10, loc="left", color=TEXT_COLOUR, weight="bold", pad=16)
-    axes.text(0, 1.02, meaning, transform=axes.transAxes, fontsize=8, color=QUIET_COLOUR)
+    axes.set_title(title, **TITLE, pad=16)
+    axes.text(0, 1.02, meaning, transform=axes.transAxes, **QUIET)
 
 
 def label_steps(axes: Axes) -> None:
@@ -116,7 +104,7 @@ def label_steps(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_xlabel("optimiser step", fontsize=8, color=QUIET_COLOUR)
+    axes.set_xlabel("optimiser step", **QUIET)
 
 
 def label_percent(axes: Axes, highest: float) -> None:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from dograph.reports.figures.appearance import (
-    CLUSTER_COLOURS,
-    QUIET_COLOUR,
-    TEXT_COLOUR,
-    percent,
-    plain,
-    style_of,
-)
-from dograph.reports.figures.layout import boxes_apart, scaled_to_fit, squared_distance_plane
+from dograph.reports.figures import appearance, layout
+from dograph.reports.figures.appearance import percent, plain, style_of
+from dograph.reports.figures.layout import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +20,7 @@ if TYPE_CHECKING:
 
     from dograph.graph.domain_graph import DomainGraph
 
-Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 NEIGHBOURS_DRAWN = 3
 PAGE = np.array([1.30, 0.96])
 NODE_SCALE, SMALLEST_RADIUS = 0.27, 0.02
@@ -48,33 +42,31 @@ def domain_graph_figure(
         names: the S human domains.
         title: over the figure.
     """
-    from matplotlib.figure import Figure
-
     squared = _squared_mmd(graph)
     weights = graph.weights.detach().cpu().double().numpy()
-    plane, kept = squared_distance_plane(squared)
+    plane, kept = layout.squared_distance_plane(squared)
     radii = np.maximum(NODE_SCALE * np.sqrt(np.clip(weights, 0, None)), SMALLEST_RADIUS)
     places = _node_places(plane, radii)
     slices = None if domain is None else _domain_counts(graph, domain, len(names))
 
-    figure = Figure(figsize=(8.6, 5.4), dpi=110, facecolor="white")
+    figure = appearance.white_figure(8.6, 5.4)
     axes = figure.add_axes((0.01, 0.03, 0.73, 0.86))
     axes.set(xlim=(-PAGE[0], PAGE[0]), ylim=(-PAGE[1], PAGE[1]), aspect="equal")
     axes.axis("off")
     _draw_edges(figure, axes, places, np.sqrt(squared))
     _draw_nodes(axes, places, radii, slices)
     _draw_labels(axes, places, radii, graph)
-    if slices is not None:
-        _draw_domain_legend(figure, names, slices)
     explanation = "area: weight · n: sequences"
     if slices is not None:
+        _draw_domain_legend(figure, names, slices)
         explanation += " · slices: human domains"
     if not squared.any():
         explanation += " · every MMD is 0: the places mean nothing"
     elif len(weights) > 3:
         explanation += f" · the plane keeps {percent(kept)} of the squared MMD"
-    figure.text(0.02, 0.955, plain(title, 80), fontsize=12, color=TEXT_COLOUR, weight="bold")
-    figure.text(0.02, 0.912, explanation, fontsize=8, color=QUIET_COLOUR)
+    ink = appearance.TEXT_COLOUR
+    figure.text(0.02, 0.955, plain(title, 80), fontsize=12, color=ink, weight="bold")
+    figure.text(0.02, 0.912, explanation, **appearance.QUIET)
     return figure
 
 
@@ -91,14 +83,13 @@ def _node_places(plane: Floats, radii: Floats) -> Floats:
     halves = np.stack([np.maximum(radii + 0.02, LABEL_WIDTH / 2), tall + 0.015], axis=1)
     below = np.stack([np.zeros_like(radii), np.full_like(radii, LABEL_HEIGHT / 2)], axis=1)
     room = np.maximum(PAGE - halves.max(axis=0), 0.1)
-    return boxes_apart(scaled_to_fit(plane, room) - below, halves, PAGE) + below
+    return layout.boxes_apart(layout.scaled_to_fit(plane, room) - below, halves, PAGE) + below
 
 
-def _domain_counts(graph: DomainGraph, domain: Tensor, domains: int) -> npt.NDArray[np.int64]:
+def _domain_counts(graph: DomainGraph, domain: Tensor, domains: int) -> Counts:
     """(m, S) sequences of each human domain in each cluster."""
     table = np.zeros((graph.weights.numel(), domains), dtype=np.int64)
-    pair = graph.labels.detach().cpu().numpy(), domain.detach().cpu().numpy()
-    np.add.at(table, pair, 1)
+    np.add.at(table, (graph.labels.detach().cpu().numpy(), domain.detach().cpu().numpy()), 1)
     return table
 
 
@@ -128,15 +119,8 @@ def _draw_edges(figure: Figure, axes: Axes, places: Floats, distances: Floats) -
     shades = LinearSegmentedColormap.from_list("affinity", ["#303030", "#8C8C8C", "#DADADA"])
     norm = Normalize(least, most)
     farness = np.asarray(norm(lengths[order]))
-    axes.add_collection(
-        LineCollection(
-            lines,
-            colors=shades(farness),
-            linewidths=0.8 + 3.2 * (1 - farness),
-            capstyle="round",
-            zorder=1,
-        )
-    )
+    look: dict[str, Any] = {"colors": shades(farness), "capstyle": "round", "zorder": 1}
+    axes.add_collection(LineCollection(lines, linewidths=0.8 + 3.2 * (1 - farness), **look))
     _draw_colour_bar(figure, norm, shades)
 
 
@@ -144,25 +128,20 @@ def _draw_colour_bar(figure: Figure, norm: Normalize, shades: Colormap) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-    bar = figure.colorbar(
-        ScalarMappable(norm, shades),
-        cax=figure.add_axes((0.765, 0.13, 0.2, 0.022)),
-        orientation="horizontal",
-    )
+    place = figure.add_axes((0.765, 0.13, 0.2, 0.022))
+    bar = figure.colorbar(ScalarMappable(norm, shades), cax=place, orientation="horizontal")
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(3)
     numbers = ScalarFormatter()
     numbers.set_powerlimits((-2, 3))
     bar.formatter = numbers
     bar.update_ticks()
-    bar.ax.tick_params(labelsize=8, colors=QUIET_COLOUR, length=2)
-    bar.ax.xaxis.get_offset_text().set(size=8, color=QUIET_COLOUR)
-    bar.ax.set_title("MMD of the joined nodes", fontsize=8, color=TEXT_COLOUR, loc="left", pad=4)
+    bar.ax.tick_params(labelsize=8, colors=appearance.QUIET_COLOUR, length=2)
+    bar.ax.xaxis.get_offset_text().set(**appearance.QUIET)
+    bar.ax.set_title("MMD of the joined nodes", **appearance.SMALL, loc="left", pad=4)
 
 
-def _draw_nodes(
-    axes: Axes, places: Floats, radii: Floats, slices: npt.NDArray[np.int64] | None
-) -> None:
+def _draw_nodes(axes: Axes, places: Floats, radii: Floats, slices: Counts | None) -> None:
     from matplotlib.patches import Circle, Wedge
 
     for node, (place, radius) in enumerate(zip(places, radii, strict=True)):
@@ -170,27 +149,21 @@ def _draw_nodes(
         axes.add_patch(Circle(centre, radius + 0.012, color="white", zorder=2))
         total = 0 if slices is None else int(slices[node].sum())
         if slices is None or total == 0:
-            colour = style_of(node, CLUSTER_COLOURS).colour
+            colour = style_of(node, appearance.CLUSTER_COLOURS).colour
             axes.add_patch(Circle(centre, radius, facecolor=colour, edgecolor="white", zorder=3))
             continue
         start = 90.0
         for index in np.flatnonzero(slices[node]):
             angle = 360 * slices[node, index] / total
-            style = style_of(int(index))
-            axes.add_patch(
-                Wedge(
-                    centre,
-                    radius,
-                    start - angle,
-                    start,
-                    facecolor=style.colour,
-                    hatch=style.hatch,
-                    edgecolor="white",
-                    linewidth=0.5,
-                    zorder=3,
-                )
-            )
+            wedge = Wedge(centre, radius, start - angle, start, **_filling(int(index)))
+            wedge.set(linewidth=0.5, zorder=3)
+            axes.add_patch(wedge)
             start -= angle
+
+
+def _filling(domain: int) -> dict[str, Any]:
+    style = style_of(domain)
+    return {"facecolor": style.colour, "hatch": style.hatch, "edgecolor": "white"}
 
 
 def _draw_labels(axes: Axes, places: Floats, radii: Floats, graph: DomainGraph) -> None:
@@ -198,33 +171,19 @@ def _draw_labels(axes: Axes, places: Floats, radii: Floats, graph: DomainGraph) 
     numbers = graph.numbers or range(1, len(graph.counts) + 1)
     labels = zip(numbers, graph.weights.tolist(), graph.counts.tolist(), strict=True)
     for node, (number, weight, count) in enumerate(labels):
-        axes.text(
-            places[node, 0],
-            places[node, 1] - radii[node] - 0.02,
-            f"{number}\n{percent(weight)} · n {count}",
-            fontsize=8,
-            linespacing=1.05,
-            ha="center",
-            va="top",
-            color=TEXT_COLOUR,
-            zorder=5,
-            bbox={"boxstyle": "round,pad=0.08", "color": "white", "alpha": 0.82, "linewidth": 0},
-        )
+        text = f"{number}\n{percent(weight)} · n {count}"
+        where = (places[node, 0], places[node, 1] - radii[node] - 0.02)
+        box = {"boxstyle": "round,pad=0.08", "color": "white", "alpha": 0.82, "linewidth": 0}
+        look = {**appearance.SMALL, "linespacing": 1.05, "zorder": 5, "bbox": box}
+        axes.text(*where, text, ha="center", va="top", **look)
 
 
-def _draw_domain_legend(
-    figure: Figure, names: Sequence[str], slices: npt.NDArray[np.int64]
-) -> None:
+def _draw_domain_legend(figure: Figure, names: Sequence[str], slices: Counts) -> None:
     from matplotlib.patches import Patch
 
     shares = slices.sum(axis=0) / max(slices.sum(), 1)
     handles = [
-        Patch(
-            facecolor=style_of(index).colour,
-            hatch=style_of(index).hatch,
-            edgecolor="white",
-            label=f"{plain(name, 20)}  {percent(shares[index])}",
-        )
+        Patch(**_filling(index), label=f"{plain(name, 20)}  {percent(shares[index])}")
         for index, name in enumerate(names)
     ]
     crowded = len(names) > 16
@@ -239,5 +198,5 @@ def _draw_domain_legend(
         frameon=False,
         alignment="left",
         handlelength=1.2,
-        labelcolor=TEXT_COLOUR,
+        labelcolor=appearance.TEXT_COLOUR,
     )

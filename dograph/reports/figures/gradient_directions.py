@@ -4,42 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
-from dograph.reports.figures.appearance import (
-    CLUSTER_COLOURS,
-    DOMAIN_COLOURS,
-    QUIET_COLOUR,
-    TEXT_COLOUR,
-    legend_marker,
-    percent,
-    plain,
-    quiet_axes,
-    style_of,
-)
-from dograph.reports.figures.layout import boxes_apart
+from dograph.reports.figures import appearance
+from dograph.reports.figures.appearance import CLUSTER_COLOURS, DOMAIN_COLOURS, TITLE, style_of
+from dograph.reports.figures.layout import Floats, boxes_apart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Corner = npt.NDArray[np.float64]
-
 
 @dataclass
 class GradientDirections:
-    """n gradient directions as points of a plane.
+    """n gradient directions as points of a plane, with (n,) human domains and cluster labels.
 
     Attributes:
         step: optimiser steps done when they were sketched.
         points: (n, 2) principal components of the unit vectors; a distance of 2 is opposite.
         explained: (2,) share of the variance along each axis.
-        domain: (n,) human domains.
-        labels: (n,) clusters.
         mutual_information: of domains and clusters, in nats.
     """
 
@@ -54,13 +40,9 @@ class GradientDirections:
 def gradient_directions(
     sketches: Tensor, domain: Tensor, labels: Tensor, step: int
 ) -> GradientDirections:
-    """Projects sketches, each scaled to length 1, on their first two principal components.
+    """Projects (n, k) sketches, scaled to length 1, on their first two principal components.
 
-    Args:
-        sketches: (n, k) gradient sketches; a row of zeros stays zero.
-        domain: (n,) human domains.
-        labels: (n,) clusters.
-        step: optimiser steps done when they were sketched.
+    A row of zeros stays zero.
     """
     from sklearn.decomposition import PCA
 
@@ -100,53 +82,40 @@ def early_late_figure(
 def directions_figure(
     rows: Sequence[tuple[str, GradientDirections]], names: Sequence[str]
 ) -> Figure:
-    """A row of two panels for each set of directions, on one scale.
-
-    Args:
-        rows: what each row is called, and its directions.
-        names: the S human domains.
-    """
-    from matplotlib.figure import Figure
+    """A row of two panels for each called set of directions, on one scale."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(
-        figsize=(9.0, 0.7 + 4.25 * len(rows)),
-        dpi=110,
-        facecolor="white",
-        layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1),
-    )
+    engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    figure = appearance.white_figure(9.0, 0.7 + 4.25 * len(rows), layout=engine)
     grid = figure.subplots(len(rows), 2, sharex=True, sharey=True, squeeze=False)
     low, high = _square(np.array([point for _, directions in rows for point in directions.points]))
     grid[0, 0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     for (called, directions), (left, right) in zip(rows, grid, strict=True):
         when = f"{called}, step {directions.step}" if called else f"step {directions.step}"
         _scatter(left, directions, directions.domain, DOMAIN_COLOURS)
-        left.set_title(f"{when}: human domains", **_TITLE)
+        left.set_title(f"{when}: human domains", **TITLE)
         _scatter(right, directions, directions.labels, CLUSTER_COLOURS)
         _number_clusters(right, directions)
         information = f"mutual information {directions.mutual_information:.2f} nats"
-        right.set_title(f"{when}: clusters", **_TITLE)
-        right.set_title(information, fontsize=8.5, loc="right", color=QUIET_COLOUR)
+        right.set_title(f"{when}: clusters", **TITLE)
+        right.set_title(information, fontsize=8.5, loc="right", color=appearance.QUIET_COLOUR)
         for axes in (left, right):
             _label_components(axes, directions)
     present = sorted({index for _, directions in rows for index in directions.domain})
     figure.legend(
-        handles=[legend_marker(index, plain(names[index])) for index in present],
+        handles=[appearance.legend_marker(index, names[index]) for index in present],
         loc="outside lower center",
         ncols=min(len(present), 7 if len(present) <= 7 else 5),
         frameon=False,
         fontsize=8,
-        labelcolor=TEXT_COLOUR,
+        labelcolor=appearance.TEXT_COLOUR,
         handletextpad=0.2,
         columnspacing=1.4,
     )
     return figure
 
 
-_TITLE: dict[str, Any] = {"fontsize": 10, "loc": "left", "color": TEXT_COLOUR, "weight": "bold"}
-
-
-def _square(points: npt.NDArray[np.float64]) -> tuple[Corner, Corner]:
+def _square(points: Floats) -> tuple[Floats, Floats]:
     """Lower left and upper right corner of a square that holds (n, 2) points with a margin."""
     if len(points) == 0:
         return np.full(2, -1.0), np.full(2, 1.0)
@@ -157,15 +126,12 @@ def _square(points: npt.NDArray[np.float64]) -> tuple[Corner, Corner]:
 
 
 def _label_components(axes: Axes, directions: GradientDirections) -> None:
-    quiet_axes(axes)
+    appearance.quiet_axes(axes)
     axes.set_aspect("equal")
     axes.tick_params(labelbottom=True, labelleft=True)
-    for number, share, write in (
-        ("1st", directions.explained[0], axes.set_xlabel),
-        ("2nd", directions.explained[1], axes.set_ylabel),
-    ):
-        text = f"{number} component: {percent(share)} of variance"
-        write(text, fontsize=8, color=QUIET_COLOUR)
+    first, second = map(appearance.percent, directions.explained)
+    axes.set_xlabel(f"1st component: {first} of variance", **appearance.QUIET)
+    axes.set_ylabel(f"2nd component: {second} of variance", **appearance.QUIET)
 
 
 def _number_clusters(axes: Axes, directions: GradientDirections) -> None:
@@ -177,25 +143,16 @@ def _number_clusters(axes: Axes, directions: GradientDirections) -> None:
     middles = np.array([np.median(points[labels == cluster], axis=0) for cluster in clusters])
     low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
     centre, half = (low + high) / 2, (high - low) / 2
-    badge = np.full_like(middles, 0.048)
+    badge, ink = np.full_like(middles, 0.048), appearance.TEXT_COLOUR
     apart = boxes_apart((middles - centre) / half, badge, np.ones(2))
     for cluster, middle, place in zip(clusters, middles, apart * half + centre, strict=True):
         colour = style_of(cluster, CLUSTER_COLOURS).colour
         if np.abs(place - middle).max() > 0.03 * half.max():
-            axes.plot(*np.stack([middle, place]).T, color=TEXT_COLOUR, linewidth=0.7, zorder=3)
+            axes.plot(*np.stack([middle, place]).T, color=ink, linewidth=0.7, zorder=3)
         box = {"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": colour}
-        axes.text(
-            place[0],
-            place[1],
-            str(cluster + 1),
-            fontsize=7.5,
-            weight="bold",
-            ha="center",
-            va="center",
-            color=TEXT_COLOUR,
-            zorder=4,
-            bbox={**box, "linewidth": 1.5, "alpha": 0.94},
-        )
+        number = axes.text(place[0], place[1], str(cluster + 1), ha="center", va="center")
+        number.set(fontsize=7.5, weight="bold", color=ink, zorder=4)
+        number.set_bbox({**box, "linewidth": 1.5, "alpha": 0.94})
 
 
 def _scatter(
@@ -206,14 +163,6 @@ def _scatter(
     # Large groups first, so that small ones are not covered.
     for group in sorted(set(groups), key=lambda group: (-groups.count(group), group)):
         style = style_of(group, colours)
-        mine = points[members == group]
-        axes.scatter(
-            mine[:, 0],
-            mine[:, 1],
-            s=size,
-            marker=style.marker,
-            color=style.colour,
-            alpha=0.8,
-            linewidths=0.4,
-            edgecolors="white",
-        )
+        x, y = points[members == group].T
+        dots = axes.scatter(x, y, s=size, marker=style.marker, alpha=0.8)
+        dots.set(facecolors=style.colour, linewidths=0.4, edgecolors="white")

@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dograph.reports.figures.appearance import (
-    CLUSTER_COLOURS,
-    TEXT_COLOUR,
-    label_percent,
-    label_steps,
-    percent,
-    plain,
-    quiet_axes,
-    style_of,
-    title_panel,
-)
+from dograph.reports.figures import appearance
+from dograph.reports.figures.appearance import SMALL, TEXT_COLOUR, percent, style_of, title_panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,11 +19,9 @@ if TYPE_CHECKING:
 
 def schedule_figure(schedule: ScheduleSnapshot) -> Figure:
     """Four panels of a schedule's updates."""
-    from matplotlib.figure import Figure
-
     updates = schedule.updates
     tall = 8.4 + 0.16 * max(0, len(updates[-1].numbers) - 11)
-    figure = Figure(figsize=(12.8, tall), dpi=110, facecolor="white")
+    figure = appearance.white_figure(12.8, tall)
     panels = figure.subplots(2, 2)
     figure.subplots_adjust(left=0.07, right=0.9, top=0.93, bottom=0.08, wspace=0.42, hspace=0.38)
     _draw_clusters(panels[0, 0], updates)
@@ -43,23 +32,21 @@ def schedule_figure(schedule: ScheduleSnapshot) -> Figure:
 
 
 def _over_time(axes: Axes, steps: Sequence[int]) -> None:
-    quiet_axes(axes)
-    label_steps(axes)
+    appearance.quiet_axes(axes)
+    appearance.label_steps(axes)
     axes.set_xlim(steps[0] - 0.5, steps[-1] + 0.5)
 
 
 def _stacked(axes: Axes, steps: Sequence[int], layers: Mapping[str, Sequence[float]]) -> None:
     """Areas on top of each other, each with its name at the right end."""
-    styles = [style_of(index, CLUSTER_COLOURS) for index in range(len(layers))]
+    styles = [style_of(index, appearance.CLUSTER_COLOURS) for index in range(len(layers))]
     values = np.array(list(layers.values()), dtype=np.float64)
     times: Sequence[float] = steps
     if len(steps) == 1:  # an area needs two ends
         times, values = [steps[0] - 0.5, steps[0] + 0.5], np.repeat(values, 2, axis=1)
     areas = axes.stackplot(times, values, colors=[style.colour for style in styles], alpha=0.85)
     for area, style in zip(areas, styles, strict=True):
-        area.set_hatch(style.hatch)
-        area.set_edgecolor("white")
-        area.set_linewidth(0.6)
+        area.set(hatch=style.hatch, edgecolor="white", linewidth=0.6)
     axes.set_ylim(0, max(float(values.sum(axis=0).max()), 1e-9))
     middles = values[:, -1].cumsum() - values[:, -1] / 2
     top = axes.get_ylim()[1]
@@ -67,28 +54,15 @@ def _stacked(axes: Axes, steps: Sequence[int], layers: Mapping[str, Sequence[flo
     for name, height, share in zip(layers, middles / top, values[:, -1], strict=True):
         if share <= 0:
             continue
-        place = max(float(height), last + 0.042)
-        last = place
-        axes.text(
-            1.02,
-            place,
-            f"{name}  {percent(float(share))}",
-            transform=axes.transAxes,
-            fontsize=8,
-            va="center",
-            color=TEXT_COLOUR,
-        )
+        last = max(float(height), last + 0.042)
+        text = f"{name}  {percent(float(share))}"
+        axes.text(1.02, last, text, transform=axes.transAxes, va="center", **SMALL)
 
 
 def _draw_clusters(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
     numbers = sorted({number for update in updates for number in update.numbers})
-    layers = {
-        str(number): [
-            dict(zip(update.numbers, update.clusters, strict=True)).get(number, 0.0)
-            for update in updates
-        ]
-        for number in numbers
-    }
+    shares = [dict(zip(update.numbers, update.clusters, strict=True)) for update in updates]
+    layers = {str(number): [of.get(number, 0.0) for of in shares] for number in numbers}
     steps = [update.step for update in updates]
     _over_time(axes, steps)
     _stacked(axes, steps, layers)
@@ -98,7 +72,7 @@ def _draw_clusters(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
 def _draw_contingency(axes: Axes, last: ScheduleUpdate, names: Sequence[str]) -> None:
     table = np.array(last.contingency, dtype=np.float64)
     axes.imshow(table, cmap="Blues", vmin=0, vmax=max(float(table.max()), 1e-9), aspect="auto")
-    axes.set_xticks(range(len(names)), [plain(name, 16) for name in names])
+    axes.set_xticks(range(len(names)), [appearance.plain(name, 16) for name in names])
     axes.tick_params(axis="x", labelrotation=35, labelsize=8, length=0)
     for label in axes.get_xticklabels():
         label.set_horizontalalignment("right")
@@ -107,15 +81,9 @@ def _draw_contingency(axes: Axes, last: ScheduleUpdate, names: Sequence[str]) ->
     if table.size <= 200:
         for row, column in np.ndindex(*table.shape):
             share = float(table[row, column])
-            axes.text(
-                column,
-                row,
-                f"{100 * share:.0f}",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if share > 0.6 * table.max() else TEXT_COLOUR,
-            )
+            ink = "white" if share > 0.6 * table.max() else TEXT_COLOUR
+            number = axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center")
+            number.set(fontsize=7, color=ink)
     title_panel(axes, "Clusters in sources", f"P[c|s] in percent, step {last.step}")
 
 
@@ -126,7 +94,7 @@ def _draw_terms(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
     steps = [update.step for update in updates]
     _over_time(axes, steps)
     _stacked(axes, steps, dict(zip(names, shares.T.tolist(), strict=True)))
-    label_percent(axes, 1.0)
+    appearance.label_percent(axes, 1.0)
     title_panel(axes, "The objective's terms", "share of their absolute values")
 
 

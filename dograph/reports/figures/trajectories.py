@@ -8,23 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from dograph.reports.figures.appearance import (
-    TEXT_COLOUR,
-    label_percent,
-    label_steps,
-    percent,
-    plain,
-    quiet_axes,
-    style_of,
-    title_panel,
-)
-from dograph.reports.figures.layout import spaced
+from dograph.reports.figures import appearance
+from dograph.reports.figures.appearance import style_of
+from dograph.reports.figures.layout import Floats, spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Floats = npt.NDArray[np.float64]
 SMOOTHED_FROM = 20
 DASH = 4.0
 LIVE = ("Sampling weights", "what is drawn by")
@@ -50,10 +41,7 @@ def weight_trajectories_figure(
         names: the S domains, written at the ends of the last panel's lines.
         live: whether the weights are the sampler's.
     """
-    from matplotlib.figure import Figure
-
-    crowd = max(0, len(names) - 14)
-    figure = Figure(figsize=(12.8, 4.2 + 0.21 * crowd), dpi=110, facecolor="white")
+    figure = appearance.white_figure(12.8, 4.2 + 0.21 * max(0, len(names) - 14))
     panels = figure.subplots(1, 3, sharey=True)
     figure.subplots_adjust(left=0.05, right=0.81, top=0.86, bottom=0.12, wspace=0.07)
     points = [np.asarray(values, np.float64) for values in (weights, realised, effective)]
@@ -103,31 +91,22 @@ def _draw_lines(axes: Axes, steps: npt.NDArray[np.int64], values: Floats, middle
             axes.plot(steps, values[:, index], color=style.colour, linewidth=0.7, alpha=0.28)
         same = np.flatnonzero(np.isclose(middle, middle[:, [index]], atol=1e-6).all(axis=0))
         turn = int(np.searchsorted(same, index))
-        axes.plot(
-            steps,
-            middle[:, index],
-            color=style.colour,
-            linestyle=style.line if len(same) < 2 else _turn(turn, len(same)),
-            linewidth=1.9,
-            marker=style.marker if len(steps) < 3 else None,
-            markersize=5,
-        )
-
-
-def _turn(index: int, lines: int) -> tuple[float, tuple[float, float]]:
-    """Dashes of one of several lines on the same place, so that each shows in turn."""
-    return -DASH * index, (DASH, DASH * (lines - 1))
+        # Dashes of several lines on the same place, so that each shows in turn.
+        dashes = (-DASH * turn, (DASH, DASH * (len(same) - 1)))
+        (line,) = axes.plot(steps, middle[:, index], color=style.colour, linewidth=1.9)
+        line.set_linestyle(style.line if len(same) < 2 else dashes)
+        line.set(marker=style.marker if len(steps) < 3 else "", markersize=5)
 
 
 def _dress(axes: Axes, title: str, meaning: str, steps: Sequence[int], highest: float) -> None:
-    quiet_axes(axes)
-    title_panel(axes, title, meaning)
+    appearance.quiet_axes(axes)
+    appearance.title_panel(axes, title, meaning)
     axes.set_ylim(0, highest)
     axes.margins(x=0.01)
     if len(steps) == 1:
         axes.set_xlim(steps[0] - 2, steps[0] + 2)
-    label_percent(axes, highest)
-    label_steps(axes)
+    appearance.label_percent(axes, highest)
+    appearance.label_steps(axes)
 
 
 def _label_ends(axes: Axes, ends: Floats, names: Sequence[str], top: float) -> None:
@@ -140,23 +119,9 @@ def _label_ends(axes: Axes, ends: Floats, names: Sequence[str], top: float) -> N
     heights = heights + max(0.0, 0.01 - heights.min())
     for index, name in enumerate(names):
         style, height = style_of(index), float(heights[index])
-        axes.add_line(
-            Line2D(
-                [1.0, 1.05, 1.12],
-                [float(ends[index]) / top, height, height],
-                transform=axes.transAxes,
-                color=style.colour,
-                linestyle=style.line,
-                linewidth=1.2,
-                clip_on=False,
-            )
-        )
-        axes.text(
-            1.135,
-            height,
-            f"{plain(name, 20)}  {percent(float(ends[index]))}",
-            transform=axes.transAxes,
-            fontsize=8,
-            color=TEXT_COLOUR,
-            va="center",
-        )
+        stroke = Line2D([1.0, 1.05, 1.12], [float(ends[index]) / top, height, height])
+        stroke.set(transform=axes.transAxes, color=style.colour, linestyle=style.line)
+        stroke.set(linewidth=1.2, clip_on=False)
+        axes.add_line(stroke)
+        text = f"{appearance.plain(name, 20)}  {appearance.percent(float(ends[index]))}"
+        axes.text(1.135, height, text, transform=axes.transAxes, va="center", **appearance.SMALL)
