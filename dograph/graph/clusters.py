@@ -23,14 +23,11 @@ def cluster_sequences(sketches: Tensor, clusters: int, seed: int) -> Tensor:
     Args:
         sketches: (n, k), finite; not normalised.
         clusters: the number m ≥ 1 of domains asked for; n sequences give at most n of them.
-        seed: seed of the initialisation; same sketches and seed, same labels.
+        seed: of the initialisation; same sketches and seed, same labels.
 
     Returns:
         (n,) int64 on the sketches' device. Labels are 0 … m' − 1 and each one occurs: m' is
         ``clusters``, or less where there are fewer distinct sketches.
-
-    Raises:
-        UserError: if ``clusters`` < 1 or a sketch is not finite.
 
     >>> cluster_sequences(torch.tensor([[0.0], [9.0], [0.1]]), 2, seed=0).unique().tolist()
     [0, 1]
@@ -55,8 +52,8 @@ def kmeans_labels(points: Any, clusters: int, start: Any, seed: int) -> Any:
     Args:
         points: (n, k) float64 array, finite.
         clusters: 1 … n.
-        start: (clusters, k) centres, or "k-means++".
-        seed: seed of k-means++.
+        start: (clusters, k) centres, or "k-means++", which ``seed`` is for.
+        seed: of the initialisation.
     """
     # Imported here, so that a run without clusters never waits for it.
     import sklearn
@@ -72,28 +69,28 @@ def kmeans_labels(points: Any, clusters: int, start: Any, seed: int) -> Any:
 
 
 def cluster_counts(labels: Tensor) -> Tensor:
-    """Number of sequences in each cluster, ``n_j``.
-
-    Args:
-        labels: (n,) int64, 0 … m − 1.
-
-    Returns:
-        (m,) int64.
-    """
+    """(m,) int64 ``n_j``, the number of sequences in each cluster, of (n,) labels 0 … m − 1."""
     return torch.bincount(labels)
 
 
 def cluster_means(sketches: Tensor, labels: Tensor) -> Tensor:
-    """Mean sketch of each cluster, ``ḡ_j`` (algorithm 1, line 4).
+    """(m, k) float64 mean sketch of each cluster, ``ḡ_j`` (algorithm 1, line 4).
 
     Args:
-        sketches: (n, k).
+        sketches: (n, k); or (n,) numbers, for (m,) means.
         labels: (n,) int64, 0 … m − 1, each one in use.
-
-    Returns:
-        (m, k) float64.
     """
-    return _mean_by_cluster(sketches.to(torch.float64), labels)
+    return group_means(sketches.to(torch.float64), labels, len(cluster_counts(labels)))
+
+
+def group_means(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """(G, …) means of (n, …) ``values`` over each of G ``groups``, 0 for one without any.
+
+    By a product with the (n,) ``group``s' membership matrix: deterministic on every device, unlike
+    ``index_add``.
+    """
+    member = torch.nn.functional.one_hot(group, groups).to(values.dtype)
+    return (member / member.sum(dim=0).clamp(min=1)).T @ values
 
 
 def cluster_spread(
@@ -122,22 +119,17 @@ def cluster_spread(
     counts = cluster_counts(labels)
     # In place: at (512, 1024), copies are what takes the time.
     distance = cluster_means(exact, labels)[labels].sub_(exact).square_().sum(dim=1)
-    own = _mean_by_cluster(distance, labels)
+    own = cluster_means(distance, labels)
     if form == "printed":
-        own = _mean_by_cluster((distance - own[labels]).square(), labels)
+        own = cluster_means((distance - own[labels]).square(), labels)
     pooled = (counts * own).sum() / len(labels)
     return (counts * own + pseudo_counts * pooled) / (counts + pseudo_counts)
 
 
 def mutual_information(labels: Tensor, domain: Tensor) -> float:
-    """Mutual information of model-perceived and human domains, in nats.
+    """Mutual information of sequences' (n,) clusters and (n,) human domains, in nats.
 
-    Args:
-        labels: (n,) cluster of each sequence.
-        domain: (n,) source domain of each sequence.
-
-    Returns:
-        From 0 (independent) to the smaller of the two entropies.
+    From 0 (independent) to the smaller of the two entropies.
     """
     from sklearn.metrics import mutual_info_score
 
@@ -145,23 +137,11 @@ def mutual_information(labels: Tensor, domain: Tensor) -> float:
 
 
 def effective_number(weights: Tensor) -> float:
-    """Number of domains that count, ``exp(−Σ_j w_j ln w_j)``.
+    """Number of domains that count, ``exp(−Σ_j w_j ln w_j)`` of (m,) weights on the simplex.
 
-    Args:
-        weights: (m,) on the simplex.
-
-    Returns:
-        From 1 (all weight on one) to m (uniform).
+    From 1 (all weight on one) to m (uniform).
 
     >>> round(effective_number(torch.tensor([0.5, 0.5, 0.0])), 6)
     2.0
     """
     return float(torch.special.entr(weights.to(torch.float64)).sum().exp())
-
-
-def _mean_by_cluster(values: Tensor, labels: Tensor) -> Tensor:
-    """(m, …) mean over the rows of (n, …) ``values`` that share a label."""
-    counts = cluster_counts(labels)
-    # A product with the membership matrix: deterministic on every device, unlike index_add.
-    member = torch.nn.functional.one_hot(labels, len(counts)).to(values.dtype)
-    return (member / counts).T @ values

@@ -33,11 +33,7 @@ def minimise_by_cvxpylayers(
     limits: Tensor,
     entropy: Tensor | None,
 ) -> Tensor:
-    """Like ``minimise``, with (0, m) rows for none.
-
-    Raises:
-        ArithmeticError: as ``minimise``.
-    """
+    """Like ``minimise``, with (0, m) rows for none."""
     numbers = (tensor.detach().numpy() for tensor in (quadratic, linear, lower, rows, limits))
     program, size = normalise(numbers, 0.0 if entropy is None else float(entropy.detach()))
     symmetric = (quadratic + quadratic.T) / (2 * size)
@@ -99,16 +95,9 @@ def _duals(
 def cone_layer(size: int, rows: int, entropic: bool) -> CvxpyLayer:
     """The cone program over ``size`` weights, canonicalised once a process and re-used.
 
-    Kept outside the modules that use it, so that no state_dict, copy or pickle sees it.
-
-    Args:
-        size: m.
-        rows: r of |A w| ≤ limits.
-        entropic: whether μ Σ w ln w joins the objective.
-
-    Returns:
-        A layer from F (m, m) with ``FᵀF = H``, c (m,), lower (m,), μ if entropic and, with rows,
-        A (r, m) and limits (r,) to w.
+    Kept outside the modules that use it, so that no state_dict, copy or pickle sees it. A layer
+    from F (m, m) with ``FᵀF = H``, c (m,), lower (m,), μ if ``entropic`` and, with ``rows`` r > 0,
+    A (r, m) and limits (r,) to w.
     """
     weights = cp.Variable(size)
     root, linear, lower = cp.Parameter((size, size)), cp.Parameter(size), cp.Parameter(size)

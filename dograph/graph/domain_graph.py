@@ -96,14 +96,7 @@ def affinity(distances: Tensor, neighbours: int) -> Tensor:
 
 
 def laplacian(affinity: Tensor) -> Tensor:
-    """Graph Laplacian ``L = diag(A 1) − A``, so that ``wᵀLw = ½ Σ_ij A_ij (w_i − w_j)²``.
-
-    Args:
-        affinity: (m, m) symmetric, non-negative.
-
-    Returns:
-        (m, m) positive semi-definite with rows that sum to 0.
-    """
+    """(m, m) graph Laplacian ``L = diag(A 1) − A``: ``wᵀLw = ½ Σ_ij A_ij (w_i − w_j)²``."""
     return torch.diag(affinity.sum(dim=1)) - affinity
 
 
@@ -121,12 +114,5 @@ def edge_differences(affinity: Tensor) -> Tensor:
 
 
 def edge_rows(affinity: Tensor) -> Tensor:
-    """``S`` with ``SᵀS = L``: a row ``√A_ij (e_i − e_j)`` for each edge i < j (ours).
-
-    Args:
-        affinity: (m, m) symmetric, 0 where there is no edge.
-
-    Returns:
-        (E, m) float64, differentiable in the affinity.
-    """
+    """(E, m) float64 S with ``SᵀS = L``: a row ``√A_ij (e_i − e_j)`` for each edge i < j (ours)."""
     return affinity[edges(affinity)].double().sqrt()[:, None] * edge_differences(affinity)

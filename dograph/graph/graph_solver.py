@@ -52,9 +52,6 @@ class GraphSolver(nn.Module):
         solves: number of calls.
         failures: how many of them fell back.
 
-    Raises:
-        UserError: if ``floor`` or ``neighbours`` is out of range.
-
     >>> GraphSolver()(torch.diag(torch.tensor([1.0, 3.0])), torch.zeros(2)).weights
     tensor([0.7500, 0.2500], dtype=torch.float64)
     """
@@ -94,18 +91,15 @@ class GraphSolver(nn.Module):
             K: (m, m) kernel of the domains' mean sketches, symmetric positive semi-definite.
             spread: (m,) σ² ≥ 0, in K's units unless ``printed``.
             counts: (m,) sequences n_j > 0 in each domain; also the fallback's proportions.
-            beta: β ≥ 0, a pure number where σ² has K's units.
-            gamma: γ ≥ 0, a pure number.
+            beta: β ≥ 0, like γ and ν a pure number.
+            gamma: γ ≥ 0.
             delta: δ ≥ 0, the largest difference of weights along an edge.
-            nu: ν ≥ 0, a pure number.
+            nu: ν ≥ 0.
             affinity: (m, m) edge strengths ≥ 0, 0 for no edge; None: from K's distances.
 
         Returns:
             A ``Solution`` with weights on K's device. If the inputs are not finite or the solver
             fails, ``ok`` is False and the weights are ``n_j/n``, or uniform without counts.
-
-        Raises:
-            UserError: if the solver has an anchor and there are no counts.
         """
         if self.anchor and counts is None:
             raise UserError("GraphSolver(anchor=True) pulls to n_j/n: pass counts")
@@ -128,8 +122,17 @@ class GraphSolver(nn.Module):
         delta: float | Tensor,
         nu: float | Tensor,
     ) -> Tensor:
-        graph = self._graph(K, affinity)
-        quadratic, linear = _published_objective(K, spread, beta)
+        kernel = as_float64(K)
+        graph = None
+        if self.laplacian or self.edges:
+            if affinity is None:
+                affinity = neighbour_affinity(kernel_distances(kernel), self.neighbours)
+            graph = as_float64(affinity)
+        scale = kernel_scale(kernel)
+        if scale < 0:
+            raise ArithmeticError("K is not positive semi-definite: its trace is negative")
+        quadratic = kernel / scale + RIDGE * torch.eye(len(kernel), dtype=torch.float64)
+        linear = as_float64(beta) * as_float64(spread) / scale
         if self.laplacian and graph is not None:
             quadratic = quadratic + as_float64(gamma) * graph_laplacian(graph)
         if self.anchor and counts is not None:
@@ -143,42 +146,18 @@ class GraphSolver(nn.Module):
         weights = minimise(quadratic, linear, lower, rows, limits, backend=self.backend)
         return weights.to(K.device)
 
-    def _graph(self, K: Tensor, affinity: Tensor | None) -> Tensor | None:
-        if not (self.laplacian or self.edges):
-            return None
-        if affinity is None:
-            affinity = neighbour_affinity(kernel_distances(as_float64(K)), self.neighbours)
-        return as_float64(affinity)
-
 
 def kernel_scale(K: Tensor) -> Tensor:
-    """``s = tr K / m``, the mean squared norm; 1 where that is 0, so that it can divide.
-
-    Args:
-        K: (m, m) kernel.
-
-    Returns:
-        A scalar > 0 of K's type (not finite where K is not).
-    """
+    """``s = tr K / m``, the mean squared norm; 1 where that is 0, so that it can divide."""
     scale = K.diagonal().mean()
     return torch.where(scale == 0, torch.ones_like(scale), scale)
 
 
-def _published_objective(K: Tensor, spread: Tensor, beta: float | Tensor) -> tuple[Tensor, Tensor]:
-    """(m, m) H and (m,) c of the scaled ``uncertainty`` objective ``wᵀHw + c·w``."""
-    kernel = as_float64(K)
-    scale = kernel_scale(kernel)
-    if scale < 0:
-        raise ArithmeticError("K is not positive semi-definite: its trace is negative")
-    ridge = RIDGE * torch.eye(len(kernel), dtype=torch.float64)
-    return kernel / scale + ridge, as_float64(beta) * as_float64(spread) / scale
-
-
 def _fallback(K: Tensor, counts: Tensor | None) -> Tensor:
-    m = K.shape[-1]
-    if counts is not None:
-        shares = counts.detach().to(K.device, torch.float64)
-        shares = shares / shares.sum()
-        if torch.isfinite(shares).all() and (shares >= 0).all():
-            return shares
-    return torch.full((m,), 1 / m, dtype=torch.float64, device=K.device)
+    """``n_j/n``, or uniform."""
+    uniform = torch.full((len(K),), 1 / len(K), dtype=torch.float64, device=K.device)
+    if counts is None:
+        return uniform
+    shares = counts.detach().to(uniform)
+    shares = shares / shares.sum()
+    return shares if bool(torch.isfinite(shares).all() and (shares >= 0).all()) else uniform

@@ -13,7 +13,7 @@ def gradient_kernel(sketches: Tensor) -> Tensor:
         sketches: (n, k) sketches or exact gradients, one a row; or cluster means.
 
     Returns:
-        (n, n) float64, symmetric and positive semi-definite, on the sketches' device.
+        (n, n) float64, symmetric positive semi-definite.
 
     >>> gradient_kernel(torch.tensor([[1.0, 0.0], [1.0, 1.0]])).tolist()
     [[1.0, 1.0], [1.0, 2.0]]
@@ -25,14 +25,7 @@ def gradient_kernel(sketches: Tensor) -> Tensor:
 
 
 def kernel_distances(kernel: Tensor) -> Tensor:
-    """Squared distances of a kernel matrix, ``D_ij = K_ii + K_jj − 2 K_ij``.
-
-    Args:
-        kernel: (m, m) symmetric positive semi-definite.
-
-    Returns:
-        (m, m) of the same type, ≥ 0, with a zero diagonal; differentiable.
-    """
+    """(m, m) squared distances of a kernel, ``D_ij = K_ii + K_jj − 2 K_ij``; differentiable."""
     norms = kernel.diagonal()
     distances = (norms[:, None] + norms[None, :] - 2 * kernel).clamp(min=0)
     return distances - torch.diag(distances.diagonal())

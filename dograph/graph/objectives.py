@@ -19,7 +19,7 @@ def alignment(K: Tensor, iterations: int = 5) -> Tensor:
 
     Args:
         K: (m, m) kernel of the clusters' means.
-        iterations: steps ≥ 0; 0 gives uniform weights.
+        iterations: steps ≥ 0.
 
     Returns:
         (m,) float64 on the simplex; uniform where no cosine is positive.
@@ -29,8 +29,7 @@ def alignment(K: Tensor, iterations: int = 5) -> Tensor:
     """
     exact = K.to(torch.float64)
     norms = exact.diagonal().clamp(min=0).sqrt()
-    uniform = torch.full_like(norms, 1 / len(norms))
-    weights = uniform
+    weights = uniform = torch.full_like(norms, 1 / len(norms))
     for _ in range(iterations):
         agreement = exact @ weights
         # The mixture's own norm is common to all cosines and drops out on normalising.

@@ -70,11 +70,7 @@ class SimplexProgram:
         return float(gradient @ weights - smallest + np.abs(duals) @ self.limits)
 
     def verified(self, answer: Array, duals: Array) -> Array:
-        """(m,) a solver's answer, on the simplex to the last bit.
-
-        Raises:
-            ArithmeticError: if it violates a constraint or the objective can be lower.
-        """
+        """(m,) a solver's answer, on the simplex to the last bit; ArithmeticError if wrong."""
         # No solver's status is asked: its answer has to prove itself.
         if not self.violation(answer) <= TOLERANCE:
             raise ArithmeticError("the solver's answer is not finite or breaks a constraint")

@@ -1,7 +1,4 @@
-"""Sampling weights over sources by a graph of clusters (ours).
-
-docs/method.md, "DoGraph as a sampling schedule".
-"""
+"""Sampling weights over sources by a graph of clusters (ours; docs/method.md)."""
 
 from __future__ import annotations
 
@@ -115,19 +112,7 @@ class ScheduleSolver(nn.Module):
         nu: float | Tensor = 0.0,
         delta: float | Tensor = 1.0,
     ) -> Solution:
-        """Solves the problem.
-
-        Args:
-            problem: what the weights are judged by.
-            kappa: κ ≥ 0.
-            lam: λ ≥ 0.
-            mu: μ ≥ 0, > 0 for the entropic geometry.
-            nu: ν ≥ 0.
-            delta: δ ≥ 0.
-
-        Returns:
-            A ``Solution`` with (S,) weights.
-        """
+        """Solves for (S,) weights; κ, λ, μ, ν, δ ≥ 0, μ > 0 for the entropic geometry."""
         self.solves += 1
         self.terms = {}
         solution = solve_or_fall_back(
@@ -158,7 +143,8 @@ class ScheduleSolver(nn.Module):
             linear = linear - mu * previous
         rows = limits = None
         if self.edges:
-            rows = signs(problem.laplacian_root) @ relative
+            differences = problem.laplacian_root.detach().sign()  # e_i − e_j of every edge
+            rows = differences[differences.any(dim=1)] @ relative
             limits = delta.expand(len(rows)).clamp(max=NO_LIMIT / prior.min().item())
         weights = minimise(
             quadratic, linear, lower, rows, limits, entropy=entropy, backend=self.backend
@@ -173,23 +159,15 @@ class ScheduleSolver(nn.Module):
         """Each term's value, by name."""
         P, prior = problem.P, problem.prior
         relative = P / (P @ prior)[:, None]
+        distance = (weights - problem.previous).square().sum() / 2
+        if self.geometry == "entropic":
+            ratio = weights / problem.previous.clamp(min=SMALLEST_WEIGHT)
+            distance = torch.special.xlogy(weights, ratio).sum()
         values = {
             "alignment": -problem.b @ P @ weights,
             "curvature": scalars.kappa / 2 * (problem.R @ P @ weights).square().sum(),
             "graph": scalars.lam / 2 * (problem.laplacian_root @ relative @ weights).square().sum(),
             "prior": scalars.nu / 2 * ((weights - prior).square() / prior).sum(),
-            "proximity": scalars.mu * self._distance(weights, problem.previous),
+            "proximity": scalars.mu * distance,
         }
         return {name: float(value) for name, value in values.items()}
-
-    def _distance(self, weights: Tensor, previous: Tensor) -> Tensor:
-        """Half the squared distance, or the KL divergence."""
-        if self.geometry == "entropic":
-            return torch.special.xlogy(weights, weights / previous.clamp(min=SMALLEST_WEIGHT)).sum()
-        return (weights - previous).square().sum() / 2
-
-
-def signs(laplacian_root: Tensor) -> Tensor:
-    """(E, K) rows ``e_i − e_j`` of the same edges, without those that are 0."""
-    rows = laplacian_root.detach().sign()
-    return rows[rows.any(dim=1)]

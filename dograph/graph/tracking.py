@@ -1,7 +1,4 @@
-"""Clusters that keep their identity while sketches drift (ours).
-
-docs/method.md, "DoGraph as a sampling schedule".
-"""
+"""Clusters that keep their identity while sketches drift (ours; docs/method.md)."""
 
 from __future__ import annotations
 
@@ -24,7 +21,6 @@ class Change:
     """A cluster's birth, death or merge.
 
     Attributes:
-        kind: "birth", "death" or "merge".
         number: the cluster's number.
         into: number of the cluster that a merged one joined.
     """
@@ -61,29 +57,24 @@ class TrackedClusters:
         self._next = 1
 
     def update(self, sketches: Tensor) -> tuple[Tensor, list[Change]]:
-        """Clusters a window anew.
-
-        Args:
-            sketches: (n, k), finite.
+        """Clusters a window's (n, k) finite sketches anew.
 
         Returns:
-            (n,) int64 labels 0 … K' − 1, each in use, and the changes. Labels are in the order of
-            the clusters' numbers.
+            (n,) int64 labels 0 … K' − 1, each in use, in the order of the clusters' numbers; and
+            the changes.
         """
         points = sketches.double().numpy()
-        used, labels = np.unique(self._fit(points), return_inverse=True)
+        count = min(self.clusters, len(points))
+        warm = self.centres is not None and len(self.centres) == count
+        start = self.centres.numpy() if warm and self.centres is not None else "k-means++"
+        raw = kmeans_labels(points, count, start, self.seed)
+        used, labels = np.unique(raw, return_inverse=True)
         centres = np.stack([points[labels == index].mean(axis=0) for index in range(len(used))])
         numbers, changes = self._numbered(points, labels, centres)
         order = np.argsort(numbers)
         self.numbers = [int(numbers[index]) for index in order]
         self.centres = torch.from_numpy(centres[order])
         return torch.from_numpy(np.argsort(order)[labels]), changes
-
-    def _fit(self, points: Any) -> Any:
-        count = min(self.clusters, len(points))
-        warm = self.centres is not None and len(self.centres) == count
-        start = self.centres.numpy() if warm and self.centres is not None else "k-means++"
-        return kmeans_labels(points, count, start, self.seed)
 
     def _numbered(self, points: Any, labels: Any, centres: Any) -> tuple[list[int], list[Change]]:
         """Numbers of the new clusters, the old ones where they are the same, and the changes."""

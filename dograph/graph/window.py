@@ -1,7 +1,4 @@
-"""A window of recent sketches, and what its clusters say of the sources (ours).
-
-docs/method.md, "DoGraph as a sampling schedule".
-"""
+"""A window of recent sketches, and its clusters' share in the sources (ours; docs/method.md)."""
 
 from __future__ import annotations
 
@@ -81,9 +78,3 @@ def contingency(labels: Tensor, domain: Tensor, domains: int, pseudo_counts: flo
     counts = member.T @ source
     overall = member.mean(dim=0)
     return (counts + pseudo_counts * overall[:, None]) / (source.sum(dim=0) + pseudo_counts)
-
-
-def mean_by_domain(values: Tensor, domain: Tensor, domains: int) -> Tensor:
-    """(S, k) float64 means of (n, k) ``values`` over each source; 0 for one without any."""
-    source = torch.nn.functional.one_hot(domain, domains).double()
-    return (source / source.sum(dim=0).clamp(min=1)).T @ values.double()

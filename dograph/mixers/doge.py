@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError, check_range
+from dograph.graph.clusters import group_means
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
 from dograph.mixers.simplex import weights_by_name
 from dograph.signals.batch_signals import BatchSignals, DomainGradients, Sketch, count_domains
@@ -208,13 +209,6 @@ class DoGEOnline(DoGE):
 
 
 def sketched_kernel(sketch: Tensor, domain: Tensor, domains: int) -> Tensor:
-    """(S, S) inner products of the domains' mean sketches; zero for an absent domain.
-
-    Args:
-        sketch: (B, k) one for each sequence.
-        domain: (B,) int64, index of each sequence's domain.
-        domains: S.
-    """
-    member = torch.nn.functional.one_hot(domain, domains).to(sketch.dtype)
-    means = (member / member.sum(dim=0).clamp(min=1)).T @ sketch
+    """(S, S) inner products of S domains' mean (B, k) sketches; zero for an absent domain."""
+    means = group_means(sketch, domain, domains)
     return means @ means.T

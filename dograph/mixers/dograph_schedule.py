@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError, check_range
-from dograph.graph.clusters import effective_number, mutual_information
+from dograph.graph.clusters import effective_number, group_means, mutual_information
 from dograph.graph.domain_graph import DomainGraph, affinity, domain_graph, edge_rows
 from dograph.graph.minimise import Solution
 from dograph.graph.schedule_solver import ScheduleProblem, ScheduleSolver
 from dograph.graph.threads import one_thread
 from dograph.graph.tracking import TrackedClusters
-from dograph.graph.window import SketchWindow, contingency, mean_by_domain
+from dograph.graph.window import SketchWindow, contingency
 from dograph.mixers.base import SAMPLING, BaseMixer
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.look_ahead import LookAhead
@@ -166,9 +166,8 @@ class DoGraphSchedule(BaseMixer):
         """(S,) what to draw from now on; as before where there is nothing to go by."""
         if signals.probe_sketch is None or signals.probe_domain is None or not len(self.recent):
             return self.weights
-        probe = mean_by_domain(
-            signals.probe_sketch.cpu(), signals.probe_domain.cpu(), len(self.domains)
-        )
+        probe_sketch, probe_domain = signals.probe_sketch.cpu().double(), signals.probe_domain.cpu()
+        probe = group_means(probe_sketch, probe_domain, len(self.domains))
         if not torch.isfinite(probe).all():
             logger.warning("step %d: the probe is not finite; weights stay", signals.step + 1)
             return self.weights

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError
-from dograph.signals.layer_calls import LayerCall, per_sequence_gradients
+from dograph.signals.layers import LayerCall, per_sequence_gradients
 from dograph.signals.projections import Projections, joined
 
 
@@ -16,9 +16,6 @@ class BackwardReader:
     For mixers that do not change the loss, so that the weights are known before the backward:
     what arrives is every sequence's own gradient, scaled by its weight. Only the weighted losses
     may be differentiated while it reads.
-
-    Args:
-        projections: of the observed layers.
 
     Attributes:
         step: optimiser step, the seed of fresh projections.
@@ -47,9 +44,6 @@ class BackwardReader:
 
         Args:
             scale: (B,) > 0, each sequence's factor in the loss that was differentiated.
-
-        Raises:
-            UserError: if no backward came, or a layer has no sequence in its first dimension.
         """
         gradients = [self._embedding_gradients.get(place) for place in range(len(self._calls))]
         pairs = per_sequence_gradients(self._calls, gradients, len(scale))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,15 +114,9 @@ class BatchSignals:
     @property
     def finite(self) -> bool:
         """Whether every loss and signal is; waits for the device, once."""
-        signals = (
-            self.sequence_loss,
-            self.sketch,
-            self.excess_loss,
-            self.domain_kernel,
-            self.probe_sketch,
-        )
-        device = self.sequence_loss.device
-        checks = [signal.isfinite().all().to(device) for signal in signals if signal is not None]
+        signals = self.sketch, self.excess_loss, self.domain_kernel, self.probe_sketch
+        given = [self.sequence_loss, *(signal for signal in signals if signal is not None)]
+        checks = [signal.isfinite().all().to(self.sequence_loss.device) for signal in given]
         return bool(torch.stack(checks).all())
 
     def even_weights(self) -> Tensor:
@@ -184,21 +179,10 @@ def join(parts: list[BatchSignals]) -> BatchSignals:
     if len(parts) == 1:
         return parts[0]
 
-    def joined(name: str) -> Tensor | None:
+    joined: dict[str, Any] = {}
+    for name in ("domain", "sequence_loss", "sketch", "loss_weights", "excess_loss"):
         values = [getattr(part, name) for part in parts]
-        return None if any(value is None for value in values) else torch.cat(values)
-
-    weights = joined("loss_weights")
-    last = parts[-1]
-    return BatchSignals(
-        step=last.step,
-        domain=torch.cat([part.domain for part in parts]),
-        sequence_loss=torch.cat([part.sequence_loss for part in parts]),
-        sketch=joined("sketch"),
-        loss_weights=None if weights is None else weights / len(parts),
-        excess_loss=joined("excess_loss"),
-        domain_kernel=last.domain_kernel,
-        probe_sketch=last.probe_sketch,
-        probe_domain=last.probe_domain,
-        learning_rate=parts[0].learning_rate,
-    )
+        joined[name] = None if any(value is None for value in values) else torch.cat(values)
+    if joined["loss_weights"] is not None:
+        joined["loss_weights"] /= len(parts)
+    return replace(parts[-1], **joined, step_domain=None, learning_rate=parts[0].learning_rate)

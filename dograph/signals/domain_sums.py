@@ -12,11 +12,7 @@ ADDED_TOGETHER = 64
 
 
 class DomainSums:
-    """Sums of a number per sequence, and counts of sequences, over S domains.
-
-    Args:
-        domains: S.
-    """
+    """Sums of a number per sequence, and counts of sequences, over S domains."""
 
     def __init__(self, domains: int) -> None:
         self._sums = torch.zeros(domains, dtype=torch.float64)
@@ -60,9 +56,6 @@ class DomainSums:
 
 class DomainLosses:
     """Mean losses of S domains since last asked.
-
-    Args:
-        domains: S.
 
     >>> losses = DomainLosses(2)
     >>> losses.add(torch.tensor([0, 0]), torch.tensor([1.0, 3.0]))

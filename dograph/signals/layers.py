@@ -1,9 +1,9 @@
-"""The observed layers of a model, and how a sequence's gradient factorises in each."""
+"""A model's observed layers, their calls, and how a sequence's gradient factorises in each."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,6 @@ class Factors(NamedTuple):
     """A parameter's gradient of each sequence: ``Σ_t a_t ⊗ e_t``, or a vector.
 
     Attributes:
-        parameter: its name in the layer.
         inputs: (B, T, n_in) a; None for a vector.
         outputs: (B, T, n_out) e, or (B, T) int64 that stand for unit vectors of ``n_out``; for a
             vector (B, n_out), summed over t already.
@@ -39,9 +38,9 @@ def factors(layer: nn.Module, source: Tensor, gradient: Tensor) -> Iterator[Fact
     the place of output gradients.
 
     Args:
-        layer: an ``nn.Linear``, ``Conv1D``, ``nn.LayerNorm`` or ``nn.Embedding``.
+        layer: one of ``LAYERS``.
         source: its input, batch first.
-        gradient: of the loss by its output, (B, …, n).
+        gradient: (B, …, n) of the loss by its output.
     """
     batch = len(source)
     outputs = gradient.reshape(batch, -1, gradient.shape[-1])
@@ -58,19 +57,52 @@ def factors(layer: nn.Module, source: Tensor, gradient: Tensor) -> Iterator[Fact
         yield Factors("bias", None, outputs.sum(dim=1))
 
 
-def observed_layers(model: nn.Module, blocks: str | list[str]) -> dict[str, nn.Module]:
-    """Finds the trainable layers to observe, in the model's order.
+class LayerCall(NamedTuple):
+    """One call of a layer in a recorded forward.
+
+    Attributes:
+        name: the layer's name in the model.
+        module: the layer.
+        source: its input, detached.
+        output: with its graph.
+        version: the output's when the layer returned it; a later one was changed in place.
+    """
+
+    name: str
+    module: nn.Module
+    source: Tensor
+    output: Tensor
+    version: int
+
+
+def per_sequence_gradients(
+    calls: Sequence[LayerCall], gradients: Sequence[Tensor | None], batch: int
+) -> list[tuple[LayerCall, Tensor | None]]:
+    """Pairs each call with the gradient by its output, split by sequence for positions, too.
+
+    Positional embeddings are the same for all sequences and are added to token embeddings: the
+    gradient that arrives at a token's embedding is each sequence's own.
+    ``shared_region.check_positions`` tells whether that holds.
 
     Args:
-        model: any model.
-        blocks: as in ``SketchSettings``; other than "model" they stand for their matrices alone.
-
-    Returns:
-        At least one layer by its name in the model.
-
-    Raises:
-        UserError: if a block is unknown, with the nearest names, or has no trainable matrix.
+        calls: in the order of the forward.
+        gradients: of the summed losses by each call's output; None for one without a part.
+        batch: number of sequences.
     """
+    pairs, tokens = [], None
+    for call, gradient in zip(calls, gradients, strict=True):
+        split, own = call, gradient
+        if isinstance(call.module, nn.Embedding):
+            if not are_positions(call.source):
+                tokens = gradient
+            elif tokens is not None and gradient is not None:
+                split, own = call._replace(source=call.source.expand(batch, -1)), tokens
+        pairs.append((split, own))
+    return pairs
+
+
+def observed_layers(model: nn.Module, blocks: str | list[str]) -> dict[str, nn.Module]:
+    """The trainable layers of ``SketchSettings.blocks`` by name, in the model's order; ≥ 1."""
     if blocks == "model":
         return _trainable(model, "", LAYERS)
     names = [name for name, _ in model.named_modules()]
@@ -114,9 +146,6 @@ def transformer_blocks(model: nn.Module) -> str:
     """Name of the list of Transformer blocks: the longest outermost ``nn.ModuleList``.
 
     That is ``transformer.h`` in GPT-2, ``model.layers`` in Llama.
-
-    Raises:
-        UserError: if there is no such list.
     """
     lists: dict[str, int] = {}
     for name, module in model.named_modules():

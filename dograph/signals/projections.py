@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dograph.errors import UserError
-from dograph.signals.layer_calls import LayerCall
-from dograph.signals.layers import Factors, factors, weight_of
+from dograph.signals.layers import Factors, LayerCall, factors, weight_of
 
 
 class Projections:
@@ -19,9 +18,7 @@ class Projections:
 
     Args:
         layers: the observed layers by name.
-        rank: as in ``SketchSettings``.
-        seed: as in ``SketchSettings``.
-        fresh: as in ``SketchSettings``.
+        rank: with ``seed`` and ``fresh``, as in ``SketchSettings``.
         biases: whether biases are sketched, too.
     """
 
@@ -50,10 +47,6 @@ class Projections:
         Returns:
             A key and a (B, …) sketch for each parameter; none for positions that are added to no
             token.
-
-        Raises:
-            UserError: if the output has no part in the losses, or the batch is not the input's
-                first dimension.
         """
         module = self.layers[call.name]
         if gradient is None:

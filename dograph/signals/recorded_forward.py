@@ -10,8 +10,7 @@ from torch import Tensor
 
 from dograph.errors import UserError
 from dograph.signals.backward_reader import BackwardReader
-from dograph.signals.exact_gradients import exact_gradients
-from dograph.signals.layer_calls import LayerCall, per_sequence_gradients
+from dograph.signals.layers import LayerCall, per_sequence_gradients
 from dograph.signals.projections import Projections, joined
 from dograph.signals.shared_backward import SharedBackward, WeightedLoss, weighted_sum
 from dograph.signals.shared_region import NotShareable, PartialBackward, SharedRegion
@@ -33,8 +32,8 @@ class RecordedForward:
 
     Args:
         projections: of the observed layers.
-        region: the layers that a shared backward needs. None: sketches take their own.
-        mode: where the gradients come from.
+        region: what a shared backward needs. None: sketches take their own.
+        mode: as the attribute.
         exact: parameters whose exact gradients take the place of sketches. None: sketches.
 
     Attributes:
@@ -67,13 +66,10 @@ class RecordedForward:
         Returns:
             (B, k) detached, float32 (float64 for a float64 model), k being the sum of
             ``min(n_in, r) · min(n_out, r)`` over the matrices; (B, P) if ``exact``.
-
-        Raises:
-            UserError: if nothing was recorded, or a matrix has no part in the losses.
         """
         _check(losses)
         if self._exact is not None:
-            return exact_gradients(losses, self._exact)
+            return _exact_gradients(losses, self._exact)
         return self._sketch(self._backward(losses), step)
 
     def sketch_and_share(self, losses: Tensor, step: int = 0) -> tuple[Tensor, WeightedLoss]:
@@ -81,10 +77,6 @@ class RecordedForward:
 
         Where the model lets no two share a backward, the sketch takes its own and the log says
         why, once.
-
-        Args:
-            losses: as in ``sketch``.
-            step: as in ``sketch``.
 
         Returns:
             The sketches, and what makes ``Σ_i a_i ℓ_i`` of (B,) weights and losses: equal to the
@@ -102,14 +94,7 @@ class RecordedForward:
             return sketch, weighted_sum
 
     def reader(self, step: int = 0) -> BackwardReader:
-        """Gives the reader of the training's backward to come.
-
-        Args:
-            step: as in ``sketch``.
-
-        Raises:
-            UserError: if the forward was not recorded in mode ``READ``.
-        """
+        """The reader of the training's backward to come, recorded in mode ``READ``."""
         reader, self._reader = self._reader, None
         if reader is None:
             raise UserError(
@@ -172,6 +157,16 @@ class RecordedForward:
                 if call.name in self._projections.layers
                 for part in self._projections.sketch(call, gradient, batch, step)
             )
+
+
+def _exact_gradients(losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """(B, P) gradients of (B,) losses, by one backward a sequence; the graph stays alive."""
+    rows = []
+    for loss in losses:
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
+        row = torch.cat([gradient.flatten() for gradient in gradients])
+        rows.append(row.to(torch.promote_types(row.dtype, torch.float32)))
+    return torch.stack(rows)
 
 
 def _check(losses: Tensor) -> None:

@@ -41,26 +41,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dograph.signals.layer_calls import LayerCall
-from dograph.signals.layers import MATRICES, factors
-from dograph.signals.shared_region import (
-    FACTORED,
-    PartialBackward,
-    SharedRegion,
-    check_shareable,
-)
+from dograph.signals.layers import MATRICES, LayerCall, factors
+from dograph.signals.shared_region import FACTORED, PartialBackward, SharedRegion, check_shareable
 
 WeightedLoss = Callable[[Tensor, Tensor], Tensor]
 """From (B,) weights and (B,) losses to the scalar that is trained on."""
 
 
 def weighted_sum(weights: Tensor, losses: Tensor) -> Tensor:
-    """``Σ_i a_i ℓ_i``, with a backward of its own.
-
-    Args:
-        weights: (B,) a.
-        losses: (B,) ℓ with their graph.
-    """
+    """``Σ_i a_i ℓ_i`` of (B,) weights and losses, with a backward of its own."""
     return (weights * losses).sum()
 
 
@@ -73,9 +62,6 @@ class SharedBackward:
 
     Attributes:
         calls: of the region's layers, with every sequence's own gradient by their outputs.
-
-    Raises:
-        NotShareable: where the parameters' gradients cannot be told from the calls.
     """
 
     def __init__(self, taken: PartialBackward, region: SharedRegion) -> None:
@@ -87,13 +73,7 @@ class SharedBackward:
     def loss(self, weights: Tensor, losses: Tensor) -> Tensor:
         """``Σ_i a_i ℓ_i``, whose backward continues where the sketches' has ended.
 
-        Args:
-            weights: (B,) a, detached.
-            losses: (B,) ℓ.
-
-        Returns:
-            A scalar with the gradients of ``(weights * losses).sum()``, to rounding. Its backward
-            can be taken once.
+        Its gradients are ``weighted_sum``'s to rounding, and can be taken once.
         """
         value = (weights * losses.detach()).sum()
         inputs = [*([] if self.region_input is None else [self.region_input]), *self.parameters]

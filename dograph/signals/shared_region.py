@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from dograph.signals.layer_calls import LayerCall
-from dograph.signals.layers import MATRICES, are_positions, transformer_blocks
+from dograph.signals.layers import MATRICES, LayerCall, are_positions, transformer_blocks
 
 FACTORED = (*MATRICES, nn.Embedding)
 """Layers whose parameters' gradients are made from factors, so that parameters may be shared with
@@ -31,7 +30,7 @@ class SharedRegion:
     Attributes:
         first_block: its input is where the region begins. None: the region is the whole model.
         layers: everything in the region that has parameters of its own, by name.
-        logged: whether the log has said already why the backward is not shared.
+        logged: whether the log has said why the backward is not shared.
     """
 
     first_block: nn.Module | None
@@ -67,12 +66,7 @@ class PartialBackward(NamedTuple):
 
 
 def find_shared_region(model: nn.Module, blocks: str | list[str]) -> SharedRegion | None:
-    """Finds what a shared backward needs; None where blocks are named one by one.
-
-    Args:
-        model: the model in training.
-        blocks: as in ``SketchSettings``.
-    """
+    """Finds what a shared backward needs; None where ``blocks`` are named one by one."""
     if not isinstance(blocks, str) or blocks not in ("last", "all", "model"):
         return None
     first_block, before = None, set()
@@ -92,11 +86,7 @@ def find_shared_region(model: nn.Module, blocks: str | list[str]) -> SharedRegio
 
 
 def check_shareable(taken: PartialBackward, region: SharedRegion) -> list[tuple[LayerCall, Tensor]]:
-    """Returns the calls with their gradients, if all parameters' gradients follow from them.
-
-    Raises:
-        NotShareable: where they do not.
-    """
+    """The calls with their gradients; NotShareable unless all parameters' follow from them."""
     if region.first_block is not None and taken.region_gradient is None:
         raise NotShareable("the blocks' input was not seen, or needs no gradient")
     check_positions(taken)
@@ -129,7 +119,7 @@ def check_positions(taken: PartialBackward) -> None:
 
 
 def check_calls(taken: PartialBackward) -> list[tuple[LayerCall, Tensor]]:
-    """The calls whose outputs are no longer needed give them up.
+    """The calls with their gradients, without outputs that are no longer needed.
 
     Raises:
         NotShareable: for a call whose parameters' gradients do not follow from what is known.
@@ -155,11 +145,7 @@ def check_calls(taken: PartialBackward) -> list[tuple[LayerCall, Tensor]]:
 
 
 def parameter_uses(losses: Tensor, region_input: Tensor | None) -> Counter[int]:
-    """Counts the uses of parameters, by id, that losses depend on other than through the input.
-
-    Raises:
-        NotShareable: if the region's input is one of several results of an operation.
-    """
+    """Counts the uses of parameters, by id, that losses depend on other than through the input."""
     end = None if region_input is None else region_input.grad_fn
     uses: Counter[int] = Counter()
     waiting, known = [losses.grad_fn], {losses.grad_fn}

@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dograph.errors import check_range
-from dograph.signals.layer_calls import LayerCall
-from dograph.signals.layers import observed_layers, weight_of
+from dograph.signals.layers import LayerCall, observed_layers, weight_of
 from dograph.signals.projections import Projections
 from dograph.signals.recorded_forward import RecordedForward, SketchMode
 from dograph.signals.shared_region import SharedRegion, find_shared_region
@@ -70,9 +69,6 @@ class SequenceSketcher:
 
     Attributes:
         modules: the observed layers by name; none where every parameter's gradient is exact.
-
-    Raises:
-        UserError: if the blocks are unknown or have no trainable matrix.
     """
 
     def __init__(self, model: nn.Module, settings: SketchSettings) -> None:
@@ -95,14 +91,7 @@ class SequenceSketcher:
             self._attach(model)
 
     def record(self, mode: SketchMode = SketchMode.OWN) -> RecordedForward:
-        """Records the model's next forward, and only that one.
-
-        Args:
-            mode: where the gradients are to come from.
-
-        Returns:
-            The record, empty until the model is called.
-        """
+        """Records the model's next forward, and only that one; empty until the model is called."""
         self._waiting = RecordedForward(self.projections, self._region, mode, self._exact)
         return self._waiting
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.errors import UserError
+from dograph.graph.clusters import group_means
 from dograph.graph.tracking import TrackedClusters
-from dograph.graph.window import SketchWindow, contingency, mean_by_domain
+from dograph.graph.window import SketchWindow, contingency
 
 
 def test_the_window_keeps_the_newest_in_order():
@@ -49,7 +50,7 @@ def test_contingencies_are_distributions(n, domains, seed):
 
 def test_means_by_domain():
     values = torch.tensor([[1.0], [3.0], [5.0]])
-    found = mean_by_domain(values, torch.tensor([0, 0, 2]), 3)
+    found = group_means(values, torch.tensor([0, 0, 2]), 3)
     assert found.flatten().tolist() == [2.0, 0.0, 5.0]
 
 
