@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import qr
@@ -23,16 +22,6 @@ ROUNDING = 1e-15
 DEPENDENT = 1e-9  # rows are of 1, −1 or shares of clusters: what is smaller than this is rounding
 NEWTON_STEPS = 8
 MAX_TIGHTENINGS = 5
-
-
-class Gradients(NamedTuple):
-    """Derivatives of a scalar by a program's data, in its fields' shapes."""
-
-    quadratic: Array
-    linear: Array
-    lower: Array
-    rows: Array
-    limits: Array
 
 
 @dataclass(frozen=True)
@@ -121,8 +110,8 @@ class ActiveSet:
             and (one_sided * multipliers[1:] >= -EXACT).all()
         )
 
-    def gradients(self, upstream: Array) -> Gradients:
-        """Derivatives by the program's data of what has the derivative ``upstream`` by the weights.
+    def gradients(self, upstream: Array) -> tuple[Array, ...]:
+        """Derivatives by H, c, lower, A and limits of what has ``upstream`` by the weights.
 
         With R = 0 the KKT system and J its matrix, dw = −J⁻¹ dR; J is symmetric, so one solve for
         ``upstream`` serves all data.
@@ -136,7 +125,7 @@ class ActiveSet:
         limits[binding] = self.side[binding] * v[1:]
         lower = upstream - 2 * at.quadratic @ u - v[0] - v[1:] @ at.rows[binding]
         outer = np.outer(u, weights)
-        return Gradients(-outer - outer.T, -u, np.where(at_lower, lower, 0.0), rows, limits)
+        return -outer - outer.T, -u, np.where(at_lower, lower, 0.0), rows, limits
 
 
 def polish(active: ActiveSet, answer: Array) -> tuple[Array, ActiveSet]:

@@ -38,8 +38,7 @@ def cluster_sequences(sketches: Tensor, clusters: int, seed: int) -> Tensor:
             "a gradient sketch is not finite: training has diverged or overflowed; lower the "
             "learning rate, clip gradients, or train in bf16 instead of fp16"
         )
-    # float64 is also the faster one here: at (32, 1024) 1.0 ms, where float32 takes 1.3 ms
-    # (it converges in more iterations).
+    # At (32, 1024) float64 takes 1.0 ms, float32 1.3 ms: it converges in more iterations.
     points = sketches.detach().to("cpu", torch.float64).numpy()
     raw = kmeans_labels(points, min(clusters, len(points)), "k-means++", seed)
     labels = np.unique(raw, return_inverse=True)[1].reshape(-1)

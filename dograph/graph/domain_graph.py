@@ -100,19 +100,14 @@ def laplacian(affinity: Tensor) -> Tensor:
     return torch.diag(affinity.sum(dim=1)) - affinity
 
 
-def edges(affinity: Tensor) -> tuple[Tensor, Tensor]:
-    """The two ends i < j of every edge, (E,) int64 each, in the order of the pairs."""
-    first, second = affinity.detach().triu(1).nonzero(as_tuple=True)
-    return first, second
-
-
 def edge_differences(affinity: Tensor) -> Tensor:
     """(E, m) rows ``e_i − e_j`` of the edges i < j, float64: ``rows @ w`` are differences."""
-    first, second = edges(affinity)
+    first, second = affinity.detach().triu(1).nonzero(as_tuple=True)
     identity = torch.eye(len(affinity), dtype=torch.float64, device=affinity.device)
     return identity[first] - identity[second]
 
 
 def edge_rows(affinity: Tensor) -> Tensor:
     """(E, m) float64 S with ``SᵀS = L``: a row ``√A_ij (e_i − e_j)`` for each edge i < j (ours)."""
-    return affinity[edges(affinity)].double().sqrt()[:, None] * edge_differences(affinity)
+    strengths = affinity[affinity.detach().triu(1) != 0].double()
+    return strengths.sqrt()[:, None] * edge_differences(affinity)

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError, check_range
-from dograph.graph.domain_graph import affinity as neighbour_affinity
-from dograph.graph.domain_graph import edge_differences
-from dograph.graph.domain_graph import laplacian as graph_laplacian
+from dograph.graph import domain_graph
 from dograph.graph.kernel import kernel_distances
 from dograph.graph.minimise import (
     NO_LIMIT,
@@ -117,31 +115,29 @@ class GraphSolver(nn.Module):
         spread: Tensor,
         counts: Tensor | None,
         affinity: Tensor | None,
-        beta: float | Tensor,
-        gamma: float | Tensor,
-        delta: float | Tensor,
-        nu: float | Tensor,
+        *scalars: float | Tensor,
     ) -> Tensor:
+        beta, gamma, delta, nu = map(as_float64, scalars)
         kernel = as_float64(K)
         graph = None
         if self.laplacian or self.edges:
             if affinity is None:
-                affinity = neighbour_affinity(kernel_distances(kernel), self.neighbours)
+                affinity = domain_graph.affinity(kernel_distances(kernel), self.neighbours)
             graph = as_float64(affinity)
         scale = kernel_scale(kernel)
         if scale < 0:
             raise ArithmeticError("K is not positive semi-definite: its trace is negative")
         quadratic = kernel / scale + RIDGE * torch.eye(len(kernel), dtype=torch.float64)
-        linear = as_float64(beta) * as_float64(spread) / scale
+        linear = beta * as_float64(spread) / scale
         if self.laplacian and graph is not None:
-            quadratic = quadratic + as_float64(gamma) * graph_laplacian(graph)
+            quadratic = quadratic + gamma * domain_graph.laplacian(graph)
         if self.anchor and counts is not None:
             shares = as_float64(counts) / as_float64(counts).sum()
-            quadratic = quadratic + as_float64(nu) * torch.diag(1 / shares)
+            quadratic = quadratic + nu * torch.diag(1 / shares)
         rows = limits = None
         if self.edges and graph is not None:
-            rows = edge_differences(graph)
-            limits = as_float64(delta).clamp(max=NO_LIMIT).expand(len(rows))
+            rows = domain_graph.edge_differences(graph)
+            limits = delta.clamp(max=NO_LIMIT).expand(len(rows))
         lower = torch.full_like(linear, self.floor / len(linear))
         weights = minimise(quadratic, linear, lower, rows, limits, backend=self.backend)
         return weights.to(K.device)

@@ -7,13 +7,10 @@ from torch import Tensor
 
 
 def gradient_kernel(sketches: Tensor) -> Tensor:
-    """Inner products of gradients, ``K_ij = ⟨g_i, g_j⟩`` (the paper's gradient-induced kernel).
+    """(n, n) float64 ``K_ij = ⟨g_i, g_j⟩`` (the paper's gradient-induced kernel).
 
     Args:
         sketches: (n, k) sketches or exact gradients, one a row; or cluster means.
-
-    Returns:
-        (n, n) float64, symmetric positive semi-definite.
 
     >>> gradient_kernel(torch.tensor([[1.0, 0.0], [1.0, 1.0]])).tolist()
     [[1.0, 1.0], [1.0, 2.0]]
@@ -32,16 +29,10 @@ def kernel_distances(kernel: Tensor) -> Tensor:
 
 
 def squared_distances(means: Tensor) -> Tensor:
-    """Squared distances of mean gradients, ``D_ij = ‖ḡ_i − ḡ_j‖²``.
+    """(m, m) float64 squared distances of (m, k) mean gradients, ``D_ij = ‖ḡ_i − ḡ_j‖²``.
 
     By theorem 2.2 this is the squared maximum mean discrepancy of domains i and j under the
     gradient kernel: the edge lengths of the domain graph.
-
-    Args:
-        means: (m, k) mean sketches, one a row.
-
-    Returns:
-        (m, m) float64, ≥ 0, symmetric, zero diagonal.
 
     >>> squared_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]])).tolist()
     [[0.0, 25.0], [25.0, 0.0]]

@@ -66,18 +66,16 @@ def minimise(
     Args:
         quadratic: (m, m) H, positive semi-definite up to rounding.
         linear: (m,) c.
-        lower: (m,) lower bounds ≥ 0 of sum < 1.
-        rows: (r, m) A. None: no such constraints.
-        limits: (r,) ≥ 0, with rows.
+        lower: (m,) ≥ 0 of sum < 1.
+        rows: (r, m) A, with (r,) ``limits`` ≥ 0. None: no such constraints.
+        limits: with rows.
         entropy: μ > 0, always by cvxpylayers. None: no such term.
         backend: ``piqp``, or ``cvxpylayers``, the reference: slower, and up to 1e-6 from the
             minimum where it is not told which constraints bind.
 
     Returns:
-        (m,) float64 on the simplex, differentiable in everything, once.
-
-    Raises:
-        ArithmeticError: if an input is not finite, or the solver's answer is not the minimum.
+        (m,) float64 on the simplex, differentiable in everything, once. ArithmeticError if an
+        input is not finite, or the solver's answer is not the minimum.
     """
     if rows is None or limits is None:
         rows, limits = linear.new_zeros(0, len(linear)), linear.new_zeros(0)

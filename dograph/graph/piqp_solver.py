@@ -23,9 +23,6 @@ ACCURACY = 1e-12
 def solve(program: SimplexProgram) -> tuple[Array, Array, ActiveSet]:
     """Solves from scratch, so that the answer never depends on what was solved before.
 
-    Args:
-        program: from ``normalise``, without an entropy.
-
     Returns:
         (m,) weights, exact where the solver's answer shows which constraints bind; (r,) duals of
         the rows; and the active set. Not the minimum where there is none: check the gap.
@@ -61,11 +58,7 @@ def solve(program: SimplexProgram) -> tuple[Array, Array, ActiveSet]:
 
 
 class QuadraticMinimum(torch.autograd.Function):
-    """The verified minimum as a function that can be differentiated once.
-
-    Takes H (m, m), c (m,), lower (m,), A (r, m) and limits (r,), all float64 on the CPU; gives
-    (m,) weights. Raises ArithmeticError where there is no minimum.
-    """
+    """The verified minimum of float64 H, c, lower, A and limits on the CPU; differentiable once."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:

@@ -84,14 +84,12 @@ class SimplexProgram:
 def normalise(parts: Iterable[Array], entropy: float = 0.0) -> tuple[SimplexProgram, float]:
     """Builds the program with coefficients near 1, and tells what they were divided by.
 
-    Neither a common factor nor a common shift of c moves the minimum.
+    Neither a common factor nor a common shift of c moves the minimum. ArithmeticError if an input
+    is not finite, or H indefinite by more than float32's rounding.
 
     Args:
         parts: H, symmetric or not, c, lower, A and limits, as in ``SimplexProgram``.
         entropy: μ.
-
-    Raises:
-        ArithmeticError: if an input is not finite, or H indefinite by more than float32's rounding.
     """
     quadratic, linear, lower, rows, limits = parts = tuple(parts)
     if not all(np.isfinite(part).all() for part in parts) or not np.isfinite(entropy):

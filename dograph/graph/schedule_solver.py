@@ -45,16 +45,6 @@ class ScheduleProblem(NamedTuple):
     previous: Tensor
 
 
-class Scalars(NamedTuple):
-    """Coefficients of a schedule's terms, as in ``ScheduleSolver``; δ its limit."""
-
-    kappa: Tensor
-    lam: Tensor
-    mu: Tensor
-    nu: Tensor
-    delta: Tensor
-
-
 class ScheduleSolver(nn.Module):
     """Sampling weights α over S sources, judged by what their K clusters teach.
 
@@ -118,14 +108,14 @@ class ScheduleSolver(nn.Module):
         solution = solve_or_fall_back(
             lambda: self._solve(
                 ScheduleProblem(*map(as_float64, problem)),
-                Scalars(*map(as_float64, (kappa, lam, mu, nu, delta))),
+                *map(as_float64, (kappa, lam, mu, nu, delta)),
             ),
             lambda: as_float64(problem.previous).detach().clone(),
         )
         self.failures += not solution.ok
         return solution
 
-    def _solve(self, problem: ScheduleProblem, scalars: Scalars) -> Tensor:
+    def _solve(self, problem: ScheduleProblem, *scalars: Tensor) -> Tensor:
         P, prior, previous = problem.P, problem.prior, problem.previous
         kappa, lam, mu, nu, delta = scalars
         relative = P / (P @ prior)[:, None]  # w̃ = relative @ α
@@ -150,14 +140,15 @@ class ScheduleSolver(nn.Module):
             quadratic, linear, lower, rows, limits, entropy=entropy, backend=self.backend
         )
         with torch.no_grad():
-            self.terms = self._terms(problem, scalars, weights)
+            self.terms = self._terms(problem, weights, *scalars)
         return weights
 
     def _terms(
-        self, problem: ScheduleProblem, scalars: Scalars, weights: Tensor
+        self, problem: ScheduleProblem, weights: Tensor, *scalars: Tensor
     ) -> dict[str, float]:
         """Each term's value, by name."""
         P, prior = problem.P, problem.prior
+        kappa, lam, mu, nu, _ = scalars
         relative = P / (P @ prior)[:, None]
         distance = (weights - problem.previous).square().sum() / 2
         if self.geometry == "entropic":
@@ -165,9 +156,9 @@ class ScheduleSolver(nn.Module):
             distance = torch.special.xlogy(weights, ratio).sum()
         values = {
             "alignment": -problem.b @ P @ weights,
-            "curvature": scalars.kappa / 2 * (problem.R @ P @ weights).square().sum(),
-            "graph": scalars.lam / 2 * (problem.laplacian_root @ relative @ weights).square().sum(),
-            "prior": scalars.nu / 2 * ((weights - prior).square() / prior).sum(),
-            "proximity": scalars.mu * distance,
+            "curvature": kappa / 2 * (problem.R @ P @ weights).square().sum(),
+            "graph": lam / 2 * (problem.laplacian_root @ relative @ weights).square().sum(),
+            "prior": nu / 2 * ((weights - prior).square() / prior).sum(),
+            "proximity": mu * distance,
         }
         return {name: float(value) for name, value in values.items()}

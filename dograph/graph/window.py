@@ -15,6 +15,9 @@ class SketchWindow:
 
     Args:
         capacity: number of sequences it holds, ≥ 1; new ones displace the oldest.
+
+    Attributes:
+        domain: (n,) int64.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -25,7 +28,7 @@ class SketchWindow:
     def clear(self) -> None:
         """Removes everything."""
         self._sketches = torch.zeros(0, 0, dtype=torch.bfloat16)
-        self._domain = torch.zeros(0, dtype=torch.int64)
+        self.domain = torch.zeros(0, dtype=torch.int64)
 
     def add(self, sketch: Tensor, domain: Tensor) -> None:
         """Adds (B, k) sketches and the (B,) domains of their sequences."""
@@ -33,29 +36,24 @@ class SketchWindow:
         if not len(self):
             self._sketches = self._sketches.new_zeros(0, newest.shape[1])
         self._sketches = torch.cat([self._sketches, newest])[-self.capacity :]
-        self._domain = torch.cat([self._domain, domain.cpu()])[-self.capacity :]
+        self.domain = torch.cat([self.domain, domain.cpu()])[-self.capacity :]
 
     def __len__(self) -> int:
-        return len(self._domain)
+        return len(self.domain)
 
     @property
     def sketches(self) -> Tensor:
         """(n, k) float32, the oldest first."""
         return self._sketches.float()
 
-    @property
-    def domain(self) -> Tensor:
-        """(n,) int64."""
-        return self._domain
-
     def state_dict(self) -> dict[str, Any]:
         """Sketches and domains."""
         # Clones: a view would take all that it is a view of into the checkpoint.
-        return {"sketches": self._sketches.clone(), "domain": self._domain.clone()}
+        return {"sketches": self._sketches.clone(), "domain": self.domain.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores them."""
-        self._sketches, self._domain = state["sketches"], state["domain"]
+        self._sketches, self.domain = state["sketches"], state["domain"]
 
 
 def contingency(labels: Tensor, domain: Tensor, domains: int, pseudo_counts: float = 2.0) -> Tensor:

@@ -7,13 +7,7 @@ from dograph.mixers.dograph_schedule import DoGraphSchedule
 from dograph.mixers.doremi import DoReMi, DoReMiOnline
 from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
-from dograph.signals.batch_signals import (
-    BatchSignals,
-    DomainGradients,
-    ExcessLoss,
-    Probe,
-    Sketch,
-)
+from dograph.signals.batch_signals import BatchSignals, DomainGradients, ExcessLoss, Probe, Sketch
 
 __all__ = [
     "LOSS",

@@ -11,40 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError, check_range
+from dograph.mixers import state as own_state
 from dograph.mixers.simplex import on_simplex, part_of_simplex, weights_by_name
 from dograph.mixers.snapshot import MixerSnapshot
-from dograph.mixers.state import (
-    changed_state,
-    lost_attributes,
-    own_attributes,
-    restore_state,
-    start_of,
-)
 from dograph.signals.batch_signals import BatchSignals, Probe, Request, Sketch
 from dograph.signals.domain_sums import DomainLosses
 
 logger = logging.getLogger(__name__)
 
-NOT_OWN = frozenset(
-    [
-        "history",
-        "updates",
-        "_domain_losses",
-        "_start",
-        "_warned",
-        "acts_on",
-        "needs",
-        "update_every",
-        "warmup",
-        "prior",
-        "floor",
-        "domains",
-        "domain_tokens",
-        "batch_size",
-        "vocab_size",
-    ]
-)
-"""Attributes that ``BaseMixer`` saves itself, and settings."""
+_SETTINGS = {"acts_on", "needs", "update_every", "warmup", "prior", "floor"}
+_CORPUS = {"domains", "domain_tokens", "batch_size", "vocab_size"}
+_SAVED_BY_BASE = {"history", "updates", "_domain_losses", "_start", "_warned"}
+NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
+"""Attributes that are no state of a mixer's own."""
 Kind = TypeVar("Kind", bound=Request)
 
 
@@ -123,8 +102,6 @@ class BaseMixer(nn.Module):
 
     def initial_weights(self) -> Tensor:
         """(S,) weights to start from; called once the domains are known."""
-        if self.prior is None:
-            return torch.full((len(self.domains),), 1 / len(self.domains), dtype=torch.float64)
         return weights_by_name(self.prior, self.domains, "prior")
 
     def reset(self) -> None:
@@ -169,23 +146,19 @@ class BaseMixer(nn.Module):
             domain_tokens: training tokens of each.
             batch_size: sequences of a global batch.
             vocab_size: of the tokens; 0 where no mixer asks for it.
-
-        Raises:
-            UserError: if the settings do not fit them.
         """
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
         self.batch_size, self.vocab_size = batch_size, vocab_size
         self.check(batch_size)
         weights = self._floored(on_simplex(self.initial_weights(), f"{self._name}'s start"))
-        self.register_buffer("weights", weights)
-        self.register_buffer("sampling_weights", weights.clone())
-        self.register_buffer("average_weights", weights.clone())
+        for name in ("weights", "sampling_weights", "average_weights"):
+            self.register_buffer(name, weights.clone())
         self.history = [(0, weights.clone())]
         self.updates = 0
         self._domain_losses = DomainLosses(len(self.domains))
         self._warned: set[str] = set()
         self.reset()
-        self._start = start_of(self._own())
+        self._start = own_state.start_of(self._own())
 
     def request(self, kind: type[Kind]) -> Kind | None:
         """The mixer's request of a kind; None if it needs no such signal."""
@@ -216,11 +189,7 @@ class BaseMixer(nn.Module):
         return self._overrides("update") and not self.acts(SAMPLING)
 
     def step(self, signals: BatchSignals) -> bool:
-        """Updates ``weights`` from a finished batch where one is due; says whether it did.
-
-        Raises:
-            UserError: if ``update`` returns anything but S weights on the simplex.
-        """
+        """Updates ``weights`` from a finished batch where one is due; says whether it did."""
         done = signals.step + 1
         if not self._overrides("update"):
             return False
@@ -244,11 +213,7 @@ class BaseMixer(nn.Module):
         return True
 
     def checked_loss_weights(self, signals: BatchSignals) -> Tensor:
-        """(B,) float32 weights of the batch's losses; 1/B where the mixer does not act on them.
-
-        Raises:
-            UserError: if ``loss_weights`` returns anything but B weights on the simplex.
-        """
+        """(B,) float32 weights of the batch's losses; 1/B where the mixer does not act on them."""
         if not self.acts(LOSS) or signals.step < self.warmup:
             return signals.even_weights()
         weights = self.loss_weights(signals)
@@ -267,13 +232,13 @@ class BaseMixer(nn.Module):
         for name in set(self.lost_state()) - self._warned:
             logger.warning("%s.%s cannot be saved: a resume would lose it", self._name, name)
             self._warned.add(name)
-        steps = torch.tensor([step for step, _ in self.history])
+        steps, weights = zip(*self.history, strict=True)
         return {
             "updates": self.updates,
-            "history_steps": steps,
-            "history_weights": torch.stack([weights for _, weights in self.history]),
+            "history_steps": torch.tensor(steps),
+            "history_weights": torch.stack(weights),
             "domain_losses": self._domain_losses.state_dict(),
-            "own": changed_state(self._own(), self._start),
+            "own": own_state.changed_state(self._own(), self._start),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -282,14 +247,15 @@ class BaseMixer(nn.Module):
         pairs = zip(state["history_steps"].tolist(), state["history_weights"], strict=True)
         self.history = [(int(step), weights) for step, weights in pairs]
         self._domain_losses.load_state_dict(state["domain_losses"])
-        restore_state(self, state["own"], self._start)
+        own_state.restore_state(self, state["own"], self._start)
 
     def lost_state(self) -> list[str]:
         """Names of attributes that have changed since ``reset`` and cannot be saved."""
-        return lost_attributes(self._own(), self._start)
+        return own_state.lost_attributes(self._own(), self._start)
 
     def _own(self) -> dict[str, Any]:
-        return own_attributes(self, NOT_OWN | frozenset(self.not_saved))
+        names = vars(self).keys() - NOT_OWN - self.not_saved
+        return {name: vars(self)[name] for name in sorted(names)}
 
     def _overrides(self, method: str) -> bool:
         return getattr(type(self), method) is not getattr(BaseMixer, method)

@@ -10,7 +10,7 @@ from torch import Tensor
 from dograph.errors import UserError, check_range
 from dograph.graph.clusters import group_means
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
-from dograph.mixers.simplex import weights_by_name
+from dograph.mixers.simplex import trained_on, weights_by_name
 from dograph.signals.batch_signals import BatchSignals, DomainGradients, Sketch, count_domains
 
 LARGEST_SCORE = 5.0
@@ -18,12 +18,7 @@ LARGEST_SCORE = 5.0
 
 
 def clipping(kernel: Tensor, clip: float) -> Tensor:
-    """(S,) factors ``min(1, clip / ‖G_s‖)`` that clip each domain's gradient by norm.
-
-    Args:
-        kernel: (S, S) inner products ``⟨G_s, G_t⟩``.
-        clip: largest norm, > 0.
-    """
+    """(S,) ``min(1, clip / ‖G_s‖)``, which clip gradients of (S, S) products ``⟨G_s, G_t⟩``."""
     return (clip / kernel.diagonal().clamp(min=1e-30).sqrt()).clamp(max=1)
 
 
@@ -110,12 +105,7 @@ class DoGE(BaseMixer):
 
     def initial_weights(self) -> Tensor:
         """(S,) the prior without an out-of-domain target, which is drawn but not trained on."""
-        if isinstance(self.target, str) and self.target not in self.domains:
-            raise UserError(
-                f"mixer.init_args.target is {self.target!r}, not a domain: the corpus has "
-                f"{list(self.domains)} (for a mixture give weights by name)"
-            )
-        self.trained = torch.tensor([name != self.target for name in self.domains])
+        self.trained = trained_on(self.target, self.domains)
         weights = super().initial_weights() * self.trained
         if not weights.sum() > 0:
             raise UserError("prior gives no weight to any domain but the target")
@@ -132,18 +122,15 @@ class DoGE(BaseMixer):
 
     def update(self, signals: BatchSignals) -> Tensor:
         """(S,) the next α; remembers how domains are to count while a batch is not yet whole."""
-        kernel, clipped = self._kernels(signals)
-        weights = self._next_weights(signals, clipped)
-        self.factors.copy_(weights * clipping(kernel, self.clip))
+        weights, factors = self._next(signals)
+        self.factors.copy_(factors)
         return weights
 
     def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) each domain's mean loss counts its new α times its clipping."""
         if signals.micro_batches > 1:
             return signals.per_domain(self.factors)
-        kernel, clipped = self._kernels(signals)
-        weights = self._next_weights(signals, clipped)
-        return signals.per_domain(weights * clipping(kernel, self.clip))
+        return signals.per_domain(self._next(signals)[1])
 
     def diagnostics(self) -> dict[str, float]:
         """Every domain's last score, over the learning rate: in [0, 5]."""
@@ -158,35 +145,29 @@ class DoGE(BaseMixer):
             return torch.ones(len(self.domains), dtype=torch.float64)
         return len(self.domains) * weights_by_name(self.target, self.domains, "target")
 
-    def _kernels(self, signals: BatchSignals) -> tuple[Tensor, Tensor]:
-        """(S, S) inner products of the domains' gradients, as they are and clipped."""
+    def _next(self, signals: BatchSignals) -> tuple[Tensor, Tensor]:
+        """(S,) the next α, and the same times each domain's clipping."""
         kernel = signals.domain_kernel
         if kernel is None:
             assert signals.sketch is not None
             kernel = sketched_kernel(signals.sketch, signals.domain, len(self.domains))
         kernel = kernel.to("cpu", torch.float64)
         factors = clipping(kernel, self.clip)
-        return kernel, kernel * factors[:, None] * factors[None, :]
-
-    def _next_weights(self, signals: BatchSignals, clipped: Tensor) -> Tensor:
-        present = count_domains(signals.domain, len(self.domains)) > 0
-        scores = alignment_scores(
-            clipped, self.target_mixture, self.trained & present, signals.learning_rate
-        )
+        clipped = kernel * factors[:, None] * factors[None, :]
+        sources = self.trained & (count_domains(signals.domain, len(self.domains)) > 0)
+        scores = alignment_scores(clipped, self.target_mixture, sources, signals.learning_rate)
         self._scores = scores / max(signals.learning_rate, 1e-30)
-        return mirror_descent(self.weights, scores, self.mu, self.smoothing)
+        weights = mirror_descent(self.weights, scores, self.mu, self.smoothing)
+        return weights, weights * factors
 
 
 class DoGEOnline(DoGE):
     """DoGE in one stage (ours): the weights go live to the sampler, losses count alike.
 
+    Its arguments are ``DoGE``'s, except that no domain can be left out as a target, and:
+
     Args:
         gradients: "sketch" (nothing more to compute) or "exact".
-        target: None: universal; weights by name: any mixture of the domains.
-        mu: μ > 0.
-        clip: largest norm of a domain's gradient.
-        smoothing: ε in [0, 1].
-        prior: weights by domain name to start from. None: uniform.
         floor: in [0, 1): every domain keeps at least ``floor / S``, else one that is no longer
             drawn could never score again.
     """

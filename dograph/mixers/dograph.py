@@ -88,9 +88,8 @@ class DoGraph(BaseMixer):
         ):
             check_range(f"mixer.init_args.{key}", value, at_least=least)
         check_range("mixer.init_args.tau", tau, above=0)
-        has_problem = objective in ("uncertainty", "variance")
         extras = anchor or laplacian or cluster_floor or max_difference is not None
-        if extras and not has_problem:
+        if extras and objective not in ("uncertainty", "variance"):
             raise UserError(
                 f"mixer.init_args.objective {objective!r} has a closed form: anchor, laplacian, "
                 "max_difference and cluster_floor need 'uncertainty' or 'variance'"
@@ -131,9 +130,8 @@ class DoGraph(BaseMixer):
     def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) ``w_{c(i)} / n_{c(i)}``; uniform, logged and counted, after a failed solve."""
         assert signals.sketch is not None
-        sketches = torch.cat(
-            [*(earlier.to(signals.sketch) for earlier in self.recent), signals.sketch]
-        )
+        earlier = [sketch.to(signals.sketch) for sketch in self.recent]
+        sketches = torch.cat([*earlier, signals.sketch])
         self.recent.append(signals.sketch)
         with one_thread():
             labels = cluster_sequences(sketches, self.clusters, seed=self.seed + signals.step)
@@ -188,11 +186,7 @@ class DoGraph(BaseMixer):
             delta=1.0 if self.max_difference is None else self.max_difference,
         )
         if not self.solution.ok:
-            logger.warning(
-                "step %d: %s; every sequence counts the same (%d failed of %d solves)",
-                step,
-                self.solution.status,
-                self.solver.failures,
-                self.solver.solves,
-            )
+            health = f"{self.solver.failures} failed of {self.solver.solves} solves"
+            message = "step %d: %s; every sequence counts the same (%s)"
+            logger.warning(message, step, self.solution.status, health)
         return self.solution.weights

@@ -28,7 +28,7 @@ from dograph.mixers.schedule_settings import (
     ProbeSettings,
     ProblemSettings,
 )
-from dograph.mixers.simplex import weights_by_name
+from dograph.mixers.simplex import trained_on, weights_by_name
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.signals.batch_signals import BatchSignals, Probe, Sketch
 
@@ -86,7 +86,10 @@ class DoGraphSchedule(BaseMixer):
                 f"mixer.init_args.nodes.observed is {nodes.observed}: it must be ≤ interval "
                 f"({interval})"
             )
-        probed = (target,) if isinstance(target, str) else target and _positive(target)
+        if isinstance(target, str):
+            probed: tuple[str, ...] = (target,)
+        else:
+            probed = tuple(name for name, weight in (target or {}).items() if weight > 0)
         self.needs = {
             Sketch(last=nodes.observed if reweigh is None else None, across_steps=True),
             Probe(probe.held_out, probe.per_update, probed or None),
@@ -119,12 +122,7 @@ class DoGraphSchedule(BaseMixer):
 
     def initial_weights(self) -> Tensor:
         """(S,) the prior; nothing for a target that is not drawn."""
-        if isinstance(self.target, str) and self.target not in self.domains:
-            raise UserError(
-                f"mixer.init_args.target is {self.target!r}, not a domain: the corpus has "
-                f"{list(self.domains)}"
-            )
-        self.drawn = torch.tensor([name != self.target for name in self.domains])
+        self.drawn = trained_on(self.target, self.domains)
         weights = super().initial_weights() * self.drawn
         if not self.drawn.any():
             raise UserError(f"the target {self.target!r} is the only source: nothing can be drawn")
@@ -134,7 +132,11 @@ class DoGraphSchedule(BaseMixer):
 
     def reset(self) -> None:
         """Starts with an empty window, and resolves the target."""
-        self.target_mixture = self._target_mixture()
+        self.target_mixture = (
+            (~self.drawn).double()
+            if isinstance(self.target, str)
+            else weights_by_name(self.target, self.domains, "target")
+        )
         self.prior_weights = self.weights.clone()
         self.recent.clear()
         self.tracked = TrackedClusters(self.nodes.clusters, self.seed)
@@ -197,40 +199,26 @@ class DoGraphSchedule(BaseMixer):
 
     def snapshot(self) -> MixerSnapshot:
         """The window's domain graph with its sequences' domains, and all updates."""
-        return MixerSnapshot(self.graph, self.graph_domain, self.nodes.clusters, self._schedule())
-
-    def _schedule(self) -> ScheduleSnapshot | None:
-        if not self.record:
-            return None
-        sampled = zip(self.domains, self.drawn.tolist(), strict=True)
-        keys = [field.name for field in fields(ScheduleUpdate)]
-        return ScheduleSnapshot(
-            sources=tuple(name for name, drawn in sampled if drawn),
-            updates=[ScheduleUpdate(**{key: entry[key] for key in keys}) for entry in self.record],
-        )
+        schedule = None
+        if self.record:
+            sources = tuple(name for name in self.domains if name != self.target)
+            keys = [field.name for field in fields(ScheduleUpdate)]
+            updates = [ScheduleUpdate(**{key: each[key] for key in keys}) for each in self.record]
+            schedule = ScheduleSnapshot(sources, updates)
+        return MixerSnapshot(self.graph, self.graph_domain, self.nodes.clusters, schedule)
 
     def diagnostics(self) -> dict[str, float]:
         """Clusters, agreement with human labels, the terms' values, scalars, solver's health."""
         if not self.record:
             return {}
         last = self.record[-1]
+        published = {} if self.published is None else self.published.diagnostics()
         return {
             **last["diagnostics"],
             **{f"term/{name}": value for name, value in last["terms"].items()},
             **{f"scalar/{name}": value for name, value in last["scalars"].items()},
-            **({} if self.published is None else self._of_published()),
+            **{f"reweigh/{name}": value for name, value in published.items()},
         }
-
-    def _of_published(self) -> dict[str, float]:
-        scalars = self.published.diagnostics() if self.published is not None else {}
-        return {f"reweigh/{name}": value for name, value in scalars.items()}
-
-    def _target_mixture(self) -> Tensor:
-        if isinstance(self.target, str):
-            return (~self.drawn).double()
-        if self.target is None:
-            return torch.full((len(self.domains),), 1 / len(self.domains), dtype=torch.float64)
-        return weights_by_name(self.target, self.domains, "target")
 
     def _problem(self, graph: DomainGraph, means: Tensor, targets: Tensor) -> ScheduleProblem:
         """The problem of the sources that are drawn, from clusters of (m, k) means."""
@@ -239,10 +227,9 @@ class DoGraphSchedule(BaseMixer):
         scale = (share @ graph.kernel.diagonal()).clamp(min=1e-30)
         shares = contingency(graph.labels, self.recent.domain, len(self.domains))[:, self.drawn]
         values, vectors = torch.linalg.eigh(graph.kernel / scale)
-        root = values.clamp(min=0).sqrt()[:, None] * vectors.T
         return ScheduleProblem(
             b=means @ (self.target_mixture @ targets) / scale,
-            R=root,
+            R=values.clamp(min=0).sqrt()[:, None] * vectors.T,
             laplacian_root=edge_rows(affinity(graph.distances, self.nodes.neighbours)),
             P=shares,
             prior=self.prior_weights[self.drawn],
@@ -282,20 +269,12 @@ class DoGraphSchedule(BaseMixer):
         return {**super().get_extra_state(), "graph": graph, "failures": self.solver.failures}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restores what ``get_extra_state`` gave.
-
-        Raises:
-            UserError: for what would only fail at the next update, or in a figure.
-        """
+        """Restores it; UserError for what would only fail at the next update, or in a figure."""
         super().set_extra_state(state)
         if not isinstance(self.targets, Tensor | None) or not all(map(_is_record, self.record)):
             raise UserError("the checkpoint's state of DoGraphSchedule is another mixer's")
         self.graph = None if state["graph"] is None else DomainGraph(**state["graph"])
         self.solver.failures = int(state["failures"])
-
-
-def _positive(weights: dict[str, float]) -> tuple[str, ...]:
-    return tuple(name for name, weight in weights.items() if weight > 0)
 
 
 def _is_record(entry: Any) -> bool:

@@ -39,7 +39,7 @@ class DoReMi(BaseMixer):
     """The proxy of DoReMi: the domains that a reference model shows to be learnable count more.
 
     Each step, with ``λ_s`` the mean over domain s's tokens of ``max(ℓ_θ − ℓ_reference, 0)``
-    (``signals.excess_loss.clipped_excess``; kept from the step before where s is absent,
+    (``batch_signals.clipped_excess``; kept from the step before where s is absent,
     ``ln(vocabulary)`` at first), α is multiplied by ``e^{ηλ}`` (``exponentiated_gradient``), and
     the new α weighs the batch's losses. Sampling stays as ``prior`` says; the average of α over
     the steps is the result, for a main run to draw by.
@@ -81,8 +81,7 @@ class DoReMi(BaseMixer):
     def reset(self) -> None:
         """Starts with the score of a model that knows nothing."""
         first = math.log(max(self.vocab_size, 1))
-        scores = torch.full((len(self.domains),), first, dtype=torch.float64)
-        self.register_buffer("scores", scores)
+        self.register_buffer("scores", torch.full_like(self.weights, first))
 
     def update(self, signals: BatchSignals) -> Tensor:
         """(S,) the next α; remembers the scores."""
@@ -115,11 +114,10 @@ class DoReMiOnline(DoReMi):
     Without a ``reference`` the excess is over nothing, i.e. the loss itself: group DRO by sampling
     (Sagawa et al. 2020). Its scores differ by whole nats, so take a small ``step_size``.
 
+    Its other arguments are ``DoReMi``'s; ``smoothing`` keeps domains from vanishing.
+
     Args:
         reference: checkpoint of a reference model. None: scores are the losses.
-        step_size: η ≥ 0.
-        smoothing: c in [0, 1]; what keeps domains from vanishing.
-        prior: weights by domain name to start from. None: uniform.
         floor: in [0, 1): every domain keeps at least ``floor / S``.
     """
 

@@ -8,28 +8,17 @@ import torch
 
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer
-from dograph.signals.batch_signals import (
-    BatchSignals,
-    DomainGradients,
-    ExcessLoss,
-    Probe,
-    Sketch,
-)
+from dograph.signals.batch_signals import BatchSignals, DomainGradients, ExcessLoss, Probe, Sketch
 
 WIDTH = 64
 """Numbers of a made-up sketch."""
 
 
 def dry_run(mixer: BaseMixer, batch_size: int) -> None:
-    """Lets a copy of a mixer weigh and update once on made-up signals.
+    """Lets a copy of a mixer, which is set up, weigh and update once on made-up signals.
 
-    Args:
-        mixer: set up; it and the global random state stay as they are.
-        batch_size: sequences of a global batch.
-
-    Raises:
-        UserError: if its weights would be off the simplex or of the wrong shape, or it keeps state
-            that a resume would lose.
+    The mixer and the global random state stay as they are. UserError if its weights would be off
+    the simplex or of the wrong shape, or it keeps state that a resume would lose.
     """
     trial = copy.deepcopy(mixer)
     trial.setup(mixer.domains, mixer.domain_tokens, batch_size, mixer.vocab_size)

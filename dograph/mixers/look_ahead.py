@@ -58,7 +58,7 @@ class LookAhead:
         alignment: Tensor,
         fixed: Mapping[str, float],
     ) -> None:
-        """One step down J's gradient, if active; nothing where the solve fails.
+        """One step down J's gradient; nothing where the solve fails.
 
         Args:
             solver: of the schedule; the solves count as its own.
@@ -66,21 +66,16 @@ class LookAhead:
             alignment: (K,) b of the new probe.
             fixed: the solver's other arguments.
         """
-        if not self.active:
-            return
         logs = {
             name: torch.tensor(moved, dtype=torch.float64, requires_grad=self.start[name] > 0)
             for name, moved in self.moved.items()
         }
         scalars = {ARGUMENTS[name]: self.start[name] * log.exp() for name, log in logs.items()}
-        solution = solver(earlier, **scalars, **fixed)
-        if not solution.ok:
-            return
-        shares = earlier.P @ solution.weights
+        shares = earlier.P @ solver(earlier, **scalars, **fixed).weights
         bound = self.curvature / 2 * (earlier.R @ shares).square().sum() - alignment @ shares
-        learnt = [name for name, log in logs.items() if log.requires_grad]
-        if not learnt or not bound.requires_grad:
+        if not bound.requires_grad:  # every scalar is 0, or the solve has failed
             return
+        learnt = [name for name, log in logs.items() if log.requires_grad]
         gradients = torch.autograd.grad(
             bound, [logs[name] for name in learnt], allow_unused=True, materialize_grads=True
         )

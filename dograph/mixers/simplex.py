@@ -14,17 +14,11 @@ SIMPLEX_TOLERANCE = 1e-4
 
 
 def on_simplex(weights: Tensor, name: str) -> Tensor:
-    """Checks that ``weights`` is finite, non-negative and sums to 1; removes rounding.
+    """(n,) float64 weights on the CPU, checked to 1e-4 and without rounding.
 
     Args:
         weights: (n,) any floating type.
-        name: what the message calls it.
-
-    Returns:
-        (n,) float64 on the CPU, summing to 1 to double precision.
-
-    Raises:
-        UserError: with the offending value, if it is off the simplex by more than 1e-4.
+        name: what messages call them.
     """
     exact = weights.detach().to("cpu", torch.float64)
     if not torch.isfinite(exact).all():
@@ -50,17 +44,28 @@ def part_of_simplex(weights: Tensor, name: str, most: int) -> Tensor:
     return weights.float()
 
 
-def weights_by_name(weights: Mapping[str, float], domains: Sequence[str], key: str) -> Tensor:
+def trained_on(target: object, domains: Sequence[str]) -> Tensor:
+    """(S,) bool: all domains but a target that is one domain's name."""
+    if isinstance(target, str) and target not in domains:
+        raise UserError(
+            f"mixer.init_args.target is {target!r}, not a domain: the corpus has {list(domains)} "
+            "(for a mixture give weights by name)"
+        )
+    return torch.tensor([name != target for name in domains])
+
+
+def weights_by_name(
+    weights: Mapping[str, float] | None, domains: Sequence[str], key: str
+) -> Tensor:
     """(S,) weights in the order of ``domains``, normalised to sum 1.
 
     Args:
-        weights: a non-negative number for each domain, by name.
+        weights: a number ≥ 0 for each domain, by name. None: uniform.
         domains: the S domain names.
         key: what messages call the mapping.
-
-    Raises:
-        UserError: if a name is missing or unknown, or a weight is negative or not finite.
     """
+    if weights is None:
+        return torch.full((len(domains),), 1 / len(domains), dtype=torch.float64)
     unknown, missing = set(weights) - set(domains), set(domains) - set(weights)
     if unknown or missing:
         raise UserError(

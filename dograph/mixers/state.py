@@ -19,15 +19,8 @@ from torch import Tensor, nn
 
 from dograph.errors import UserError
 
-_OF_MODULES = frozenset(vars(nn.Module()))
 KIND = "kind of sequence"
 """Key that marks an array, a deque or a tuple where only tensors, lists and mappings are saved."""
-
-
-def own_attributes(mixer: nn.Module, without: frozenset[str]) -> dict[str, Any]:
-    """A mixer's attributes by name, less those of ``nn.Module`` and ``without``."""
-    names = vars(mixer).keys() - _OF_MODULES - without
-    return {name: vars(mixer)[name] for name in sorted(names)}
 
 
 def start_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,11 +55,7 @@ def lost_attributes(attributes: Mapping[str, Any], start: Mapping[str, Any]) -> 
 
 
 def restore_state(mixer: nn.Module, state: Mapping[str, Any], start: Mapping[str, Any]) -> None:
-    """Sets a mixer's attributes to what ``changed_state`` gave; all others to their start.
-
-    Raises:
-        UserError: if a value has another type than the mixer's own.
-    """
+    """Sets a mixer's attributes to what ``changed_state`` gave; all others to their start."""
     for name, value in start.items():
         if name not in state and is_plain(vars(mixer).get(name)):
             setattr(mixer, name, copy.deepcopy(value))

@@ -174,6 +174,17 @@ def count_domains(domain: Tensor, domains: int) -> Tensor:
     return torch.bincount(domain.cpu(), minlength=domains)
 
 
+def clipped_excess(token_losses: Tensor, reference_losses: Tensor) -> Tensor:
+    """(B,) mean over tokens of ``max(ℓ_θ − ℓ_reference, 0)``, of (B, T) losses in nats.
+
+    Tokens are clipped one by one (DoReMi, Xie et al. 2023, arXiv 2305.10429, Algorithm 1).
+
+    >>> clipped_excess(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 2.0]]))
+    tensor([1.])
+    """
+    return (token_losses - reference_losses).clamp(min=0).mean(dim=1)
+
+
 def join(parts: list[BatchSignals]) -> BatchSignals:
     """One optimiser step's micro-batches as one batch; their weights sum to 1 again."""
     if len(parts) == 1:

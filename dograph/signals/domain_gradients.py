@@ -12,27 +12,21 @@ class DomainGradientSums:
     """Sums gradients by domain over micro-batches, and takes their inner products.
 
     Every domain's sequences go through the model once more, on their own, so that a backward
-    costs no more than they do. Holds S × P numbers for P parameters. Parameters and their
-    ``.grad`` are left alone.
-
-    Args:
-        parameters: those to differentiate by; frozen ones are left out.
-        domains: number S of domains.
+    costs no more than they do. Holds S × P numbers for P trainable parameters, which, with their
+    ``.grad``, are left alone.
     """
 
     def __init__(self, parameters: Iterable[Tensor], domains: int) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.domains = domains
         self._sums: Tensor | None = None
-        self._counts = torch.zeros(domains)
 
     def add(self, domain: Tensor, sequence_losses: Callable[[Tensor], Tensor]) -> None:
         """Adds a micro-batch.
 
         Args:
-            domain: (B,) int64, index of each sequence's domain.
-            sequence_losses: from (b,) row numbers of the micro-batch to their (b,) mean token
-                losses, with a graph of their own.
+            domain: (B,) int64.
+            sequence_losses: from (b,) rows of it to their mean token losses, with their graph.
         """
         if self._sums is None:
             size = sum(parameter.numel() for parameter in self.parameters)
@@ -48,13 +42,9 @@ class DomainGradientSums:
             self._counts[index] += len(rows)
 
     def take_kernel(self, total: Callable[[Tensor], Tensor] = lambda values: values) -> Tensor:
-        """(S, S) ``⟨G_s, G_t⟩`` of the gradients of mean losses, then starts again.
+        """(S, S) float32 ``⟨G_s, G_t⟩`` of the gradients of mean losses, then starts again.
 
-        Args:
-            total: sums a tensor over ranks.
-
-        Returns:
-            float32; rows and columns of absent domains are zero.
+        Rows and columns of absent domains are zero. ``total`` sums a tensor over ranks.
         """
         assert self._sums is not None
         counts = total(self._counts)

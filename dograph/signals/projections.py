@@ -36,19 +36,16 @@ class Projections:
     def sketch(
         self, call: LayerCall, gradient: Tensor | None, batch: int, step: int
     ) -> list[tuple[str, Tensor]]:
-        """Sketches the gradients of one call's parameters.
+        """A key and a (B, …) sketch of its gradients for each parameter of an observed layer.
+
+        None for positions that are added to no token.
 
         Args:
-            call: of an observed layer.
+            call: of the layer.
             gradient: (B, …) of the summed losses by its output.
             batch: B.
             step: optimiser step, the seed of fresh projections.
-
-        Returns:
-            A key and a (B, …) sketch for each parameter; none for positions that are added to no
-            token.
         """
-        module = self.layers[call.name]
         if gradient is None:
             raise UserError(
                 f"the output of `{call.name}` has no part in the losses: they must come from the "
@@ -57,7 +54,7 @@ class Projections:
             )
         source = call.source
         if len(source) != batch:
-            if isinstance(module, nn.Embedding):  # of positions that are added to no token
+            if isinstance(call.module, nn.Embedding):  # of positions that are added to no token
                 return []
             raise UserError(
                 f"`{call.name}` saw an input of shape {tuple(source.shape)} in a batch of {batch} "
@@ -66,8 +63,8 @@ class Projections:
         precise = torch.promote_types(gradient.dtype, torch.float32)
         source = source.to(precise) if source.is_floating_point() else source
         return [
-            self._sketch(call.name, module, part, step)
-            for part in factors(module, source, gradient.to(precise))
+            self._sketch(call, part, step)
+            for part in factors(call.module, source, gradient.to(precise))
             if self.biases or part.parameter != "bias"
         ]
 
@@ -78,17 +75,18 @@ class Projections:
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(width, rank, generator=generator) / rank**0.5
 
-    def _sketch(self, name: str, module: nn.Module, part: Factors, step: int) -> tuple[str, Tensor]:
+    def _sketch(self, call: LayerCall, part: Factors, step: int) -> tuple[str, Tensor]:
         """A parameter's key, and the (B, …) sketch of its gradients."""
         if part.inputs is None:
-            key = f"{name}/{part.parameter}"
+            key = f"{call.name}/{part.parameter}"
             return key, self._reduce(part.outputs, key, step, self.rank**2)
-        owner = self._owner[id(weight_of(module))]
+        weight = weight_of(call.module)
+        owner = self._owner[id(weight)]
         left = self._reduce(part.inputs, f"{owner}/in", step, self.rank)
         if part.outputs.is_floating_point():
             right = self._reduce(part.outputs, f"{owner}/out", step, self.rank)
         else:  # ids stand for unit vectors, which a projection takes to its rows
-            ids, width = part.outputs, len(weight_of(module))
+            ids, width = part.outputs, len(weight)
             projection = self._side(f"{owner}/out", width, left, step, self.rank)
             rows = functional.one_hot(ids, width) if projection is None else projection[ids]
             right = rows.to(left)

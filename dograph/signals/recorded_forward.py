@@ -136,7 +136,8 @@ class RecordedForward:
                 "parts) with gradients enabled, then sketch once, before its backward"
             )
         outputs = [call.output for call in calls]
-        outputs += [] if region_input is None else [region_input]
+        if region_input is not None:
+            outputs.append(region_input)
         gradients = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
         by_output = gradients[: len(calls)]
         return PartialBackward(

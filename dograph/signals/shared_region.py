@@ -119,11 +119,7 @@ def check_positions(taken: PartialBackward) -> None:
 
 
 def check_calls(taken: PartialBackward) -> list[tuple[LayerCall, Tensor]]:
-    """The calls with their gradients, without outputs that are no longer needed.
-
-    Raises:
-        NotShareable: for a call whose parameters' gradients do not follow from what is known.
-    """
+    """The calls with their gradients, without outputs that are no longer needed."""
     batch = len(taken.losses)
     calls = []
     for call, gradient in taken.by_sequence:

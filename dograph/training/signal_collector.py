@@ -18,9 +18,9 @@ from dograph.signals.batch_signals import (
     ExcessLoss,
     Probe,
     Sketch,
+    clipped_excess,
 )
 from dograph.signals.domain_gradients import DomainGradientSums
-from dograph.signals.excess_loss import clipped_excess
 from dograph.signals.recorded_forward import RecordedForward, SketchMode
 from dograph.signals.shared_backward import WeightedLoss, weighted_sum
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
