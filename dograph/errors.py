@@ -14,10 +14,9 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """A mistake in a recipe, a corpus or a user's mixer.
+    """A mistake in a recipe, a corpus or a user's mixer; names the file, the key and the remedy.
 
-    The message names the file, the key and the remedy. The command line prints it without a
-    traceback and exits with code 2; library users see an ordinary ``ValueError``.
+    The command line prints it without a traceback and exits with code 2.
     """
 
 
@@ -30,18 +29,7 @@ def check_range(
     at_most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuse a number outside its range, and NaN.
-
-    Args:
-        key: full name that a user can search for, such as ``data.context``.
-        value: number to check.
-        at_least: smallest allowed value.
-        above: bound that the value must exceed.
-        at_most: largest allowed value.
-        below: bound that the value must stay under.
-
-    Raises:
-        UserError: naming key, value and range.
+    """Refuse NaN and a number outside its range; ``key`` is the full name that a user can search.
 
     >>> check_range("data.context", 0, at_least=1)
     Traceback (most recent call last):
@@ -60,15 +48,9 @@ def check_range(
 
 
 def quoted_user_error(traceback: str) -> str | None:
-    """The message of the `UserError` that another process's traceback ends with.
+    """The message of the `UserError` that another process's traceback ends with; None without one.
 
     Loader workers and litdata's workers send errors as the text of their traceback.
-
-    Args:
-        traceback: any text.
-
-    Returns:
-        The message; None if the text is no such traceback.
     """
     _, mark, message = traceback.rpartition(f"\n{__name__}.{UserError.__name__}: ")
     return message.partition("\n")[0].strip() if mark else None
@@ -108,24 +90,15 @@ _QUOTED = re.compile(r"(?:\[Errno|\(os error) (\d+)[\])](?: [^:\n]*: '([^'\n]*)'
 
 @dataclass(frozen=True)
 class Refusal:
-    """A file operation that the system refused.
-
-    Attributes:
-        number: the error's ``errno``, a key of ``REMEDIES``.
-        file: name of the file, where the system gave it.
-    """
+    """A file operation that the system refused."""
 
     number: int
+    """The error's ``errno``, a key of ``REMEDIES``."""
     file: str | None = None
+    """Name of the file, where the system gave it."""
 
     def message(self, place: Path | None, key: str | None, then: str) -> str:
-        """File, reason and remedy.
-
-        Args:
-            place: named if the file is not known.
-            key: recipe key that sets the place.
-            then: what to do after the remedy.
-        """
+        """File, or else ``place``; reason; remedy, or another place for the recipe key; then."""
         remedy = REMEDIES[self.number]
         if key is not None and self.number in ELSEWHERE:
             remedy += f" or set {key} to another place"
@@ -142,27 +115,15 @@ def find_refusal(error: BaseException) -> Refusal | None:
     if isinstance(error, UserError):
         return None
     if isinstance(error, OSError) and error.errno is not None:
-        return _from_os(error)
+        file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+        return Refusal(error.errno, file) if error.errno in REMEDIES else None
     if isinstance(error, sqlite3.Error):
-        return _from_sqlite(error)
-    return _from_cause(error) or _from_text(error)
-
-
-def _from_os(error: OSError) -> Refusal | None:
-    file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
-    return Refusal(error.errno, file) if error.errno in REMEDIES else None
-
-
-def _from_sqlite(error: sqlite3.Error) -> Refusal | None:
-    numbers = (number for words, number in _SQLITE.items() if words in str(error))
-    return next((Refusal(number) for number in numbers), None)
-
-
-def _from_cause(error: BaseException) -> Refusal | None:
+        numbers = (number for words, number in _SQLITE.items() if words in str(error))
+        return next((Refusal(number) for number in numbers), None)
     # torch raises RuntimeErrors while it handles the system's, without `from`.
     context = error.__context__ if isinstance(error, RuntimeError) else None
     cause = error.__cause__ or context
-    return find_refusal(cause) if cause is not None else None
+    return (find_refusal(cause) if cause is not None else None) or _from_text(error)
 
 
 def _from_text(error: BaseException) -> Refusal | None:
@@ -174,19 +135,14 @@ def _from_text(error: BaseException) -> Refusal | None:
 
 @contextmanager
 def file_errors(
-    place: Path | None = None,
-    key: str | None = None,
-    then: str = "run the same command again",
+    place: Path | None = None, key: str | None = None, then: str = "run the same command again"
 ) -> Iterator[None]:
-    """Turn refused file operations into a ``UserError``.
+    """Turn refused file operations into a ``UserError`` that names file, reason and remedy.
 
     Args:
         place: named if the system gives no file name.
         key: recipe key that sets the place.
         then: what to do after the remedy.
-
-    Raises:
-        UserError: naming file, reason and remedy.
     """
     try:
         yield
@@ -197,23 +153,16 @@ def file_errors(
         raise UserError(refusal.message(place, key, then)) from error
 
 
-_TORCH_OUT_OF_MEMORY = "can't allocate memory"
-
-
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn a failed allocation, on the CPU or a GPU, into an error that says what to do.
-
-    Raises:
-        UserError: naming the amount asked for and the keys that decide it.
-    """
+    """Turn a failed allocation into a ``UserError`` with the amount and the keys that decide it."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         import torch
 
         is_allocation = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_allocation and _TORCH_OUT_OF_MEMORY not in str(error):
+        if not is_allocation and "can't allocate memory" not in str(error):
             raise
         reason = f" ({str(error).strip().splitlines()[0]})" if str(error).strip() else ""
         raise UserError(

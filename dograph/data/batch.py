@@ -11,23 +11,18 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """B sequences of T + 1 tokens.
-
-    Attributes:
-        tokens: (B, T + 1) int64; inputs are all but the last, targets all but the first.
-        domain: (B,) int64, each sequence's domain index.
-        documents: (B, 2) int64, ordinals of the first and last document in each sequence.
-    """
+    """B sequences of T + 1 tokens."""
 
     tokens: Tensor
+    """(B, T + 1) int64; inputs are all but the last, targets all but the first."""
     domain: Tensor
+    """(B,) int64, each sequence's domain index."""
     documents: Tensor
+    """(B, 2) int64, ordinals of the first and last document in each sequence."""
 
     def pin_memory(self) -> Batch:
         """Copy to page-locked memory, for faster transfer to a GPU."""
-        return Batch(
-            self.tokens.pin_memory(), self.domain.pin_memory(), self.documents.pin_memory()
-        )
+        return Batch(*(part.pin_memory() for part in vars(self).values()))
 
     def __reduce__(self) -> tuple[Callable[[Tensor], Batch], tuple[Tensor]]:
         # A loader worker sends each tensor through its own shared memory: send one.

@@ -31,13 +31,10 @@ def evenly_spaced(
     Args:
         domain: the domain's index.
         length: number of sequences in the domain.
-        count: number of sequences to take; all if there are fewer.
+        count: number of sequences to take; all if there are fewer, a UserError without one a rank.
         batch_size: sequences in a batch.
         rank: this process's rank; sequences go to the ranks in turn.
         world_size: number of processes.
-
-    Raises:
-        UserError: if there are fewer sequences than ranks.
     """
     indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
     each = len(indices) // world_size  # the same for every rank, so that none waits
@@ -119,11 +116,7 @@ class DataMixer(LightningDataModule):
         self.store = self.store or prepare(self.corpus)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the domains and set up mixer and sampler.
-
-        Raises:
-            UserError: if a domain is shorter than a sequence, or settings do not fit together.
-        """
+        """Open the domains, set up mixer and sampler; a UserError if they do not fit together."""
         if self.train_domains:
             return
         self.store = self.store or prepare(self.corpus, progress=False)
@@ -150,11 +143,7 @@ class DataMixer(LightningDataModule):
         )
 
     def _held_out(self, domain: DomainSequences) -> list[int]:
-        """Indices of sequences, evenly spaced over a domain, that are reserved for probes.
-
-        Raises:
-            UserError: if the mixer's settings contradict each other, or the domain is too small.
-        """
+        """Indices of sequences, evenly spaced over a domain, that are reserved for probes."""
         probe = self.mixer.request(Probe)
         if probe is None or not probe.takes(domain.domain):
             return []
@@ -168,8 +157,7 @@ class DataMixer(LightningDataModule):
                 f"domain {domain.domain!r} has {len(domain)} sequences, too few to hold out "
                 f"{probe.held_out} of them: lower mixer.init_args.probe.held_out or data.context"
             )
-        places = np.linspace(0, len(domain) - 1, probe.held_out)
-        return [int(place) for place in places.round()]
+        return np.linspace(0, len(domain) - 1, probe.held_out).round().astype(int).tolist()
 
     def probe_batch(self, step: int) -> Batch:
         """Held-out sequences of each probed domain, chosen by seed and step alone."""
@@ -197,22 +185,14 @@ class DataMixer(LightningDataModule):
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """One deterministic loader per domain, in the domains' order."""
         dataset = MixtureDataset(self.validation_domains)
-        rank, world_size = self._ranks
-        return [
-            DataLoader(
-                dataset,
-                batch_sampler=evenly_spaced(
-                    index,
-                    len(domain),
-                    self.validation_sequences,
-                    self.batch_size,
-                    rank,
-                    world_size,
-                ),
-                collate_fn=as_read,
-                pin_memory=self._on_gpu,
-            )
+        most, size = self.validation_sequences, self.batch_size
+        batches = [
+            evenly_spaced(index, len(domain), most, size, *self._ranks)
             for index, domain in enumerate(self.validation_domains)
+        ]
+        return [
+            DataLoader(dataset, batch_sampler=each, collate_fn=as_read, pin_memory=self._on_gpu)
+            for each in batches
         ]
 
     @property
@@ -243,11 +223,7 @@ class DataMixer(LightningDataModule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore sampler and mixer.
-
-        Raises:
-            UserError: if the checkpoint was made from other data or by another mixer.
-        """
+        """Restore sampler and mixer; a UserError if their data or mixer was another."""
         for key, value in self._identity().items():
             was = state["belongs_to"].get(key)
             if was != value:

@@ -22,14 +22,13 @@ MAPPED_CHUNKS = 2
 class DomainSequences:
     """The sequences of one domain and split: disjoint windows of ``context + 1`` tokens.
 
+    A domain without a whole sequence, and a missing or damaged file, is a `UserError`, also later.
+
     Args:
         store: the prepared corpus.
         domain: the domain's name.
         split: "train" or "validation".
         context: tokens that a model sees at once, T; a sequence has T + 1.
-
-    Raises:
-        UserError: if the domain has no whole sequence, or a file is damaged.
     """
 
     def __init__(self, store: Store, domain: str, split: Split, context: int) -> None:
@@ -64,22 +63,11 @@ class DomainSequences:
         return {**self.__dict__, "_mapped": {}}
 
     def __getitem__(self, index: int) -> npt.NDArray[np.int64]:
-        """(T + 1,) tokens of a sequence.
-
-        Raises:
-            UserError: if its chunk is missing or damaged.
-        """
+        """(T + 1,) tokens of a sequence."""
         return self.tokens(np.array([index]))[0]
 
     def tokens(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """(n, T + 1) tokens of sequences.
-
-        Args:
-            indices: (n,) indices of sequences.
-
-        Raises:
-            UserError: if a chunk is missing or damaged.
-        """
+        """(n, T + 1) tokens of sequences, given their (n,) indices."""
         chunks = self._chunks(indices)
         rows = np.empty((len(indices), self.block), dtype=np.int64)
         for chunk in set(chunks.tolist()):
@@ -88,14 +76,7 @@ class DomainSequences:
         return rows
 
     def documents(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """(n, 2) ordinals, within domain and split, of each sequence's first and last document.
-
-        Args:
-            indices: (n,) indices of sequences.
-
-        Raises:
-            UserError: if the file of document ends is missing or damaged.
-        """
+        """(n, 2) ordinals, within domain and split, of (n,) sequences' first and last document."""
         self._ends_file.check()
         start = indices * self.block + self._skipped[self._chunks(indices)]
         return self._document_ends.searchsorted(start[:, None] + self._in_window, side="right")
@@ -122,13 +103,7 @@ class DomainSequences:
 class Documents:
     """The documents of one domain and split, each as its tokens without the end of text.
 
-    Args:
-        store: the prepared corpus.
-        domain: the domain's name.
-        split: "train" or "validation".
-
-    Raises:
-        UserError: if the store has no such domain, the split is empty, or a file is damaged.
+    A domain that the store lacks, an empty split and a damaged file are `UserError`s.
     """
 
     def __init__(self, store: Store, domain: str, split: Split) -> None:
@@ -144,11 +119,7 @@ class Documents:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> npt.NDArray[np.integer]:
-        """Tokens of a document, given its ordinal.
-
-        Raises:
-            UserError: if a file is damaged.
-        """
+        """Tokens of a document, given its ordinal."""
         self._ends_file.check()
         start = int(self._ends[index - 1]) if index else 0
         chunk = int(np.searchsorted(self._chunk_ends, start, side="right"))
@@ -160,11 +131,7 @@ class Documents:
 
 
 class MixtureDataset(Dataset[Batch]):
-    """Reads whole batches of the domains' sequences.
-
-    Args:
-        domains: one per domain, in the order of the weights.
-    """
+    """Reads whole batches of the domains' sequences; domains stand in the order of the weights."""
 
     def __init__(self, domains: Sequence[DomainSequences]) -> None:
         self.domains = list(domains)

@@ -21,17 +21,10 @@ class EpochOrder:
         seed: the experiment's seed.
         domain: the domain's index, so that orders differ between domains.
         reserved: indices of sequences that are never drawn.
-
-    Raises:
-        UserError: if no sequence can be drawn.
     """
 
     def __init__(
-        self,
-        chunk_lengths: Sequence[int],
-        seed: int,
-        domain: int,
-        reserved: Sequence[int] = (),
+        self, chunk_lengths: Sequence[int], seed: int, domain: int, reserved: Sequence[int] = ()
     ) -> None:
         whole = np.asarray(chunk_lengths, dtype=np.int64)
         self._bounds = np.concatenate([[0], np.cumsum(whole)])
@@ -50,11 +43,7 @@ class EpochOrder:
         return int(self._bounds[-1])
 
     def seek(self, epoch: int, cursor: int) -> None:
-        """Go to the ``cursor``-th draw of an epoch.
-
-        Raises:
-            UserError: if an epoch has fewer draws.
-        """
+        """Go to the ``cursor``-th draw of an epoch; a UserError if it has fewer."""
         if not 0 <= cursor <= self.length:
             raise UserError(f"domain {self.domain} has {self.length} draws an epoch, not {cursor}")
         self.epoch, self.cursor = epoch, cursor

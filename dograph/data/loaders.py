@@ -41,11 +41,7 @@ class PatientLoader(DataLoader[Batch]):
 
 
 def _watched(iterator: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield the batches.
-
-    Raises:
-        WorkerDiedError: if the connection to a batch's process breaks.
-    """
+    """Yield the batches; raise `WorkerDiedError` if the connection to a batch's process breaks."""
     while True:
         try:
             batch = next(iterator)
@@ -61,14 +57,9 @@ def _watched(iterator: Iterator[Batch]) -> Iterator[Batch]:
 
 @contextmanager
 def loader_errors(workers: int) -> Iterator[None]:
-    """Turn torch's errors about loader processes into ones that say what to do.
+    """Turn torch's errors about ``workers`` loader processes into `UserError`s with a remedy.
 
-    Args:
-        workers: number of this run's loader processes.
-
-    Raises:
-        UserError: if a process died, with the remedy, or raised a `UserError`, without its
-            traceback.
+    A `UserError` that a worker raised comes through without its traceback.
     """
     try:
         yield

@@ -32,10 +32,7 @@ def stratified_counts(
     Args:
         credit: (S,) sequences due so far minus those drawn; sums to 0 before and after.
         weights: (S,) on the simplex.
-        batch_size: sequences to draw, ≥ 1.
-
-    Returns:
-        (S,) counts ≥ 0 that sum to ``batch_size``.
+        batch_size: sequences to draw, ≥ 1; the (S,) counts ≥ 0 sum to it.
     """
     rate = weights * batch_size
     credit += rate
@@ -124,13 +121,9 @@ class MixtureSampler(Sampler[list[Pick]]):
         return self.realised / np.array([order.length for order in self.orders])
 
     def set_weights(self, weights: npt.ArrayLike) -> None:
-        """Draw by new weights from the batch that comes ``lookahead`` after those trained on.
+        """Draw by new (S,) weights from the batch that comes ``lookahead`` after those trained on.
 
-        Args:
-            weights: (S,) on the simplex.
-
-        Raises:
-            UserError: if that batch is already prefetched.
+        A UserError says which key to change if that batch is already prefetched.
         """
         start = self.trained + self.lookahead
         if self.drawn > start:
@@ -212,8 +205,7 @@ class MixtureSampler(Sampler[list[Pick]]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from ``state_dict``; batches in flight are served again.
 
-        Raises:
-            UserError: if no sampler of these domains could have this state.
+        A UserError refuses a state that no sampler of these domains could have.
         """
         self._check_state(state)
         self.generator.bit_generator.state = state["generator"]

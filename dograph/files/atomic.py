@@ -31,11 +31,7 @@ def as_text(value: Any) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The value that `write_json` wrote; None if there is no such file.
-
-    Raises:
-        ValueError: if the file is not JSON, or nested too deeply.
-    """
+    """The value that `write_json` wrote; None without the file; a ValueError if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -17,10 +17,9 @@ MOST_VALUES = 10**5
 
 
 def load_bounded(path: Path) -> Any:
-    """Read a YAML file by OmegaConf, if it is no larger than a recipe can be.
+    """Read a YAML file by OmegaConf; a `UserError` if it is larger or deeper than a recipe can be.
 
     Raises:
-        UserError: if it is larger, or nested too deeply.
         FileNotFoundError, OSError, ValueError, yaml.YAMLError: as reading it does.
     """
     if not path.is_file():  # reading a pipe would wait

@@ -46,7 +46,6 @@ def read_verified(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: if any byte of the file differs.
-        OSError: if it cannot be read.
     """
     data = read_regular(path)
     value = parse_strictly(data)

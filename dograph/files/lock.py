@@ -18,9 +18,7 @@ def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
 
     An ``on_wait`` that raises ends the waiting. Yields the descriptor: a process that inherits it
     holds the lock too, until it ends. The system frees the lock of a process that is killed.
-
-    Raises:
-        UserError: if the file is a link, whose target would be overwritten.
+    A link is refused: its target would be overwritten.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():

@@ -30,8 +30,7 @@ def from_dict(kind: type[Record], content: Any, key: str = "") -> Record:
         key: where the content stands in its file; errors begin with it.
 
     Raises:
-        ValueError: if a field is missing, unknown, of another type or refused by its check; the
-            message names its full key and value.
+        ValueError: naming the full key and value of a missing, unknown or wrong field.
 
     >>> from dataclasses import make_dataclass
     >>> from_dict(make_dataclass("Chunk", [("tokens", Count)]), {"tokens": -1}, "chunks[0]")
@@ -67,17 +66,13 @@ def _read(hint: Any, value: Any, key: str) -> Any:
     if is_dataclass(hint):
         return from_dict(hint, value, key)  # type: ignore[arg-type]
     if hint is float and type(value) is int:
-        return _as_float(value, key)
+        try:
+            return float(value)
+        except OverflowError:
+            raise _wrong(key, value, "smaller") from None
     if hint is not Any and type(value) is not hint:
         raise _wrong(key, value, _EXPECTED[hint])
     return value
-
-
-def _as_float(value: int, key: str) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise _wrong(key, value, "smaller") from None
 
 
 def _read_annotated(hint: Any, value: Any, key: str) -> Any:

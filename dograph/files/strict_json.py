@@ -13,13 +13,7 @@ LARGEST_JSON = 2**28
 
 
 def read_json_strictly(path: Path) -> Any:
-    """The value of an untrusted JSON file.
-
-    Raises:
-        ValueError: if it is not a regular file, too large, or invalid JSON. NaN and repeated keys
-            are invalid.
-        OSError: if it cannot be read.
-    """
+    """The value of an untrusted JSON file; a ValueError for invalid JSON, NaN and repeated keys."""
     return parse_strictly(read_regular(path))
 
 
@@ -28,7 +22,6 @@ def read_regular(path: Path) -> bytes:
 
     Raises:
         ValueError: if it is not a regular file, or too large.
-        OSError: if it cannot be read.
     """
     state = os.lstat(path)
     if not stat.S_ISREG(state.st_mode):
@@ -39,11 +32,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def parse_strictly(data: bytes) -> Any:
-    """The value of JSON text in UTF-8.
-
-    Raises:
-        ValueError: if it is invalid JSON, or nested too deeply.
-    """
+    """The value of JSON text in UTF-8; a ValueError if it is invalid, or nested too deeply."""
     try:
         return json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse
@@ -64,10 +53,8 @@ def shown(value: Any) -> str:
 def first_link(folder: Path, *, hard: bool = False) -> Path | None:
     """The first path in a folder that is neither a regular file nor a folder; None without one.
 
-    Args:
-        folder: searched to the bottom; may itself be a link.
-        hard: whether to return hard links too. Writing to one changes the file under its other
-            name.
+    The folder may itself be a link. ``hard`` links count too where files are written: writing to
+    one changes the file under its other name.
     """
     for root, folders, files in os.walk(folder, onerror=_raise):
         for name in folders + files:

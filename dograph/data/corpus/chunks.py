@@ -60,9 +60,7 @@ class _Index:
 def read_chunks(folder: Path, token_type: TokenType) -> list[Chunk]:
     """The chunks of a split's folder, in the order of the tokens.
 
-    Raises:
-        ValueError: if `write_index` cannot have written the folder's index.
-        OSError: if it cannot be read.
+    A ValueError says that `write_index` cannot have written the folder's index.
     """
     index = from_dict(_Index, read_json_strictly(folder / INDEX))
     if index.config != _config(token_type):  # reading some other formats would run code
@@ -80,9 +78,7 @@ def read_chunks(folder: Path, token_type: TokenType) -> list[Chunk]:
 def write_index(folder: Path, token_type: TokenType, documents: int, remedy: str) -> list[Chunk]:
     """Replace litdata's index by the part that is needed, the same for the same tokens.
 
-    Raises:
-        UserError: if the number of documents differs; the message ends with the remedy.
-        RuntimeError: if litdata wrote another format than asked.
+    If the number of documents differs, a UserError ends with the remedy.
     """
     index = read_json_strictly(folder / INDEX)
     stored = sum(entry["chunk_size"] for entry in index["chunks"])

@@ -44,11 +44,7 @@ class SeenDocuments:
         self._connection.close()
 
     def begin(self, domain: str) -> None:
-        """Start a domain from nothing.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Start a domain from nothing."""
         with self._named_errors():
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -56,11 +52,7 @@ class SeenDocuments:
             self._connection.execute("DELETE FROM seen WHERE domain = ?", (domain,))
 
     def add(self, digest: bytes, domain: str) -> bool:
-        """Add a document; return False if some domain already has it.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Add a document; return False if some domain already has it."""
         with self._named_errors():
             cursor = self._connection.execute(
                 "INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, domain)
@@ -68,17 +60,13 @@ class SeenDocuments:
         return cursor.rowcount == 1
 
     def commit(self) -> None:
-        """Make the domain's hashes permanent.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Make the domain's hashes permanent."""
         with self._named_errors():
             self._connection.execute("COMMIT")
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Turn SQLite's errors about a damaged file into one that says what to do."""
+        """Name the damaged file and the remedy."""
         try:
             yield
         except sqlite3.DatabaseError as error:

@@ -39,14 +39,6 @@ _LEGAL = re.compile(r"copyright|licen[cs]e", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class InstalledFile:
-    """A file of a distribution; its ``key`` is the same in every environment."""
-
-    key: str
-    path: Path
-
-
-@dataclass(frozen=True)
 class Domain:
     """A domain: which files hold its documents, how these are cut out, and how many are taken."""
 
@@ -65,14 +57,12 @@ def _whole(text: str) -> Iterator[str]:
 
 
 def _code(text: str) -> Iterator[str]:
-    parts = take_apart(text)
-    if parts is not None:
+    if parts := take_apart(text):
         yield parts.code
 
 
 def _docstrings(text: str) -> Iterator[str]:
-    parts = take_apart(text)
-    if parts is not None:
+    if parts := take_apart(text):
         yield from parts.docstrings
 
 
@@ -80,8 +70,7 @@ def _comments(text: str) -> Iterator[str]:
     # Parsing is the slow part; three files of four have too little to say for one document.
     if sum(map(len, _COMMENT_LINE.findall(text))) < SHORTEST_DOCUMENT:
         return
-    parts = take_apart(text)
-    if parts is not None:
+    if parts := take_apart(text):
         yield from parts.comments
 
 
@@ -137,11 +126,9 @@ class EnvironmentSource:
         """
         rule = DOMAINS[domain]
         passages: set[bytes] = set()
-        for file in self._files:
-            if rule.wanted(PurePosixPath(file.key)):
-                text = readable_text(file.path)
-                if text is not None:
-                    yield from _documents_of(text, rule, passages)
+        for key, path in self._files:
+            if rule.wanted(PurePosixPath(key)) and (text := readable_text(path)) is not None:
+                yield from _documents_of(text, rule, passages)
 
     def default_megabytes(self, domain: str) -> float | None:
         """The cap that makes the default corpus 7 to 9 M tokens."""
@@ -153,25 +140,22 @@ class EnvironmentSource:
 
     def identity(self) -> list[str]:
         """Python's version, which decides what parses, and each distribution's name==version."""
-        distributions = self._distributions.items()
+        distributions = installed_distributions().items()
         versions = [f"{name}=={header(item)['Version']}" for name, item in distributions]
         return [f"python {sys.version_info[0]}.{sys.version_info[1]}", *versions]
 
     @functools.cached_property
-    def _distributions(self) -> dict[str, importlib.metadata.Distribution]:
-        return installed_distributions()
-
-    @functools.cached_property
-    def _files(self) -> list[InstalledFile]:
+    def _files(self) -> list[tuple[str, Path]]:
+        """(key, path) of each distribution's files; a key is the same in every environment."""
         files = []
-        for name, distribution in self._distributions.items():
+        for name, distribution in installed_distributions().items():
             for file in distribution.files or ():
                 parts = file.parts
                 if ".." in parts or file.is_absolute() or _TEST_FOLDERS.intersection(parts):
                     continue
                 path = Path(str(distribution.locate_file(file)))
-                files.append(InstalledFile(f"{name}/{file.as_posix()}", path))
-        return sorted(files, key=lambda file: document_hash(file.key.encode()))
+                files.append((f"{name}/{file.as_posix()}", path))
+        return sorted(files, key=lambda file: document_hash(file[0].encode()))
 
 
 def installed_distributions() -> dict[str, importlib.metadata.Distribution]:
@@ -213,17 +197,14 @@ def readable_text(path: Path) -> str | None:
         text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return None
-    if b"\0" in data:
-        return None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return None if b"\0" in data else text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def looks_written(text: str) -> bool:
     """Whether a person may have written the text: it is not minified, nor a table of numbers."""
     line_count = text.count("\n") + 1
-    if len(text) > LONGEST_AVERAGE_LINE * line_count:
-        return False
-    if max(map(len, text.split("\n"))) > LONGEST_LINE:
+    longest = max(map(len, text.split("\n")))
+    if len(text) > LONGEST_AVERAGE_LINE * line_count or longest > LONGEST_LINE:
         return False
     data = text.encode()
     digits = len(data) - len(data.translate(None, b"0123456789"))

@@ -29,12 +29,7 @@ Split = Literal["train", "validation"]
 def check_domain_name(where: Path | str, name: str) -> None:
     """Refuse names that could leave the store's folder or confuse a command line.
 
-    Args:
-        where: the path or key that gives the name, for the message.
-        name: name of a domain.
-
-    Raises:
-        UserError: if the name is refused.
+    ``where`` is the path or key that gives the name, for the message.
     """
     if not _SAFE_NAME.fullmatch(name):
         raise UserError(
@@ -99,12 +94,7 @@ def split_folder(domain: str, split: Split) -> PurePosixPath:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and check a manifest.
-
-    Raises:
-        ValueError: naming the key that is wrong.
-        OSError: if it cannot be read.
-    """
+    """Read and check a manifest; a ValueError names the key that is wrong."""
     content = _content(path)
     version = content.pop("format", None)
     if type(version) is not int or version != FORMAT:

@@ -57,8 +57,7 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
         progress: whether to show progress bars. The table of a new store is always printed.
 
     Raises:
-        UserError: if an input is missing or damaged, a domain is empty, the store was made from
-            other inputs, or the system refuses a file operation.
+        UserError: if an input is missing, damaged, empty or not what the store was made from.
     """
     folder = Path(settings.source).expanduser()
     with file_errors(folder):
@@ -90,7 +89,7 @@ def _build(
             return _reopen(path, inputs)
         work_dir = open_work_dir(path, inputs)
         if not (work_dir / MANIFEST).exists():
-            with bars.running():
+            with bars.progress:
                 _Build(work_dir, source, settings, bars, lock).run(inputs)
         _finish(work_dir, path)
     store = Store.open(path)

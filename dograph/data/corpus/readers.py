@@ -8,11 +8,10 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
-from dograph.data.corpus.decompression import LARGEST_WINDOW, check_ratio, open_decompressed
 from dograph.data.corpus.document import cut_stream
 from dograph.errors import UserError, file_errors
 
@@ -20,6 +19,13 @@ COMPRESSIONS = (".gz", ".zst")
 JSON_LINES = (".jsonl", ".ndjson")
 TEXT = (".txt", ".md")
 PARQUET = (".parquet",)
+LARGEST_RATIO = 300
+"""Bytes that one compressed byte may become. Text becomes 3 to 30 times as long, logs up to about
+100 times; deflate cannot exceed 1032, so that a larger bound would pass every .gz."""
+ALWAYS_ALLOWED = 64 * 2**20
+"""Bytes that any file may become: a small file of one repeated line is harmless."""
+LARGEST_WINDOW = 2**27
+"""Bytes that a zstandard frame may keep in memory, the limit of `zstd` itself."""
 LONGEST_LINE = 256 * 2**20
 """Bytes of a JSON line; a file with longer ones holds something else."""
 ROWS = 16
@@ -30,12 +36,10 @@ MOST_KEYS, LONGEST_KEY, LONGEST_REASON = 20, 60, 300
 
 def readable_stem(path: Path) -> str | None:
     """A file's name without the endings of its format; None if no reader knows the format."""
-    name = path.name
-    for compression in COMPRESSIONS:
-        if name.endswith(compression):
-            inner = name.removesuffix(compression)
-            return _without(inner, JSON_LINES + TEXT)
-    return _without(name, JSON_LINES + TEXT + PARQUET)
+    for ending in COMPRESSIONS:
+        if path.name.endswith(ending):
+            return _without(path.name.removesuffix(ending), JSON_LINES + TEXT)
+    return _without(path.name, JSON_LINES + TEXT + PARQUET)
 
 
 def read_documents(path: Path, text_key: str) -> Iterator[str]:
@@ -78,17 +82,12 @@ def _documents(path: Path, text_key: str) -> Iterator[str]:
 
 
 def _without(name: str, endings: tuple[str, ...]) -> str | None:
-    for ending in endings:
-        if name.endswith(ending):
-            return name.removesuffix(ending)
-    return None
+    return next((name.removesuffix(ending) for ending in endings if name.endswith(ending)), None)
 
 
 def _json_lines(path: Path, text_key: str) -> Iterator[str]:
     with open_decompressed(path) as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE):
-            number += 1
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
             if len(line) == LONGEST_LINE:
                 raise UserError(
                     f"{path}, line {number}: longer than {LONGEST_LINE // 2**20} MiB: write one "
@@ -174,3 +173,50 @@ def _listed(keys: Iterable[str]) -> str:
 def _plain_text(path: Path) -> Iterator[str]:
     with open_decompressed(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
         yield from cut_stream(iter(lambda: text.read(2**16), ""))
+
+
+def check_ratio(path: Path, compressed: int, decompressed: int) -> None:
+    """Refuse a file whose bytes read so far have become far more when decompressed."""
+    if decompressed > ALWAYS_ALLOWED and decompressed > LARGEST_RATIO * compressed:
+        raise UserError(
+            f"{path}: its first {compressed:,} bytes have become more than {decompressed - 1:,}, "
+            f"over {LARGEST_RATIO} times as many, unlike any text: leave it out, or decompress it "
+            "yourself if you trust it"
+        )
+
+
+class _CheckedStream(io.RawIOBase):
+    """A decompressor's output, its size checked against the input's."""
+
+    def __init__(self, path: Path, compressed: BinaryIO, decompressed: Any) -> None:
+        self._path, self._compressed, self._decompressed = path, compressed, decompressed
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = int(self._decompressed.readinto(buffer))
+        self._count += count
+        check_ratio(self._path, self._compressed.tell(), self._count)
+        return count
+
+    def close(self) -> None:
+        self._decompressed.close()
+        self._compressed.close()
+        super().close()
+
+
+def open_decompressed(path: Path) -> BinaryIO:
+    """Open a file, decompressed if its name ends in .gz or .zst, in bounded memory."""
+    file = path.open("rb")
+    decompressed: Any
+    if path.name.endswith(".gz"):
+        decompressed = gzip.GzipFile(fileobj=file, mode="rb")
+    elif path.name.endswith(".zst"):
+        # A .zst file may hold several frames, like the output of `cat a.zst b.zst`.
+        decompressor = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+        decompressed = decompressor.stream_reader(file, read_across_frames=True, closefd=False)
+    else:
+        return file
+    return cast(BinaryIO, io.BufferedReader(_CheckedStream(path, file, decompressed), 2**20))

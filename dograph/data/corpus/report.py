@@ -26,7 +26,7 @@ class ProgressBars:
     def __init__(self, console: Console, visible: bool) -> None:
         self.console = console
         self._visible = visible
-        self._progress = Progress(
+        self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             DownloadColumn(),
@@ -42,18 +42,12 @@ class ProgressBars:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Show the bars while the block runs."""
-        with self._progress:
-            yield
-
-    @contextmanager
     def step(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """Show one bar; yields a function to call with bytes done."""
-        task = self._progress.add_task(name, total=total)
-        yield lambda done: self._progress.advance(task, done)
-        finished = self._progress.tasks[task].completed
-        self._progress.update(task, total=finished or 1, completed=finished or 1)
+        task = self.progress.add_task(name, total=total)
+        yield lambda done: self.progress.advance(task, done)
+        finished = self.progress.tasks[task].completed
+        self.progress.update(task, total=finished or 1, completed=finished or 1)
 
 
 def closing_table(store: Store) -> Table:

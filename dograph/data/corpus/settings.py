@@ -16,11 +16,7 @@ SMALLEST_VOCABULARY = 257  # 256 bytes and the end of text
 
 @dataclass
 class CorpusSettings:
-    """Where the text comes from, how it becomes tokens and where the tokens go.
-
-    Raises:
-        UserError: if a value is outside its range; the message names the key and the value.
-    """
+    """Where the text comes from, how it becomes tokens and where the tokens go."""
 
     source: str = ENVIRONMENT
     """``environment``, the path of a folder with one folder or file per domain, or the path of a

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from dograph.data.corpus import readers
 from dograph.data.corpus.document import document_hash
 from dograph.data.corpus.environment import EnvironmentSource
 from dograph.data.corpus.manifest import check_domain_name
-from dograph.data.corpus.readers import COMPRESSIONS, JSON_LINES, PARQUET, TEXT, readable_stem
-from dograph.data.corpus.readers import read_documents as read_file
 from dograph.data.corpus.settings import ENVIRONMENT, CorpusSettings
 from dograph.errors import UserError
 
@@ -42,16 +41,12 @@ class FolderSource:
 
     Files are read in the order of a hash of their names, so that a cap does not cut a domain down
     to its alphabetically first part. Names that begin with a dot or an underscore, and unknown
-    formats, are skipped. Links to files are read, wherever they lead; pipes, devices and broken
-    links are refused.
+    formats, are skipped. Links to files are read, wherever they lead; pipes, devices, broken links
+    and names that are unsafe or used twice are refused.
 
     Args:
         folder: the folder.
         text_key: key of a JSON line, or column of a Parquet file, that holds the text.
-
-    Raises:
-        UserError: if the folder is missing, holds no domain or something other than regular files,
-            or a name is unsafe or used twice.
     """
 
     def __init__(self, folder: Path, text_key: str) -> None:
@@ -73,7 +68,7 @@ class FolderSource:
             )
 
     def _add(self, entry: Path) -> None:
-        name = entry.name if entry.is_dir() else readable_stem(entry)
+        name = entry.name if entry.is_dir() else readers.readable_stem(entry)
         if name is None or entry.name.startswith((".", "_")):
             return
         if not entry.is_dir():
@@ -88,7 +83,7 @@ class FolderSource:
         files = [
             path
             for path in folder.rglob("*")
-            if readable_stem(path) is not None
+            if readers.readable_stem(path) is not None
             and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
             and not path.is_dir()
         ]
@@ -103,7 +98,7 @@ class FolderSource:
     def documents(self, domain: str) -> Iterator[str]:
         """The documents of the domain's files, one file after the other."""
         for path in self._files[domain]:
-            yield from read_file(path, self._text_key)
+            yield from readers.read_documents(path, self._text_key)
 
     def default_megabytes(self, domain: str) -> float | None:
         """No cap."""
@@ -127,11 +122,7 @@ class FolderSource:
 
 
 def open_source(settings: CorpusSettings) -> Source:
-    """Open the source that the settings name.
-
-    Raises:
-        UserError: if the source does not exist or ``megabytes`` names a domain it lacks.
-    """
+    """Open the settings' source; a UserError if it or a domain in ``megabytes`` is missing."""
     source: Source
     if settings.source == ENVIRONMENT:
         source = EnvironmentSource()
@@ -170,5 +161,7 @@ def _check_known(domain: str, source: Source) -> None:
 
 
 def _known_formats() -> str:
-    plain = ", ".join(JSON_LINES + TEXT)
-    return f"{plain}, each also with {' or '.join(COMPRESSIONS)}; {', '.join(PARQUET)}"
+    plain = ", ".join(readers.JSON_LINES + readers.TEXT)
+    return (
+        f"{plain}, each also with {' or '.join(readers.COMPRESSIONS)}; {', '.join(readers.PARQUET)}"
+    )

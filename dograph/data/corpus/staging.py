@@ -1,11 +1,11 @@
 """First step: write documents to compressed parts, without duplicates, split and capped.
 
-A domain is done when ``staged/<domain>.json`` exists; an interrupted run resumes at the first
-domain without it.
+A domain is done when ``staged/<domain>.json`` exists; an interrupted run resumes after these.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import shutil
@@ -104,11 +104,7 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def read_part(path: Path) -> Iterator[str]:
-    """Yield the documents of a part, in order.
-
-    Raises:
-        UserError: if the part is missing or damaged, naming it and the remedy.
-    """
+    """Yield the documents of a part, in order; a UserError if it is missing or damaged."""
     remedy = start_again(path.parents[3])
     try:
         with (
@@ -129,9 +125,8 @@ def read_part(path: Path) -> Iterator[str]:
 class Staging:
     """Stages domains one after the other.
 
-    Args:
-        folder: the store in the making, whose folder ``staged`` gets the parts.
-        validation_fraction: share of documents to hold out.
+    ``folder`` is the store in the making, whose folder ``staged`` gets the parts;
+    ``validation_fraction`` is the share of documents to hold out.
     """
 
     folder: Path
@@ -163,37 +158,36 @@ class Staging:
             cap: most bytes of text. None: all.
             where: place of the domain's text, for messages.
             advance: called with bytes of text done.
-
-        Raises:
-            UserError: if the domain has no document, or a single one that would have to be in
-                both splits.
         """
         marker = self._staged / f"{name}.json"
         staged = _read_staged(marker, name)
         if staged is not None:
             advance(staged.train.bytes + staged.validation.bytes)
             return staged
-        staged, extremes = self._write(name, documents(), cap, self._by_hash, advance)
-        total = staged.train.documents + staged.validation.documents
-        if total == 0:
+        by_hash = functools.partial(is_validation, fraction=self.validation_fraction)
+        staged, extremes = self._write(name, documents(), cap, by_hash, advance)
+        counts = staged.train.documents, staged.validation.documents
+        if sum(counts) == 0:
             raise UserError(f"domain '{name}' holds no new text: {where}: add text or remove it")
-        if self.validation_fraction > 0 and 0 in (
-            staged.train.documents,
-            staged.validation.documents,
-        ):
-            if total == 1:
+        if self.validation_fraction > 0 and 0 in counts:
+            if sum(counts) == 1:
                 raise UserError(
                     f"domain '{name}' holds a single document: {where}: add a second, or set "
                     "corpus.validation_fraction to 0"
                 )
-            chosen = _one_exception(staged, *extremes)
-            staged, _ = self._write(name, documents(), cap, chosen, lambda _: None)
+            # One document moves to the split that was left empty.
+            lowest, highest = extremes
+            no_validation = staged.validation.documents == 0
+            staged, _ = self._write(
+                name,
+                documents(),
+                cap,
+                lambda digest: digest == lowest if no_validation else digest != highest,
+                lambda _: None,
+            )
         self._seen.commit()
         write_verified(marker, asdict(staged))
         return staged
-
-    def _by_hash(self, digest: bytes) -> bool:
-        return is_validation(digest, self.validation_fraction)
 
     def _write(
         self,
@@ -225,13 +219,6 @@ class Staging:
                 taken += size
                 advance(size)
         return StagedDomain(name, train.counts(), held.counts()), (lowest, highest)
-
-
-def _one_exception(staged: StagedDomain, lowest: bytes, highest: bytes) -> Callable[[bytes], bool]:
-    """A split by hash that moves one document to the split that was left empty."""
-    if staged.validation.documents == 0:
-        return lambda digest: digest == lowest
-    return lambda digest: digest != highest
 
 
 def _read_staged(marker: Path, name: str) -> StagedDomain | None:

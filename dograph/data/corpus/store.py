@@ -31,7 +31,7 @@ from dograph.data.corpus.verified_file import (
     damaged,
 )
 from dograph.errors import UserError
-from dograph.files.checksums import BLOCK, file_digest, write_verified
+from dograph.files.checksums import BLOCK, write_verified
 from dograph.files.strict_json import first_link
 
 _UNFINISHED = ".partial"
@@ -49,6 +49,9 @@ class Store(Manifest):
     Token positions of a domain and split count through its chunks in the order of
     ``index.json``. A litdata block never spans two chunks: with blocks of N tokens, the last
     ``dim % N`` tokens of each chunk are skipped.
+
+    A domain that the store lacks, a split without documents, and a file that is missing or damaged
+    are `UserError`s that name it and the remedy.
     """
 
     path: Path
@@ -59,9 +62,6 @@ class Store(Manifest):
 
         Reads the manifest, each ``index.json`` and the tokenizer and compares their digests.
         Compares the other files' sizes; their digests are compared when they are first read.
-
-        Raises:
-            UserError: if it is missing, incomplete or damaged, naming the file and the remedy.
         """
         path = Path(path)
         manifest = path / MANIFEST
@@ -87,23 +87,14 @@ class Store(Manifest):
         write_verified(self.path / MANIFEST, {"format": FORMAT, **content})
 
     def entry(self, domain: str) -> DomainEntry:
-        """A domain's counts.
-
-        Raises:
-            UserError: if the store has no such domain.
-        """
-        for entry in self.domains:
-            if entry.name == domain:
-                return entry
-        names = [entry.name for entry in self.domains]
-        raise UserError(f"store {self.path} has no domain '{domain}': it has {names}")
+        """A domain's counts."""
+        entries = {entry.name: entry for entry in self.domains}
+        if domain not in entries:
+            raise UserError(f"store {self.path} has no domain '{domain}': it has {[*entries]}")
+        return entries[domain]
 
     def folder(self, domain: str, split: Split) -> Path:
-        """The litdata folder of a split.
-
-        Raises:
-            UserError: if the store has no such domain, or the split is empty.
-        """
+        """The litdata folder of a split."""
         if self.entry(domain).counts(split)[0] == 0:
             raise UserError(
                 f"store {self.path}: domain '{domain}' has no {split} documents: prepare it with "
@@ -112,60 +103,33 @@ class Store(Manifest):
         return self.path / split_folder(domain, split)
 
     def chunks(self, domain: str, split: Split) -> list[Chunk]:
-        """A split's chunks, in the order of the tokens.
-
-        Raises:
-            UserError: if the index is damaged, or the split is empty.
-        """
+        """A split's chunks, in the order of the tokens."""
         path = self.folder(domain, split) / INDEX
+        self._verified(path).check()
         try:
-            self._compare(path)
             return read_chunks(path.parent, self.token_type)
         except (OSError, ValueError) as error:
             raise damaged(self.path, path, error) from error
 
     def chunk_files(self, domain: str, split: Split) -> list[VerifiedFile]:
-        """A split's chunks, in their order, to be checked before they are read.
-
-        Raises:
-            UserError: if the index is damaged, or the split is empty.
-        """
+        """A split's chunks, in their order, to be checked before they are read."""
         folder = self.folder(domain, split)
+        check = partial(check_chunk, token_type=self.token_type, vocab_size=self.vocab_size)
         return [
-            self._verified(
-                folder / chunk.filename,
-                chunk.chunk_bytes,
-                partial(
-                    check_chunk,
-                    chunk=chunk,
-                    token_type=self.token_type,
-                    vocab_size=self.vocab_size,
-                ),
-            )
+            self._verified(folder / chunk.filename, chunk.chunk_bytes, partial(check, chunk=chunk))
             for chunk in self.chunks(domain, split)
         ]
 
     def ends_file(self, domain: str, split: Split) -> VerifiedFile:
-        """The file of `document_ends`, to be checked before it is read.
-
-        Raises:
-            UserError: if the store has no such domain, or the split is empty.
-        """
+        """The file of `document_ends`, to be checked before it is read."""
         documents, tokens = self.entry(domain).counts(split)
         path = self.folder(domain, split).with_name(f"{split}.ends")
         return self._verified(path, 8 * documents, partial(check_document_ends, tokens=tokens))
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that made the tokens.
-
-        Raises:
-            UserError: if its file is damaged.
-        """
+        """The tokenizer that made the tokens."""
         path = self.path / TOKENIZER
-        try:
-            self._compare(path)
-        except (OSError, ValueError) as error:
-            raise damaged(self.path, path, error) from error
+        self._verified(path).check()
         return load(path)
 
     def fingerprint_of(self, split: Split) -> str:
@@ -180,33 +144,22 @@ class Store(Manifest):
         """Memory-mapped int64: number of tokens up to and including each document's end of text.
 
         The token at position p belongs to document ``searchsorted(ends, p, side="right")``.
-
-        Raises:
-            UserError: if the file is damaged, or the split is empty.
         """
         return _map(self.ends_file(domain, split), "<i8")
 
     def document_hashes(self, domain: str, split: Split) -> np.ndarray:
-        """Memory-mapped uint64: the first eight bytes of each document's hash, in order.
-
-        Raises:
-            UserError: if the file is damaged, or the split is empty.
-        """
+        """Memory-mapped uint64: the first eight bytes of each document's hash, in order."""
         return _map(self._hashes_file(domain, split), "<u8")
 
     def _hashes_file(self, domain: str, split: Split) -> VerifiedFile:
         path = self.folder(domain, split).with_name(f"{split}.hashes")
         return self._verified(path, 8 * self.entry(domain).counts(split)[0])
 
-    def _verified(self, path: Path, size: int, check: Check | None = None) -> VerifiedFile:
-        return VerifiedFile(self.path, path, self._digest_of(path), size, check)
-
-    def _digest_of(self, path: Path) -> str:
-        return self.files[path.relative_to(self.path).as_posix()]
-
-    def _compare(self, path: Path) -> None:
-        if file_digest(path) != self._digest_of(path):
-            raise ValueError("its checksum does not match")
+    def _verified(
+        self, path: Path, size: int | None = None, check: Check | None = None
+    ) -> VerifiedFile:
+        digest = self.files[path.relative_to(self.path).as_posix()]
+        return VerifiedFile(self.path, path, digest, size, check)
 
     def _check_tokenizer(self) -> None:
         size = vocabulary_size(self.tokenizer())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from dograph.data.corpus.tokenize_worker import SplitJob
 from dograph.errors import UserError
@@ -65,19 +65,13 @@ class TokenizeProcess:
                     pipe.close()
 
     def run(self, folder: Path, jobs: list[SplitJob], advance: Callable[[int], None]) -> None:
-        """Tokenise splits.
+        """Tokenise splits into the store in the making, a folder; advance by bytes of text done.
 
-        Args:
-            folder: the store in the making.
-            jobs: the splits.
-            advance: called with bytes of text done.
-
-        Raises:
-            TokenisingFailedError: if the process ends early.
-            UserError: if it does for a reason that the user can fix.
+        Raises `TokenisingFailedError` if the process ends early, or a UserError that it reports.
         """
         request = {"folder": str(folder), "jobs": [asdict(job) for job in jobs]}
-        commands, messages = self._pipes()
+        commands, messages = self._process.stdin, self._process.stdout
+        assert commands is not None and messages is not None
         with suppress(BrokenPipeError):  # it has ended: reading finds out and says why
             commands.write(json.dumps(request).encode() + b"\n")
             commands.flush()
@@ -110,8 +104,3 @@ class TokenizeProcess:
     def _has_ended(self) -> bool:
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self._process.pid, flags) is not None
-
-    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the tokenising process has no pipes")
-        return self._process.stdin, self._process.stdout

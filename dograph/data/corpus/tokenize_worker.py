@@ -120,7 +120,8 @@ class PartTokenizer:
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
         size = 0
-        for batch in _batches(read_part(part_path(self._job.staged, number))):
+        texts = read_part(part_path(self._job.staged, number))
+        while batch := list(itertools.islice(texts, BATCH)):
             for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
                 yield self._ended(encoding.ids)
             size += sum(len(text.encode()) for text in batch)
@@ -140,11 +141,6 @@ def _end_children() -> None:
     """
     for child in active_children():
         child.terminate()
-
-
-def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
-    while batch := list(itertools.islice(texts, BATCH)):
-        yield batch
 
 
 def tokenise_split(job: SplitJob, messages: int) -> None:
@@ -201,12 +197,6 @@ def isolate() -> int:
     return messages
 
 
-def use_scratch(folder: str) -> None:
-    """Point litdata at cache folders of our own: it empties its cache folders."""
-    os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(Path(folder, "litdata", "chunks"))
-    os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(Path(folder, "litdata", "data"))
-
-
 def end_group() -> None:
     """End this process with all it started: litdata leaves helpers behind when a worker fails."""
     os.killpg(0, signal.SIGKILL)
@@ -236,7 +226,10 @@ def main() -> None:
     request = json.loads(sys.stdin.readline() or "null")
     if request is None:
         return  # the owner has no split left
-    use_scratch(request["folder"])
+    # litdata empties its cache folders, so it gets its own.
+    scratch = Path(request["folder"], "litdata")
+    os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(scratch / "chunks")
+    os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(scratch / "data")
     threading.Thread(target=watch, args=(owner, messages), daemon=True).start()
     try:
         for job in request["jobs"]:
@@ -245,6 +238,5 @@ def main() -> None:
     except Exception:
         # Not through the log, which may be on the full disk that is the error.
         text = traceback.format_exc()
-        error = {"failed": text[-_LONGEST_ERROR:], "user_error": quoted_user_error(text)}
-        send(messages, error)
+        send(messages, {"failed": text[-_LONGEST_ERROR:], "user_error": quoted_user_error(text)})
         end_group()

@@ -27,16 +27,13 @@ WIDEST_UINT16 = 2**16
 def make_tokenizer(
     choice: str, vocab_size: int, folder: Path, domains: list[StagedDomain]
 ) -> Tokenizer:
-    """Train, load or fetch the tokenizer that ``corpus.tokenizer`` names.
+    """Train, load or fetch the tokenizer that ``corpus.tokenizer``, the choice, names.
 
     Args:
         choice: value of ``corpus.tokenizer``.
         vocab_size: size of a trained vocabulary.
         folder: the store in the making.
         domains: its domains, staged.
-
-    Raises:
-        UserError: if the file is missing or holds no tokenizer, or the hub cannot be reached.
     """
     if choice == TRAIN_TOKENIZER:
         return train(vocab_size, sample(folder, domains))
@@ -46,11 +43,7 @@ def make_tokenizer(
 
 
 def load(path: Path) -> Tokenizer:
-    """Read a ``tokenizer.json``.
-
-    Raises:
-        UserError: if the file is missing or holds no tokenizer.
-    """
+    """Read a ``tokenizer.json``; a UserError if the file is missing or holds no tokenizer."""
     if not path.is_file():
         raise UserError(
             f"tokenizer {path} is not a file: set corpus.tokenizer to 'train', 'gpt2' or the path "
@@ -120,11 +113,7 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
 
 
 def end_of_text(tokenizer: Tokenizer) -> int:
-    """The id of the token that ends each document.
-
-    Raises:
-        UserError: if the vocabulary has no token known for that purpose.
-    """
+    """The id of the token that ends each document; a UserError if the vocabulary has none."""
     for token in KNOWN_ENDS:
         number = tokenizer.token_to_id(token)
         if number is not None:

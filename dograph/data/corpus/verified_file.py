@@ -30,21 +30,25 @@ def damaged(store: Path, file: Path, why: object) -> UserError:
 
 
 class VerifiedFile:
-    """One file, read only as long as it is the one in the manifest.
+    """One file of a store, read only as long as it is the one in the manifest.
 
     Args:
         store: folder of the store.
         path: path of the file.
         digest: digest of its bytes.
-        size: its size in bytes.
+        size: its size in bytes. None: the digest suffices.
         check: checks its content further. None: the digest suffices.
     """
 
     def __init__(
-        self, store: Path, path: Path, digest: str, size: int, check: Check | None = None
+        self,
+        store: Path,
+        path: Path,
+        digest: str,
+        size: int | None = None,
+        check: Check | None = None,
     ) -> None:
-        self.path = path
-        self._text = os.fspath(path)
+        self.path, self._text = path, os.fspath(path)
         self._store, self._digest, self._size, self._check = store, digest, size, check
         self._verified: tuple[int, int, int] | None = None
 
@@ -52,13 +56,7 @@ class VerifiedFile:
         """Read the whole file if that was not done before, or the file has changed since.
 
         Otherwise this compares only size and times: reading a mapped file that was cut short would
-        kill the process.
-
-        Returns:
-            Whether it was read: an earlier mapping may then be of another file.
-
-        Raises:
-            UserError: if it is missing or its content differs, naming it.
+        kill the process. Returns whether it was read: a mapping may then be of an earlier file.
         """
         try:
             state = os.lstat(self._text)
@@ -73,7 +71,7 @@ class VerifiedFile:
     def _verify(self, state: os.stat_result) -> None:
         if not stat.S_ISREG(state.st_mode):
             raise ValueError("it is not a regular file")
-        if state.st_size != self._size:
+        if self._size not in (None, state.st_size):
             raise ValueError(f"it has {state.st_size} bytes instead of {self._size}")
         digest = new_digest()
         with self.path.open("rb") as file:
@@ -93,11 +91,7 @@ class VerifiedFile:
 
 
 def check_chunk(read: Read, chunk: Chunk, token_type: TokenType, vocab_size: int) -> None:
-    """Check a chunk's header, and that every token is in the vocabulary.
-
-    Raises:
-        ValueError: if one is wrong.
-    """
+    """Check a chunk's header, and that every token is in the vocabulary."""
     documents = int.from_bytes(read(chunk.header_bytes)[:4], "little")
     if documents != chunk.chunk_size:
         raise ValueError(f"it holds {documents} documents instead of {chunk.chunk_size}")
@@ -111,11 +105,7 @@ def check_chunk(read: Read, chunk: Chunk, token_type: TokenType, vocab_size: int
 
 
 def check_document_ends(read: Read, tokens: int) -> None:
-    """Check that the documents' ends rise, up to the number of tokens.
-
-    Raises:
-        ValueError: if they do not.
-    """
+    """Check that the documents' ends rise, up to the number of tokens."""
     last = 0
     while block := read(BLOCK):
         ends = np.frombuffer(block, "<i8")

@@ -21,12 +21,8 @@ INPUTS = "inputs.json"
 def open_work_dir(store: Path, inputs: str) -> Path:
     """The folder to work in: an interrupted run's if it had the same inputs, else an empty one.
 
-    Args:
-        store: path of the store to be made.
-        inputs: digest of what it is made from.
-
-    Raises:
-        UserError: if the folder is not ours, or has links in it.
+    ``inputs`` is the digest of what the store at ``store`` is made from. A folder that is not ours,
+    or has links in it, is a UserError.
     """
     work_dir = work_dir_of(store)
     if work_dir.is_symlink() or work_dir.exists():
@@ -67,14 +63,7 @@ def _inputs_of(work_dir: Path) -> str | None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn refused file operations into an error that says what to do.
-
-    Args:
-        path: path of the store.
-
-    Raises:
-        UserError: naming the file and the remedy.
-    """
+    """Turn refused file operations, of the store at ``path``, into an error with a remedy."""
     then = "prepare again: finished work is kept"
     try:
         with file_errors(path, "corpus.store", then):
