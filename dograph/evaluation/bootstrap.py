@@ -25,11 +25,6 @@ def scores(held_out: Sequence[HeldOut], resamples: int = 1000, seed: int = 0) ->
     domains' draws together. Percentiles of few sequences lie too near the value, so ``widening``
     moves them away from it. A domain of one sequence has no interval, nor has a score over
     domains that include one.
-
-    Args:
-        held_out: losses of all domains.
-        resamples: number of draws, ≥ 1.
-        seed: seed of the draws.
     """
     drawn = [_ratios(domain, resamples, [seed, i]) for i, domain in enumerate(held_out)]
     losses, sizes = (np.stack(values, axis=1) for values in zip(*drawn, strict=True))
@@ -40,9 +35,7 @@ def scores(held_out: Sequence[HeldOut], resamples: int = 1000, seed: int = 0) ->
     weighted_bits = weighted / (math.log(2) * (sizes @ weights))
     alike = widening(held_out, np.full(len(held_out), 1 / len(held_out)))
     return Scores(
-        domains=tuple(
-            _domain_score(domain, losses[:, i], bits[:, i]) for i, domain in enumerate(held_out)
-        ),
+        domains=tuple(map(_domain_score, held_out, losses.T, bits.T)),
         mean=_score(losses.mean(axis=1), bits.mean(axis=1), alike),
         worst=_worst(held_out, losses, bits),
         weighted=_score(weighted, weighted_bits, widening(held_out, weights)),
@@ -69,7 +62,7 @@ def widening(held_out: Sequence[HeldOut], weights: Values) -> float | None:
         weights: (k,) weights of the domains in a mean.
 
     Returns:
-        ≥ 1; None if a domain that counts has fewer than two sequences.
+        ≥ 1; None if a domain with a weight has fewer than two sequences.
     """
     counting = [(domain, w) for domain, w in zip(held_out, weights, strict=True) if w > 0]
     counts = np.array([len(domain.nats) for domain, _ in counting], dtype=np.float64)

@@ -10,18 +10,18 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from dograph.errors import UserError
-from dograph.evaluation.downstream import asked_words, check_harness, run_tasks
+from dograph.errors import UserError, check_range
+from dograph.evaluation.downstream import asked_words, check_harness, run_tasks, task_names
 from dograph.evaluation.evaluate import describe, evaluate, few_sequences_note, scores_table
 from dograph.evaluation.held_out import open_domains
-from dograph.evaluation.options import check_positive
-from dograph.evaluation.suites import CLOZE, CONTINUATION, LOCAL, PAPER, suite_of
 from dograph.evaluation.target import EvaluationTarget, open_target
 from dograph.evaluation.task_results import (
+    LOCAL,
     Results,
     as_json,
     read_results,
     results_table,
+    suite_of,
     write_results,
 )
 from dograph.files.atomic import write_json
@@ -55,20 +55,21 @@ def evaluate_checkpoint(
             where it can be known.
     """
     numbers = {"sequences": sequences, "context": context, "batch-size": batch_size}
-    check_positive({**numbers, "resamples": resamples, "examples": examples})
+    for name, number in {**numbers, "resamples": resamples, "examples": examples}.items():
+        if number is not None:
+            check_range(f"--{name}", number, at_least=1)
     _check_output(output, force)
-    if tasks is not None:
+    words = [] if tasks is None else asked_words(tasks)
+    if words:
         check_harness()
-    words = asked_words(tasks) if tasks is not None else None
     target = open_target(checkpoint, corpus, context, device)
     open_domains(target)  # raises for a domain without text
     report = _Report(target, output, force)
     report.note(f"Checkpoint: {target.checkpoint}")
     report.note(f"Corpus: {target.store.path}")
     results: Results = {}
-    if words is not None:
-        size = 32 if batch_size is None else batch_size
-        results = report.run_tasks(words, task_folder, examples, seed, size)
+    if words:
+        results = report.run_tasks(words, task_folder, examples, seed, batch_size or 32)
     scores = evaluate(target, sequences, batch_size, resamples, seed, report.console)
     report.console.print(scores_table(scores))
     if (few := few_sequences_note(scores)) is not None:
@@ -78,14 +79,7 @@ def evaluate_checkpoint(
 
 @dataclass(frozen=True)
 class _Report:
-    """Writes results to the screen, and to the user's file or the run's own.
-
-    Attributes:
-        target: the model and store under evaluation.
-        output: the user's file, if any.
-        force: whether earlier results may be replaced.
-        console: the screen.
-    """
+    """Writes results to the screen, and to the user's file ``output`` or the run's own."""
 
     target: EvaluationTarget
     output: Path | None
@@ -109,12 +103,9 @@ class _Report:
             return
         if self.output is not None or self.force:
             return
-        measured = {
-            LOCAL if suite_of(name) in (CLOZE, CONTINUATION) else name
-            for name in read_results(self.run)
-        }
-        asked = {name for word in words for name in (PAPER if word == "paper" else (word,))}
-        if again := sorted(measured & asked):
+        measured = read_results(self.run)
+        names = {LOCAL if suite_of(name).startswith(LOCAL) else name for name in measured}
+        if again := sorted(names.intersection(task_names(words))):
             raise UserError(
                 f"{self.run / TASKS} has results of {', '.join(again)}: add --force to "
                 "replace them, or name another file with --output"

@@ -9,26 +9,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from dograph.errors import UserError
 from dograph.evaluation.local_tasks import write_local_tasks
-from dograph.evaluation.options import check_positive
-from dograph.evaluation.suites import LOCAL, PAPER, suite_of
 from dograph.evaluation.target import EvaluationTarget
-from dograph.evaluation.task_results import Conditions, Results, TaskResult
+from dograph.evaluation.task_results import LOCAL, PAPER, Conditions, Results, TaskResult, suite_of
 
 RESAMPLES = 1000
 """Draws of the harness's bootstrap, for standard errors that have no formula."""
 
 
 def check_harness() -> str:
-    """The version of the harness.
-
-    Raises:
-        UserError: if it is not installed.
-    """
+    """The version of the harness; raises UserError if it is not installed."""
     try:
         from importlib.metadata import version
 
@@ -58,20 +53,16 @@ def run_tasks(
     Args:
         target: model and store.
         asked: "local", "paper", names of the harness's tasks, or several with commas.
-        folder: folder for the local tasks' files. None: a temporary one.
-        examples: number of examples of each local task.
-        seed: seed of the local tasks' draws.
+        folder: for the local tasks' files. None: a temporary one.
+        examples: number of each local task.
+        seed: of the local tasks' draws.
         batch_size: sequences per forward, ≥ 1.
         note: called with a message about domains without local tasks.
-
-    Returns:
-        results by task.
 
     Raises:
         UserError: if the harness is missing, or a task is unknown or its data unavailable.
     """
     version = check_harness()
-    check_positive({"batch-size": batch_size, "examples": examples})
     words = asked_words(asked)
     with tempfile.TemporaryDirectory(prefix="dograph_tasks_") as scratch:
         local: list[str] = []
@@ -81,7 +72,7 @@ def run_tasks(
             local = write_local_tasks(target.store, folder, target.context, examples, seed, note)
             with _private_cache(scratch):
                 tasks = load_local_tasks(local, folder)
-        tasks += load_tasks(_hub_tasks(words))
+        tasks += load_tasks([name for name in task_names(words) if name != LOCAL])
         results = _evaluate(target, tasks, batch_size, Conditions(None, None, version))
     drawn, sizes = Conditions(examples, seed, version), Counter(map(suite_of, local))
     for name in local:
@@ -89,18 +80,14 @@ def run_tasks(
     return results
 
 
-def _hub_tasks(words: list[str]) -> list[str]:
-    """Names of the harness's own tasks among those asked for, each once."""
-    listed = [PAPER if word == "paper" else (word,) for word in words if word != LOCAL]
-    return list(dict.fromkeys(name for names in listed for name in names))
+def task_names(words: list[str]) -> list[str]:
+    """The words, each once, with the names of its tasks in place of "paper"."""
+    names = chain.from_iterable(PAPER if word == "paper" else (word,) for word in words)
+    return list(dict.fromkeys(names))
 
 
 def asked_words(asked: str) -> list[str]:
-    """The words between the commas of ``--tasks``.
-
-    Raises:
-        UserError: if there are none.
-    """
+    """The words between the commas of ``--tasks``; raises UserError if there are none."""
     words = [word.strip() for word in asked.split(",") if word.strip()]
     if not words:
         raise UserError("--tasks is empty: give local, paper, or names of tasks")
@@ -108,11 +95,7 @@ def asked_words(asked: str) -> list[str]:
 
 
 def load_local_tasks(names: Sequence[str], folder: Path) -> list[Any]:
-    """Loads task objects of the harness from files that ``write_local_tasks`` wrote.
-
-    Raises:
-        UserError: if they cannot be read.
-    """
+    """Loads task objects of the harness from files that ``write_local_tasks`` wrote."""
     from lm_eval.tasks import TaskManager
 
     try:
@@ -126,10 +109,7 @@ def load_local_tasks(names: Sequence[str], folder: Path) -> list[Any]:
 
 
 def load_tasks(names: Sequence[str]) -> list[Any]:
-    """Loads the harness's own tasks, with their data.
-
-    Args:
-        names: names of tasks, groups or tags.
+    """Loads the harness's own tasks, groups or tags by their names, with their data.
 
     Raises:
         UserError: for an unknown name, or unavailable data.
@@ -176,12 +156,9 @@ def _evaluate(
             bootstrap_iters=RESAMPLES,
             log_samples=False,
         )
+    counts = {name: int(entry["effective"]) for name, entry in answers["n-samples"].items()}
     return {
-        name: TaskResult(
-            int(answers["n-samples"].get(name, {}).get("effective", 0)),
-            dict(_metrics(entry)),
-            conditions,
-        )
+        name: TaskResult(counts.get(name, 0), dict(_metrics(entry)), conditions)
         for name, entry in answers["results"].items()
     }
 
@@ -196,10 +173,7 @@ def _metrics(entry: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """Keeps the harness from forking for its bootstrap inside the block.
-
-    A fork of a process with torch's and tokenizers' threads can hang.
-    """
+    """Keeps the harness from forking: with torch's and tokenizers' threads a fork can hang."""
     name = "DISABLE_MULTIPROC"
     before = os.environ.get(name)
     os.environ[name] = "1"

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 from dograph.data.data_mixer import DataMixer
 from dograph.evaluation.bootstrap import scores
 from dograph.evaluation.held_out import held_out_losses, open_domains
-from dograph.evaluation.options import check_positive
 from dograph.evaluation.scores import Interval, Score, Scores
 from dograph.evaluation.screen_table import screen_table
 from dograph.evaluation.target import EvaluationTarget
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 FEW = 30
 """Sequences of a domain below which its interval rests on a guess at how losses spread."""
@@ -44,13 +41,12 @@ def evaluate(
         sequences: number of evenly spaced sequences per domain, ≥ 1. None: as in the run.
         batch_size: sequences per forward, ≥ 1. None: the run's.
         resamples: draws of the bootstrap, ≥ 1.
-        seed: seed of the bootstrap.
+        seed: of the bootstrap.
         console: where progress is shown. None: nowhere.
 
     Raises:
-        UserError: for numbers out of range, or a domain without a whole sequence.
+        UserError: for a domain without a whole sequence.
     """
-    check_positive({"sequences": sequences, "batch-size": batch_size, "resamples": resamples})
     count = _setting(target, "validation_sequences") if sequences is None else sequences
     size = _setting(target, "batch_size") if batch_size is None else batch_size
     domains = open_domains(target)
@@ -74,7 +70,7 @@ def _progress(console: Console | None) -> Progress:
 
 
 def _setting(target: EvaluationTarget, key: str) -> int:
-    """The run's own, or DataMixer's default."""
+    """A data setting of the run, or DataMixer's default."""
     if target.source is not None:
         return target.source.data[key]
     return int(inspect.signature(DataMixer).parameters[key].default)
@@ -121,7 +117,7 @@ def _cell(interval: Interval) -> str:
 
 
 def few_sequences_note(result: Scores) -> str | None:
-    """A note that names the domains with fewer than ``FEW`` sequences; None without any."""
+    """Names the domains with fewer than ``FEW`` sequences; None without any."""
     few = [f"{d.name} {d.sequences}" for d in result.domains if d.sequences < FEW]
     if not few:
         return None

@@ -28,14 +28,9 @@ class CheckpointLM(HFLM):
     out stay text.
 
     Args:
-        checkpoint: a target, or the path of a checkpoint or a run directory.
-        corpus: a store with the checkpoint's tokenizer. None: the run's own.
+        checkpoint: a target, or what ``open_target`` takes, as it takes ``corpus`` and ``device``.
         batch_size: a number, or "auto".
-        device: torch's name of a device. None: CUDA if available.
         max_batch_size: largest batch of "auto".
-
-    Raises:
-        UserError: if anything is missing, damaged or does not fit.
     """
 
     def __init__(

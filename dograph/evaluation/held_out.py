@@ -20,7 +20,6 @@ class HeldOut:
     """Losses of n sequences of one domain.
 
     Attributes:
-        domain: the domain's name.
         nats: (n,) float64, losses summed over each sequence's tokens.
         tokens: number of tokens predicted in every sequence.
         bytes: (n,) bytes of the predicted text.
@@ -35,11 +34,7 @@ class HeldOut:
 
 
 def open_domains(target: EvaluationTarget) -> list[DomainSequences]:
-    """The validation sequences of every domain of the store.
-
-    Raises:
-        UserError: for a domain without a whole sequence.
-    """
+    """Every domain's validation sequences; raises UserError for a domain without a whole one."""
     names = [entry.name for entry in target.store.domains]
     return [DomainSequences(target.store, name, "validation", target.context) for name in names]
 
@@ -52,13 +47,13 @@ def held_out_losses(
     batch_size: int,
     advance: Callable[[int], None] = lambda done: None,
 ) -> list[HeldOut]:
-    """Computes losses of the sequences that a run validates on: evenly spaced over each domain.
+    """Losses of the sequences that a run validates on: evenly spaced over each domain.
 
     Args:
         target: model and store.
-        domains: the store's domains, from ``open_domains``.
-        sequences: number of sequences per domain, ≥ 1; a smaller domain gives all it has.
-        batch_size: sequences per forward, ≥ 1.
+        domains: from ``open_domains``.
+        sequences: number per domain; a smaller domain gives all it has.
+        batch_size: sequences per forward.
         advance: called with the number of sequences done.
     """
     dataset, counted = MixtureDataset(domains), TextBytes(target.store)
@@ -73,11 +68,11 @@ def held_out_losses(
             advance(len(picks))
         held_out.append(
             HeldOut(
-                domain=domain.domain,
-                nats=np.concatenate(nats),
-                tokens=target.context,
-                bytes=np.concatenate(sizes),
-                train_tokens=target.store.entry(domain.domain).train_tokens,
+                domain.domain,
+                np.concatenate(nats),
+                target.context,
+                np.concatenate(sizes),
+                target.store.entry(domain.domain).train_tokens,
             )
         )
     return held_out

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,8 @@ WORD_BEGINS = re.compile(r"(?<=\S)(?= \S)")
 class DomainExamples:
     """Draws examples from one domain; the same seed draws the same.
 
-    Every document is used once before one is used again, at another place.
-
-    Args:
-        store: the prepared corpus; only its validation documents are used.
-        domain: name of the domain.
-        context: most tokens of an example, ≥ 16.
-        seed: seed of the draws.
+    Only validation documents are used, each once before one is used again, at another place. An
+    example has at most ``context`` tokens, ≥ 16.
     """
 
     def __init__(self, store: Store, domain: str, context: int, seed: int) -> None:
@@ -91,7 +87,8 @@ class DomainExamples:
         examples: dict[tuple[str, str], Example] = {}
         if len(self.eligible) < CHOICES:
             return []
-        for document in self._rounds(draw, TRIES * count):
+        order = draw.sample(self.eligible, len(self.eligible))
+        for document in islice(cycle(order), TRIES * count):
             example = one(draw, document)
             if example is not None:
                 answer = example.get("target") or example["choices"][example["label"]]
@@ -99,11 +96,6 @@ class DomainExamples:
             if len(examples) == count:
                 break
         return list(examples.values())
-
-    def _rounds(self, draw: random.Random, tries: int) -> Iterator[int]:
-        """Eligible documents in a drawn order, again and again."""
-        order = draw.sample(self.eligible, len(self.eligible))
-        return (order[number % len(order)] for number in range(tries))
 
     def _split(self, draw: random.Random, document: int) -> tuple[str, str]:
         """A text before a drawn word, and the tokens from there; both empty if no word begins."""

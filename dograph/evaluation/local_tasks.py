@@ -12,10 +12,9 @@ from typing import Any
 import yaml
 
 from dograph.data.corpus.store import Store
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 from dograph.evaluation.local_examples import CHOICES, DomainExamples, Example
-from dograph.evaluation.options import check_positive
-from dograph.evaluation.suites import CLOZE, CONTINUATION, LOCAL
+from dograph.evaluation.task_results import CLOZE, CONTINUATION, LOCAL
 
 MARK = ".dograph-tasks"
 """A file that marks a folder as ours and names the files that may be replaced."""
@@ -58,11 +57,11 @@ def write_local_tasks(
     the domain; 0.25 by chance, since the pieces are equally long in tokens.
 
     Args:
-        store: the corpus; only its validation documents are used.
+        store: only its validation documents are used.
         folder: new, empty, or with an earlier suite, whose files are replaced.
         context: tokens that the model sees at once.
         examples: number per domain and kind, ≥ 1; fewer if the text gives no more.
-        seed: seed of the draws.
+        seed: of the draws.
         note: called with a message about domains that are left out or give fewer examples.
 
     Returns:
@@ -72,7 +71,7 @@ def write_local_tasks(
         UserError: for numbers out of range, a corpus without a task, or a folder that holds
             anything else or cannot be written.
     """
-    check_positive({"examples": examples})
+    check_range("--examples", examples, at_least=1)
     if context < SMALLEST_CONTEXT:
         raise UserError(
             f"--context {context}: local tasks need {SMALLEST_CONTEXT} tokens or more; name other "
@@ -154,9 +153,8 @@ def _write(folder: Path, made: Made, metadata: dict[str, Any], before: list[str]
         data = folder / f"{task}.jsonl"
         lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in drawn]
         data.write_text("".join(lines), encoding="utf-8")
-        text = yaml.safe_dump(
-            _task(task, kind, data, metadata), sort_keys=False, allow_unicode=True
-        )
+        settings = _task(task, kind, data, metadata)
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
         (folder / f"{task}.yaml").write_text(text, encoding="utf-8")
     (folder / MARK).write_text("\n".join(names), encoding="utf-8")
     return list(tasks)

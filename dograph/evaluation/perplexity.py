@@ -12,15 +12,10 @@ from dograph.data.data_mixer import DataMixer
 
 
 def summarise(losses: dict[str, float]) -> dict[str, float]:
-    """Computes the scalars that a run is judged by.
+    """The scalars that a run is judged by, from the domains' mean token losses in nats.
 
-    Args:
-        losses: mean token loss in nats, by domain.
-
-    Returns:
-        ``validation/loss/<domain>`` and ``validation/perplexity/<domain>``, the mean and the
-        worst over domains as ``validation/mean_loss``, ``validation/worst_loss``, and the
-        perplexities ``exp`` of both.
+    ``validation/loss/<domain>`` and ``validation/perplexity/<domain>``, the mean and the worst
+    over domains as ``validation/mean_loss`` and ``validation/worst_loss``, and ``exp`` of both.
     """
     values = torch.tensor(list(losses.values()), dtype=torch.float64)
     mean, worst = values.mean(), values.max()
@@ -55,10 +50,8 @@ class DomainPerplexity(Callback):
         """Starts a mean for every domain."""
         self._data = getattr(trainer, "datamodule", None)
         assert isinstance(self._data, DataMixer)
-        self._means = [
-            MeanMetric(nan_strategy="disable").to(pl_module.device)
-            for _ in self._data.validation_domains
-        ]
+        domains, device = self._data.validation_domains, pl_module.device
+        self._means = [MeanMetric(nan_strategy="disable").to(device) for _ in domains]
 
     def on_validation_batch_end(
         self,

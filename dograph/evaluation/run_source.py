@@ -26,9 +26,9 @@ class RunSource:
     Attributes:
         folder: the run directory.
         corpus: path of its store.
-        fingerprint: fingerprint of that store as the run saw it.
+        fingerprint: of that store as the run saw it.
         tokenizer: hash of its tokenizer.
-        data: context, validation_sequences and batch_size of its recipe.
+        data: values of ``DATA_KEYS`` in its recipe.
     """
 
     folder: Path
@@ -42,9 +42,6 @@ def find_checkpoint(path: Path) -> Path:
     """The checkpoint that a path names: the file itself, or the final one of a run directory.
 
     An experiment with stages has that of its last stage, which its ``summary.json`` names.
-
-    Raises:
-        UserError: if there is none.
     """
     if path.is_file():
         return path
@@ -68,11 +65,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def find_run_source(checkpoint: Path) -> RunSource | None:
-    """Reads a checkpoint's run from the files beside it or one folder up; None without them.
-
-    Raises:
-        UserError: if they are damaged.
-    """
+    """Reads a checkpoint's run from the files beside it or one folder up; None without them."""
     for folder in (checkpoint.parent, checkpoint.resolve().parent.parent):
         if (folder / PROVENANCE).is_file():
             return _read(folder)
@@ -102,8 +95,7 @@ def _data_settings(recipe: Path) -> dict[str, int]:
     settings: dict[str, Any] = {key: parameters[key].default for key in DATA_KEYS}
     try:
         given = load_bounded(recipe).get("data") or {}
-        settings.update({key: given[key] for key in DATA_KEYS if key in given})
-        numbers = {key: int(value) for key, value in settings.items()}
+        numbers = {key: int(given.get(key, settings[key])) for key in DATA_KEYS}
         if min(numbers.values()) < 1:
             raise ValueError(f"data has numbers below 1: {numbers}")
         return numbers

@@ -25,12 +25,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Score:
-    """How well text is predicted.
+    """How well text is predicted: nats a token, their exponential, and bits per byte of text.
 
-    Attributes:
-        loss: nats a token.
-        perplexity: its exponential.
-        bits_per_byte: bits per byte of text, which compare across tokenizers.
+    Bits per byte compare across tokenizers.
     """
 
     loss: Interval
@@ -40,7 +37,7 @@ class Score:
 
 @dataclass(frozen=True)
 class DomainScore:
-    """The score of one domain and how much text it is of."""
+    """The score of one domain, and how much text it is of."""
 
     name: str
     sequences: int
@@ -56,7 +53,7 @@ class Scores:
 
     Attributes:
         domains: in the store's order.
-        mean: over domains, each counting alike.
+        mean: over domains, counting alike.
         worst: highest loss and most bits per byte, perhaps of two domains; its interval is that
             of a maximum, which resampling biases upwards.
         weighted: mean by the domains' train tokens in the store.
@@ -77,7 +74,7 @@ class Scores:
         return {domain.name: domain.score.loss.value for domain in self.domains}
 
     def as_json(self) -> dict[str, Any]:
-        """All of it in JSON's types; every worst value names its domain."""
+        """In JSON's types; every worst value names its domain."""
         content = asdict(self)
         for domain in content["domains"]:
             domain.update(domain.pop("score"))

@@ -10,8 +10,7 @@ import torch
 from dograph.data.corpus.manifest import TOKENIZER
 from dograph.data.corpus.store import Store
 from dograph.data.corpus.tokenizer import tokenizer_hash
-from dograph.errors import UserError
-from dograph.evaluation.options import check_positive
+from dograph.errors import UserError, check_range
 from dograph.evaluation.run_source import RunSource, find_checkpoint, find_run_source
 from dograph.files.run_dir import FINAL_CHECKPOINT, PROVENANCE
 from dograph.training.checkpoint_reader import load_model
@@ -23,9 +22,7 @@ class EvaluationTarget:
     """A model and a store with the same tokens.
 
     Attributes:
-        checkpoint: the model's file.
         model: frozen, in float32, on the device it is evaluated on.
-        store: the corpus.
         context: tokens that the model sees at once.
         source: the checkpoint's run; None if no file beside it says.
     """
@@ -50,10 +47,10 @@ class EvaluationTarget:
     @property
     def final_of(self) -> Path | None:
         """The run directory if this is its final checkpoint, else None."""
-        folder = self.source.folder if self.source else None
-        if folder is None or self.checkpoint.resolve() != (folder / FINAL_CHECKPOINT).resolve():
+        if self.source is None:
             return None
-        return folder
+        final = (self.source.folder / FINAL_CHECKPOINT).resolve()
+        return self.source.folder if self.checkpoint.resolve() == final else None
 
 
 def open_target(
@@ -86,11 +83,7 @@ def open_target(
 
 
 def pick_device(name: str) -> torch.device:
-    """The named device; "auto" is CUDA if available, else the CPU.
-
-    Raises:
-        UserError: if there is no such device.
-    """
+    """The named device; "auto" is CUDA if available, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -142,9 +135,9 @@ def _same_tokenizer(store: Store, source: RunSource) -> bool:
 def _context(
     checkpoint: Path, model: LanguageModel, asked: int | None, source: RunSource | None
 ) -> int:
-    check_positive({"context": asked})
-    chosen = source.data["context"] if source else model.context
-    chosen = chosen if asked is None else asked
+    if asked is not None:
+        check_range("--context", asked, at_least=1)
+    chosen = asked or (source.data["context"] if source else model.context)
     if chosen is None:
         raise UserError(f"{checkpoint}: its model takes any length: give --context N")
     if model.context is not None and chosen > model.context:

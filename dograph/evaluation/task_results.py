@@ -1,4 +1,4 @@
-"""Results of downstream tasks: in a file of the run, in a table, and their means."""
+"""Downstream tasks' suites and results: in a file of the run, in a table, and their means."""
 
 from __future__ import annotations
 
@@ -6,17 +6,39 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+from rich.table import Table
+from rich.text import Text
 
 from dograph.errors import UserError
 from dograph.evaluation.scores import finite_json
 from dograph.evaluation.screen_table import screen_table
-from dograph.evaluation.suites import CLOZE, CONTINUATION, PAPER, suite_of
 from dograph.files.atomic import read_json, write_json
 from dograph.files.run_dir import TASKS
 
-if TYPE_CHECKING:
-    from rich.table import Table
+LOCAL, CLOZE, CONTINUATION = "local", "local_cloze", "local_continuation"
+"""The suite made of a store's text, and its two kinds of tasks, which have a mean each."""
+PAPER = (
+    "piqa",
+    "hellaswag",
+    "lambada_openai",
+    "copa",
+    "openbookqa",
+    "winogrande",
+    "sciq",
+    "logiqa",
+    "arc_easy",
+)
+"""The suite ``paper``: the tasks DoGraph was published with; their text comes from a hub."""
+
+
+def suite_of(task: str) -> str:
+    """A task's suite: "local_cloze", "local_continuation", "paper" or, without a mean, "named"."""
+    for kind in (CLOZE, CONTINUATION):
+        if task.startswith(f"{kind}_"):
+            return kind
+    return "paper" if task in PAPER else "named"
 
 
 class Conditions(NamedTuple):
@@ -58,7 +80,7 @@ class TaskResult:
         return self.metrics.get("acc")
 
     def as_json(self) -> dict[str, Any]:
-        """By name; numbers that are not finite become null."""
+        """In JSON's types; numbers that are not finite become null."""
         asked, seed, harness = self.conditions
         how = {"asked": asked, "seed": seed, "lm_eval": harness, "suite_tasks": self.suite_tasks}
         return {"examples": self.examples, **how, **finite_json(self.metrics)}
@@ -70,8 +92,7 @@ Results = dict[str, TaskResult]
 def suite_means(results: Mapping[str, TaskResult]) -> dict[str, float]:
     """Mean accuracy over the tasks of each complete suite.
 
-    Complete are all tasks of ``paper``, and all local ones that were written for the store. Named
-    tasks have no mean.
+    Complete are all tasks of ``paper``, and all local ones that were written for the store.
     """
     by_suite: dict[str, list[TaskResult]] = {}
     for name, result in results.items():
@@ -98,11 +119,7 @@ def as_json(results: Results, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_results(run: Path) -> Results:
-    """Reads ``tasks.json`` of a run directory; empty without one.
-
-    Raises:
-        UserError: if it is damaged.
-    """
+    """Reads ``tasks.json`` of a run directory; empty without one."""
     path = run / TASKS
     try:
         content = read_json(path)
@@ -143,8 +160,6 @@ def write_results(run: Path, results: Results, metadata: Mapping[str, Any]) -> P
 
 def results_table(results: Results) -> Table:
     """One row for each task, then the suites' means."""
-    from rich.text import Text
-
     headings = ("examples", "accuracy", "normalised", "perplexity")
     table = screen_table("Tasks", "task", *headings, caption="±: the standard error")
     for name, result in results.items():
@@ -162,4 +177,4 @@ def _percent(result: TaskResult, metric: str, error: bool = True) -> str:
     value, deviation = result.metrics.get(metric), result.metrics.get(f"{metric}_stderr")
     if value is None:
         return ""
-    return f"{value:.1%}" + (f" ± {deviation:.1%}" if error and deviation is not None else "")
+    return f"{value:.1%} ± {deviation:.1%}" if error and deviation is not None else f"{value:.1%}"

@@ -18,9 +18,6 @@ class TextBytes:
 
     Exact for a byte-level BPE, in whose vocabulary each character stands for one byte. Other
     tokenizers' sequences are decoded, and the decoded text is counted. The end of text has none.
-
-    Args:
-        store: the store that the tokens are from.
     """
 
     def __init__(self, store: Store) -> None:
@@ -31,11 +28,7 @@ class TextBytes:
             self.of_token[self.end] = 0
 
     def __call__(self, tokens: Tokens) -> npt.NDArray[np.int64]:
-        """(B,) bytes of all but the first token of each sequence.
-
-        Args:
-            tokens: (B, T + 1) token ids.
-        """
+        """(B,) bytes of all but the first token of each of (B, T + 1) sequences."""
         if self.of_token is not None:
             return self.of_token[tokens[:, 1:]].sum(axis=1)
         return np.array([self._decoded(row) for row in tokens], dtype=np.int64)

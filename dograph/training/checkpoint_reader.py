@@ -30,7 +30,7 @@ def load_model(path: Path | str, role: str = "checkpoint") -> LanguageModel:
         role: what the checkpoint is to its user, for the messages.
 
     Raises:
-        UserError: if the file is missing, damaged, names code, or is no such checkpoint.
+        UserError: as ``read_checkpoint``, and if the file names code that builds a model.
     """
     settings = read_checkpoint(Path(path), lazy=True, role=role).get("hyper_parameters")
     if isinstance(settings, dict) and INSTANTIATOR in settings:
@@ -39,10 +39,34 @@ def load_model(path: Path | str, role: str = "checkpoint") -> LanguageModel:
         with torch.random.fork_rng(devices=[]):  # it is built at random before it is filled
             model = LanguageModel.load_from_checkpoint(path, map_location="cpu", weights_only=True)
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        what = f"no checkpoint of a language model: {error}"
-        raise UserError(f"{role} {path}: {what}") from error
+        raise UserError(f"{role} {path}: no checkpoint of a language model: {error}") from error
     model.requires_grad_(False).eval()
     return model
+
+
+def load_reference(path: Path | str, model: LanguageModel, context: int) -> LanguageModel:
+    """A checkpoint's model whose token losses compare with those of the model in training.
+
+    Args:
+        path: of the checkpoint.
+        model: in training.
+        context: tokens a sequence.
+
+    Raises:
+        UserError: as ``load_model``, and for another vocabulary or too short a context.
+    """
+    reference = load_model(path, "reference model")
+    if reference.vocab_size != model.vocab_size:
+        raise UserError(
+            f"reference model {path} has {reference.vocab_size} tokens, but the model in training "
+            f"{model.vocab_size}: their losses compare only with the same tokenizer"
+        )
+    if reference.context is not None and reference.context < context:
+        raise UserError(
+            f"reference model {path} takes {reference.context} tokens, but data.context is "
+            f"{context}"
+        )
+    return reference
 
 
 def read_checkpoint(
@@ -105,7 +129,7 @@ def newest_checkpoints(folder: Path) -> list[Path]:
 
 
 def _named_step(path: Path) -> int:
-    """The step in a checkpoint's name, or in its content; −1 for one that tells neither."""
+    """``steps_done``; −1 for a checkpoint that does not tell."""
     try:
         return steps_done(path)
     except UserError:
@@ -113,14 +137,9 @@ def _named_step(path: Path) -> int:
 
 
 def newest_sound(folder: Path, below: float = math.inf) -> Path | None:
-    """A run's newest checkpoint that is whole; None without any. Warns of those that are not.
+    """A run's newest whole checkpoint of fewer steps than ``below``; None without any.
 
-    Args:
-        folder: of the run.
-        below: optimiser steps that it must not have reached.
-
-    Raises:
-        UserError: if there are checkpoints and not one of them is whole.
+    Warns of those that are not whole; raises UserError if there are no others.
     """
     damaged = []
     for path in newest_checkpoints(folder):
@@ -144,10 +163,9 @@ def steps_done(checkpoint: Path) -> int:
     Raises:
         UserError: if it is damaged, or tells neither.
     """
-    named = re.fullmatch(r"step=(\d{1,18})", checkpoint.stem)
-    if named:
+    if named := re.fullmatch(r"step=(\d{1,18})", checkpoint.stem):
         return int(named.group(1))
-    content = read_checkpoint(checkpoint, lazy=True)
-    if not isinstance(content["global_step"], int):
+    step = read_checkpoint(checkpoint, lazy=True)["global_step"]
+    if not isinstance(step, int):
         raise UserError(f"checkpoint {checkpoint}: its global_step is no number")
-    return int(content["global_step"])
+    return step

@@ -30,11 +30,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupted(Exception):  # noqa: N818  (an event, not an error)
-    """Training stopped on a signal; its checkpoint is saved.
+    """Training stopped on a signal; its last checkpoint is saved.
 
-    Attributes:
-        checkpoint: the last one.
-        finished: whether the run had done all its steps by then.
+    ``finished`` tells whether the run had done all its steps by then.
     """
 
     def __init__(self, checkpoint: Path, finished: bool = False) -> None:
@@ -82,11 +80,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, location: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Loads a checkpoint, never with code in it.
-
-        Raises:
-            UserError: if it is missing, damaged, or would run code.
-        """
+        """Loads a checkpoint by ``read_checkpoint``."""
         return read_checkpoint(Path(path), map_location)
 
 
@@ -94,19 +88,18 @@ class CheckpointSaver(Callback):
     """Saves a checkpoint every so many steps and minutes, and on a signal, upon which it stops.
 
     A step at which a validation is due is saved after that validation, so that a run
-    resumed from there need not repeat it. The newest ``kept`` checkpoints stay. On a second signal
-    the run stops at once. Every rank saves and stops at the same step.
-
-    Attributes:
-        received: whether a signal asks to stop.
-        began: whether a batch has been trained on, so that the checkpoint resumed from has shown
-            itself to fit.
+    resumed from there need not repeat it. On a second signal the run stops at once. Every rank
+    saves and stops at the same step.
 
     Args:
         folder: where checkpoints go.
         every: optimiser steps between two, ≥ 1.
         minutes: between two, > 0.
         kept: newest checkpoints that stay, ≥ 1.
+
+    Attributes:
+        received: whether a signal asks to stop.
+        began: whether a batch has been trained on: the checkpoint resumed from fits.
     """
 
     def __init__(self, folder: Path, every: int, minutes: float, kept: int) -> None:
@@ -118,11 +111,7 @@ class CheckpointSaver(Callback):
         self._saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes over the signals.
-
-        Raises:
-            UserError: if the restored parts are of another step than the checkpoint says.
-        """
+        """Takes over the signals; refuses a checkpoint whose parts are of another step."""
         if trainer.ckpt_path is not None:
             said = steps_done(Path(trainer.ckpt_path))
             if said != trainer.global_step:
@@ -146,12 +135,7 @@ class CheckpointSaver(Callback):
             self._save(trainer)
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves once a step is whole; a run at its last step just ends."""
         self.began = True
@@ -165,10 +149,7 @@ class CheckpointSaver(Callback):
 
     def _is_due(self, trainer: Trainer) -> bool:
         late = time.monotonic() - self._saved_at >= 60 * self.minutes
-        due = self.received or late
-        if trainer.world_size > 1:  # clocks and signals differ among ranks
-            due = trainer.strategy.reduce_boolean_decision(due, all=False)
-        return due or self._step % self.every == 0
+        return _on_any_rank(trainer, self.received or late) or self._step % self.every == 0
 
     def _save(self, trainer: Trainer) -> None:
         self._due, self._saved_at = False, time.monotonic()
@@ -183,38 +164,33 @@ class CheckpointSaver(Callback):
 
     def asked_to_stop(self, trainer: Trainer) -> bool:
         """Whether any rank has got a signal."""
-        if trainer.world_size > 1:
-            return trainer.strategy.reduce_boolean_decision(self.received, all=False)
-        return self.received
+        return _on_any_rank(trainer, self.received)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Restores the signal handlers; Lightning does not call ``teardown`` after an exception."""
-        self._restore()
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restores the signal handlers."""
-        self._restore()
-
-    def _restore(self) -> None:
         for kind, handler in self._before.items():
             signal.signal(kind, handler)
         self._before = {}
 
 
+def _on_any_rank(trainer: Trainer, flag: bool) -> bool:
+    """Whether a flag is set on any rank: clocks and signals differ among them."""
+    if trainer.world_size == 1:
+        return flag
+    return trainer.strategy.reduce_boolean_decision(flag, all=False)
+
+
 @contextmanager
 def restore_errors(checkpoint: Path | None, saver: CheckpointSaver) -> Iterator[None]:
-    """Turns a checkpoint's errors, up to the first batch, into one that names the file.
+    """Turns errors up to the first batch after a resume into a UserError that names the file.
 
     The checkpoint may be another model's, another version's, or untrusted.
-
-    Args:
-        checkpoint: to resume from; None where there is none.
-        saver: knows when a batch has been trained on.
-
-    Raises:
-        UserError: with the file and the remedy.
     """
     try:
         yield

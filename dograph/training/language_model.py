@@ -36,11 +36,7 @@ def check_schedule(
     weight_decay: float,
     betas: tuple[float, float],
 ) -> None:
-    """Checks the settings of the optimiser and its schedule.
-
-    Raises:
-        UserError: for what is out of its range, or not finite.
-    """
+    """Refuses settings of the optimiser and its schedule that are out of range or not finite."""
     check_range("model.learning_rate", learning_rate, above=0, below=math.inf)
     check_range("model.final_learning_rate", final_learning_rate, at_least=0, below=math.inf)
     check_range("model.warmup", warmup, at_least=0)
@@ -67,8 +63,7 @@ def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
 class LanguageModel(LightningModule):
     """Trains any causal language model of transformers; knows nothing of mixing.
 
-    ``training_step`` computes every token's loss; ``reduce_loss`` makes them one scalar. A step
-    whose gradients are not finite is skipped by the optimiser, without asking the device.
+    A step whose gradients are not finite is skipped by the optimiser, without asking the device.
 
     Args:
         architecture: transformers' model type, e.g. "gpt2", "llama", "gpt_neox".
@@ -83,8 +78,8 @@ class LanguageModel(LightningModule):
             sketched stay as they are.
 
     Attributes:
-        reduce_loss: from a batch and its token losses to the scalar to train on: the one seam by
-            which a batch counts otherwise than by its mean. ``MixingCallback`` sets it.
+        reduce_loss: the one seam by which a batch counts otherwise than by its mean;
+            ``MixingCallback`` sets it.
         step_state: the optimiser step under way; it is skipped where that is not usable.
         observed_modules: names of layers whose gradients are sketched.
         skipped: (2,) steps skipped in all, and in a row up to now.
@@ -126,14 +121,7 @@ class LanguageModel(LightningModule):
         return getattr(self.network.config, "max_position_embeddings", None)
 
     def token_losses(self, tokens: Tensor) -> Tensor:
-        """Cross-entropy of every next token.
-
-        Args:
-            tokens: (B, T + 1) int64.
-
-        Returns:
-            (B, T) float32, nats.
-        """
+        """(B, T) float32 cross-entropy, in nats, of every next token of (B, T + 1) int64."""
         logits = self.network(input_ids=tokens[:, :-1], use_cache=False).logits
         return token_losses(logits, tokens[:, 1:])
 
@@ -222,16 +210,11 @@ class LanguageModel(LightningModule):
         # Under a gradient scaler Lightning does not clip what a fused optimiser unscales itself.
         fused = getattr(self.trainer.precision_plugin, "scaler", None) is None
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=fused)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            partial(
-                warmup_cosine,
-                warmup=self.warmup,
-                total=int(self.trainer.estimated_stepping_batches),
-                final=self.final_learning_rate / self.learning_rate,
-            ),
+        factor = partial(
+            warmup_cosine,
+            warmup=self.warmup,
+            total=int(self.trainer.estimated_stepping_batches),
+            final=self.final_learning_rate / self.learning_rate,
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -45,10 +45,7 @@ class MixingCallback(Callback):
     """
 
     def __init__(
-        self,
-        sketch: SketchSettings | None = None,
-        observe_every: int = 0,
-        observe_window: int = 8,
+        self, sketch: SketchSettings | None = None, observe_every: int = 0, observe_window: int = 8
     ) -> None:
         if observe_every and not 0 < observe_window <= observe_every:
             raise UserError(
@@ -63,7 +60,7 @@ class MixingCallback(Callback):
         self._state = StepState()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the DataMixer and prepares what its mixer needs, before training."""
+        """Prepares what the DataMixer's mixer needs, before training."""
         if stage != "fit":
             return
         data = getattr(trainer, "datamodule", None)
@@ -178,12 +175,7 @@ class MixingCallback(Callback):
             self._state.usable = self._state.usable and bool(sketch.isfinite().all())
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the batch; after an optimiser step lets the mixer update what is drawn."""
         self.data.sampler.mark_trained()
@@ -220,5 +212,5 @@ class MixingCallback(Callback):
         return self._effective.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what ``state_dict`` gave."""
+        """Restores them."""
         self._effective.load_state_dict(state_dict)

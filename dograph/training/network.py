@@ -18,11 +18,7 @@ _LAYERS = re.compile(r"layer|block|depth|attention_types", re.IGNORECASE)
 
 
 def configuration(architecture: str, pretrained: str | None = None) -> PretrainedConfig:
-    """The default configuration of a model type, or a pretrained model's own.
-
-    Raises:
-        UserError: if transformers does not know it.
-    """
+    """The default configuration of a model type, or a pretrained model's own."""
     try:
         if pretrained is not None:
             return AutoConfig.from_pretrained(pretrained, trust_remote_code=False)

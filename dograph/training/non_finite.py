@@ -20,13 +20,9 @@ CHECK_EVERY = 10
 
 
 class NonFiniteGuard(Callback):
-    """Stops a run once too many steps in a row were skipped, and keeps their documents.
+    """Stops a run once more than ``limit`` steps in a row were skipped; keeps their documents.
 
     The model itself skips a step whose gradients are not finite (``LanguageModel.skipped``).
-
-    Args:
-        folder: of the run.
-        limit: steps in a row that may be skipped, ≥ 1.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -47,11 +43,7 @@ class NonFiniteGuard(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Looks at the counter where it costs nothing, and now and then where it does.
-
-        Raises:
-            UserError: for more skipped steps in a row than the limit.
-        """
+        """Looks at the counter where it costs nothing, and now and then where it does."""
         assert isinstance(pl_module, LanguageModel)
         self._batches.append(batch)
         if trainer.global_step == self._step:  # more micro-batches to come
@@ -62,14 +54,14 @@ class NonFiniteGuard(Callback):
         if pl_module.skipped.is_cuda and trainer.global_step % CHECK_EVERY:
             return
         total, in_a_row = (int(count) for count in pl_module.skipped.tolist())
-        if in_a_row <= self.limit:
-            return
-        self._write(trainer, in_a_row)
-        raise UserError(
-            f"{in_a_row} optimiser steps in a row had losses or gradients that are not finite "
-            f"({total} in all were skipped): their documents are in {self.folder / NON_FINITE}; "
-            "look at them, lower model.learning_rate, or resume from an earlier checkpoint"
-        )
+        if in_a_row > self.limit:
+            self._write(trainer, in_a_row)
+            raise UserError(
+                f"{in_a_row} optimiser steps in a row had losses or gradients that are not finite "
+                f"({total} in all were skipped): their documents are in "
+                f"{self.folder / NON_FINITE}; look at them, lower model.learning_rate, or resume "
+                "from an earlier checkpoint"
+            )
 
     def _write(self, trainer: Trainer, in_a_row: int) -> None:
         data = getattr(trainer, "datamodule", None)

@@ -24,8 +24,8 @@ from dograph.signals.domain_gradients import DomainGradientSums
 from dograph.signals.recorded_forward import RecordedForward, SketchMode
 from dograph.signals.shared_backward import WeightedLoss, weighted_sum
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.training.checkpoint_reader import load_reference
 from dograph.training.language_model import LanguageModel
-from dograph.training.reference_model import load_reference
 
 SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 """Strategies under which a layer's parameters are there only while it works."""
@@ -38,8 +38,6 @@ class SignalCollector:
     ``before_backward`` and ``after_backward`` around its backward.
 
     Args:
-        trainer: of the run.
-        model: in training.
         data: its mixer says what is needed.
         sketch: how gradients are sketched.
         observed: whether figures, too, want sketches now and then.
@@ -48,9 +46,6 @@ class SignalCollector:
         sketcher: None where nobody wants sketches.
         reference: the frozen reference model; None where no excess loss is needed.
         gradients: sums of the domains' gradients; None where they are not needed.
-
-    Raises:
-        UserError: if the mixer's reference model is missing or does not fit.
     """
 
     def __init__(

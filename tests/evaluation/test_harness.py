@@ -14,9 +14,8 @@ import torch
 from dograph.cli.main import main
 from dograph.errors import UserError
 from dograph.evaluation.downstream import load_tasks, run_tasks
-from dograph.evaluation.suites import PAPER
 from dograph.evaluation.target import open_target
-from dograph.evaluation.task_results import TaskResult, read_results, write_results
+from dograph.evaluation.task_results import PAPER, TaskResult, read_results, write_results
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")

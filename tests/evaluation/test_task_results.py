@@ -5,12 +5,13 @@ import json
 import pytest
 
 from dograph.errors import UserError
-from dograph.evaluation.suites import PAPER, suite_of
 from dograph.evaluation.task_results import (
+    PAPER,
     Conditions,
     TaskResult,
     read_results,
     suite_means,
+    suite_of,
     write_results,
 )
 

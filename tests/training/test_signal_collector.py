@@ -25,9 +25,9 @@ from dograph.mixers.doremi import exponentiated_gradient
 from dograph.mixers.schedule_settings import NodeSettings, ProbeSettings
 from dograph.signals.domain_gradients import DomainGradientSums
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.training.checkpoint_reader import load_reference
 from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
-from dograph.training.reference_model import load_reference
 
 PROBE = ProbeSettings(held_out=8, per_update=2)
 FROZEN = {"learning_rate": 1e-12, "final_learning_rate": 1e-12}
