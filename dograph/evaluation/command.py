@@ -17,7 +17,6 @@ from dograph.evaluation.held_out import open_domains
 from dograph.evaluation.target import EvaluationTarget, open_target
 from dograph.evaluation.task_results import (
     LOCAL,
-    Results,
     as_json,
     read_results,
     results_table,
@@ -48,11 +47,8 @@ def evaluate_checkpoint(
     ``output`` holds everything. Without it, the tasks of a run's final checkpoint on its own
     corpus and context go to ``tasks.json`` in the run directory, beside earlier ones; the local
     tasks' files go to its folder ``tasks``. Tasks are printed and written before the validation
-    text is read.
-
-    Raises:
-        UserError: for what is missing, does not fit or would be overwritten; before any work
-            where it can be known.
+    text is read. What is missing, does not fit or would be overwritten raises UserError, before any
+    work where it can be known.
     """
     numbers = {"sequences": sequences, "context": context, "batch-size": batch_size}
     for name, number in {**numbers, "resamples": resamples, "examples": examples}.items():
@@ -67,14 +63,15 @@ def evaluate_checkpoint(
     report = _Report(target, output, force)
     report.note(f"Checkpoint: {target.checkpoint}")
     report.note(f"Corpus: {target.store.path}")
-    results: Results = {}
     if words:
-        results = report.run_tasks(words, task_folder, examples, seed, batch_size or 32)
+        report.run_tasks(words, task_folder, examples, seed, batch_size or 32)
     scores = evaluate(target, sequences, batch_size, resamples, seed, report.console)
     report.console.print(scores_table(scores))
     if (few := few_sequences_note(scores)) is not None:
         report.note(f"Note: {few}")
-    report.write({"resamples": resamples, "seed": seed, **scores.as_json()}, results)
+    report.add({"resamples": resamples, "seed": seed, **scores.as_json()})
+    if output is not None:
+        report.note(f"Wrote: {output}")
 
 
 @dataclass(frozen=True)
@@ -85,11 +82,7 @@ class _Report:
     output: Path | None
     force: bool
     console: Console = field(default_factory=Console)
-
-    @property
-    def run(self) -> Path | None:
-        """The run directory, if its own results are those asked for."""
-        return self.target.final_of if self.target.as_trained else None
+    content: dict[str, Any] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
         """Prints a line as it is."""
@@ -97,49 +90,42 @@ class _Report:
 
     def check_unmeasured(self, words: list[str]) -> None:
         """Raises UserError if the run already has results of a suite or task that is asked for."""
-        if self.run is None:
-            if self.output is None:
-                self.note("Tasks are printed only: name a file with --output to keep their results")
+        run = self.target.run
+        if run is None and self.output is None:
+            self.note("Tasks are printed only: name a file with --output to keep their results")
+        if run is None or self.output is not None or self.force:
             return
-        if self.output is not None or self.force:
-            return
-        measured = read_results(self.run)
+        measured = read_results(run)
         names = {LOCAL if suite_of(name).startswith(LOCAL) else name for name in measured}
         if again := sorted(names.intersection(task_names(words))):
             raise UserError(
-                f"{self.run / TASKS} has results of {', '.join(again)}: add --force to "
+                f"{run / TASKS} has results of {', '.join(again)}: add --force to "
                 "replace them, or name another file with --output"
             )
 
     def run_tasks(
         self, words: list[str], folder: Path | None, examples: int, seed: int, batch_size: int
-    ) -> Results:
+    ) -> None:
         """Evaluates tasks; prints and writes the results before anything else can fail."""
         self.check_unmeasured(words)
-        folder = folder or (self.run / "tasks" if self.run else None)
-        asked = ",".join(words)
+        run, asked = self.target.run, ",".join(words)
+        folder = folder or (run and run / "tasks")
         results = run_tasks(self.target, asked, folder, examples, seed, batch_size, self.note)
         self.console.print(results_table(results))
-        if self.output is not None:
-            self._write(self.output, {"downstream": as_json(results, {})})
-        elif self.run is not None:
+        self.add({"downstream": as_json(results, {})})
+        if self.output is None and run is not None:
             latest = {**describe(self.target), "tasks": asked}
-            self.note(f"Wrote: {write_results(self.run, results, {'latest': latest})}")
-        return results
+            self.note(f"Wrote: {write_results(run, results, {'latest': latest})}")
 
-    def write(self, content: dict[str, Any], results: Results) -> None:
-        """Writes everything to the user's file, if there is one."""
+    def add(self, content: dict[str, Any]) -> None:
+        """Writes content beside what came before to the user's file, if there is one."""
+        self.content.update(content)
         if self.output is None:
             return
-        downstream = {"downstream": as_json(results, {})} if results else {}
-        self._write(self.output, {**content, **downstream})
-        self.note(f"Wrote: {self.output}")
-
-    def _write(self, path: Path, content: dict[str, Any]) -> None:
         try:
-            write_json(path, {**describe(self.target), **content})
+            write_json(self.output, {**describe(self.target), **self.content})
         except OSError as error:
-            raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+            raise UserError(f"{self.output}: cannot be written: {error.strerror}") from error
 
 
 def _check_output(output: Path | None, force: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from rich.console import Console
@@ -10,9 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from dograph.data.data_mixer import DataMixer
 from dograph.evaluation.bootstrap import scores
 from dograph.evaluation.held_out import held_out_losses, open_domains
+from dograph.evaluation.run_source import DATA_DEFAULTS
 from dograph.evaluation.scores import Interval, Score, Scores
 from dograph.evaluation.screen_table import screen_table
 from dograph.evaluation.target import EvaluationTarget
@@ -47,8 +46,8 @@ def evaluate(
     Raises:
         UserError: for a domain without a whole sequence.
     """
-    count = _setting(target, "validation_sequences") if sequences is None else sequences
-    size = _setting(target, "batch_size") if batch_size is None else batch_size
+    data = DATA_DEFAULTS if target.source is None else target.source.data
+    count, size = sequences or data["validation_sequences"], batch_size or data["batch_size"]
     domains = open_domains(target)
     with _progress(console) as bar:
         task = bar.add_task("", total=sum(min(count, len(domain)) for domain in domains))
@@ -67,13 +66,6 @@ def _progress(console: Console | None) -> Progress:
         transient=True,
         disable=console is None,
     )
-
-
-def _setting(target: EvaluationTarget, key: str) -> int:
-    """A data setting of the run, or DataMixer's default."""
-    if target.source is not None:
-        return target.source.data[key]
-    return int(inspect.signature(DataMixer).parameters[key].default)
 
 
 def describe(target: EvaluationTarget) -> dict[str, Any]:

@@ -39,7 +39,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 """lm_eval's settings of the two kinds of tasks."""
-Made = dict[tuple[str, str], list[Example]]
+Made = dict[str, tuple[str, list[Example]]]
+"""Kind and examples by task."""
 
 
 def write_local_tasks(
@@ -50,7 +51,7 @@ def write_local_tasks(
     seed: int = 0,
     note: Callable[[str], None] = print,
 ) -> list[str]:
-    """Writes the tasks of every domain as lm_eval reads them: a JSONL and a YAML file each.
+    """Writes all domains' tasks as lm_eval reads them, a JSONL and a YAML file each; names them.
 
     ``local_cloze_DOMAIN``: the next word after a text; right if all its tokens are the likeliest.
     ``local_continuation_DOMAIN``: the text's continuation among three pieces of other documents of
@@ -63,13 +64,6 @@ def write_local_tasks(
         examples: number per domain and kind, ≥ 1; fewer if the text gives no more.
         seed: of the draws.
         note: called with a message about domains that are left out or give fewer examples.
-
-    Returns:
-        the names of the tasks.
-
-    Raises:
-        UserError: for numbers out of range, a corpus without a task, or a folder that holds
-            anything else or cannot be written.
     """
     check_range("--examples", examples, at_least=1)
     if context < SMALLEST_CONTEXT:
@@ -115,7 +109,7 @@ def _written_before(folder: Path) -> list[str]:
 def _draw(
     store: Store, context: int, examples: int, seed: int, note: Callable[[str], None]
 ) -> Made:
-    """Draws examples by kind and domain; a domain may give none."""
+    """Draws every task's examples; a domain may give none."""
     made: Made = {}
     for entry in store.domains:
         if entry.validation_documents == 0:
@@ -124,32 +118,29 @@ def _draw(
         domain = DomainExamples(store, entry.name, context, seed)
         documents = len(domain.eligible)
         for kind, draw in ((CLOZE, domain.cloze), (CONTINUATION, domain.continuations)):
-            if drawn := draw(examples):
-                made[kind, entry.name] = drawn
+            task, drawn = f"{kind}_{entry.name}", draw(examples)
+            if drawn:
+                made[task] = kind, drawn
             else:
                 note(
-                    f"{kind}_{entry.name}: left out, {documents} validation documents are long "
-                    f"enough and {CHOICES} are needed, with words parted by blanks"
+                    f"{task}: left out, {documents} validation documents are long enough and "
+                    f"{CHOICES} are needed, with words parted by blanks"
                 )
             if 0 < len(drawn) < examples:
-                note(
-                    f"{kind}_{entry.name}: {len(drawn)} examples, its {documents} documents give "
-                    "no more"
-                )
+                note(f"{task}: {len(drawn)} examples, its {documents} documents give no more")
     return made
 
 
 def _write(folder: Path, made: Made, metadata: dict[str, Any], before: list[str]) -> list[str]:
     """Replaces the files named ``before`` by a JSONL and a YAML file for each task."""
     folder = folder.resolve()
-    tasks = {f"{kind}_{domain}": (kind, drawn) for (kind, domain), drawn in made.items()}
-    names = [f"{task}.{ending}" for task in tasks for ending in ("jsonl", "yaml")]
+    names = [f"{task}.{ending}" for task in made for ending in ("jsonl", "yaml")]
     folder.mkdir(parents=True, exist_ok=True)
     # A name in the mark without a file does no harm; a file without its name would stay.
     (folder / MARK).write_text("\n".join([*before, *names]), encoding="utf-8")
     for old in before:
         (folder / Path(old).name).unlink(missing_ok=True)
-    for task, (kind, drawn) in tasks.items():
+    for task, (kind, drawn) in made.items():
         data = folder / f"{task}.jsonl"
         lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in drawn]
         data.write_text("".join(lines), encoding="utf-8")
@@ -157,7 +148,7 @@ def _write(folder: Path, made: Made, metadata: dict[str, Any], before: list[str]
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
         (folder / f"{task}.yaml").write_text(text, encoding="utf-8")
     (folder / MARK).write_text("\n".join(names), encoding="utf-8")
-    return list(tasks)
+    return list(made)
 
 
 def _task(name: str, kind: str, data: Path, metadata: dict[str, Any]) -> dict[str, Any]:

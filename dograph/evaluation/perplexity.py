@@ -31,7 +31,7 @@ def summarise(losses: dict[str, float]) -> dict[str, float]:
 
 
 class DomainPerplexity(Callback):
-    """Means of token losses per domain (torchmetrics, summed over ranks) at every validation.
+    """Means of token losses by domain (torchmetrics, summed over ranks) at every validation.
 
     Attributes:
         losses: mean token loss in nats by domain, at the last validation.
@@ -39,7 +39,7 @@ class DomainPerplexity(Callback):
 
     def __init__(self) -> None:
         self.losses: dict[str, float] = {}
-        self._means: list[MeanMetric] = []
+        self._means: dict[str, MeanMetric] = {}
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Ends a run with a validation at any interval; Lightning alone would not."""
@@ -48,10 +48,12 @@ class DomainPerplexity(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts a mean for every domain."""
-        self._data = getattr(trainer, "datamodule", None)
-        assert isinstance(self._data, DataMixer)
-        domains, device = self._data.validation_domains, pl_module.device
-        self._means = [MeanMetric(nan_strategy="disable").to(device) for _ in domains]
+        data = getattr(trainer, "datamodule", None)
+        assert isinstance(data, DataMixer)
+        self._means = {
+            domain.domain: MeanMetric(nan_strategy="disable").to(pl_module.device)
+            for domain in data.validation_domains
+        }
 
     def on_validation_batch_end(
         self,
@@ -63,14 +65,11 @@ class DomainPerplexity(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Adds a batch's token losses to its domain's mean."""
-        self._means[dataloader_idx].update(outputs)
+        [*self._means.values()][dataloader_idx].update(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Computes and logs all scalars."""
-        assert isinstance(self._data, DataMixer)
-        names = [domain.domain for domain in self._data.validation_domains]
-        means = [mean.compute().item() for mean in self._means]
-        self.losses = dict(zip(names, means, strict=True))
+        self.losses = {name: mean.compute().item() for name, mean in self._means.items()}
         if trainer.sanity_checking:
             return
         scalars = summarise(self.losses)
@@ -84,5 +83,5 @@ class DomainPerplexity(Callback):
         return {"losses": self.losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what ``state_dict`` gave."""
+        """Restores it."""
         self.losses = dict(state_dict["losses"])

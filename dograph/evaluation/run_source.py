@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from omegaconf.errors import OmegaConfBaseException
@@ -16,7 +15,10 @@ from dograph.files.atomic import read_json
 from dograph.files.bounded_yaml import load_bounded
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT, PROVENANCE, RECIPE, SUMMARY
 
-DATA_KEYS = ("context", "validation_sequences", "batch_size")
+DATA_DEFAULTS: dict[str, int] = {
+    key: inspect.signature(DataMixer).parameters[key].default
+    for key in ("context", "validation_sequences", "batch_size")
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class RunSource:
         corpus: path of its store.
         fingerprint: of that store as the run saw it.
         tokenizer: hash of its tokenizer.
-        data: values of ``DATA_KEYS`` in its recipe.
+        data: context, validation_sequences and batch_size of its recipe.
     """
 
     folder: Path
@@ -66,13 +68,10 @@ def find_checkpoint(path: Path) -> Path:
 
 def find_run_source(checkpoint: Path) -> RunSource | None:
     """Reads a checkpoint's run from the files beside it or one folder up; None without them."""
-    for folder in (checkpoint.parent, checkpoint.resolve().parent.parent):
-        if (folder / PROVENANCE).is_file():
-            return _read(folder)
-    return None
-
-
-def _read(folder: Path) -> RunSource:
+    folders = (checkpoint.parent, checkpoint.resolve().parent.parent)
+    folder = next((folder for folder in folders if (folder / PROVENANCE).is_file()), None)
+    if folder is None:
+        return None
     try:
         metadata = read_json(folder / PROVENANCE)
         return RunSource(
@@ -91,11 +90,9 @@ def _read(folder: Path) -> RunSource:
 
 def _data_settings(recipe: Path) -> dict[str, int]:
     """The recipe's section ``data``, with DataMixer's defaults for what it leaves out."""
-    parameters = inspect.signature(DataMixer).parameters
-    settings: dict[str, Any] = {key: parameters[key].default for key in DATA_KEYS}
     try:
         given = load_bounded(recipe).get("data") or {}
-        numbers = {key: int(given.get(key, settings[key])) for key in DATA_KEYS}
+        numbers = {key: int(given.get(key, value)) for key, value in DATA_DEFAULTS.items()}
         if min(numbers.values()) < 1:
             raise ValueError(f"data has numbers below 1: {numbers}")
         return numbers

@@ -10,8 +10,7 @@ from rich.text import Text
 def screen_table(title: str, first: str, *numbers: str, caption: str | None = None) -> Table:
     """An empty table: cells of the first column wrap, those of ``numbers`` are aligned right."""
     table = Table(title=title, title_justify="left", box=HORIZONTALS, pad_edge=False)
-    if caption is not None:
-        table.caption, table.caption_justify = Text(caption), "left"
+    table.caption, table.caption_justify = caption and Text(caption), "left"
     table.add_column(first, overflow="fold")
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)

@@ -39,18 +39,18 @@ class EvaluationTarget:
         return None if self.source is None else self.store.fingerprint == self.source.fingerprint
 
     @property
-    def as_trained(self) -> bool:
-        """Whether it is a run's final checkpoint, on the run's own corpus and context."""
-        same = self.source is not None and self.context == self.source.data["context"]
-        return same and self.final_of is not None and bool(self.on_own_corpus)
-
-    @property
     def final_of(self) -> Path | None:
         """The run directory if this is its final checkpoint, else None."""
         if self.source is None:
             return None
         final = (self.source.folder / FINAL_CHECKPOINT).resolve()
         return self.source.folder if self.checkpoint.resolve() == final else None
+
+    @property
+    def run(self) -> Path | None:
+        """The run directory if this is its final checkpoint, on its own corpus and context."""
+        own = self.on_own_corpus and self.source and self.context == self.source.data["context"]
+        return self.final_of if own else None
 
 
 def open_target(
@@ -64,9 +64,6 @@ def open_target(
         context: tokens per sequence, ≥ 1. None: the run's, or all that a lone checkpoint's model
             takes.
         device: torch's name of a device, or "auto".
-
-    Raises:
-        UserError: if anything is missing, damaged or does not fit.
     """
     checkpoint = find_checkpoint(path)
     source = find_run_source(checkpoint)

@@ -45,16 +45,18 @@ class Conditions(NamedTuple):
     """How a task was evaluated: results under different conditions do not compare.
 
     Attributes:
-        examples: number asked for. None: all that the task has, or unknown.
-        seed: seed of the draw of its examples. None: they are not drawn.
-        harness: version of lm_eval.
+        asked: number of examples. None: all that the task has, or unknown.
+        seed: of the draw of its examples. None: they are not drawn.
+        lm_eval: version of the harness.
     """
 
-    examples: int | None
+    asked: int | None
     seed: int | None
-    harness: str | None
+    lm_eval: str | None
 
 
+CELLS = {"acc": "{:.1%}", "acc_stderr": " ± {:.1%}", "acc_norm": "{:.1%}", "perplexity": "{:,.1f}"}
+"""What a table shows of a task, and how."""
 UNKNOWN = Conditions(None, None, None)
 
 
@@ -74,16 +76,10 @@ class TaskResult:
     conditions: Conditions = UNKNOWN
     suite_tasks: int | None = None
 
-    @property
-    def accuracy(self) -> float | None:
-        """Accuracy in [0, 1]; None for a task without one."""
-        return self.metrics.get("acc")
-
     def as_json(self) -> dict[str, Any]:
         """In JSON's types; numbers that are not finite become null."""
-        asked, seed, harness = self.conditions
-        how = {"asked": asked, "seed": seed, "lm_eval": harness, "suite_tasks": self.suite_tasks}
-        return {"examples": self.examples, **how, **finite_json(self.metrics)}
+        counts = {"examples": self.examples, "suite_tasks": self.suite_tasks}
+        return {**counts, **self.conditions._asdict(), **finite_json(self.metrics)}
 
 
 Results = dict[str, TaskResult]
@@ -96,7 +92,7 @@ def suite_means(results: Mapping[str, TaskResult]) -> dict[str, float]:
     """
     by_suite: dict[str, list[TaskResult]] = {}
     for name, result in results.items():
-        if result.accuracy is not None:
+        if "acc" in result.metrics:
             by_suite.setdefault(suite_of(name), []).append(result)
     return {
         suite: math.fsum(result.metrics["acc"] for result in tasks) / len(tasks)
@@ -131,13 +127,13 @@ def read_results(run: Path) -> Results:
 
 def _from_json(entry: dict[str, Any]) -> TaskResult:
     entry.pop("suite", None)  # follows from the name
-    examples, harness = int(entry.pop("examples")), entry.pop("lm_eval", None)
-    asked, seed, together = (
+    examples, lm_eval = int(entry.pop("examples")), entry.pop("lm_eval", None)
+    asked, seed, suite_tasks = (
         None if (number := entry.pop(key, None)) is None else int(number)
         for key in ("asked", "seed", "suite_tasks")
     )
     metrics = {name: math.nan if value is None else float(value) for name, value in entry.items()}
-    return TaskResult(examples, metrics, Conditions(asked, seed, harness), together)
+    return TaskResult(examples, metrics, Conditions(asked, seed, lm_eval), suite_tasks)
 
 
 def write_results(run: Path, results: Results, metadata: Mapping[str, Any]) -> Path:
@@ -163,18 +159,12 @@ def results_table(results: Results) -> Table:
     headings = ("examples", "accuracy", "normalised", "perplexity")
     table = screen_table("Tasks", "task", *headings, caption="±: the standard error")
     for name, result in results.items():
-        cells = [_percent(result, "acc"), _percent(result, "acc_norm", error=False)]
-        perplexity = result.metrics.get("perplexity")
-        last = "" if perplexity is None else f"{perplexity:,.1f}"
-        table.add_row(Text(name), f"{result.examples:,}", *cells, last)
+        acc, deviation, normalised, perplexity = (
+            "" if (value := result.metrics.get(metric)) is None else form.format(value)
+            for metric, form in CELLS.items()
+        )
+        table.add_row(Text(name), f"{result.examples:,}", acc + deviation, normalised, perplexity)
     table.add_section()
     for suite, mean in suite_means(results).items():
         table.add_row(Text(f"mean of {suite}"), "", f"{mean:.1%}", "", "")
     return table
-
-
-def _percent(result: TaskResult, metric: str, error: bool = True) -> str:
-    value, deviation = result.metrics.get(metric), result.metrics.get(f"{metric}_stderr")
-    if value is None:
-        return ""
-    return f"{value:.1%} ± {deviation:.1%}" if error and deviation is not None else f"{value:.1%}"

@@ -45,12 +45,7 @@ def load_model(path: Path | str, role: str = "checkpoint") -> LanguageModel:
 
 
 def load_reference(path: Path | str, model: LanguageModel, context: int) -> LanguageModel:
-    """A checkpoint's model whose token losses compare with those of the model in training.
-
-    Args:
-        path: of the checkpoint.
-        model: in training.
-        context: tokens a sequence.
+    """A checkpoint's model whose token losses compare with those of ``model``, in training.
 
     Raises:
         UserError: as ``load_model``, and for another vocabulary or too short a context.

@@ -49,11 +49,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Saves a checkpoint whole or not at all.
-
-        Raises:
-            UserError: if the disk is full or the folder cannot be written; nothing is left behind.
-        """
+        """Saves a checkpoint whole; or raises UserError, where it cannot, and leaves nothing."""
         path = Path(path)
         beside = path.with_name(path.name + PARTIAL)
         try:

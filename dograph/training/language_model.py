@@ -46,13 +46,9 @@ def check_schedule(
 
 
 def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
-    """Learning-rate factor: linear warm-up, then a cosine from 1 to ``final``.
+    """Learning-rate factor after ``step`` of ``total`` steps.
 
-    Args:
-        step: optimiser steps done.
-        warmup: steps of warm-up.
-        total: steps of the whole run.
-        final: factor at the end, in [0, 1].
+    Linear in the first ``warmup`` steps, then a cosine from 1 to ``final``, in [0, 1].
     """
     if step < warmup:
         return (step + 1) / warmup

@@ -35,10 +35,9 @@ class MixingCallback(Callback):
 
     Args:
         sketch: how gradients are sketched, where the mixer or an observer needs it.
-        observe_every: optimiser steps between two windows in which sequences are sketched for
-            figures; 0 never.
-        observe_window: steps such a window lasts; it ends at a multiple of ``observe_every``,
-            and the first steps of a run are always one.
+        observe_every: steps between windows in which sequences are sketched for figures; 0 never.
+        observe_window: steps of a window, which ends at a multiple of ``observe_every``; the
+            first steps of a run are always one.
 
     Attributes:
         signals: of the last micro-batch, of all ranks.
@@ -122,12 +121,7 @@ class MixingCallback(Callback):
             self.collector.record(self._state.index, self.observing(self._state.index))
 
     def reduce_loss(self, batch: Batch, token_losses: Tensor) -> Tensor:
-        """This rank's part of ``Σ_i a_i ℓ_i``, the weights a being the mixer's.
-
-        Args:
-            batch: this rank's B sequences.
-            token_losses: (B, T) with their graph.
-        """
+        """This rank's part of ``Σ_i a_i ℓ_i`` of (B, T) token losses; the mixer gives weights a."""
         assert self.collector is not None
         state, losses = self._state, token_losses.mean(dim=1)
         signals = self.collector.collect(

@@ -42,9 +42,6 @@ def build_network(
     Dropout is 0 unless the configuration sets it: gradients that are compared must not be noisy.
     GPT-2's GELU (by tanh) is computed by one fused kernel, equal to rounding, in place of the eight
     operations of transformers' ``gelu_new``: at nano scale these take a fifth of a step.
-
-    Raises:
-        UserError: for an unknown architecture, or a configuration that transformers refuses.
     """
     settings = configuration(architecture, pretrained)
     names = set(settings.to_dict()) | set(settings.attribute_map)

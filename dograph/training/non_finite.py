@@ -36,12 +36,7 @@ class NonFiniteGuard(Callback):
         self._step = trainer.global_step
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Looks at the counter where it costs nothing, and now and then where it does."""
         assert isinstance(pl_module, LanguageModel)

@@ -106,14 +106,9 @@ class SignalCollector:
     def collect(
         self, batch: Batch, token_losses: Tensor, losses: Tensor, step: int, position: int
     ) -> BatchSignals:
-        """Collects one micro-batch.
+        """Collects one micro-batch, the ``position``-th, from 0, of the optimiser step.
 
-        Args:
-            batch: this rank's B sequences.
-            token_losses: (B, T) with their graph.
-            losses: (B,) their means, with their graph.
-            step: optimiser steps done.
-            position: of this micro-batch in the optimiser step, from 0.
+        ``token_losses`` (B, T) of this rank and their means ``losses`` (B,) come with their graph.
         """
         micro_batches = int(self.trainer.accumulate_grad_batches)
         sketch = self._sketch(losses, step)
@@ -135,9 +130,7 @@ class SignalCollector:
     def weigh(self, weights: Tensor, losses: Tensor) -> Tensor:
         """``Σ_i a_i ℓ_i`` of the micro-batch, by the backward that its sketches may have begun.
 
-        Args:
-            weights: (B,) a, of this rank.
-            losses: (B,) ℓ with their graph.
+        ``weights`` (B,) are a of this rank, ``losses`` (B,) are ℓ with their graph.
         """
         # Once: what is shared with the sketches holds on to this batch.
         weighted_loss, self._weighted_loss = self._weighted_loss, weighted_sum
