@@ -65,7 +65,7 @@ class DomainLosses:
 
     def __init__(self, domains: int) -> None:
         self._since = DomainSums(domains)
-        self._known = torch.full((domains,), torch.nan, dtype=torch.float64)
+        self._known = torch.full((domains,), torch.inf, dtype=torch.float64)  # unknown
 
     def add(self, domain: Tensor, sequence_loss: Tensor) -> None:
         """Adds (B,) mean token losses of sequences and the (B,) indices of their domains."""
@@ -80,7 +80,7 @@ class DomainLosses:
         counts = self._since.counts
         self._known = torch.where(counts > 0, self._since.sums / counts.clamp(min=1), self._known)
         self._since = DomainSums(len(counts))
-        never = self._known.isnan()
+        never = self._known.isinf()
         return torch.where(never, self._known[~never].mean(), self._known)
 
     def state_dict(self) -> dict[str, Any]:
