@@ -19,7 +19,7 @@ from dograph.training.checkpoint_writer import remove_partial
 
 LEFT = (SUMMARY, str(FINAL_CHECKPOINT))
 """Files that a finished run leaves."""
-RESUMES = "give the same command again: it resumes from its newest checkpoint"
+RESUMES = "run the same command again: it resumes from its newest checkpoint"
 
 
 @contextmanager

@@ -66,7 +66,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             refused = find_refusal(error)
             if refused is None:
                 raise
-            then = "give the same command again: it resumes from the checkpoint before"
+            then = "run the same command again: it resumes from the checkpoint before"
             reason = replace(refused, file=None).message(path, None, then)
             raise UserError(f"the checkpoint cannot be written: {reason}") from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 import dograph.graph.graph_solver
+from dograph.mixers.base import SAMPLING
 from dograph.mixers.fixed import Stratified
 
 PAGE = 4096
@@ -88,6 +89,8 @@ def without_solutions():
 
 class NotANumber(Stratified):
     """A user's mixer with a mistake: its weights become NaN after a few steps."""
+
+    acts_on = frozenset({SAMPLING})
 
     def step(self, signals):
         if signals.step == 5:

@@ -150,7 +150,11 @@ class RecipeFile:
             merged.stages = dict(artefacts or {})
             check_interpolations(merged, self.path)
             values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
-        except (OmegaConfBaseException, YAMLError) as error:
+        except (
+            OmegaConfBaseException,
+            YAMLError,
+            TypeError,
+        ) as error:  # TypeError: a list for a mapping
             raise UserError(f"{self.path}: {error}") from error
         assert isinstance(values, dict)
         for key in ("compose", "stages"):

@@ -33,6 +33,9 @@ def check_section(
         raise composition.error(f"{key}.{name}", f"cannot be set in a recipe{why}")
     for path, choices in unknown_keys(given, known):
         raise unknown_key(composition, f"{key}.{path}", choices)
+    for name, value in given.items():
+        if isinstance(known.get(name), Namespace) and not isinstance(value, Mapping):
+            raise composition.error(f"{key}.{name}", f"is {value!r}: it must be a mapping")
     _check_nulls(composition, key, builds, given)
     if not vars(known):
         return known
@@ -90,6 +93,8 @@ def _check_nulls(
         hint = hints.get(name, Any)
         if value is None and hint is not Any and type(None) not in get_args(hint):
             raise composition.error(f"{key}.{name}", "is null: leave it out, or give it a value")
+        if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+            _check_nulls(composition, f"{key}.{name}", hint, value)
 
 
 def _wrong_value(composition: Composition, section: str, error: ArgumentError) -> UserError:
