@@ -26,15 +26,9 @@ from dograph.signals.batch_signals import Probe
 def evenly_spaced(
     domain: int, length: int, count: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[list[Pick]]:
-    """Fixed validation batches of one domain: evenly spaced sequences, in order.
+    """Fixed validation batches of one domain: ``count`` evenly spaced of its sequences, in order.
 
-    Args:
-        domain: the domain's index.
-        length: number of sequences in the domain.
-        count: number of sequences to take; all if there are fewer, a UserError without one a rank.
-        batch_size: sequences in a batch.
-        rank: this process's rank; sequences go to the ranks in turn.
-        world_size: number of processes.
+    Sequences go to the ranks in turn; a UserError if a rank would get none.
     """
     indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
     each = len(indices) // world_size  # the same for every rank, so that none waits
@@ -121,24 +115,23 @@ class DataMixer(LightningDataModule):
             return
         self.store = self.store or prepare(self.corpus, progress=False)
         names = [entry.name for entry in self.store.domains]
-        rank, world_size = self._ranks
+        batch_size = self.batch_size * self._ranks[1]
         train = [DomainSequences(self.store, name, "train", self.context) for name in names]
         self.validation_domains = [
             DomainSequences(self.store, name, "validation", self.context) for name in names
         ]
         tokens = [entry.train_tokens for entry in self.store.domains]
-        self.mixer.setup(names, tokens, self.batch_size * world_size, self.store.vocab_size)
+        self.mixer.setup(names, tokens, batch_size, self.store.vocab_size)
         self.train_domains = train
         self._reserved = [self._held_out(domain) for domain in train]
         self.sampler = MixtureSampler(
             [domain.chunk_lengths.tolist() for domain in train],
             self.mixer.sampling_weights.numpy(),
-            self.batch_size * world_size,
+            batch_size,
             self.seed,
             self.draw,
             self.lookahead,
-            rank,
-            world_size,
+            *self._ranks,
             self._reserved,
         )
 

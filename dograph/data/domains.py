@@ -23,12 +23,6 @@ class DomainSequences:
     """The sequences of one domain and split: disjoint windows of ``context + 1`` tokens.
 
     A domain without a whole sequence, and a missing or damaged file, is a `UserError`, also later.
-
-    Args:
-        store: the prepared corpus.
-        domain: the domain's name.
-        split: "train" or "validation".
-        context: tokens that a model sees at once, T; a sequence has T + 1.
     """
 
     def __init__(self, store: Store, domain: str, split: Split, context: int) -> None:

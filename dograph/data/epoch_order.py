@@ -14,13 +14,8 @@ class EpochOrder:
     """Draws a domain's sequences without replacement, in one seeded order an epoch.
 
     Chunks come in a shuffled order and are shuffled within, so that a remote store is read one
-    chunk at a time and memory holds one chunk's order, whatever the domain's size.
-
-    Args:
-        chunk_lengths: sequences in each of the domain's chunks.
-        seed: the experiment's seed.
-        domain: the domain's index, so that orders differ between domains.
-        reserved: indices of sequences that are never drawn.
+    chunk at a time and memory holds one chunk's order, whatever the domain's size. ``domain`` is
+    an index, by which orders differ; sequences of ``reserved`` indices are never drawn.
     """
 
     def __init__(

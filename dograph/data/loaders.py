@@ -42,17 +42,13 @@ class PatientLoader(DataLoader[Batch]):
 
 def _watched(iterator: Iterator[Batch]) -> Iterator[Batch]:
     """Yield the batches; raise `WorkerDiedError` if the connection to a batch's process breaks."""
-    while True:
-        try:
-            batch = next(iterator)
-        except StopIteration:
-            return
-        except (OSError, EOFError) as error:
-            # An error that a living worker raised is raised again here, without an errno.
-            if str(error).startswith("Caught "):
-                raise
-            raise WorkerDiedError(f"its connection broke: {error}") from error
-        yield batch
+    try:
+        yield from iterator
+    except (OSError, EOFError) as error:
+        # An error that a living worker raised is raised again here, without an errno.
+        if str(error).startswith("Caught "):
+            raise
+        raise WorkerDiedError(f"its connection broke: {error}") from error
 
 
 @contextmanager

@@ -29,17 +29,12 @@ def is_validation(digest: bytes, fraction: float) -> bool:
     return hash_number(digest) < fraction * 2.0**64
 
 
-def cut(text: str, limit: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """Cut text into pieces of at most ``limit`` characters.
+def cut_stream(blocks: Iterable[str], limit: int = PIECE_CHARACTERS) -> Iterator[str]:
+    """Cut text that arrives in blocks into pieces of at most ``limit`` characters.
 
     A piece ends at a blank line if there is one in its second half, else at a line's end, else
-    after a space, else at the limit.
+    after a space, else at the limit. Memory holds at most one block and one piece.
     """
-    return cut_stream((text,), limit)
-
-
-def cut_stream(blocks: Iterable[str], limit: int = PIECE_CHARACTERS) -> Iterator[str]:
-    """`cut` for text that arrives in blocks; holds at most one block and one piece."""
     rest = ""
     for block in blocks:
         rest += block

@@ -12,12 +12,12 @@ import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path, PurePosixPath
 
-from dograph.data.corpus.document import cut, document_hash
+from dograph.data.corpus.document import cut_stream, document_hash
 from dograph.data.corpus.python_text import take_apart
 
 EXCLUDED_DISTRIBUTIONS = frozenset({"dograph"})
@@ -114,6 +114,9 @@ class EnvironmentSource:
     """The text in the installed Python distributions (see the module)."""
 
     name = "environment"
+    default_megabytes: Mapping[str, float] = {
+        name: domain.megabytes for name, domain in DOMAINS.items()
+    }
 
     def domains(self) -> tuple[str, ...]:
         """The names, sorted."""
@@ -129,10 +132,6 @@ class EnvironmentSource:
         for key, path in self._files:
             if rule.wanted(PurePosixPath(key)) and (text := readable_text(path)) is not None:
                 yield from _documents_of(text, rule, passages)
-
-    def default_megabytes(self, domain: str) -> float | None:
-        """The cap that makes the default corpus 7 to 9 M tokens."""
-        return DOMAINS[domain].megabytes
 
     def where(self, domain: str) -> str:
         """The environment's folder."""
@@ -218,6 +217,6 @@ def _documents_of(text: str, rule: Domain, passages: set[bytes]) -> Iterator[str
         if digest not in passages:
             passages.add(digest)
             fresh.append(passage)
-    for piece in cut("\n\n".join(fresh), rule.longest):
+    for piece in cut_stream(["\n\n".join(fresh)], rule.longest):
         if len(piece.strip()) >= SHORTEST_DOCUMENT and looks_written(piece):
             yield piece.strip("\n") + "\n"

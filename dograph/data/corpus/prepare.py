@@ -65,8 +65,6 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
             return Store.open(folder.absolute())
         _check_exists(folder, settings)
         source = open_source(settings)
-        if settings.tokenizer not in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
-            load(Path(settings.tokenizer).expanduser())  # a wrong path fails at once
         inputs = inputs_digest(source, settings)
         path = store_path(source.name, settings, inputs)
         if (path / MANIFEST).is_file() and not os.access(path.parent, os.W_OK):
@@ -80,11 +78,8 @@ def _build(
     """Build a store, unless another process does so first."""
     bars = ProgressBars(Console(), progress)
     lock_file = path.with_name(path.name + ".lock")
-
-    def print_waiting() -> None:
-        bars.note(f"another run is preparing {path}: waiting for it")
-
-    with disk_errors(path), exclusive(lock_file, print_waiting) as lock:
+    waiting = f"another run is preparing {path}: waiting for it"
+    with disk_errors(path), exclusive(lock_file, lambda: bars.note(waiting)) as lock:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             return _reopen(path, inputs)
         work_dir = open_work_dir(path, inputs)
@@ -194,7 +189,8 @@ class _Build:
         for domain in domains:
             for split in SPLITS:
                 job = self._job(domain, split, tokenizer)
-                if job.parts and TokenisedSplit.read(job.marker) is None:
+                marker = marker_path(self.folder, domain.name, split)
+                if job.parts and TokenisedSplit.read(marker) is None:
                     jobs.append(job)
                     total += domain.split(split).bytes
         begin = time.monotonic()
@@ -224,10 +220,11 @@ class _Build:
         files = {TOKENIZER: file_digest(self.folder / TOKENIZER)}
         entries = []
         for domain in domains:
-            tokenised = {split: self._tokenised(domain, split) for split in SPLITS}
-            entries.append(_entry(domain, tokenised))
-            for each in tokenised.values():
-                files |= each.files
+            train, validation = (self._tokenised(domain, split) for split in SPLITS)
+            files |= train.files | validation.files
+            documents = domain.train.documents, domain.validation.documents
+            tokens = train.tokens, validation.tokens
+            entries.append(DomainEntry(domain.name, *documents, *tokens, domain.train.bytes))
         names = [domain.name for domain in domains]
         Store(
             path=self.folder,
@@ -248,17 +245,6 @@ class _Build:
         if tokenised is None:
             raise RuntimeError(f"{self.folder}: {domain.name}'s {split} split was not tokenised")
         return tokenised
-
-
-def _entry(domain: StagedDomain, tokenised: dict[Split, TokenisedSplit]) -> DomainEntry:
-    return DomainEntry(
-        name=domain.name,
-        documents=domain.train.documents,
-        validation_documents=domain.validation.documents,
-        train_tokens=tokenised["train"].tokens,
-        validation_tokens=tokenised["validation"].tokens,
-        bytes=domain.train.bytes,
-    )
 
 
 def _reopen(path: Path, inputs: str) -> Store:

@@ -45,12 +45,8 @@ def readable_stem(path: Path) -> str | None:
 def read_documents(path: Path, text_key: str) -> Iterator[str]:
     """Yield the documents of one file, in order.
 
-    A JSON line or a Parquet row is a document; plain text is cut at blank lines into documents of
-    at most 64,000 characters.
-
-    Args:
-        path: path of the file.
-        text_key: key or column that holds the text.
+    A JSON line or a Parquet row is a document, with its text in the key or column ``text_key``;
+    plain text is cut at blank lines into documents of at most 64,000 characters.
 
     Raises:
         UserError: naming file, line and remedy, if the file is damaged, lacks ``text_key``, grows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -19,15 +19,14 @@ class Source(Protocol):
     """Documents by domain, in an order that depends only on the source's content."""
 
     name: str
+    default_megabytes: Mapping[str, float]
+    """Caps by domain unless the settings give them, in 10⁶ bytes; without one, all is taken."""
 
     def domains(self) -> tuple[str, ...]:
         """The names, sorted."""
 
     def documents(self, domain: str) -> Iterator[str]:
         """The domain's documents, the same stream each time."""
-
-    def default_megabytes(self, domain: str) -> float | None:
-        """The cap unless the settings give one, in 10⁶ bytes; None: the whole domain."""
 
     def where(self, domain: str) -> str:
         """The place where a user would look for the domain's text."""
@@ -43,10 +42,6 @@ class FolderSource:
     to its alphabetically first part. Names that begin with a dot or an underscore, and unknown
     formats, are skipped. Links to files are read, wherever they lead; pipes, devices, broken links
     and names that are unsafe or used twice are refused.
-
-    Args:
-        folder: the folder.
-        text_key: key of a JSON line, or column of a Parquet file, that holds the text.
     """
 
     def __init__(self, folder: Path, text_key: str) -> None:
@@ -56,8 +51,8 @@ class FolderSource:
                 "or file per domain"
             )
         self.name = folder.resolve().name or "corpus"
-        self._folder = folder
-        self._text_key = text_key
+        self.default_megabytes: Mapping[str, float] = {}
+        self._folder, self._text_key = folder, text_key
         self._files: dict[str, list[Path]] = {}
         for entry in sorted(folder.iterdir()):
             self._add(entry)
@@ -100,10 +95,6 @@ class FolderSource:
         for path in self._files[domain]:
             yield from readers.read_documents(path, self._text_key)
 
-    def default_megabytes(self, domain: str) -> float | None:
-        """No cap."""
-        return None
-
     def where(self, domain: str) -> str:
         """The domain's folder or file, and the known formats."""
         files = self._files[domain]
@@ -129,8 +120,13 @@ def open_source(settings: CorpusSettings) -> Source:
     else:
         source = FolderSource(Path(settings.source).expanduser(), settings.text_key)
     if isinstance(settings.megabytes, dict):
-        for domain in settings.megabytes:
-            _check_known(domain, source)
+        for domain in sorted(settings.megabytes.keys() - set(source.domains())):
+            near = difflib.get_close_matches(domain, source.domains(), n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise UserError(
+                f"corpus.megabytes names '{domain}': {source.name} has the domains "
+                f"{list(source.domains())}{hint}"
+            )
     return source
 
 
@@ -140,7 +136,7 @@ def cap_bytes(source: Source, domain: str, settings: CorpusSettings) -> int | No
     if isinstance(cap, dict):
         cap = cap.get(domain)
     if cap is None:
-        cap = source.default_megabytes(domain)
+        cap = source.default_megabytes.get(domain)
     return None if cap is None else max(1, round(cap * 1e6))
 
 
@@ -148,16 +144,6 @@ def _check_regular(path: Path) -> None:
     if not path.is_file():
         kind = "a link to no file" if path.is_symlink() else "not a regular file"
         raise UserError(f"{path} is {kind}: remove it from the corpus, or put the file there")
-
-
-def _check_known(domain: str, source: Source) -> None:
-    known = source.domains()
-    if domain not in known:
-        near = difflib.get_close_matches(domain, known, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise UserError(
-            f"corpus.megabytes names '{domain}': {source.name} has the domains {list(known)}{hint}"
-        )
 
 
 def _known_formats() -> str:

@@ -176,7 +176,12 @@ class Store(Manifest):
         for ending in (".ends", ".hashes"):
             sizes[folder.with_name(split + ending)] = 8 * entry.counts(split)[0]
         for path, size in sizes.items():
-            _check_size(self.path, path, size)
+            try:
+                stored = path.lstat().st_size
+            except OSError as error:
+                raise damaged(self.path, path, error) from error
+            if stored != size:
+                raise damaged(self.path, path, f"it has {stored} bytes instead of {size}")
 
     def _check_index(self, entry: DomainEntry, split: Split, chunks: list[Chunk]) -> None:
         """Compare a split's index with the manifest."""
@@ -222,15 +227,6 @@ def fingerprint(
                     while block := file.read(BLOCK):
                         digest.update(block)
     return digest.hexdigest()
-
-
-def _check_size(store: Path, path: Path, size: int) -> None:
-    try:
-        stored = path.lstat().st_size
-    except OSError as error:
-        raise damaged(store, path, error) from error
-    if stored != size:
-        raise damaged(store, path, f"it has {stored} bytes instead of {size}")
 
 
 def _map(file: VerifiedFile, kind: str) -> np.ndarray:

@@ -32,10 +32,8 @@ class TokenisingFailedError(RuntimeError):
 class TokenizeProcess:
     """The tokenising process, started early to import torch while documents are staged.
 
-    Args:
-        log: file for the output of the process and litdata.
-        lock: descriptor of the store's lock, which the process holds too: if this process is
-            killed, no other run enters the folder before the tokenising process has ended.
+    Its output and litdata's go to ``log``. It holds the store's lock too, whose descriptor is
+    ``lock``: if this process is killed, no other run enters the folder before that one has ended.
     """
 
     def __init__(self, log: Path, lock: int) -> None:
@@ -91,7 +89,8 @@ class TokenizeProcess:
         rest = b""
         while True:
             if not select.select([descriptor], [], [], _POLL_SECONDS)[0]:
-                if self._has_ended():
+                flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+                if os.waitid(os.P_PID, self._process.pid, flags) is not None:
                     return
                 continue
             data = os.read(descriptor, 2**16)
@@ -100,7 +99,3 @@ class TokenizeProcess:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 yield json.loads(line)
-
-    def _has_ended(self) -> bool:
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, self._process.pid, flags) is not None

@@ -1,11 +1,10 @@
 """Third step: tokenise parts to litdata folders, in a process of its own.
 
 ``litdata.optimize`` takes over the process that calls it: it seeds ``random``, NumPy and torch,
-replaces the start method of multiprocessing and the handler of Ctrl-C, empties its cache folders
-(by default ``data`` and ``chunks`` in the temporary folder), and waits for ever if a worker is
-killed. This process does nothing else, and has no other threads at work, so that its workers can be
-forked safely: importing torch anew in each of two workers per domain and split would take longer
-than tokenising.
+replaces the start method of multiprocessing and the handler of Ctrl-C, empties its cache folders,
+and waits for ever if a worker is killed. This process does nothing else, and has no other threads
+at work, so that its workers can be forked safely: importing torch anew in each of two workers per
+domain and split would take longer than tokenising.
 
 `main`, run in a fresh interpreter, reads one JSON object with `SplitJob`s from its standard input
 and writes one JSON line per finished part, finished split and failure to its standard output.
@@ -73,11 +72,6 @@ class SplitJob:
     def staged(self) -> Path:
         """The folder of the parts."""
         return Path(self.folder, "staged", self.domain, self.split)
-
-    @property
-    def marker(self) -> Path:
-        """The file whose presence says that the split is done."""
-        return marker_path(Path(self.folder), self.domain, self.split)
 
 
 def marker_path(folder: Path, domain: str, split: Split) -> Path:
@@ -169,7 +163,8 @@ def tokenise_split(job: SplitJob, messages: int) -> None:
     paths = [job.output / name for name in (INDEX, *(chunk.filename for chunk in chunks))]
     paths += [job.output.with_suffix(ending) for ending in (".ends", ".hashes")]
     files = {path.relative_to(job.folder).as_posix(): file_digest(path) for path in paths}
-    write_verified(job.marker, asdict(TokenisedSplit(tokens, files)))
+    marker = marker_path(Path(job.folder), job.domain, job.split)
+    write_verified(marker, asdict(TokenisedSplit(tokens, files)))
 
 
 def _copy_hashes(job: SplitJob) -> None:

@@ -21,25 +21,27 @@ SAMPLE_BYTES = 8_000_000
 """Bytes of text to learn a vocabulary from, the same share from each domain."""
 SAMPLE_PARTS = 32
 """Parts of a domain over which the sample is spread."""
-WIDEST_UINT16 = 2**16
 
 
 def make_tokenizer(
     choice: str, vocab_size: int, folder: Path, domains: list[StagedDomain]
 ) -> Tokenizer:
-    """Train, load or fetch the tokenizer that ``corpus.tokenizer``, the choice, names.
+    """Train, load or fetch the tokenizer that the choice, ``corpus.tokenizer``, names.
 
-    Args:
-        choice: value of ``corpus.tokenizer``.
-        vocab_size: size of a trained vocabulary.
-        folder: the store in the making.
-        domains: its domains, staged.
+    A vocabulary of ``vocab_size`` is trained on the staged domains in ``folder``, a store in the
+    making.
     """
     if choice == TRAIN_TOKENIZER:
         return train(vocab_size, sample(folder, domains))
-    if choice == GPT2_TOKENIZER:
-        return _from_hub(choice)
-    return load(Path(choice).expanduser())
+    if choice != GPT2_TOKENIZER:
+        return load(Path(choice).expanduser())
+    try:
+        return Tokenizer.from_pretrained(choice)
+    except Exception as error:  # whatever the hub's client raises, the remedy is the same
+        raise UserError(
+            f"corpus.tokenizer is '{choice}', which cannot be fetched from the hub "
+            f"({type(error).__name__}): connect, or give the path of its tokenizer.json, or 'train'"
+        ) from error
 
 
 def load(path: Path) -> Tokenizer:
@@ -55,16 +57,6 @@ def load(path: Path) -> Tokenizer:
         raise UserError(
             f"tokenizer {path} cannot be read ({error}): it must be a tokenizer.json written by "
             "the tokenizers library"
-        ) from error
-
-
-def _from_hub(name: str) -> Tokenizer:
-    try:
-        return Tokenizer.from_pretrained(name)
-    except Exception as error:  # whatever the hub's client raises, the remedy is the same
-        raise UserError(
-            f"corpus.tokenizer is '{name}', which cannot be fetched from the hub "
-            f"({type(error).__name__}): connect, or give the path of its tokenizer.json, or 'train'"
         ) from error
 
 
@@ -86,11 +78,9 @@ def train(vocab_size: int, texts: Iterator[str]) -> Tokenizer:
     return tokenizer
 
 
-def sample(
-    folder: Path, domains: list[StagedDomain], total_bytes: int = SAMPLE_BYTES
-) -> Iterator[str]:
+def sample(folder: Path, domains: list[StagedDomain]) -> Iterator[str]:
     """Yield documents to learn a vocabulary from, evenly from all domains and parts of each."""
-    share = total_bytes // len(domains)
+    share = SAMPLE_BYTES // len(domains)
     for domain in domains:
         count = min(domain.train.parts, SAMPLE_PARTS)
         for index in range(count):
@@ -131,4 +121,4 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
 
 def token_type(vocab_size: int) -> TokenType:
     """NumPy's name of the stored integers: of two bytes if the vocabulary fits."""
-    return "uint16" if vocab_size <= WIDEST_UINT16 else "int32"
+    return "uint16" if vocab_size <= 2**16 else "int32"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,28 +30,20 @@ def damaged(store: Path, file: Path, why: object) -> UserError:
     )
 
 
+@dataclass
 class VerifiedFile:
-    """One file of a store, read only as long as it is the one in the manifest.
+    """One file of a store, read only as long as its bytes have the manifest's digest.
 
-    Args:
-        store: folder of the store.
-        path: path of the file.
-        digest: digest of its bytes.
-        size: its size in bytes. None: the digest suffices.
-        check: checks its content further. None: the digest suffices.
+    Its size is compared first, if given; then ``check_content`` reads its content, if given.
     """
 
-    def __init__(
-        self,
-        store: Path,
-        path: Path,
-        digest: str,
-        size: int | None = None,
-        check: Check | None = None,
-    ) -> None:
-        self.path, self._text = path, os.fspath(path)
-        self._store, self._digest, self._size, self._check = store, digest, size, check
-        self._verified: tuple[int, int, int] | None = None
+    store: Path
+    """Folder of the store."""
+    path: Path
+    digest: str
+    size: int | None = None
+    check_content: Check | None = None
+    _verified: tuple[int, int, int] | None = None
 
     def check(self) -> bool:
         """Read the whole file if that was not done before, or the file has changed since.
@@ -59,20 +52,20 @@ class VerifiedFile:
         kill the process. Returns whether it was read: a mapping may then be of an earlier file.
         """
         try:
-            state = os.lstat(self._text)
+            state = os.lstat(self.path)
             if (state.st_ino, state.st_size, state.st_ctime_ns) == self._verified:
                 return False
             self._verify(state)
         except (OSError, ValueError) as error:
             self._verified = None
-            raise damaged(self._store, self.path, error) from error
+            raise damaged(self.store, self.path, error) from error
         return True
 
     def _verify(self, state: os.stat_result) -> None:
         if not stat.S_ISREG(state.st_mode):
             raise ValueError("it is not a regular file")
-        if self._size not in (None, state.st_size):
-            raise ValueError(f"it has {state.st_size} bytes instead of {self._size}")
+        if self.size not in (None, state.st_size):
+            raise ValueError(f"it has {state.st_size} bytes instead of {self.size}")
         digest = new_digest()
         with self.path.open("rb") as file:
 
@@ -81,11 +74,11 @@ class VerifiedFile:
                 digest.update(block)
                 return block
 
-            if self._check is not None:
-                self._check(read)
+            if self.check_content is not None:
+                self.check_content(read)
             while read(BLOCK):
                 pass
-        if digest.hexdigest() != self._digest:
+        if digest.hexdigest() != self.digest:
             raise ValueError("its checksum does not match")
         self._verified = (state.st_ino, state.st_size, state.st_ctime_ns)
 

@@ -50,15 +50,14 @@ def _inputs_of(work_dir: Path) -> str | None:
         return None
     try:
         inputs = read_json_strictly(work_dir / INPUTS)
-        if isinstance(inputs, str):
-            return inputs
-        reason = "not text"
+        if not isinstance(inputs, str):
+            raise ValueError("not text")
+        return inputs
     except (OSError, ValueError) as error:
-        reason = str(error)
-    raise UserError(
-        f"{work_dir} is not an interrupted preparation ({INPUTS}: {reason}): move it away, or set "
-        "corpus.store to another folder"
-    )
+        raise UserError(
+            f"{work_dir} is not an interrupted preparation ({INPUTS}: {error}): move it away, or "
+            "set corpus.store to another folder"
+        ) from error
 
 
 @contextlib.contextmanager

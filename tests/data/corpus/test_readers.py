@@ -8,7 +8,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dograph.data.corpus.document import cut, cut_stream
+from dograph.data.corpus.document import cut_stream
 from dograph.data.corpus.readers import read_documents
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.source import FolderSource, cap_bytes, open_source
@@ -66,7 +66,7 @@ def test_a_text_file_is_cut_into_documents_that_are_its_text(tmp_path, ending):
 
 @given(st.text(alphabet="ab \n", max_size=400), st.integers(2, 50), st.integers(1, 60))
 def test_cutting_loses_nothing_and_keeps_the_limit(text, limit, block):
-    pieces = list(cut(text, limit))
+    pieces = list(cut_stream([text], limit))
     assert "".join(pieces) == text
     assert all(0 < len(piece) <= limit for piece in pieces)
     blocks = [text[start : start + block] for start in range(0, len(text), block)]
