@@ -40,7 +40,7 @@ def execute(arguments: Namespace) -> int:
 
     from dograph.experiments.comparison import tables
     from dograph.experiments.comparison.comparison import compare
-    from dograph.experiments.comparison.files import check_writable, write_files
+    from dograph.experiments.comparison.page import check_writable, write_files
 
     folder: Path | None = arguments.output
     if arguments.tensorboard and folder is None:

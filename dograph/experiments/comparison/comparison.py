@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,15 +53,12 @@ class Comparison:
 def compare(
     paths: Sequence[Path], baseline: str | None = None, allowed: Collection[str] = ()
 ) -> Comparison:
-    """Compares the finished runs in and below some folders.
+    """Compares the finished runs in and below folders; a UserError if they are not comparable.
 
     Args:
         paths: folders of runs, of a recipe's runs, or of all runs.
         baseline: name of a method. None: the one whose mixer is Stratified.
         allowed: conditions that may differ, see ``conditions.CONDITIONS``.
-
-    Raises:
-        UserError: if there is nothing to compare, or it is not comparable.
     """
     runs = find_runs(paths)
     check_methods(runs)
@@ -92,18 +89,11 @@ def _methods(runs: dict[str, list[ComparedRun]], asked: str | None) -> list[Meth
         same.sort(key=lambda run: run.seed)
     names = [first, *(name for name in runs if name != first)]
     labels = zip(names, _labels(names), strict=True)
-    base, *others = [
-        summarise_method(name, label, runs[name], runs[first]) for name, label in labels
-    ]
+    base, *others = (summarise_method(*names, runs[names[0]], runs[first]) for names in labels)
     others.sort(key=lambda method: method.mean.mean)
     adjusted = iter(holm([method.paired.p for method in others if method.paired]))
-    return [base, *(_with_p(method, adjusted) for method in others)]
-
-
-def _with_p(method: Method, adjusted: Iterator[float]) -> Method:
-    if method.paired is None:
-        return method
-    return replace(method, paired=replace(method.paired, p=next(adjusted)))
+    paired = [each.paired and replace(each.paired, p=next(adjusted)) for each in others]
+    return [base, *(replace(each, paired=pair) for each, pair in zip(others, paired, strict=True))]
 
 
 def _baseline(runs: dict[str, list[ComparedRun]], asked: str | None) -> str:
@@ -115,8 +105,8 @@ def _baseline(runs: dict[str, list[ComparedRun]], asked: str | None) -> str:
     if asked in runs:
         return asked
     by_label = dict(zip(_labels(list(runs)), runs, strict=True))
-    if asked.replace("_", " ") in by_label:
-        return by_label[asked.replace("_", " ")]
+    if name := by_label.get(asked.replace("_", " ")):
+        return name
     raise UserError(
         f"--baseline {asked}: there is no such method{nearest(asked, list(runs))} (there are: "
         f"{', '.join(runs)})"

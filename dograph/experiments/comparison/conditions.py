@@ -1,15 +1,21 @@
-"""Whether runs may be compared, and what differs where they may not."""
+"""Whether runs may be compared: their settings with every default, and what differs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from dograph.errors import UserError
-from dograph.experiments.comparison.runs import ComparedRun, by_method
-from dograph.experiments.comparison.settings import method_of, setting_of
-from dograph.experiments.recipe.compose import flat, nearest
+from dograph.experiments.comparison.runs import ComparedRun, by_method, recipe_of
+from dograph.experiments.recipe.check import SECTIONS
+from dograph.experiments.recipe.compose import Composition, flat, nearest
+from dograph.experiments.recipe.section import check_section
+from dograph.files.run_dir import RECIPE
 
 CONDITIONS = {
     "tokens": "tokens trained on",
@@ -24,14 +30,21 @@ HOST: dict[str, Any] = {"commit": None, "versions": {}, "host": {}}
 """What changes no more than rounding and seconds: keys of ``provenance.json``, and if missing."""
 MOST_FOLDERS = 4
 """Run folders that a message names for one value."""
+OF_MODEL = {"model": ("architecture", "config", "pretrained")}
+OF_VALIDATION = {"data": ("context", "validation_sequences"), "trainer": ("limit_val_batches",)}
+_CLIPPING = ("gradient_clip_val", "gradient_clip_algorithm")
+OF_TRAINING = {
+    "data": ("batch_size", "draw"),
+    "model": ("learning_rate", "final_learning_rate", "warmup", "weight_decay", "betas"),
+    "trainer": ("max_steps", "precision", "accumulate_grad_batches", *_CLIPPING),
+}
+"""Keys of a recipe's sections that decide the numbers, beside mixture and seed."""
+FROM_EARLIER_STAGES = ("weights", "prior", "reference")
+"""Arguments of a mixer that an experiment fills in from its earlier stages, seed by seed."""
 
 
 def check_comparable(runs: Sequence[ComparedRun], allowed: Collection[str] = ()) -> list[str]:
-    """Checks that runs differ in nothing but their mixture and seed.
-
-    Args:
-        runs: at least one.
-        allowed: conditions that may differ.
+    """Checks that runs differ in nothing but mixture, seed and the ``allowed`` conditions.
 
     Returns:
         what differs and was allowed, a sentence each.
@@ -50,23 +63,17 @@ def check_comparable(runs: Sequence[ComparedRun], allowed: Collection[str] = ())
         for name, title in CONDITIONS.items()
         if (text := _difference([setting[name] for setting in settings], runs)) is not None
     }
-    refused = [text for name, text in differing.items() if name not in allowed]
-    if refused:
-        names = ",".join(name for name in differing if name not in allowed)
+    if refused := [name for name in differing if name not in allowed]:
         raise UserError(
-            "these runs are not comparable:\n  "
-            + "\n  ".join(refused)
-            + f"\nname runs that differ in mixture and seed only, or add --allow {names}"
+            "\n  ".join(["these runs are not comparable:", *(differing[name] for name in refused)])
+            + "\nname runs that differ in mixture and seed only, or add --allow "
+            + ",".join(refused)
         )
     return [*differing.values(), *_host_notes(runs)]
 
 
 def check_methods(runs: Sequence[ComparedRun]) -> None:
-    """Checks that runs of one method differ in their seed only.
-
-    Raises:
-        UserError: saying what differs, in which runs.
-    """
+    """Checks that runs of one method differ in their seed only."""
     for method, same in by_method(runs).items():
         text = _difference([method_of(run) for run in same], same)
         if text is not None:
@@ -116,3 +123,64 @@ def _named(runs: Sequence[ComparedRun]) -> str:
     shown = ", ".join(str(run.folder) for run in runs[:MOST_FOLDERS])
     more = len(runs) - MOST_FOLDERS
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def setting_of(run: ComparedRun) -> dict[str, Any]:
+    """What must be alike for losses to compare, by the names that ``compare --allow`` takes."""
+    metadata, source = run.metadata, run.final / RECIPE
+    return {
+        "tokens": run.summary.tokens,
+        "corpus": metadata["fingerprint"],
+        "tokenizer": metadata["tokenizer"],
+        "validation": {
+            **_chosen(run.recipe, OF_VALIDATION, source),
+            # Older runs did not record it: then the corpus as a whole.
+            "text": metadata.get("validation_fingerprint", metadata["fingerprint"]),
+        },
+        "model": _chosen(run.recipe, OF_MODEL, source),
+        "training": {
+            **_chosen(run.recipe, OF_TRAINING, source),
+            "processes": metadata.get("host", {}).get("processes", 1),
+        },
+    }
+
+
+def method_of(run: ComparedRun) -> dict[str, Any]:
+    """What makes a run its method: mixer and sketch of every stage."""
+    method = {}
+    for name, folder in run.stages:
+        values = recipe_of(folder)
+        mixer = dict(values.get("mixer") or {})
+        arguments = dict(mixer.get("init_args") or {})
+        if name:
+            arguments = {k: v for k, v in arguments.items() if k not in FROM_EARLIER_STAGES}
+        method[name or "run"] = {
+            "mixer": {"class_path": mixer.get("class_path"), "init_args": arguments},
+            "sketch": dict(values.get("sketch") or {}),
+        }
+    return method
+
+
+def _chosen(
+    values: Mapping[str, Any], keys: Mapping[str, tuple[str, ...]], source: Path
+) -> dict[str, Any]:
+    chosen = {}
+    for section, wanted in keys.items():
+        given = values.get(section) or {}
+        if not isinstance(given, Mapping):
+            raise UserError(f"{source}: {section} must be a mapping, got {given!r}")
+        try:
+            whole = _with_defaults(section, json.dumps(given, sort_keys=True))
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
+        chosen.update({f"{section}.{key}": whole.get(key) for key in wanted})
+    return chosen
+
+
+@lru_cache(maxsize=1024)
+def _with_defaults(section: str, given: str) -> dict[str, Any]:
+    """A section with every default, in plain types; read once for all runs that share it."""
+    composition = Composition({}, [("recipe", OmegaConf.create({}))])
+    builds, skip = SECTIONS[section]
+    checked = check_section(composition, section, builds, json.loads(given), skip)
+    return json.loads(json.dumps(checked.as_dict(), default=str))

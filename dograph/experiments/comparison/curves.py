@@ -41,13 +41,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """How a mixture moved, in the mean over seeds.
-
-    Attributes:
-        steps: (t,) optimiser steps that all seeds have.
-        shares: (t, S).
-        meaning: what the shares are.
-    """
+    """How a mixture moved: (t,) steps that all seeds have, (t, S) mean shares, what those are."""
 
     steps: Steps
     shares: Floats
@@ -102,23 +96,14 @@ def score_curves(method: Method) -> dict[str, Curve]:
 def share_trajectory(method: Method, kind: Kind, domains: Sequence[str]) -> Trajectory:
     """Weights in the sampler, or shares of the loss weight, over a method's last stage.
 
-    Args:
-        method: its runs have all the domains.
-        kind: which shares; effective ones hold since the point before, whose step may differ
-            between seeds.
-        domains: S names, in the order of the columns.
+    Effective shares hold since the point before, whose step may differ between seeds.
     """
     meaning = "share of the loss" if kind == "effective" else "weights in the sampler"
     return _mean_shares([run.history for run in method.runs], kind, domains, meaning)
 
 
 def trajectory(method: Method, domains: Sequence[str]) -> Trajectory:
-    """A method's shares of the loss; of a method with stages, the weights that its proxy found.
-
-    Args:
-        method: its runs have all the domains.
-        domains: S names, in the order of the columns.
-    """
+    """A method's shares of the loss; of a method with stages, the weights that its proxy found."""
     if len(method.runs[0].stages) == 1:
         return share_trajectory(method, "effective", domains)
     name = method.runs[0].stages[-2][0]
@@ -163,12 +148,9 @@ def _mean_shares(
     rows = [dict(zip(history.steps, getattr(history, kind), strict=True)) for history in histories]
     columns = [[history.domains.index(name) for name in domains] for history in histories]
     common = _common(rows)
+    seeds = list(zip(rows, columns, strict=True))
     shares = [
-        np.mean(
-            [np.array(seed[step])[order] for seed, order in zip(rows, columns, strict=True)], axis=0
-        )
-        for step in common
+        np.mean([np.array(seed[at])[order] for seed, order in seeds], axis=0) for at in common
     ]
-    return Trajectory(
-        np.array(common, int), np.array(shares, float).reshape(len(common), len(domains)), meaning
-    )
+    table = np.array(shares, float).reshape(len(common), len(domains))
+    return Trajectory(np.array(common, int), table, meaning)

@@ -8,9 +8,9 @@ import numpy as np
 
 from dograph.experiments.comparison.comparison import Comparison
 from dograph.experiments.comparison.curves import Floats
-from dograph.experiments.comparison.legends import LONGEST
-from dograph.experiments.comparison.methods import Method
-from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR, plain
+from dograph.experiments.comparison.methods import Method, Paired
+from dograph.experiments.comparison.styles import LONGEST
+from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR, TITLE, plain, white_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,12 +32,10 @@ def domains_figure(comparison: Comparison) -> Figure:
 
     A method that shares no seed with the baseline has no differences, and a dash in each cell.
     """
-    from matplotlib.figure import Figure
-
     own = _finals(comparison.baseline)
     cells = np.array([[0.0] * len(own), *map(_differences, comparison.methods[1:])])
     numbered = len(own) <= MOST_NUMBERS
-    figure = Figure(figsize=(WIDE, ROW * len(cells) + 2), dpi=110, facecolor="white")
+    figure = white_figure(WIDE, ROW * len(cells) + 2)
     axes = figure.subplots()
     # The root lets small differences be seen beside one large one.
     shade = np.sign(cells) * np.sqrt(np.abs(cells))
@@ -51,15 +49,13 @@ def domains_figure(comparison: Comparison) -> Figure:
     return figure
 
 
-def _finals(method: Method) -> list[float]:
-    return [end.mean for end in (*method.domains.values(), method.mean, method.worst)]
+def _finals(of: Method | Paired) -> list[float]:
+    return [end.mean for end in (*of.domains.values(), of.mean, of.worst)]
 
 
 def _differences(method: Method) -> list[float]:
-    if method.paired is None:
-        return [float("nan")] * (len(method.domains) + 2)
-    paired = method.paired
-    return [end.mean for end in (*paired.domains.values(), paired.mean, paired.worst)]
+    dashes = [float("nan")] * (len(method.domains) + 2)
+    return dashes if method.paired is None else _finals(method.paired)
 
 
 def _paint(axes: Axes, shade: Floats) -> QuadMesh:
@@ -67,13 +63,8 @@ def _paint(axes: Axes, shade: Floats) -> QuadMesh:
     from matplotlib.colors import TwoSlopeNorm
 
     most = float(np.abs(np.nan_to_num(shade)).max()) or 1.0
-    mesh = axes.pcolormesh(
-        np.ma.masked_invalid(shade),
-        cmap="PuOr_r",
-        norm=TwoSlopeNorm(0, -most, most),
-        edgecolors="white",
-        linewidth=2,
-    )
+    cells, norm = np.ma.masked_invalid(shade), TwoSlopeNorm(0, -most, most)
+    mesh = axes.pcolormesh(cells, cmap="PuOr_r", norm=norm, edgecolors="white", linewidth=2)
     axes.invert_yaxis()
     axes.axvline(shade.shape[1] - 2, color=QUIET_COLOUR, linewidth=1.2)
     return mesh
@@ -86,16 +77,9 @@ def _write_numbers(axes: Axes, cells: Floats, strength: Floats, own: Sequence[fl
             colour = TEXT_COLOUR  # on the page's ground
         else:  # fixed: the cells keep their colours
             colour = "#FFFFFE" if abs(strength[row, column]) > 0.72 else "#111111"
-        axes.text(
-            column + 0.5,
-            row + 0.5,
-            _signed(float(value)) if row else f"{own[column]:.3f}",
-            ha="center",
-            va="center",
-            fontsize=TEXT_SIZE,
-            color=colour,
-            weight="normal" if row else "bold",
-        )
+        text = _signed(float(value)) if row else f"{own[column]:.3f}"
+        number = axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour)
+        number.set(fontsize=TEXT_SIZE, weight="normal" if row else "bold")
 
 
 def _signed(value: float) -> str:
@@ -124,7 +108,7 @@ def _label(axes: Axes, comparison: Comparison, numbered: bool) -> None:
         side.set_visible(False)
     title = f"Final loss less {plain(comparison.baseline.label)}'s"
     title += " (first row: its own), in nats" if numbered else ", in nats"
-    axes.set_title(title, fontsize=10, loc="left", color=TEXT_COLOUR, weight="bold")
+    axes.set_title(title, **TITLE)
     below = "violet: lower, better · orange: higher"
     axes.set_xlabel(below, fontsize=TEXT_SIZE, color=QUIET_COLOUR)
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dograph.experiments.comparison.comparison import Comparison
 from dograph.experiments.comparison.curves import Curve, difference_curve, loss_curve, trajectory
 from dograph.experiments.comparison.domain_differences import domains_figure
-from dograph.experiments.comparison.legends import entry, legend_below, legend_beside
-from dograph.experiments.comparison.styles import method_styles
-from dograph.reports.figures.appearance import (
-    QUIET_COLOUR,
-    Style,
-    label_percent,
-    label_steps,
-    plain,
-    quiet_axes,
-    style_of,
-    title_panel,
+from dograph.experiments.comparison.styles import (
+    entry,
+    legend_below,
+    legend_beside,
+    method_styles,
 )
+from dograph.reports.figures import appearance
+from dograph.reports.figures.appearance import QUIET, Style, plain, quiet_axes, title_panel
 from dograph.reports.figures.trajectories import smoothed
 
 if TYPE_CHECKING:
@@ -29,7 +25,6 @@ if TYPE_CHECKING:
 WIDE = 12.8
 """Inches, of every figure."""
 PANELS_A_ROW = 3
-TEXT_SIZE = 8
 
 
 def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
@@ -48,14 +43,11 @@ def loss_figure(comparison: Comparison) -> Figure:
     Intervals are drawn for the end only, next to each other; bands over the whole length would
     lie upon each other.
     """
-    from matplotlib.figure import Figure
-
     base, methods = comparison.baseline, comparison.methods
     styles = method_styles(method.name for method in methods)
     own = [styles[method.name] for method in methods]
-    figure = Figure(figsize=(WIDE, 4), dpi=110, facecolor="white")
-    entries = [entry(styles[method.name], method.label) for method in methods]
-    legend = legend_below(figure, entries)
+    figure = appearance.white_figure(WIDE, 4)
+    legend = legend_below(figure, [entry(styles[each.name], each.label) for each in methods])
     tall = 4.1 + legend
     figure.set_size_inches(WIDE, tall)
     panels = figure.subplots(1, 3)
@@ -68,11 +60,10 @@ def loss_figure(comparison: Comparison) -> Figure:
         wspace=strip + 0.2,
     )
     less = f"less {plain(base.label)}'s with the same seed"
-    ends = [loss_curve(method) for method in methods]
     means = [difference_curve(method, base) for method in methods]
     worst = [difference_curve(method, base, "worst") for method in methods]
     for axes, title, meaning, curves in (
-        (panels[0], "Mean loss", "over the domains, nats a token", ends),
+        (panels[0], "Mean loss", "over the domains, nats a token", list(map(loss_curve, methods))),
         (panels[1], "Mean loss, difference", less, means),
         (panels[2], "Worst loss, difference", less, worst),
     ):
@@ -86,15 +77,9 @@ def loss_figure(comparison: Comparison) -> Figure:
 def _draw_lines(axes: Axes, curves: Sequence[Curve], styles: Sequence[Style]) -> None:
     """Draws the first, the baseline's, last and strongest."""
     for index in reversed(range(len(curves))):
-        axes.plot(
-            curves[index].tokens,
-            curves[index].mean,
-            color=styles[index].colour,
-            linestyle=styles[index].line,
-            marker=styles[index].marker,
-            markersize=4.5,
-            linewidth=1.6 if index else 2.4,
-        )
+        curve, style, width = curves[index], styles[index], 1.6 if index else 2.4
+        look: dict[str, Any] = {"color": style.colour, "marker": style.marker, "markersize": 4.5}
+        axes.plot(curve.tokens, curve.mean, linestyle=style.line, linewidth=width, **look)
 
 
 def _draw_ends(axes: Axes, curves: Sequence[Curve], styles: Sequence[Style]) -> None:
@@ -104,37 +89,25 @@ def _draw_ends(axes: Axes, curves: Sequence[Curve], styles: Sequence[Style]) -> 
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False, axis="x")
     axes.set_xlim(-0.8, len(curves) - 0.2)
-    axes.set_xlabel("end ± 95 %", fontsize=TEXT_SIZE, color=QUIET_COLOUR)
+    axes.set_xlabel("end ± 95 %", **QUIET)
     for place, (curve, style) in enumerate(zip(curves, styles, strict=True)):
         if not len(curve.mean):
             continue
-        half = 0.0 if curve.bounds is None else curve.bounds[1][-1] - curve.mean[-1]
-        axes.errorbar(
-            place,
-            curve.mean[-1],
-            yerr=half or None,
-            fmt=style.marker,
-            color=style.colour,
-            markersize=5,
-            elinewidth=1.4,
-        )
+        end = curve.mean[-1]
+        half = None if curve.bounds is None else curve.bounds[1][-1] - end
+        look: dict[str, Any] = {"color": style.colour, "markersize": 5, "elinewidth": 1.4}
+        axes.errorbar(place, end, yerr=half or None, fmt=style.marker, **look)
 
 
 def cost_figure(comparison: Comparison) -> Figure:
     """Final mean loss against what all stages cost, in FLOPs and in seconds of training."""
-    from matplotlib.figure import Figure
-
     styles = method_styles(method.name for method in comparison.methods)
     best_first = sorted(comparison.methods, key=lambda method: method.mean.mean)
     tall = max(4.4, 0.6 + 0.21 * len(best_first))
-    figure = Figure(figsize=(WIDE, tall), dpi=110, facecolor="white")
-    legend = legend_beside(
-        figure,
-        [
-            entry(styles[method.name], f"{method.label}  {method.mean.mean:.3f}", line=False)
-            for method in best_first
-        ],
-    )
+    figure = appearance.white_figure(WIDE, tall)
+    labels = {method.name: f"{method.label}  {method.mean.mean:.3f}" for method in best_first}
+    entries = [entry(styles[name], label, line=False) for name, label in labels.items()]
+    legend = legend_beside(figure, entries)
     panels = figure.subplots(1, 2, sharey=True)
     figure.subplots_adjust(
         left=0.06,
@@ -151,55 +124,43 @@ def cost_figure(comparison: Comparison) -> Figure:
         _draw_costs(axes, comparison, styles, key)
         axes.set_xlim(left=0)
         _in_thousands(axes)
-        axes.axhline(
-            comparison.baseline.mean.mean, color=QUIET_COLOUR, linewidth=0.8, dashes=(4, 4)
-        )
+        level = comparison.baseline.mean.mean
+        axes.axhline(level, color=appearance.QUIET_COLOUR, linewidth=0.8, dashes=(4, 4))
     return figure
 
 
 def _draw_costs(axes: Axes, comparison: Comparison, styles: Mapping[str, Style], key: str) -> None:
     for method in comparison.methods:
-        style, cost = styles[method.name], method.cost[key]
-        axes.errorbar(
-            cost.mean,
-            method.mean.mean,
-            xerr=cost.half or 0,
-            yerr=method.mean.half or 0,
-            fmt=style.marker,
-            color=style.colour,
-            ecolor=(style.colour, 0.55),
-            markersize=8,
-            elinewidth=1.2,
-        )
+        style, cost, loss = styles[method.name], method.cost[key], method.mean
+        bars: dict[str, Any] = {"xerr": cost.half or 0, "yerr": loss.half or 0, "elinewidth": 1.2}
+        look: dict[str, Any] = {"color": style.colour, "ecolor": (style.colour, 0.55)}
+        axes.errorbar(cost.mean, loss.mean, fmt=style.marker, markersize=8, **look, **bars)
 
 
 def mixtures_figure(comparison: Comparison) -> Figure:
     """How each method's mixture moved, a panel each, one colour a domain throughout."""
-    from matplotlib.figure import Figure
-
     methods, domains = comparison.methods, comparison.domains
     rows = -(-len(methods) // PANELS_A_ROW)
-    figure = Figure(figsize=(WIDE, 4), dpi=110, facecolor="white")
-    legend = legend_below(
-        figure, [entry(style_of(index), name, marker=False) for index, name in enumerate(domains)]
-    )
+    figure = appearance.white_figure(WIDE, 4)
+    styles = map(appearance.style_of, range(len(domains)))
+    entries = [entry(*pair, marker=False) for pair in zip(styles, domains, strict=True)]
+    legend = legend_below(figure, entries)
     tall = 2.5 * rows + 0.4 + legend
     figure.set_size_inches(WIDE, tall)
     grid = figure.subplots(rows, PANELS_A_ROW, sharey=True, squeeze=False).ravel()
-    figure.subplots_adjust(
-        0.05, (legend + 0.6) / tall, 0.99, 1 - 0.6 / tall, wspace=0.06, hspace=0.6
-    )
+    edges = (0.05, (legend + 0.6) / tall, 0.99, 1 - 0.6 / tall)
+    figure.subplots_adjust(*edges, wspace=0.06, hspace=0.6)
     for axes, method in zip(grid, methods, strict=False):
         moved = trajectory(method, domains)
         wide = max(1, len(moved.shares) // 12)
         quiet_axes(axes)
         title_panel(axes, plain(method.label), moved.meaning)
-        label_steps(axes)
+        appearance.label_steps(axes)
         for index, line in enumerate(smoothed(moved.shares, wide).T):
-            style = style_of(index)
+            style = appearance.style_of(index)
             axes.plot(moved.steps, line, color=style.colour, linestyle=style.line, linewidth=1.6)
     grid[0].set_ylim(bottom=0)  # shared, now that all lines are there
-    label_percent(grid[0], grid[0].get_ylim()[1])
+    appearance.label_percent(grid[0], grid[0].get_ylim()[1])
     for axes in grid[len(methods) :]:
         axes.set_visible(False)
     return figure
@@ -208,7 +169,7 @@ def mixtures_figure(comparison: Comparison) -> Figure:
 def _label(axes: Axes, title: str, meaning: str, below: str) -> None:
     quiet_axes(axes)
     title_panel(axes, title, meaning)
-    axes.set_xlabel(below, fontsize=TEXT_SIZE, color=QUIET_COLOUR)
+    axes.set_xlabel(below, **QUIET)
 
 
 def _in_thousands(axes: Axes) -> None:

@@ -18,16 +18,11 @@ OF_MODEL = ("learning_rate", "final_learning_rate", "warmup", "weight_decay")
 
 
 def hyperparameters(label: str, run: ComparedRun) -> dict[str, Hyperparameter]:
-    """A run's method, mixer, seed and sizes, and the mixer's own settings.
+    """A run's method, mixer, seed and sizes, and the mixer's own settings, by flat names.
 
-    Args:
-        label: the method, as tables name it.
-        run: a run, or an experiment with stages, whose last stage counts.
-
-    Returns:
-        values by flat names; a mixer's settings bear its name (``mixer/DoGraph/beta``), because
-        another mixer's of the same name means something else. Left out: settings that the recipe
-        leaves to their defaults, lists and mappings (such as ``Fixed``'s weights).
+    A mixer's settings bear its name (``mixer/DoGraph/beta``), because another mixer's of the same
+    name means something else. Left out: settings that the recipe leaves to their defaults, lists
+    and mappings (such as ``Fixed``'s weights).
     """
     data, model, mixer = (run.recipe.get(part) or {} for part in ("data", "model", "mixer"))
     config, arguments = model.get("config") or {}, mixer.get("init_args") or {}
@@ -60,11 +55,6 @@ def write_columns(
 
     TensorBoard believes the first such list that it finds, so one list has the hyper-parameters
     of all runs: no run alone has those of every mixer. torch's writer cannot say which differ.
-
-    Args:
-        writer: writer of any run.
-        runs: hyper-parameters of each run; a name may be missing in some.
-        metrics: tags of their final scalars.
     """
     names = dict.fromkeys(name for run in runs for name in run)
     experiment = api_pb2.Experiment(
@@ -86,14 +76,7 @@ def write_row(
     metrics: Mapping[str, float],
     step: int,
 ) -> None:
-    """Writes one run's row.
-
-    Args:
-        writer: the run's writer.
-        values: its hyper-parameters.
-        metrics: final scalars by tag.
-        step: its last step.
-    """
+    """Writes one run's row, and its final scalars by tag at its last step."""
     _, start, end = hparams(dict(values), {})  # its list of columns would hide those of all runs
     for summary in (start, end):
         writer._get_file_writer().add_summary(summary)

@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dograph.experiments.comparison import statistics
 from dograph.experiments.comparison.runs import ComparedRun
-from dograph.experiments.comparison.statistics import (
-    Estimate,
-    Verdict,
-    estimate,
-    first_reach,
-    p_value,
-    verdict,
-)
+from dograph.experiments.comparison.statistics import Estimate, estimate
 
 Pairs = Sequence[tuple[ComparedRun, ComparedRun]]
 """Runs of a method, each with the baseline's run of the same seed."""
@@ -21,13 +15,10 @@ Pairs = Sequence[tuple[ComparedRun, ComparedRun]]
 
 @dataclass(frozen=True)
 class Paired:
-    """A method's differences to the baseline with the same seeds; below zero is better.
+    """A method's differences in nats to the baseline with the same seeds; below zero is better.
 
-    Attributes:
-        mean: difference of the mean loss over domains, in nats.
-        worst: difference of the worst domain's loss, in nats.
-        domains: difference of each domain's loss, in nats.
-        p: of a paired t-test on ``mean``, adjusted for all methods at once (Holm).
+    They are of the mean loss over domains, of the worst domain's loss, and of each domain's;
+    ``p`` is of a paired t-test on ``mean``, adjusted for all methods at once (Holm).
     """
 
     mean: Estimate
@@ -36,20 +27,17 @@ class Paired:
     p: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> statistics.Verdict:
         """On the mean, by ``p``."""
-        return verdict(self.mean, self.p)
+        return statistics.verdict(self.mean, self.p)
 
 
 @dataclass(frozen=True)
 class TimeToTarget:
     """What it took to come down to the mean loss at the baseline's end, all stages counted.
 
-    Attributes:
-        tokens: over the seeds that got there; None if none did.
-        seconds: of training, likewise.
-        reached: number of seeds that got there.
-        seeds: number of seeds compared.
+    Tokens and seconds of training are over the ``reached`` of all compared seeds that got there;
+    None if none did.
     """
 
     tokens: Estimate | None
@@ -63,11 +51,9 @@ class Method:
     """One method over its seeds.
 
     Attributes:
-        name: the recipe's name.
-        label: the name as tables show it.
+        name: the recipe's name; ``label`` is the name as tables show it.
         runs: by seed, rising.
-        mean: loss over domains at the end, in nats a token.
-        worst: highest loss of a domain.
+        mean: loss over domains at the end, in nats a token; ``worst`` is the highest of a domain.
         domains: loss of each domain.
         cost: tokens, flops and seconds of all stages.
         accuracies: mean accuracy of each suite of downstream tasks that all runs have.
@@ -95,14 +81,7 @@ class Method:
 def summarise_method(
     name: str, label: str, runs: Sequence[ComparedRun], baseline: Sequence[ComparedRun]
 ) -> Method:
-    """Sums a method's runs up, and pairs them with the baseline's by seed.
-
-    Args:
-        name: the recipe's name.
-        label: the name as tables show it.
-        runs: at least one.
-        baseline: the same ``runs`` for the baseline itself.
-    """
+    """Sums a method's runs up, and pairs them by seed with the baseline's, if it is another."""
     by_seed = {run.seed: run for run in baseline}
     pairs = [(run, by_seed[run.seed]) for run in runs if run.seed in by_seed]
     return Method(
@@ -134,7 +113,7 @@ def _paired(pairs: Pairs) -> Paired:
         mean=mean,
         worst=estimate([run.worst_loss - base.worst_loss for run, base in pairs]),
         domains=_estimates(domains),
-        p=p_value(mean.values),
+        p=statistics.p_value(mean.values),
     )
 
 
@@ -143,8 +122,12 @@ def _time_to_target(pairs: Pairs) -> TimeToTarget:
     for run, base in pairs:
         points, before = run.history.validations, run.earlier_cost
         curve = [sum(point.losses.values()) / len(point.losses) for point in points]
-        at_tokens = first_reach([point.tokens for point in points], curve, base.mean_loss)
-        at_seconds = first_reach([point.seconds for point in points], curve, base.mean_loss)
+        at_tokens, at_seconds = (
+            statistics.first_reach(
+                [getattr(point, axis) for point in points], curve, base.mean_loss
+            )
+            for axis in ("tokens", "seconds")
+        )
         if at_tokens is not None and at_seconds is not None:
             tokens.append(before["tokens"] + at_tokens)
             seconds.append(before["seconds"] + at_seconds)

@@ -1,27 +1,29 @@
-"""A comparison as one HTML file that needs no other: tables, figures, provenance."""
+"""A comparison's files: one HTML page that needs no other; its numbers as Markdown, CSV, JSON."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dograph.errors import UserError
+from dograph.experiments.comparison import tables
 from dograph.experiments.comparison.comparison import FEWEST_SEEDS, Comparison
-from dograph.experiments.comparison.conditions import CONDITIONS, HOST
-from dograph.experiments.comparison.settings import setting_of
+from dograph.experiments.comparison.conditions import CONDITIONS, HOST, setting_of
 from dograph.experiments.comparison.statistics import Verdict
 from dograph.experiments.comparison.styles import method_styles
-from dograph.experiments.comparison.tables import LEGEND, domain_rows, headings, summary_rows
 from dograph.experiments.recipe.compose import flat
 from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FILES = ("report.html", "comparison.md", "comparison.csv", "comparison.json")
 CAPTIONS = {
     "loss": "Validation loss over the tokens of the last stage, in the mean over seeds; beside it "
     "the end of each curve with its 95 % interval, in the legend's order. Differences are paired "
@@ -31,29 +33,38 @@ CAPTIONS = {
     "mixtures": "What counted, in the mean over seeds: a domain's share of the loss weight; for "
     "a method with stages, the domain weights that its proxy found.",
 }
-VERBS: dict[Verdict, str] = {
-    "win": "better than",
-    "tie": "not told apart from",
-    "loss": "worse than",
-}
-SO_FAR: dict[Verdict, str] = {
-    "win": "lower so far than",
-    "tie": "not told apart so far from",
-    "loss": "higher so far than",
-}
+VERDICTS: tuple[Verdict, ...] = ("win", "tie", "loss")
+VERBS = ("better than", "not told apart from", "worse than")
+SO_FAR = ("lower so far than", "not told apart so far from", "higher so far than")
 """Where fewer pairs are compared than a claim takes."""
 LINE_VARIABLES = {"#333333": "black-line", "#882255": "wine-line", "#0072B2": "blue-line"}
 VARIABLES = {TEXT_COLOUR: "ink", QUIET_COLOUR: "quiet", "#E6E6E6": "grid", **LINE_VARIABLES}
 """Colours that the page's style sheet gives another shade on a dark screen."""
 
 
-def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
-    """The page's HTML; names of domains and methods may contain anything.
+def check_writable(folder: Path, force: bool) -> None:
+    """Raises UserError if a comparison is already in a folder, unless it may be replaced."""
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not force:
+        raise UserError(f"{folder / there[0]} exists: name another folder, or add --force")
 
-    Args:
-        comparison: the comparison to show.
-        figures: by name, in the order in which they are shown.
-    """
+
+def write_files(comparison: Comparison, figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Writes ``FILES`` into a folder, made if it is not there; returns their paths."""
+    writers = (tables.as_markdown, tables.as_csv, tables.as_json)
+    texts = [as_page(comparison, figures), *(write(comparison) for write in writers)]
+    paths = [folder / name for name in FILES]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    return paths
+
+
+def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
+    """The HTML, figures in their order; names of domains and methods may contain anything."""
     environment = Environment(
         loader=PackageLoader("dograph.experiments.comparison", "."),
         autoescape=True,
@@ -64,10 +75,10 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
     return environment.get_template("page.html").render(
         comparison=comparison,
         headline=headline(comparison),
-        headings=headings(comparison),
+        headings=tables.headings(comparison),
         rows=_rows(comparison),
-        domain_rows=domain_rows(comparison),
-        legend=LEGEND,
+        domain_rows=tables.domain_rows(comparison),
+        legend=tables.LEGEND,
         figures=[
             (name, inline_svg(figure, name), CAPTIONS.get(name, ""))
             for name, figure in figures.items()
@@ -87,7 +98,7 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
             "colour": shades.get(colours[method.name], colours[method.name]),
             "verdict": method.paired.verdict if method.paired else "",
         }
-        for method, cells in zip(comparison.methods, summary_rows(comparison), strict=True)
+        for method, cells in zip(comparison.methods, tables.summary_rows(comparison), strict=True)
     ]
 
 
@@ -95,13 +106,12 @@ def headline(comparison: Comparison) -> str:
     """The answer in one sentence; directions only if a method has too few pairs for a claim."""
     base = comparison.baseline.label
     pairs = [len(method.paired.mean.values) for method in comparison.methods if method.paired]
-    verbs = SO_FAR if min(pairs, default=0) < FEWEST_SEEDS else VERBS
-    groups: dict[str, list[str]] = {verb: [] for verb in verbs.values()}
+    few = min(pairs, default=0) < FEWEST_SEEDS
+    verbs = dict(zip(VERDICTS, SO_FAR if few else VERBS, strict=True))
+    groups: dict[str, list[str]] = {verb: [] for verb in (*verbs.values(), "not paired with")}
     for method in comparison.methods[1:]:
-        if method.paired is None:
-            groups.setdefault("not paired with", []).append(method.label)
-        else:
-            groups[verbs[method.paired.verdict]].append(method.label)
+        verb = verbs[method.paired.verdict] if method.paired else "not paired with"
+        groups[verb].append(method.label)
     text = "; ".join(
         f"{verb} {base}: {', '.join(labels)}" for verb, labels in groups.items() if labels
     )
@@ -134,18 +144,15 @@ def _listed(value: Any) -> str:
 def inline_svg(figure: Figure, name: str) -> Markup:
     """A figure as SVG for a page of either theme: no background, ink by the page's variables.
 
-    Args:
-        figure: the figure to show.
-        name: prefix of its ids, which another figure would have too.
+    The name is the prefix of its ids, which another figure would have too.
     """
     import matplotlib
 
     file = io.StringIO()
     # Text stays text, for search and screen readers; ids come from the content alone.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dograph"}):
-        figure.savefig(
-            file, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )
+        nobody = {"Date": None, "Creator": None}
+        figure.savefig(file, format="svg", transparent=True, metadata=nobody)
     text = file.getvalue()
     text = re.sub("<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text, count=1)

@@ -64,11 +64,7 @@ class ComparedRun:
 
     @cached_property
     def history(self) -> MixtureHistory:
-        """Validations and weights over the run.
-
-        Raises:
-            UserError: if it is missing or damaged, or its domains are not the summary's.
-        """
+        """Validations and weights over the run; a UserError if it does not fit the summary."""
         history = MixtureHistory.read(self.final)
         if set(history.domains) != {domain.name for domain in self.summary.domains}:
             raise UserError(f"{self.final}: history and summary name different domains")
@@ -76,11 +72,7 @@ class ComparedRun:
 
     @cached_property
     def losses(self) -> dict[str, float]:
-        """Final validation loss in nats a token, by domain.
-
-        Raises:
-            UserError: if the run ended without a validation, or with one that is not finite.
-        """
+        """Final validation loss in nats a token, by domain; a UserError where it is not finite."""
         domains = self.summary.domains
         losses = {d.name: d.validation_loss for d in domains if d.validation_loss is not None}
         if len(losses) < len(domains) or not losses:
@@ -123,11 +115,7 @@ class ComparedRun:
 
 
 def find_runs(paths: Sequence[Path]) -> list[ComparedRun]:
-    """The finished runs in and below some folders; an experiment's stages count as one run.
-
-    Raises:
-        UserError: for a folder without any, or a method that ran twice with one seed.
-    """
+    """The finished runs in and below some folders; an experiment's stages count as one run."""
     by_folder: dict[Path, ComparedRun] = {}
     for path in paths:
         runs = list(_below(path, DEEPEST))
@@ -153,12 +141,11 @@ def _distinct(runs: list[ComparedRun]) -> list[ComparedRun]:
     places: dict[str, set[Path]] = {}
     for run in runs:
         places.setdefault(run.method, set()).add(run.folder.resolve().parent)
-    named = [
-        replace(run, method=f"{run.folder.resolve().parent.parent.name}/{run.method}")
-        if len(places[run.method]) > 1
-        else run
-        for run in runs
-    ]
+    named = []
+    for run in runs:
+        above = run.folder.resolve().parent.parent.name
+        several = len(places[run.method]) > 1
+        named.append(replace(run, method=f"{above}/{run.method}") if several else run)
     by_place: dict[tuple[str, int], ComparedRun] = {}
     for run in named:
         twin = by_place.setdefault((run.method, run.seed), run)
@@ -172,10 +159,8 @@ def _distinct(runs: list[ComparedRun]) -> list[ComparedRun]:
 
 def unfinished(paths: Sequence[Path]) -> list[Path]:
     """Folders of runs and experiments that began and did not finish."""
-    begun = set()
-    for path in paths:
-        for name in (PROVENANCE, STAGE):
-            begun |= {file.parent for file in path.glob(f"**/{name}")}
+    files = [path.glob(f"**/{name}") for path in paths for name in (PROVENANCE, STAGE)]
+    begun = {file.parent for each in files for file in each}
     # A stage stands for its experiment.
     whole = {folder.parent if (folder / STAGE).exists() else folder for folder in begun}
     return sorted(
@@ -187,11 +172,7 @@ def unfinished(paths: Sequence[Path]) -> list[Path]:
 
 
 def recipe_of(folder: Path) -> dict[str, Any]:
-    """A run's resolved recipe.
-
-    Raises:
-        UserError: if it is missing or damaged.
-    """
+    """A run's resolved recipe."""
     values = OmegaConf.to_container(load_yaml(folder / RECIPE))
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

@@ -17,13 +17,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % interval.
-
-    Attributes:
-        mean: of the values.
-        half: half of the interval's width (Student's t); None for one value.
-        values: one a seed.
-    """
+    """A mean over seeds' values, and half the width of its 95 % interval; None for one value."""
 
     mean: float
     half: float | None
@@ -37,21 +31,17 @@ class Estimate:
 
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean ± ``t(0.975, n − 1) · s / √n`` of n ≥ 1 values."""
-    numbers = np.asarray(values, dtype=np.float64)
-    count = len(numbers)
-    if count < 2:
-        return Estimate(float(numbers.mean()), None, tuple(map(float, values)))
-    spread = float(numbers.std(ddof=1)) / math.sqrt(count)
-    half = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread
+    numbers, count, half = np.asarray(values, dtype=np.float64), len(values), None
+    if count > 1:
+        spread = float(numbers.std(ddof=1)) / math.sqrt(count)
+        half = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread
     return Estimate(float(numbers.mean()), half, tuple(map(float, values)))
 
 
 def verdict(difference: Estimate, p: float) -> Verdict:
-    """Whether a method's loss, less the baseline's, is surely below or above zero.
+    """Whether a method's loss, less the baseline's of the same seed, is surely not zero.
 
-    Args:
-        difference: paired by seed.
-        p: two-sided, adjusted for all methods that are looked at together.
+    ``p`` is two-sided, adjusted for all methods that are looked at together.
     """
     if not p < 1 - CONFIDENCE:
         return "tie"

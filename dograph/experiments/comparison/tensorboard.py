@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING
 from torch.utils.tensorboard import SummaryWriter
 
 from dograph.errors import UserError
+from dograph.experiments.comparison import curves
 from dograph.experiments.comparison.comparison import Comparison
-from dograph.experiments.comparison.curves import (
-    Floats,
-    Kind,
-    Steps,
-    score_curves,
-    share_trajectory,
-)
 from dograph.experiments.comparison.hyperparameters import hyperparameters, write_columns, write_row
 from dograph.experiments.comparison.methods import Method
 from dograph.experiments.comparison.runs import ComparedRun
@@ -39,7 +33,7 @@ SCORES = {
     "mean_loss": "Mean loss",
     "worst_loss": "Worst domain's loss",
 }
-SHARES: dict[Kind, str] = {"weights": "Weight", "effective": "Effective share"}
+SHARES: dict[curves.Kind, str] = {"weights": "Weight", "effective": "Effective share"}
 ENDS = ("lower_bound", "upper_bound")
 Layout = dict[str, dict[str, list[object]]]
 
@@ -47,17 +41,14 @@ Layout = dict[str, dict[str, list[object]]]
 def write_board(comparison: Comparison, figures: Mapping[str, Figure], folder: Path) -> None:
     """Writes a folder for ``tensorboard --logdir``.
 
-    It is written beside its place and moved there whole, so that writing again doubles nothing
-    and a failure leaves an earlier folder as it was.
+    Methods become TensorBoard runs with curves averaged over seeds, runs become TensorBoard runs
+    with hyper-parameters and final metrics. They are written beside their place and moved there
+    whole, so that writing again doubles nothing and a failure leaves an earlier folder as it was.
 
     Args:
-        comparison: its methods become TensorBoard runs with curves averaged over seeds, its runs
-            become TensorBoard runs with hyper-parameters and final metrics.
+        comparison: the methods and runs to write.
         figures: by the names of their tags, in ``figures/``.
-        folder: new, empty, or an earlier comparison's, which is replaced.
-
-    Raises:
-        UserError: if the folder holds anything else, or cannot be written.
+        folder: new, empty, or an earlier comparison's, which is replaced; any other is refused.
     """
     names = _run_names(comparison)
     with _replacing(folder) as beside:
@@ -68,9 +59,9 @@ def write_board(comparison: Comparison, figures: Mapping[str, Figure], folder: P
         _write_overall(comparison, figures, beside / OVERALL)
         for method in comparison.methods:
             for run in method.runs:
+                values = hyperparameters(method.label, run)
                 of_seed = beside / names[method.name] / f"seed_{run.seed}"
                 with SummaryWriter(str(of_seed)) as writer:
-                    values = hyperparameters(method.label, run)
                     write_row(writer, values, _final(run), run.summary.steps)
 
 
@@ -154,17 +145,19 @@ def chart_layout(comparison: Comparison) -> Layout:
 
 
 def _write_curves(writer: SummaryWriter, method: Method, domains: Sequence[str]) -> None:
-    for name, curve in score_curves(method).items():
+    for name, curve in curves.score_curves(method).items():
         _write_curve(writer, f"comparison/{name}", curve.steps, curve.mean)
         for end, bound in zip(ENDS, curve.bounds or (), strict=False):
             _write_curve(writer, f"{end}/{name}", curve.steps, bound)
     for kind in SHARES:
-        moved = share_trajectory(method, kind, domains)
+        moved = curves.share_trajectory(method, kind, domains)
         for domain, shares in zip(domains, moved.shares.T, strict=True):
             _write_curve(writer, f"{kind}/{domain}", moved.steps, shares)
 
 
-def _write_curve(writer: SummaryWriter, tag: str, steps: Steps, values: Floats) -> None:
+def _write_curve(
+    writer: SummaryWriter, tag: str, steps: curves.Steps, values: curves.Floats
+) -> None:
     for step, value in zip(steps.tolist(), values.tolist(), strict=True):
         writer.add_scalar(tag, value, step)
 

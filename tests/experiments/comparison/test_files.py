@@ -11,8 +11,13 @@ from written_runs import write_run, write_study
 from dograph.cli.main import main
 from dograph.experiments.comparison.comparison import compare
 from dograph.experiments.comparison.figures import comparison_figures
-from dograph.experiments.comparison.files import FILES
-from dograph.experiments.comparison.page import VARIABLES, as_page, headline, provenance
+from dograph.experiments.comparison.page import (
+    FILES,
+    VARIABLES,
+    as_page,
+    headline,
+    provenance,
+)
 from dograph.experiments.comparison.tables import as_markdown
 
 SCRIPT = "<script>alert(1)</script>"
