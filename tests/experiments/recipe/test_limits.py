@@ -50,9 +50,9 @@ def test_many_keys_are_checked_in_no_time(tmp_path):
     lines = ["a0: x"] + [f"a{n}: ${{a{n - 1}}} and some more words" for n in range(1, 40)]
     path = tmp_path / "many.yaml"
     path.write_text("\n".join(lines + [f"b{n}: ${{a0}}" for n in range(4000)]))
-    begin = time.monotonic()
+    begin = time.process_time()
     assert compose(path).values["b3999"] == "x"
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_what_contains_itself(tmp_path):
