@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dograph.errors import UserError
+from dograph.errors import UserError, check_range
 from dograph.evaluation.local_tasks import write_local_tasks
 from dograph.evaluation.target import EvaluationTarget
 from dograph.evaluation.task_results import LOCAL, PAPER, Conditions, Results, TaskResult, suite_of
@@ -62,6 +62,7 @@ def run_tasks(
     Raises:
         UserError: if the harness is missing, or a task is unknown or its data unavailable.
     """
+    check_range("--batch-size", batch_size, at_least=1)
     version = check_harness()
     words = asked_words(asked)
     with tempfile.TemporaryDirectory(prefix="dograph_tasks_") as scratch:

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from dograph.errors import check_range
 from dograph.evaluation.bootstrap import scores
 from dograph.evaluation.held_out import held_out_losses, open_domains
 from dograph.evaluation.run_source import DATA_DEFAULTS
@@ -44,10 +45,13 @@ def evaluate(
         console: where progress is shown. None: nowhere.
 
     Raises:
-        UserError: for a domain without a whole sequence.
+        UserError: for a number below 1, or a domain without a whole sequence.
     """
     data = DATA_DEFAULTS if target.source is None else target.source.data
-    count, size = sequences or data["validation_sequences"], batch_size or data["batch_size"]
+    count = data["validation_sequences"] if sequences is None else sequences
+    size = data["batch_size"] if batch_size is None else batch_size
+    for name, number in (("sequences", count), ("batch-size", size), ("resamples", resamples)):
+        check_range(f"--{name}", number, at_least=1)
     domains = open_domains(target)
     with _progress(console) as bar:
         task = bar.add_task("", total=sum(min(count, len(domain)) for domain in domains))
