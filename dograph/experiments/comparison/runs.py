@@ -187,7 +187,7 @@ def _below(folder: Path, deepest: int) -> Iterator[ComparedRun]:
     if deepest and folder.is_dir():
         for inner in sorted(folder.iterdir(), key=_in_numbers_order):
             hidden = inner.name.startswith(".")
-            # A stage of an experiment that is not finished is no run of its own.
+            # An unfinished stage of an experiment is not a run of its own.
             if inner.is_dir() and not hidden and not (inner / STAGE).exists():
                 yield from _below(inner, deepest - 1)
 
