@@ -247,7 +247,7 @@ class BaseMixer(nn.Module):
         pairs = zip(state["history_steps"].tolist(), state["history_weights"], strict=True)
         self.history = [(int(step), weights) for step, weights in pairs]
         self._domain_losses.load_state_dict(state["domain_losses"])
-        own_state.restore_state(self, state["own"], self._start)
+        own_state.restore_state(self, state["own"], self._start, NOT_OWN)
 
     def lost_state(self) -> list[str]:
         """Names of attributes that have changed since ``reset`` and cannot be saved."""

@@ -10,7 +10,7 @@ import copy
 import math
 import pickle
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -54,13 +54,18 @@ def lost_attributes(attributes: Mapping[str, Any], start: Mapping[str, Any]) -> 
     ]
 
 
-def restore_state(mixer: nn.Module, state: Mapping[str, Any], start: Mapping[str, Any]) -> None:
-    """Sets a mixer's attributes to what ``changed_state`` gave; all others to their start."""
+def restore_state(
+    mixer: nn.Module, state: Mapping[str, Any], start: Mapping[str, Any], protected: Set[str]
+) -> None:
+    """Sets a mixer's attributes to what ``changed_state`` gave; all others to their start.
+
+    Methods and the attributes named in ``protected`` are refused.
+    """
     for name, value in start.items():
         if name not in state and is_plain(vars(mixer).get(name)):
             setattr(mixer, name, copy.deepcopy(value))
     for name, value in state.items():
-        if hasattr(type(mixer), name) and name not in vars(mixer):
+        if name in protected or (hasattr(type(mixer), name) and name not in vars(mixer)):
             raise UserError(f"the checkpoint would replace {type(mixer).__name__}.{name}")
         fresh: Any = vars(mixer).get(name)
         if has_state(fresh):

@@ -108,10 +108,11 @@ def test_another_mixers_state_is_refused():
         ready(Keeps()).load_state_dict(state)
 
 
-def test_a_checkpoint_replaces_no_method():
+@pytest.mark.parametrize("name", ["update", "update_every", "domains", "_modules", "history"])
+def test_a_checkpoint_replaces_no_method_and_no_setting(name):
     state = ready(Keeps()).state_dict()
-    state["_extra_state"]["own"]["update"] = 1
-    with pytest.raises(UserError, match=r"would replace Keeps.update"):
+    state["_extra_state"]["own"][name] = 1
+    with pytest.raises(UserError, match=rf"would replace Keeps.{name}"):
         ready(Keeps()).load_state_dict(state)
 
 
