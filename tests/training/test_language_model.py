@@ -56,6 +56,7 @@ def test_the_loss_is_the_weighted_sum_of_sequence_losses():
 @pytest.mark.parametrize(
     ("name", "vocabulary", "millions", "slack"),
     [
+        ("gpt2_pico", 1024, 0.17, 0.02),
         ("gpt2_nano", 4096, 2, 0.2),
         ("gpt2_micro", 4096, 10, 0.5),
         ("gpt2_small", 50257, 124.4, 0.5),
@@ -65,7 +66,7 @@ def test_the_loss_is_the_weighted_sum_of_sequence_losses():
 )
 def test_configurations_have_the_sizes_they_claim(name, vocabulary, millions, slack):
     config = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"{name}.yaml"))["model"]["config"]
-    context = 128 if vocabulary == 4096 else 1024
+    context = 1024 if vocabulary == 50257 else 128
     with torch.device("meta"):
         network = build_network(
             "gpt2", {**config, "vocab_size": vocabulary, "n_positions": context}, None
