@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import operator
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,12 @@ def check_range(
     if not all(holds(value, bound) for _, holds, bound in given):
         allowed = " and ".join(f"{sign} {bound}" for sign, _, bound in given)
         raise UserError(f"{key} is {value}: it must be {allowed}")
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """A hint at the nearest spelling, or an empty string."""
+    matches = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def quoted_user_error(traceback: str) -> str | None:

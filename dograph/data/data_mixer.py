@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from dograph.errors import UserError, check_range
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.fixed import Stratified
 from dograph.mixers.simplex import on_simplex
+from dograph.mixers.target import Target, TargetValue, check_names
 from dograph.signals.batch_signals import Probe
 
 
@@ -57,7 +59,11 @@ class DataMixer(LightningDataModule):
         lookahead: batches between new weights and the first batch drawn by them; at least
             ``workers``, so that prefetched batches never miss new weights.
         validation_sequences: evenly spaced sequences used of each domain's validation split.
+        unseen: domains that are validated, and may be probed, and are never trained on.
+        cap: maximum training tokens by domain, at least one sequence: the first whole sequences in
+            the store's order that fit. So much of a domain repeats.
         seed: seed of the draws. None: the recipe's seed.
+        target: which losses the run is to lower, as in a recipe (``Target``).
     """
 
     def __init__(
@@ -70,7 +76,10 @@ class DataMixer(LightningDataModule):
         workers: int = 0,
         lookahead: int = 4,
         validation_sequences: int = 96,
+        unseen: Sequence[str] = (),
+        cap: Mapping[str, int] | None = None,
         seed: int | None = None,
+        target: TargetValue = None,
     ) -> None:
         super().__init__()
         check_range("data.context", context, at_least=1)
@@ -78,6 +87,8 @@ class DataMixer(LightningDataModule):
         check_range("data.validation_sequences", validation_sequences, at_least=1)
         check_range("data.workers", workers, at_least=0)
         check_range("data.lookahead", lookahead, at_least=0)
+        for name, tokens in (cap or {}).items():
+            check_range(f"data.cap.{name}", tokens, at_least=context + 1)
         if workers > lookahead:
             raise UserError(
                 f"data.workers is {workers}, but data.lookahead is {lookahead}: raise "
@@ -90,6 +101,8 @@ class DataMixer(LightningDataModule):
         self.context, self.batch_size, self.draw = context, batch_size, draw
         self.workers, self.lookahead = workers, lookahead
         self.validation_sequences = validation_sequences
+        self.unseen, self.cap = tuple(sorted(set(unseen))), dict(cap or {})
+        self.target = Target.parse(target, self.unseen)
         self.seed = 0 if seed is None else seed
         self.store: Store | None = None  # may be set by a caller that has opened it
         self.train_domains: list[DomainSequences] = []
@@ -115,13 +128,21 @@ class DataMixer(LightningDataModule):
             return
         self.store = self.store or prepare(self.corpus, progress=False)
         names = [entry.name for entry in self.store.domains]
+        check_names("data.cap", list(self.cap), names)
         batch_size = self.batch_size * self._ranks[1]
-        train = [DomainSequences(self.store, name, "train", self.context) for name in names]
+        train = [
+            DomainSequences(self.store, name, "train", self.context, self.cap.get(name))
+            for name in names
+        ]
         self.validation_domains = [
             DomainSequences(self.store, name, "validation", self.context) for name in names
         ]
-        tokens = [entry.train_tokens for entry in self.store.domains]
-        self.mixer.setup(names, tokens, batch_size, self.store.vocab_size)
+        tokens = [
+            min(entry.train_tokens, self.cap.get(entry.name, entry.train_tokens))
+            for entry in self.store.domains
+        ]
+        vocab_size = self.store.vocab_size
+        self.mixer.setup(names, tokens, batch_size, vocab_size, self.target.value, self.unseen)
         self.train_domains = train
         self._reserved = [self._held_out(domain) for domain in train]
         self.sampler = MixtureSampler(
@@ -138,17 +159,19 @@ class DataMixer(LightningDataModule):
     def _held_out(self, domain: DomainSequences) -> list[int]:
         """Indices of sequences, evenly spaced over a domain, that are reserved for probes."""
         probe = self.mixer.request(Probe)
-        if probe is None or not probe.takes(domain.domain):
+        if probe is None or not self.mixer.probes(domain.domain):
             return []
         if not 1 <= probe.per_update <= probe.held_out:
             raise UserError(
                 f"{type(self.mixer).__name__} probes {probe.per_update} of {probe.held_out} "
                 "held-out sequences: set per_update ≥ 1 and held_out ≥ per_update"
             )
-        if len(domain) < 2 * probe.held_out:
+        unseen = domain.domain in self.unseen  # of which nothing is needed for training
+        if len(domain) < (1 if unseen else 2) * probe.held_out + unseen:
             raise UserError(
                 f"domain {domain.domain!r} has {len(domain)} sequences, too few to hold out "
-                f"{probe.held_out} of them: lower mixer.init_args.probe.held_out or data.context"
+                f"{probe.held_out} of them: lower mixer.init_args.probe.held_out or data.context, "
+                "or raise its data.cap"
             )
         return np.linspace(0, len(domain) - 1, probe.held_out).round().astype(int).tolist()
 
@@ -204,6 +227,9 @@ class DataMixer(LightningDataModule):
             "lookahead": self.lookahead,
             "seed": self.seed,
             "held out": probe.held_out if probe else 0,
+            "target": self.target.value,
+            "unseen": list(self.unseen) or None,
+            "cap": self.cap or None,
             "mixer": type(self.mixer).__name__,
         }
 

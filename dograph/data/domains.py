@@ -22,10 +22,18 @@ MAPPED_CHUNKS = 2
 class DomainSequences:
     """The sequences of one domain and split: disjoint windows of ``context + 1`` tokens.
 
+    With ``most_tokens`` only the first whole sequences in the store's order that fit into so many.
     A domain without a whole sequence, and a missing or damaged file, is a `UserError`, also later.
     """
 
-    def __init__(self, store: Store, domain: str, split: Split, context: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        domain: str,
+        split: Split,
+        context: int,
+        most_tokens: int | None = None,
+    ) -> None:
         self.domain, self.split, self.block = domain, split, context + 1
         self.folder = store.folder(domain, split)
         chunks = store.chunks(domain, split)
@@ -37,7 +45,10 @@ class DomainSequences:
                 f"fewer than one sequence of data.context + 1 = {self.block}: lower data.context, "
                 "add text to the domain or remove it"
             )
-        self._first_sequence = np.concatenate([[0], np.cumsum(self.chunk_lengths)])
+        whole = np.concatenate([[0], np.cumsum(self.chunk_lengths)])
+        most = whole[-1] if most_tokens is None else most_tokens // self.block
+        self._first_sequence = np.minimum(whole, most)
+        self.chunk_lengths = np.diff(self._first_sequence)
         first_token = np.concatenate([[0], np.cumsum(self.chunk_tokens)])
         # Tokens at chunks' ends that fill no sequence, up to each chunk.
         self._skipped = first_token - self._first_sequence * self.block

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
-from dograph.errors import UserError, check_range
+from dograph.errors import UserError, check_range, nearest
 from dograph.experiments.provenance import run_inputs
 from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe, check, check_again
-from dograph.experiments.recipe.compose import RecipeFile, nearest
+from dograph.experiments.recipe.compose import RecipeFile
 from dograph.experiments.recipe.section import build, check_section
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import FINAL_CHECKPOINT, seed_dir

@@ -14,13 +14,14 @@ from dograph.errors import UserError, check_range
 from dograph.mixers import state as own_state
 from dograph.mixers.simplex import on_simplex, part_of_simplex, weights_by_name
 from dograph.mixers.snapshot import MixerSnapshot
+from dograph.mixers.target import Target, TargetValue, check_names
 from dograph.signals.batch_signals import BatchSignals, Probe, Request, Sketch
 from dograph.signals.domain_sums import DomainLosses
 
 logger = logging.getLogger(__name__)
 
 _SETTINGS = {"acts_on", "needs", "update_every", "warmup", "prior", "floor"}
-_CORPUS = {"domains", "domain_tokens", "batch_size", "vocab_size"}
+_CORPUS = {"domains", "domain_tokens", "batch_size", "vocab_size", "target", "unseen", "trained"}
 _SAVED_BY_BASE = {"history", "updates", "_domain_losses", "_start", "_warned"}
 NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
 """Attributes that are no state of a mixer's own."""
@@ -52,7 +53,7 @@ class BaseMixer(nn.Module):
         update_every: optimiser steps between two calls of ``update``, ≥ 1.
         warmup: optimiser steps during which nothing is updated or re-weighted, ≥ 0.
         prior: weights by domain name to start from; normalised. None: uniform.
-        floor: in [0, 1): every domain keeps at least ``floor / S`` of S domains.
+        floor: in [0, 1): every domain that is trained on keeps at least ``floor / S`` of S.
 
     Attributes:
         acts_on: where the mixer acts, ``{SAMPLING, LOSS}`` or less. None on a class: the methods
@@ -62,6 +63,8 @@ class BaseMixer(nn.Module):
         whole_batch: whether loss weights must sum to 1. A mixer whose published loss leaves a
             part of the batch out says False; its sums may then be anything in [0, 1].
         not_saved: names of attributes that change and need not survive a resume.
+        target: what the run is judged by, from ``setup`` on.
+        trained: (S,) bool, False for unseen domains, whose weights are 0.
         weights: (S,) float64 buffer on the simplex, the domain weights.
         sampling_weights: (S,) float64 buffer on the simplex, what is drawn.
         average_weights: (S,) float64 buffer, mean of the weights over the updates: the result.
@@ -95,6 +98,7 @@ class BaseMixer(nn.Module):
         self.domains: tuple[str, ...] = ()
         self.domain_tokens: tuple[int, ...] = ()
         self.batch_size = self.vocab_size = 0
+        self.target, self.unseen, self.trained = Target(), (), torch.zeros(0, dtype=torch.bool)
         self.history: list[tuple[int, Tensor]] = []
         self.updates = 0
 
@@ -102,7 +106,7 @@ class BaseMixer(nn.Module):
 
     def initial_weights(self) -> Tensor:
         """(S,) weights to start from; called once the domains are known."""
-        return weights_by_name(self.prior, self.domains, "prior")
+        return weights_by_name(self.prior, self.domains, "prior", self.unseen)
 
     def reset(self) -> None:
         """Sets the mixer's own state to its start; domains and weights are known by then."""
@@ -138,19 +142,30 @@ class BaseMixer(nn.Module):
         domain_tokens: Sequence[int],
         batch_size: int,
         vocab_size: int = 0,
+        target: TargetValue = None,
+        unseen: Sequence[str] = (),
     ) -> None:
-        """Tells the mixer its domains, once, before training.
+        """Tells the mixer its domains, once, before training; UserError if they do not fit.
 
         Args:
             domains: the S domain names, in the order of ``weights``.
             domain_tokens: training tokens of each.
             batch_size: sequences of a global batch.
             vocab_size: of the tokens; 0 where no mixer asks for it.
+            target: what the run is judged by, as in a recipe (``Target``).
+            unseen: domains that are never trained on.
         """
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
         self.batch_size, self.vocab_size = batch_size, vocab_size
+        self.target, self.unseen = Target.parse(target, unseen), tuple(unseen)
+        self.target.check(self.domains)
+        check_names("data.unseen", self.unseen, self.domains)
+        self.trained = torch.tensor([name not in self.unseen for name in self.domains])
+        if not self.trained.any():
+            raise UserError("data.unseen names every domain: leave one to train on")
         self.check(batch_size)
-        weights = self._floored(on_simplex(self.initial_weights(), f"{self._name}'s start"))
+        start = f"{self._name}'s start"
+        weights = self._admissible(on_simplex(self.initial_weights(), start), start)
         for name in ("weights", "sampling_weights", "average_weights"):
             self.register_buffer(name, weights.clone())
         self.history = [(0, weights.clone())]
@@ -173,6 +188,14 @@ class BaseMixer(nn.Module):
         if isinstance(request, Probe):
             return to_come == 0
         return request is not None
+
+    def probes(self, domain: str) -> bool:
+        """Whether held-out sequences of a domain are probed: if requested, else if in the target."""
+        request = self.request(Probe)
+        if request is None:
+            return False
+        named = request.domains
+        return domain in (self.target.names(self.domains) if named is None else named)
 
     def acts(self, where: Acts) -> bool:
         """Whether the mixer acts on sampling, or on the loss."""
@@ -203,7 +226,8 @@ class BaseMixer(nn.Module):
                 f"{self._name}.update returned shape {tuple(proposed.shape)}, but there are "
                 f"{len(self.domains)} domains: return one weight for each of {self.domains}"
             )
-        weights = self._floored(on_simplex(proposed, f"{self._name}.update's result"))
+        result = f"{self._name}.update's result"
+        weights = self._admissible(on_simplex(proposed, result), result)
         self.weights.copy_(weights)
         if self.acts(SAMPLING):
             self.sampling_weights.copy_(weights)
@@ -264,5 +288,11 @@ class BaseMixer(nn.Module):
     def _name(self) -> str:
         return type(self).__name__
 
-    def _floored(self, weights: Tensor) -> Tensor:
-        return self.floor / weights.numel() + (1 - self.floor) * weights
+    def _admissible(self, weights: Tensor, name: str) -> Tensor:
+        """Weights of sum 1: 0 for unseen domains, at least the floor for others."""
+        if not self.trained.all():
+            kept = weights * self.trained
+            if not kept.sum() > 0:
+                raise UserError(f"{name} gives weight to unseen domains alone ({self.unseen})")
+            weights = kept / kept.sum()
+        return self.floor * self.trained.double() / self.trained.sum() + (1 - self.floor) * weights

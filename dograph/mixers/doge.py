@@ -10,7 +10,6 @@ from torch import Tensor
 from dograph.errors import UserError, check_range
 from dograph.graph.clusters import group_means
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
-from dograph.mixers.simplex import trained_on, weights_by_name
 from dograph.signals.batch_signals import BatchSignals, DomainGradients, Sketch, count_domains
 
 LARGEST_SCORE = 5.0
@@ -68,15 +67,18 @@ class DoGE(BaseMixer):
     steps is the result. A domain absent from a batch scores 0. With several micro-batches a step
     the losses are weighed by the α and clipping of the step before.
 
+    The run's target: even is the published universal target, all domains alike; unseen domains are
+    the published out-of-domain target: they are drawn, to score by, and never trained on. A mixture
+    with domains that are trained on, and the worst domain (of the batch at hand), are ours.
+
     Args:
         gradients: "exact": one backward a domain over all parameters, as published; "sketch":
             the sketches of ``sketch.blocks``, with no further forward.
-        target: None: universal, all domains alike; a domain's name: out of domain, its sequences
-            score and are never trained on; weights by name: any mixture of the domains (ours).
         mu: μ > 0; 0.01 published for the universal target, 0.05 out of domain.
         clip: largest norm of a domain's gradient; 5 published, 1 out of domain.
         smoothing: ε in [0, 1]; 0 published.
-        prior: sampling weights by domain name, and the first α. None: uniform.
+        prior: sampling weights by domain name, and the first α; an unseen target needs one to be
+            drawn by. None: uniform over the domains that are trained on or in the target.
 
     Attributes:
         factors: (S,) float64 buffer, how much each domain's mean loss counts.
@@ -89,7 +91,6 @@ class DoGE(BaseMixer):
     def __init__(
         self,
         gradients: Literal["exact", "sketch"] = "exact",
-        target: str | dict[str, float] | None = None,
         mu: float = 0.01,
         clip: float = 5.0,
         smoothing: float = 0.0,
@@ -99,25 +100,19 @@ class DoGE(BaseMixer):
         check_range("mixer.init_args.mu", mu, above=0)
         check_range("mixer.init_args.clip", clip, above=0)
         check_range("mixer.init_args.smoothing", smoothing, at_least=0, at_most=1)
-        self.mu, self.clip, self.smoothing, self.target = mu, clip, smoothing, target
+        self.mu, self.clip, self.smoothing = mu, clip, smoothing
         self.needs = {DomainGradients() if gradients == "exact" else Sketch()}
         self._scores = torch.zeros(0)
 
-    def initial_weights(self) -> Tensor:
-        """(S,) the prior without an out-of-domain target, which is drawn but not trained on."""
-        self.trained = trained_on(self.target, self.domains)
-        weights = super().initial_weights() * self.trained
-        if not weights.sum() > 0:
-            raise UserError("prior gives no weight to any domain but the target")
-        return weights / weights.sum()
-
     def reset(self) -> None:
-        """Resolves the target."""
-        self.target_mixture = self._target_mixture()
+        """Has an unseen target drawn, which scores and is not trained on."""
+        scored = set(self.target.names(self.domains))
+        needed = torch.tensor([name in scored for name in self.domains])
         if self.is_proxy:
-            self.sampling_weights.copy_(super().initial_weights())
-        if not self.sampling_weights[~self.trained].all():
-            raise UserError(f"prior gives the target {self.target!r} no weight: it must be drawn")
+            drawn = self.initial_weights() * (self.trained | needed)
+            self.sampling_weights.copy_(drawn / drawn.sum())
+        if self.target.mixture and not self.sampling_weights[needed & ~self.trained].all():
+            raise UserError(self._undrawn())
         self.register_buffer("factors", self.weights.clone())
 
     def update(self, signals: BatchSignals) -> Tensor:
@@ -137,13 +132,23 @@ class DoGE(BaseMixer):
         scores = zip(self.domains, self._scores.tolist(), strict=False)
         return {f"score/{name}": score for name, score in scores}
 
-    def _target_mixture(self) -> Tensor:
-        """(S,) τ, of sum S, or one for an out-of-domain target."""
-        if isinstance(self.target, str):
-            return (~self.trained).double()
-        if self.target is None:
-            return torch.ones(len(self.domains), dtype=torch.float64)
-        return len(self.domains) * weights_by_name(self.target, self.domains, "target")
+    def target_mixture(self, losses: Tensor) -> Tensor:
+        """(S,) τ: of sum 1 for an out-of-domain target, else one for each domain trained on.
+
+        Args:
+            losses: (S,) mean losses of the batch in nats, 0 for absent domains.
+        """
+        mixture = self.target.weights(self.domains, losses)
+        if not mixture[self.trained].any():
+            return mixture
+        return mixture * self.trained.sum()
+
+    def _undrawn(self) -> str:
+        """What is wrong where an unseen target is not drawn."""
+        wrong = f"target is {self.target.label}, which has unseen domains, and {self._name}"
+        if self.is_proxy:
+            return f"{wrong}'s prior does not draw them: give them a weight in mixer.init_args.prior"
+        return f"{wrong} scores only what it trains on: take DoGE, or change target or data.unseen"
 
     def _next(self, signals: BatchSignals) -> tuple[Tensor, Tensor]:
         """(S,) the next α, and the same times each domain's clipping."""
@@ -155,7 +160,9 @@ class DoGE(BaseMixer):
         factors = clipping(kernel, self.clip)
         clipped = kernel * factors[:, None] * factors[None, :]
         sources = self.trained & (count_domains(signals.domain, len(self.domains)) > 0)
-        scores = alignment_scores(clipped, self.target_mixture, sources, signals.learning_rate)
+        losses = signals.by_domain(signals.sequence_loss, absent=torch.zeros(len(self.domains)))
+        target = self.target_mixture(losses)
+        scores = alignment_scores(clipped, target, sources, signals.learning_rate)
         self._scores = scores / max(signals.learning_rate, 1e-30)
         weights = mirror_descent(self.weights, scores, self.mu, self.smoothing)
         return weights, weights * factors
@@ -164,7 +171,8 @@ class DoGE(BaseMixer):
 class DoGEOnline(DoGE):
     """DoGE in one stage (ours): the weights go live to the sampler, losses count alike.
 
-    Its arguments are ``DoGE``'s, except that no domain can be left out as a target, and:
+    It scores only what it trains on, so that its target has no unseen domains. Its arguments are
+    ``DoGE``'s, and:
 
     Args:
         gradients: "sketch" (nothing more to compute) or "exact".
@@ -177,14 +185,13 @@ class DoGEOnline(DoGE):
     def __init__(
         self,
         gradients: Literal["exact", "sketch"] = "sketch",
-        target: dict[str, float] | None = None,
         mu: float = 0.05,
         clip: float = 5.0,
         smoothing: float = 0.0,
         prior: dict[str, float] | None = None,
         floor: float = 0.2,
     ) -> None:
-        super().__init__(gradients, target, mu, clip, smoothing, prior)
+        super().__init__(gradients, mu, clip, smoothing, prior)
         check_range("mixer.init_args.floor", floor, at_least=0, below=1)
         self.floor = floor
 

@@ -28,7 +28,6 @@ from dograph.mixers.schedule_settings import (
     ProbeSettings,
     ProblemSettings,
 )
-from dograph.mixers.simplex import trained_on, weights_by_name
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.signals.batch_signals import BatchSignals, Probe, Sketch
 
@@ -50,8 +49,6 @@ class DoGraphSchedule(BaseMixer):
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.
-        target: whose loss is to fall. None: all sources alike; weights by name: any mixture; a
-            name: that source alone, which is then never drawn.
         nodes: how the graph's nodes are made.
         probe: how the target's gradient is measured.
         problem: scalars and constraints of the problem.
@@ -71,7 +68,6 @@ class DoGraphSchedule(BaseMixer):
     def __init__(
         self,
         interval: int = 40,
-        target: str | dict[str, float] | None = None,
         nodes: NodeSettings = NODES,
         probe: ProbeSettings = PROBE,
         problem: ProblemSettings = PROBLEM,
@@ -86,17 +82,13 @@ class DoGraphSchedule(BaseMixer):
                 f"mixer.init_args.nodes.observed is {nodes.observed}: it must be ≤ interval "
                 f"({interval})"
             )
-        if isinstance(target, str):
-            probed: tuple[str, ...] = (target,)
-        else:
-            probed = tuple(name for name, weight in (target or {}).items() if weight > 0)
         self.needs = {
             Sketch(last=nodes.observed if reweigh is None else None, across_steps=True),
-            Probe(probe.held_out, probe.per_update, probed or None),
+            Probe(probe.held_out, probe.per_update),
         }
         if reweigh is None and type(self).loss_weights is DoGraphSchedule.loss_weights:
             self.acts_on = {SAMPLING}
-        self.target, self.nodes, self.memory, self.problem = target, nodes, probe.memory, problem
+        self.nodes, self.memory, self.problem = nodes, probe.memory, problem
         self.seed = seed
         self.solver = ScheduleSolver(
             edges=problem.max_difference is not None,
@@ -121,22 +113,17 @@ class DoGraphSchedule(BaseMixer):
             self.published.check(batch_size)
 
     def initial_weights(self) -> Tensor:
-        """(S,) the prior; nothing for a target that is not drawn."""
-        self.drawn = trained_on(self.target, self.domains)
-        weights = super().initial_weights() * self.drawn
-        if not self.drawn.any():
-            raise UserError(f"the target {self.target!r} is the only source: nothing can be drawn")
-        if not (weights[self.drawn] > 0).all():
-            raise UserError("prior gives a source no weight: leave it out of the corpus instead")
-        return weights / weights.sum()
+        """(S,) the prior."""
+        weights = super().initial_weights()
+        if not (weights[self.trained] > 0).all():
+            raise UserError(
+                "mixer.init_args.prior gives a source no weight: name it in data.unseen instead"
+            )
+        return weights
 
     def reset(self) -> None:
-        """Starts with an empty window, and resolves the target."""
-        self.target_mixture = (
-            (~self.drawn).double()
-            if isinstance(self.target, str)
-            else weights_by_name(self.target, self.domains, "target")
-        )
+        """Starts with an empty window."""
+        self.target_mixture = self.target.weights(self.domains)
         self.prior_weights = self.weights.clone()
         self.recent.clear()
         self.tracked = TrackedClusters(self.nodes.clusters, self.seed)
@@ -145,7 +132,8 @@ class DoGraphSchedule(BaseMixer):
         self.look_ahead.reset()
         self.solver.reset()
         if self.published is not None:
-            self.published.setup(self.domains, self.domain_tokens, self.batch_size, self.vocab_size)
+            corpus = self.domains, self.domain_tokens, self.batch_size, self.vocab_size
+            self.published.setup(*corpus, self.target.value, self.unseen)
 
     def step(self, signals: BatchSignals) -> bool:
         """Keeps what is sketched, then updates where an update is due."""
@@ -174,6 +162,7 @@ class DoGraphSchedule(BaseMixer):
             logger.warning("step %d: the probe is not finite; weights stay", signals.step + 1)
             return self.weights
         before = self.targets
+        self.target_mixture = self.target.weights(self.domains, signals.domain_loss)
         self.targets = probe if before is None else self.memory * before + (1 - self.memory) * probe
         sketches = self.recent.sketches.double()
         labels, changes = self.tracked.update(sketches)
@@ -189,7 +178,7 @@ class DoGraphSchedule(BaseMixer):
         if not self.solution.ok:
             logger.warning("step %d: %s; weights stay", signals.step + 1, self.solution.status)
         weights = torch.zeros(len(self.domains), dtype=torch.float64)
-        weights[self.drawn] = self.solution.weights.detach()
+        weights[self.trained] = self.solution.weights.detach()
         shares = problem.P @ self.solution.weights.detach()
         graph.weights = shares / shares.sum()
         self.graph = graph
@@ -201,7 +190,7 @@ class DoGraphSchedule(BaseMixer):
         """The window's domain graph with its sequences' domains, and all updates."""
         schedule = None
         if self.record:
-            sources = tuple(name for name in self.domains if name != self.target)
+            sources = tuple(name for name in self.domains if name not in self.unseen)
             keys = [field.name for field in fields(ScheduleUpdate)]
             updates = [ScheduleUpdate(**{key: each[key] for key in keys}) for each in self.record]
             schedule = ScheduleSnapshot(sources, updates)
@@ -225,15 +214,15 @@ class DoGraphSchedule(BaseMixer):
         # By sequences: clusters of one or two are mostly noise, and their norms the largest.
         share = graph.counts.double() / graph.counts.sum()
         scale = (share @ graph.kernel.diagonal()).clamp(min=1e-30)
-        shares = contingency(graph.labels, self.recent.domain, len(self.domains))[:, self.drawn]
+        shares = contingency(graph.labels, self.recent.domain, len(self.domains))[:, self.trained]
         values, vectors = torch.linalg.eigh(graph.kernel / scale)
         return ScheduleProblem(
             b=means @ (self.target_mixture @ targets) / scale,
             R=values.clamp(min=0).sqrt()[:, None] * vectors.T,
             laplacian_root=edge_rows(affinity(graph.distances, self.nodes.neighbours)),
             P=shares,
-            prior=self.prior_weights[self.drawn],
-            previous=self.weights[self.drawn],
+            prior=self.prior_weights[self.trained],
+            previous=self.weights[self.trained],
         )
 
     def _note(

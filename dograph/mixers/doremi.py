@@ -14,7 +14,11 @@ from dograph.signals.batch_signals import BatchSignals, ExcessLoss
 
 
 def exponentiated_gradient(
-    weights: Tensor, scores: Tensor, step_size: float, smoothing: float
+    weights: Tensor,
+    scores: Tensor,
+    step_size: float,
+    smoothing: float,
+    trained: Tensor | None = None,
 ) -> Tensor:
     """DoReMi's update (Algorithm 1): ``α ← (1 − c) α e^{ηλ} / Σ α e^{ηλ} + c / S``.
 
@@ -23,6 +27,8 @@ def exponentiated_gradient(
         scores: (S,) λ, mean clipped excess loss of each domain in nats.
         step_size: η ≥ 0.
         smoothing: c in [0, 1].
+        trained: (S,) bool, False for domains of weight 0 that smoothing leaves at 0. None: all
+            are True.
 
     Returns:
         (S,) the new α, computed in log space.
@@ -32,7 +38,8 @@ def exponentiated_gradient(
     tensor([0.7500, 0.2500], dtype=torch.float64)
     """
     moved = torch.softmax(weights.log() + step_size * scores, dim=0)
-    return (1 - smoothing) * moved + smoothing / len(moved)
+    shared = torch.ones_like(moved) if trained is None else trained.to(moved.dtype)
+    return (1 - smoothing) * moved + smoothing * shared / shared.sum()
 
 
 class DoReMi(BaseMixer):
@@ -86,22 +93,26 @@ class DoReMi(BaseMixer):
     def update(self, signals: BatchSignals) -> Tensor:
         """(S,) the next α; remembers the scores."""
         self.scores.copy_(self._scores(signals))
-        return exponentiated_gradient(self.weights, self.scores, self.step_size, self.smoothing)
+        return self._next(self.scores)
 
     def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) the batch's losses weighed by the α that this batch leads to."""
         weights = self.weights
         if signals.micro_batches == 1:
-            scores = self._scores(signals)
-            weights = exponentiated_gradient(weights, scores, self.step_size, self.smoothing)
+            weights = self._next(self._scores(signals))
         if self.normalise == "paper":
             return signals.per_domain(weights)
         return signals.per_sequence(weights / self.sampling_weights.clamp(min=1e-12))
 
     def diagnostics(self) -> dict[str, float]:
-        """Every domain's score λ, in nats."""
+        """Score λ of every domain that is trained on, in nats."""
         scores = zip(self.domains, self.scores.tolist(), strict=True)
-        return {f"excess_loss/{name}": score for name, score in scores}
+        return {f"excess_loss/{name}": score for name, score in scores if name not in self.unseen}
+
+    def _next(self, scores: Tensor) -> Tensor:
+        """(S,) the next α."""
+        factors = self.step_size, self.smoothing
+        return exponentiated_gradient(self.weights, scores, *factors, self.trained)
 
     def _scores(self, signals: BatchSignals) -> Tensor:
         assert signals.excess_loss is not None

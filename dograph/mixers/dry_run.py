@@ -21,7 +21,8 @@ def dry_run(mixer: BaseMixer, batch_size: int) -> None:
     the simplex or of the wrong shape, or it keeps state that a resume would lose.
     """
     trial = copy.deepcopy(mixer)
-    trial.setup(mixer.domains, mixer.domain_tokens, batch_size, mixer.vocab_size)
+    corpus = mixer.domains, mixer.domain_tokens
+    trial.setup(*corpus, batch_size, mixer.vocab_size, mixer.target.value, mixer.unseen)
     first_update = (mixer.warmup // mixer.update_every + 1) * mixer.update_every
     signals = made_up_signals(mixer, batch_size, first_update - 1)
     with torch.random.fork_rng(devices=[]):
@@ -38,20 +39,22 @@ def dry_run(mixer: BaseMixer, batch_size: int) -> None:
 
 
 def made_up_signals(mixer: BaseMixer, batch_size: int, step: int) -> BatchSignals:
-    """Random signals of every kind that a mixer needs, of all its domains in turn."""
+    """Random signals of every kind that a mixer needs, of all domains that it trains on in turn."""
     generator = torch.Generator().manual_seed(0)
     count = len(mixer.domains)
+    drawn = (mixer.trained | (mixer.sampling_weights > 0)).nonzero().flatten()
+    probed = [index for index, name in enumerate(mixer.domains) if mixer.probes(name)]
     signals = BatchSignals(
         step=step,
-        domain=torch.arange(batch_size) % count,
+        domain=drawn[torch.arange(batch_size) % len(drawn)],
         sequence_loss=1 + torch.rand(batch_size, generator=generator),
         learning_rate=1e-3,
     )
     if mixer.request(Sketch):
         signals.sketch = torch.randn(batch_size, WIDTH, generator=generator)
     if mixer.request(Probe):
-        signals.probe_sketch = torch.randn(2 * count, WIDTH, generator=generator)
-        signals.probe_domain = torch.arange(2 * count) % count
+        signals.probe_sketch = torch.randn(2 * len(probed), WIDTH, generator=generator)
+        signals.probe_domain = torch.tensor(2 * probed)
     if mixer.request(ExcessLoss):
         signals.excess_loss = torch.rand(batch_size, generator=generator)
     if mixer.request(DomainGradients):

@@ -53,7 +53,8 @@ class Fixed(BaseMixer):
     """A mixture that the user names.
 
     Args:
-        weights: a number ≥ 0 for every domain by name; normalised to sum 1.
+        weights: a number ≥ 0 for every domain by name; normalised to sum 1. Unseen domains may be
+            left out.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -62,4 +63,4 @@ class Fixed(BaseMixer):
 
     def initial_weights(self) -> Tensor:
         """(S,) the named weights in the corpus's order."""
-        return weights_by_name(self.named_weights, self.domains, "weights")
+        return weights_by_name(self.named_weights, self.domains, "weights", self.unseen)

@@ -44,18 +44,11 @@ def part_of_simplex(weights: Tensor, name: str, most: int) -> Tensor:
     return weights.float()
 
 
-def trained_on(target: object, domains: Sequence[str]) -> Tensor:
-    """(S,) bool: all domains but a target that is one domain's name."""
-    if isinstance(target, str) and target not in domains:
-        raise UserError(
-            f"mixer.init_args.target is {target!r}, not a domain: the corpus has {list(domains)} "
-            "(for a mixture give weights by name)"
-        )
-    return torch.tensor([name != target for name in domains])
-
-
 def weights_by_name(
-    weights: Mapping[str, float] | None, domains: Sequence[str], key: str
+    weights: Mapping[str, float] | None,
+    domains: Sequence[str],
+    key: str,
+    unseen: Sequence[str] = (),
 ) -> Tensor:
     """(S,) weights in the order of ``domains``, normalised to sum 1.
 
@@ -63,9 +56,11 @@ def weights_by_name(
         weights: a number ≥ 0 for each domain, by name. None: uniform.
         domains: the S domain names.
         key: what messages call the mapping.
+        unseen: domains that may be left out, with weight 0.
     """
     if weights is None:
         return torch.full((len(domains),), 1 / len(domains), dtype=torch.float64)
+    weights = {**dict.fromkeys(unseen, 0.0), **weights}
     unknown, missing = set(weights) - set(domains), set(domains) - set(weights)
     if unknown or missing:
         raise UserError(

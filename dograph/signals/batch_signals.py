@@ -41,16 +41,12 @@ class Probe:
     Attributes:
         held_out: sequences of each probed domain that are never trained on, ≥ 1.
         per_update: of these, how many of each domain one probe takes, 1 … ``held_out``.
-        domains: names of the probed domains. None: all.
+        domains: names of the probed domains. None: those of the run's target.
     """
 
     held_out: int
     per_update: int
     domains: tuple[str, ...] | None = None
-
-    def takes(self, domain: str) -> bool:
-        """Whether a domain is probed."""
-        return self.domains is None or domain in self.domains
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dograph.mixers.doge import alignment_scores, clipping, mirror_descent, sket
 DOMAINS = ("books", "code", "web")
 
 
-def ready(mixer=None, domains=DOMAINS):
+def ready(mixer=None, domains=DOMAINS, target=None, unseen=()):
     mixer = mixer if mixer is not None else DoGE()
-    mixer.setup(domains, [1] * len(domains), 4)
+    mixer.setup(domains, [1] * len(domains), 4, target=target, unseen=unseen)
     return mixer
 
 
@@ -94,7 +94,7 @@ def test_an_absent_domain_scores_nothing_and_gets_no_gradient():
 
 
 def test_an_out_of_domain_target_scores_and_is_never_trained_on():
-    mixer = ready(DoGE(target="web", mu=0.05))
+    mixer = ready(DoGE(mu=0.05), target="web", unseen=["web"])
     assert mixer.weights.tolist() == [0.5, 0.5, 0.0]
     assert mixer.sampling_weights.tolist() == pytest.approx([1 / 3] * 3)
     batch = signals(kernel_of((0, 1), (1, 0), (2, 0)))  # code points where web does
@@ -108,15 +108,31 @@ def test_an_out_of_domain_target_scores_and_is_never_trained_on():
 
 def test_a_target_mixture_interpolates_between_universal_and_one_domain():
     kernel = kernel_of((1, 0), (0, 1), (1, 1))
-    uniform = ready(DoGE(target=dict.fromkeys(DOMAINS, 1)))
+    uniform = ready(target=dict.fromkeys(DOMAINS, 1))
     universal = ready(DoGE())
     uniform.step(signals(kernel))
     universal.step(signals(kernel))
     assert torch.allclose(uniform.weights, universal.weights)
-    books = ready(DoGE(target={"books": 1, "code": 0, "web": 0}))
+    books = ready(target="books")
     books.step(signals(kernel))
     assert books.weights[0] == pytest.approx(books.weights[2].item())
     assert books.weights[1] < books.weights[0]
+
+
+def test_an_unseen_domain_outside_the_target_is_not_even_drawn():
+    mixer = ready(target="code", unseen=["web"])
+    assert mixer.weights.tolist() == mixer.sampling_weights.tolist() == [0.5, 0.5, 0]
+
+
+def test_the_worst_domain_of_the_batch_is_the_target():
+    worst = ready(target="worst")
+    batch = signals(kernel_of((1, 0), (0, 1), (0, 1)))
+    batch.sequence_loss = torch.tensor([1.0, 3.0, 2.0])
+    worst.step(batch)
+    code = ready(target="code")
+    code.step(batch)
+    assert torch.equal(worst.weights, code.weights)
+    assert worst.weights[1] > worst.weights[0]
 
 
 def test_sketches_and_exact_kernels_give_the_same_update_where_they_agree():
@@ -192,10 +208,11 @@ def test_online_weights_go_live_and_losses_count_alike():
         lambda: DoGE(clip=-1.0),
         lambda: DoGE(smoothing=2.0),
         lambda: DoGEOnline(floor=1.0),
-        lambda: ready(DoGE(target="web", prior={"web": 0, "books": 1, "code": 1})),
-        lambda: ready(DoGE(target="wbe")),
-        lambda: ready(DoGE(target={"web": 1})),
-        lambda: ready(DoGE(target="web", prior={"web": 1, "books": 0, "code": 0})),
+        lambda: ready(DoGE(prior={"books": 1, "code": 1}), target="web", unseen=["web"]),
+        lambda: ready(target="wbe"),
+        lambda: ready(unseen=["wbe"]),
+        lambda: ready(DoGEOnline(), target="web", unseen=["web"]),
+        lambda: ready(DoGE(prior={"web": 1, "books": 0, "code": 0}), unseen=["web"]),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(build):

@@ -25,10 +25,10 @@ def nested(options):
     return arguments
 
 
-def ready(domains=DOMAINS, **options):
+def ready(domains=DOMAINS, target=None, unseen=(), **options):
     settings = {"clusters": 4, "interval": 5, "observed": 2, "window": 512, "seed": 0, **options}
     mixer = DoGraphSchedule(**nested(settings))
-    mixer.setup(domains, [1] * len(domains), 64)
+    mixer.setup(domains, [1] * len(domains), 64, target=target, unseen=unseen)
     return mixer
 
 
@@ -134,7 +134,7 @@ def test_permuting_the_sources_permutes_the_weights():
 
 def test_one_unseen_source_as_target_is_never_drawn():
     domains = ("copy", "noise", "unseen")
-    mixer = ready(domains=domains, target="unseen", prior_pull=0.0)
+    mixer = ready(domains=domains, target="unseen", unseen=["unseen"], prior_pull=0.0)
     assert mixer.weights.tolist() == [0.5, 0.5, 0.0]
     generator = torch.Generator().manual_seed(0)
     for step in range(50):
@@ -269,13 +269,13 @@ def test_it_can_be_rehearsed():
         {"interval": 0},
         {"kappa": float("inf")},
         {"geometry": "euclid"},
-        {"domains": ("only",), "target": "only"},
+        {"domains": ("only",), "target": "only", "unseen": ["only"]},
         {"proximity": 0.0},
         {"memory": 1.0},
         {"clusters": 600},
         {"floor": 1.0},
         {"target": "nothing"},
-        {"target": {"copy": 1.0}},
+        {"target": {"copy": 0.0}},
         {"prior": {"copy": 1, "noise": 0, "twin_a": 1, "twin_b": 1}},
     ],
 )

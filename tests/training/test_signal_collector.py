@@ -235,8 +235,8 @@ def test_a_domain_too_small_to_hold_out_from_is_named(store, corpus_settings):
 
 
 def test_only_what_the_target_is_made_of_is_probed_and_held_out(store, corpus_settings):
-    mixer = DoGraphSchedule(target="code", probe=PROBE)
-    data = DataMixer(mixer, corpus_settings, 32, 16, seed=1)
+    mixer = DoGraphSchedule(probe=PROBE)
+    data = DataMixer(mixer, corpus_settings, 32, 16, seed=1, target="code")
     data.setup()
     assert [len(reserved) for reserved in data._reserved] == [0, 8, 0]
     assert data.probe_batch(0).domain.tolist() == [1, 1]

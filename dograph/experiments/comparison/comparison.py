@@ -6,12 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dograph.errors import UserError
+from dograph.errors import UserError, nearest
 from dograph.experiments.comparison.conditions import check_comparable, check_methods
 from dograph.experiments.comparison.methods import Method, summarise_method
 from dograph.experiments.comparison.runs import ComparedRun, by_method, find_runs, unfinished
 from dograph.experiments.comparison.statistics import holm
-from dograph.experiments.recipe.compose import nearest
 
 FEWEST_SEEDS = 5
 """For a claim; fewer show a direction."""

@@ -10,10 +10,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dograph.errors import UserError
+from dograph.errors import UserError, nearest
 from dograph.experiments.comparison.runs import ComparedRun, by_method, recipe_of
 from dograph.experiments.recipe.check import SECTIONS
-from dograph.experiments.recipe.compose import Composition, flat, nearest
+from dograph.experiments.recipe.compose import Composition, flat
 from dograph.experiments.recipe.section import check_section
 from dograph.files.run_dir import RECIPE
 

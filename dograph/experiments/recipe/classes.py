@@ -13,8 +13,7 @@ from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.pytorch.plugins import LayerSync, Precision
 from lightning.pytorch.strategies import Strategy
 
-from dograph.errors import UserError
-from dograph.experiments.recipe.compose import nearest
+from dograph.errors import UserError, nearest
 from dograph.mixers.base import BaseMixer
 
 PARTS = (Strategy, Precision, ClusterEnvironment, LayerSync, CheckpointIO)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dograph.errors import UserError
+from dograph.errors import UserError, nearest
 from dograph.experiments.recipe.limits import check_interpolations
 from dograph.files.bounded_yaml import load_bounded
 
@@ -50,12 +49,6 @@ def contains(config: DictConfig, key: str) -> bool:
             return False
         node = node._get_node(part)
     return True
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-    """A hint at the nearest spelling, or an empty string."""
-    matches = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def load_yaml(path: Path) -> DictConfig:

@@ -10,9 +10,9 @@ from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from dograph.errors import UserError
+from dograph.errors import UserError, nearest
 from dograph.experiments.recipe.classes import check_classes
-from dograph.experiments.recipe.compose import Composition, nearest
+from dograph.experiments.recipe.compose import Composition
 
 
 def check_section(
