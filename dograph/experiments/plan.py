@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dograph.data.corpus.prepare import prepare
-from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError, check_range, nearest
 from dograph.experiments.provenance import run_inputs
 from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe, check, check_again
 from dograph.experiments.recipe.compose import RecipeFile
+from dograph.experiments.recipe.domains import check_domains
 from dograph.experiments.recipe.section import build, check_section
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import FINAL_CHECKPOINT, seed_dir
@@ -30,11 +30,12 @@ class Corpora:
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
 
-    def prepare(self, settings: CorpusSettings) -> Store:
-        """The store that the settings describe."""
-        key = repr(settings)
+    def prepare(self, recipe: Recipe) -> Store:
+        """The store of a recipe's corpus; UserError if the recipe names a domain it lacks."""
+        key = repr(recipe.corpus)
         if key not in self._stores:
-            self._stores[key] = prepare(settings)
+            self._stores[key] = prepare(recipe.corpus)
+        check_domains(recipe, self._stores[key])
         return self._stores[key]
 
 
@@ -178,7 +179,7 @@ class Plan:
     def digest(self, corpora: Corpora) -> str:
         """A digest of all that decides the experiment's numbers; it needs every corpus prepared."""
         inputs = {
-            stage: run_inputs(recipe.composition.values, corpora.prepare(recipe.corpus))
+            stage: run_inputs(recipe.composition.values, corpora.prepare(recipe))
             for stage, recipe in self.recipes.items()
         }
         rounds = asdict(self.rounds) if self.rounds else None

@@ -25,6 +25,7 @@ from dograph.experiments.open_run import RESUMES, check_resumable, open_run, pla
 from dograph.experiments.provenance import Provenance, run_inputs
 from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe
+from dograph.experiments.recipe.domains import check_domains
 from dograph.experiments.recipe.section import build
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT
@@ -62,6 +63,7 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
     if resume is not None:
         check_resumable(resume, recipe.steps)
     store = prepare(recipe.corpus)
+    check_domains(recipe, store)
     digest = json_digest(run_inputs(recipe.composition.values, store))
     place = partial(place_for, recipe.runs / recipe.name, recipe.seed, digest)
     folder = place() if resume is None else resume
@@ -161,7 +163,12 @@ def _print_thread_error(arguments: threading.ExceptHookArgs) -> None:
 
 def build_data(recipe: Recipe) -> DataMixer:
     """The recipe's DataMixer; it prepares nothing yet."""
-    own = {"mixer": recipe.mixer, "corpus": recipe.corpus, "seed": recipe.seed}
+    own = {
+        "mixer": recipe.mixer,
+        "corpus": recipe.corpus,
+        "seed": recipe.seed,
+        "target": recipe.target.value,
+    }
     arguments = own | recipe.arguments("data")
     data: DataMixer = build(recipe.composition, "data", DataMixer, arguments)
     return data

@@ -73,7 +73,7 @@ class Experiment:
     def _artefacts(self, run: StageRun, only: str | None) -> Artefacts:
         """Use a stage's finished run, resume an interrupted one, or make a new one."""
         recipe = self.plan.resolve(run, self.done)
-        store = self._corpora.prepare(recipe.corpus)
+        store = self._corpora.prepare(recipe)
         inputs = self.plan.inputs(run, self.done, store)
         digest = json_digest(inputs)
         folder = find_folder(self.plan.folder, run.label, digest, inputs)

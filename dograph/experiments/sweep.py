@@ -81,7 +81,7 @@ def job_of(path: Path, seed: int, overrides: Sequence[str], corpora: Corpora) ->
         plan = Plan.make(file)
         return Job(path, given, plan.folder.parent, seed, plan.digest(corpora), True)
     recipe = check(file.compose())
-    store = corpora.prepare(recipe.corpus)
+    store = corpora.prepare(recipe)
     digest = json_digest(run_inputs(recipe.composition.values, store))
     return Job(path, given, recipe.runs / recipe.name, seed, digest, False)
 

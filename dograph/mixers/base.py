@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dograph.errors import UserError, check_range
 from dograph.mixers import state as own_state
-from dograph.mixers.simplex import on_simplex, part_of_simplex, weights_by_name
+from dograph.mixers.simplex import admissible, on_simplex, part_of_simplex, weights_by_name
 from dograph.mixers.snapshot import MixerSnapshot
 from dograph.mixers.target import Target, TargetValue, check_names
 from dograph.signals.batch_signals import BatchSignals, Probe, Request, Sketch
@@ -21,7 +21,7 @@ from dograph.signals.domain_sums import DomainLosses
 logger = logging.getLogger(__name__)
 
 _SETTINGS = {"acts_on", "needs", "update_every", "warmup", "prior", "floor"}
-_CORPUS = {"domains", "domain_tokens", "batch_size", "vocab_size", "target", "unseen", "trained"}
+_CORPUS = {"domains", "domain_tokens", "batch_size", "vocab_size", "target", "trained"}
 _SAVED_BY_BASE = {"history", "updates", "_domain_losses", "_start", "_warned"}
 NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
 """Attributes that are no state of a mixer's own."""
@@ -98,7 +98,7 @@ class BaseMixer(nn.Module):
         self.domains: tuple[str, ...] = ()
         self.domain_tokens: tuple[int, ...] = ()
         self.batch_size = self.vocab_size = 0
-        self.target, self.unseen, self.trained = Target(), (), torch.zeros(0, dtype=torch.bool)
+        self.target, self.trained = Target(), torch.zeros(0, dtype=torch.bool)
         self.history: list[tuple[int, Tensor]] = []
         self.updates = 0
 
@@ -157,15 +157,14 @@ class BaseMixer(nn.Module):
         """
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
         self.batch_size, self.vocab_size = batch_size, vocab_size
-        self.target, self.unseen = Target.parse(target, unseen), tuple(unseen)
+        self.target = Target.parse(target, unseen)
         self.target.check(self.domains)
         check_names("data.unseen", self.unseen, self.domains)
         self.trained = torch.tensor([name not in self.unseen for name in self.domains])
         if not self.trained.any():
             raise UserError("data.unseen names every domain: leave one to train on")
         self.check(batch_size)
-        start = f"{self._name}'s start"
-        weights = self._admissible(on_simplex(self.initial_weights(), start), start)
+        weights = self._admissible(self.initial_weights(), f"{self._name}'s start")
         for name in ("weights", "sampling_weights", "average_weights"):
             self.register_buffer(name, weights.clone())
         self.history = [(0, weights.clone())]
@@ -190,7 +189,7 @@ class BaseMixer(nn.Module):
         return request is not None
 
     def probes(self, domain: str) -> bool:
-        """Whether held-out sequences of a domain are probed: if requested, else if in the target."""
+        """Whether a domain is probed: one that the request names, else one of the target."""
         request = self.request(Probe)
         if request is None:
             return False
@@ -200,6 +199,11 @@ class BaseMixer(nn.Module):
     def acts(self, where: Acts) -> bool:
         """Whether the mixer acts on sampling, or on the loss."""
         return self.acts_on is not None and where in self.acts_on
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Names of the domains that are never trained on."""
+        return self.target.unseen
 
     @property
     def learns(self) -> bool:
@@ -226,8 +230,7 @@ class BaseMixer(nn.Module):
                 f"{self._name}.update returned shape {tuple(proposed.shape)}, but there are "
                 f"{len(self.domains)} domains: return one weight for each of {self.domains}"
             )
-        result = f"{self._name}.update's result"
-        weights = self._admissible(on_simplex(proposed, result), result)
+        weights = self._admissible(proposed, f"{self._name}.update's result")
         self.weights.copy_(weights)
         if self.acts(SAMPLING):
             self.sampling_weights.copy_(weights)
@@ -289,10 +292,4 @@ class BaseMixer(nn.Module):
         return type(self).__name__
 
     def _admissible(self, weights: Tensor, name: str) -> Tensor:
-        """Weights of sum 1: 0 for unseen domains, at least the floor for others."""
-        if not self.trained.all():
-            kept = weights * self.trained
-            if not kept.sum() > 0:
-                raise UserError(f"{name} gives weight to unseen domains alone ({self.unseen})")
-            weights = kept / kept.sum()
-        return self.floor * self.trained.double() / self.trained.sum() + (1 - self.floor) * weights
+        return admissible(on_simplex(weights, name), self.trained, self.floor, name)

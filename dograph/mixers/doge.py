@@ -147,7 +147,7 @@ class DoGE(BaseMixer):
         """What is wrong where an unseen target is not drawn."""
         wrong = f"target is {self.target.label}, which has unseen domains, and {self._name}"
         if self.is_proxy:
-            return f"{wrong}'s prior does not draw them: give them a weight in mixer.init_args.prior"
+            return f"{wrong} has a mixer.init_args.prior that does not draw them: name them"
         return f"{wrong} scores only what it trains on: take DoGE, or change target or data.unseen"
 
     def _next(self, signals: BatchSignals) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,23 @@ def on_simplex(weights: Tensor, name: str) -> Tensor:
     return exact / exact.sum()
 
 
+def admissible(weights: Tensor, trained: Tensor, floor: float, name: str) -> Tensor:
+    """(S,) weights on the simplex: 0 for unseen domains, at least the floor for all others.
+
+    Args:
+        weights: (S,) float64 on the simplex.
+        trained: (S,) bool, False for the unseen domains.
+        floor: in [0, 1): the smallest weight times the number of domains that are trained on.
+        name: what messages call the weights.
+    """
+    if not trained.all():
+        kept = weights * trained
+        if not kept.sum() > 0:
+            raise UserError(f"{name} gives weight to domains of data.unseen alone")
+        weights = kept / kept.sum()
+    return floor * trained.double() / trained.sum() + (1 - floor) * weights
+
+
 def part_of_simplex(weights: Tensor, name: str, most: int) -> Tensor:
     """Weights as they are, once checked: finite, ≥ 0, with a sum in [0, ``most``]."""
     total = weights.sum().item()

@@ -90,10 +90,10 @@ class Target:
         """The domains that can count, in the order of ``domains``."""
         if self.is_worst:
             return tuple(domains)
+        if self.is_even:
+            return tuple(name for name in domains if name not in self.unseen)
         counted = self.mixture
-        return tuple(
-            name for name in domains if name in counted or self.is_even and name not in self.unseen
-        )
+        return tuple(name for name in domains if name in counted)
 
     def weights(self, domains: Sequence[str], losses: Tensor | None = None) -> Tensor:
         """(S,) float64 weights of the domains' losses, on the simplex.

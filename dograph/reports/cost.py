@@ -92,7 +92,7 @@ def training_flops(
     if request is None:
         return flops
     # Every rank makes the whole probe, once an optimiser step.
-    sequences = request.per_update * sum(map(request.takes, mixer.domains))
+    sequences = request.per_update * sum(map(mixer.probes, mixer.domains))
     trainer = collector.trainer
     batch = data.sampler.batch_size * int(trainer.accumulate_grad_batches)
     probe = sequences * trainer.world_size / batch

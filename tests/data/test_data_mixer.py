@@ -14,8 +14,10 @@ from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
 from dograph.data.data_mixer import DataMixer, evenly_spaced
 from dograph.data.domains import DomainSequences, MixtureDataset
+from dograph.data.epoch_order import EpochOrder
 from dograph.errors import UserError
-from dograph.mixers import DoGraph, Proportional, Stratified
+from dograph.mixers import DoGE, DoGraph, DoGraphSchedule, Proportional, Stratified
+from dograph.mixers.schedule_settings import ProbeSettings
 
 
 def ready(settings, mixer=None, **options):
@@ -62,6 +64,68 @@ def test_realised_counts_follow_the_weights_within_one_sequence(store, corpus_se
     for _ in range(25):
         counts += torch.bincount(next(loader).domain, minlength=3)
     assert (counts - 25 * 16 * data.mixer.weights).abs().max() < 1
+
+
+def test_an_unseen_domain_is_validated_and_never_drawn(store, corpus_settings):
+    data = ready(corpus_settings, Proportional(), target="code", unseen=["code"])
+    drawn = {domain for _ in range(40) for domain, _ in data.sampler.draw_batch()}
+    assert drawn == {0, 2}
+    assert [len(loader) for loader in data.val_dataloader()] == [6, 6, 6]
+    assert data.mixer.target == data.target
+
+
+def test_an_unseen_target_is_probed_on_its_training_split(store, corpus_settings):
+    held_out = len(DomainSequences(store, "code", "train", 32)) - 1  # hardly one to train on
+    mixer = DoGraphSchedule(probe=ProbeSettings(held_out, per_update=3))
+    data = ready(corpus_settings, mixer, target="code", unseen=["code"])
+    assert data.probe_batch(0).domain.tolist() == [1, 1, 1]
+    assert mixer.sampling_weights.tolist() == [0.5, 0, 0.5]
+
+
+def test_doges_proxy_draws_an_unseen_target(store, corpus_settings):
+    data = ready(corpus_settings, DoGE(), target="code", unseen=["code", "numbers"])
+    assert data.mixer.weights.tolist() == [1, 0, 0]
+    drawn = {domain for _ in range(40) for domain, _ in data.sampler.draw_batch()}
+    assert drawn == {0, 1}
+
+
+def test_of_a_capped_domain_the_first_sequences_repeat(store, corpus_settings):
+    data = ready(corpus_settings, Proportional(), cap={"code": 10 * 33 + 32})
+    whole = DomainSequences(store, "code", "train", 32)
+    capped = data.train_domains[1]
+    assert len(capped) == 10
+    assert np.array_equal(capped.tokens(np.arange(10)), whole.tokens(np.arange(10)))
+    assert data.mixer.domain_tokens[1] == 10 * 33 + 32
+    picks = [data.sampler.orders[1].next() for _ in range(30)]
+    for epoch in (picks[:10], picks[10:20], picks[20:]):
+        assert sorted(epoch) == list(range(10))
+    assert len(data.validation_domains[1]) == len(ready(corpus_settings).validation_domains[1])
+
+
+def test_a_cap_may_end_inside_any_chunk(two_chunks):
+    whole = DomainSequences(two_chunks, "web", "train", 32)
+    for count in (1, int(whole.chunk_lengths[0]), int(whole.chunk_lengths[0]) + 1, 10**6):
+        capped = DomainSequences(two_chunks, "web", "train", 32, most_tokens=33 * count)
+        assert len(capped) == min(count, len(whole))
+        last = np.array([0, len(capped) - 1])
+        assert np.array_equal(capped.tokens(last), whole.tokens(last))
+        order = EpochOrder(capped.chunk_lengths.tolist(), 0, 0)
+        assert sorted(order.next() for _ in range(len(capped))) == list(range(len(capped)))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"cap": {"cod": 1000}}, r"data\.cap names 'cod'.*'code'"),
+        ({"cap": {"code": 32}}, r"data\.cap\.code is 32: it must be ≥ 33"),
+        ({"unseen": ["animal"]}, r"data\.unseen names 'animal'.*'animals'"),
+        ({"target": "nubmers"}, "target names 'nubmers'.*'numbers'"),
+        ({"unseen": ["animals", "code", "numbers"]}, "leave one"),
+    ],
+)
+def test_names_and_caps_that_do_not_fit_are_refused(store, corpus_settings, options, named):
+    with pytest.raises(UserError, match=named):
+        ready(corpus_settings, **options)
 
 
 def test_validation_is_fixed_and_spread_over_each_domain(store, corpus_settings):
@@ -197,6 +261,9 @@ def test_batches_and_the_weights_shown_are_the_same_with_workers(corpus_settings
         ({"seed": 3}, "seed"),
         ({"draw": "multinomial"}, "draw"),
         ({"mixer": DoGraph(clusters=3)}, "mixer"),
+        ({"target": "code"}, "target"),
+        ({"unseen": ["code"]}, "unseen"),
+        ({"cap": {"code": 1000}}, "cap"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused_by_name(store, corpus_settings, options, named):

@@ -59,6 +59,7 @@ DOMAINS = {
 
 NODES = NodeSettings(clusters=6, observed=3, window=256)
 PROBE = ProbeSettings(held_out=16)
+UNSEEN = {"target": "target", "unseen": ["target"]}
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +78,11 @@ def corpus(tmp_path_factory):
     )
 
 
-def train(corpus, mixer, checkpoint=None, fresh=True):
+def train(corpus, mixer, checkpoint=None, fresh=True, **settings):
     """150 real steps; (average weights, shares of the loss, shares of what was drawn) by name."""
     store = prepare(corpus, progress=False)
     seed_everything(0, verbose=False)
-    data = DataMixer(mixer, corpus, 32, 20, seed=0, validation_sequences=8)
+    data = DataMixer(mixer, corpus, 32, 20, seed=0, validation_sequences=8, **settings)
     size = {"n_layer": 2, "n_embd": 48, "n_head": 4, "n_positions": 32}
     ids = {"vocab_size": store.vocab_size, "bos_token_id": 0, "eos_token_id": 0}
     model = LanguageModel("gpt2", {**size, **ids}, None, 2e-3, 2e-4, warmup=10)
@@ -143,7 +144,7 @@ def test_universal_doge_turns_to_the_copies(corpus, gradients):
 
 @pytest.mark.parametrize("gradients", ["exact", "sketch"])
 def test_out_of_domain_doge_finds_the_one_source_that_helps(corpus, gradients):
-    weights, effective, _ = train(corpus, DoGE(gradients, target="target", mu=0.05))
+    weights, effective, _ = train(corpus, DoGE(gradients, mu=0.05), **UNSEEN)
     assert weights["target"] == effective["target"] == 0
     assert weights["helper"] > 0.5
     assert max(weights["noise"], weights["other"], weights["easy"]) < EVEN
@@ -176,8 +177,8 @@ def test_online_doge_draws_less_noise(corpus):
 def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
     """The target is never drawn; the source that is its copy gains most."""
     problem = ProblemSettings(proximity=1.0, prior_pull=0.05, kappa=0.2, laplacian=0.02)
-    mixer = DoGraphSchedule(10, "target", NODES, PROBE, problem)
-    weights, _, realised = train(corpus, mixer, fresh=False)
+    mixer = DoGraphSchedule(10, NODES, PROBE, problem)
+    weights, _, realised = train(corpus, mixer, fresh=False, **UNSEEN)
     assert weights["target"] == realised["target"] == 0
     assert max(weights, key=weights.get) == "helper"
     assert weights["helper"] > 0.4
@@ -186,7 +187,7 @@ def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
 
 def test_the_schedule_lets_copies_share_and_keeps_the_floor(corpus):
     problem = ProblemSettings(proximity=1.0, prior_pull=0.05, floor=0.25)
-    mixer = DoGraphSchedule(10, None, NODES, PROBE, problem)
+    mixer = DoGraphSchedule(10, NODES, PROBE, problem)
     weights, effective, realised = train(corpus, mixer, fresh=False)
     assert weights["helper"] == pytest.approx(weights["target"], abs=0.08)
     assert min(mixer.weights.tolist()) >= 0.25 * EVEN - 1e-9

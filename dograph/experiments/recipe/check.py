@@ -22,6 +22,7 @@ from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.compose import Composition, flat
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
 from dograph.mixers.base import BaseMixer
+from dograph.mixers.target import Target
 from dograph.reports.settings import ReportSettings
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel, check_schedule
@@ -29,7 +30,7 @@ from dograph.training.network import build_network
 
 SECTIONS: dict[str, tuple[type, set[str]]] = {
     "corpus": (CorpusSettings, set()),
-    "data": (DataMixer, {"mixer", "corpus", "seed"}),
+    "data": (DataMixer, {"mixer", "corpus", "seed", "target"}),
     "model": (LanguageModel, set()),
     "sketch": (SketchSettings, set()),
     "report": (ReportSettings, set()),
@@ -47,7 +48,7 @@ PLAIN_KEYS: dict[str, type] = {"name": str, "seed": int, "runs": str}
 PROCESSES_PER_CORE = 8
 """Maximum; with more the machine would stop responding."""
 _FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f]{1,100}")
-TOP_LEVEL = ("compose", "mixer", *PLAIN_KEYS, *SECTIONS)
+TOP_LEVEL = ("compose", "mixer", "target", *PLAIN_KEYS, *SECTIONS)
 _buildable: set[str] = set()
 """Models that this process has built without memory, by architecture and configuration."""
 
@@ -66,6 +67,7 @@ class Recipe:
     corpus: CorpusSettings
     sketch: SketchSettings
     report: ReportSettings
+    target: Target
     mixer: BaseMixer
     sections: dict[str, Namespace]
     """the checked arguments of ``data``, ``model`` and ``trainer``."""
@@ -112,6 +114,8 @@ def check(composition: Composition) -> Recipe:
         key: build(composition, key, SECTIONS[key][0], sections.pop(key).as_dict())
         for key in ("corpus", "sketch", "report")
     }
+    given = {"value": values.get("target"), "unseen": sections["data"].unseen}
+    settings["target"] = build(composition, "target", Target.parse, given)
     mixer = build_mixer(composition, seed)
     _check_model(composition, sections["model"].as_dict())
     runs = Path(values.get("runs", "runs")).expanduser()

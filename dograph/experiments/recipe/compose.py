@@ -210,12 +210,17 @@ def _stage_values(config: DictConfig, stage: str, origin: str) -> DictConfig:
 
 
 def merge(parts: Iterable[DictConfig]) -> DictConfig:
-    """Merge configurations, the last word last; another mixer starts with its own defaults."""
+    """Merge configurations, the last word last.
+
+    Another mixer starts with its own defaults, and a target replaces an earlier one as a whole.
+    """
     merged = OmegaConf.create({})
     for part in parts:
         chosen = OmegaConf.select(part, "mixer.class_path")
         if chosen is not None and chosen != OmegaConf.select(merged, "mixer.class_path"):
             merged.pop("mixer", None)
+        if "target" in list(part):
+            merged.pop("target", None)
         merged = cast(DictConfig, OmegaConf.merge(merged, part))
     return merged
 

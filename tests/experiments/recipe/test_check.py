@@ -10,6 +10,8 @@ from dograph.errors import UserError
 from dograph.experiments.plan import Plan
 from dograph.experiments.recipe.check import SECTIONS, check
 from dograph.experiments.recipe.compose import RecipeFile, compose
+from dograph.experiments.recipe.domains import check_domains
+from dograph.experiments.run import build_data
 from dograph.mixers import DoGraph, Stratified
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -138,6 +140,13 @@ def test_a_wrong_key_names_itself_its_file_and_the_nearest_spelling(tmp_path):
         ("seed=x", "seed is 'x'"),
         ("seed=-1", "seed is -1"),
         ("name=../a", "an invalid folder name"),
+        ("target=3", "command line: target is 3: name a domain"),
+        ("target={web: -1}", "command line: target.web is -1: give a finite number"),
+        ("target={}", "give at least one domain a weight"),
+        ("data.unseen=web", "data.unseen"),
+        ("data.cap={web: many}", "data.cap: Does not validate"),
+        ("data.target=web", "data.target cannot be set"),
+        ("mixer.init_args.target=web", "unknown key"),
         ("compose.model=gpt2_nanu", "did you mean 'gpt2_nano'"),
         ("trainer.max_steps=${nope}", "nope"),
         ("nonsense", "write key=value"),
@@ -180,3 +189,34 @@ def test_a_mixer_of_ones_own_is_found_by_its_import_path(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     recipe = check(compose(MAIN, ["mixer={class_path: my_mixers.Mine}"]))
     assert isinstance(recipe.mixer, Stratified)
+
+
+def test_a_target_replaces_another_as_a_whole(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("mixer: {class_path: dograph.mixers.Stratified}\ntarget: {web: 1, code: 2}\n")
+    assert check(compose(path, ["trainer.max_steps=1"])).target.value == {"web": 1, "code": 2}
+    recipe = check(compose(path, ["trainer.max_steps=1", "target={books: 1}"]))
+    assert recipe.target.value == {"books": 1}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("target=nubmers", "command line: target names 'nubmers', not a domain of the corpus; did"),
+        ("data.unseen=[nubmers]", "command line: data.unseen names 'nubmers'"),
+        ("data.cap={nubmers: 5000}", "command line: data.cap names 'nubmers'"),
+    ],
+)
+def test_unknown_domains_are_named_once_the_corpus_is_known(
+    small_recipe, store, override, expected
+):
+    recipe = check(compose(small_recipe("mine"), [override]))
+    with pytest.raises(UserError) as caught:
+        check_domains(recipe, store)
+    assert expected in str(caught.value)
+    assert "did you mean 'numbers'" in str(caught.value)
+
+
+def test_a_cap_below_one_sequence_is_refused_before_training():
+    with pytest.raises(UserError, match=r"command line: data\.cap\.web is 7: it must be ≥ 129"):
+        build_data(check(compose(MAIN, ["data.cap={web: 7}"])))
