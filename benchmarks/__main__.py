@@ -35,6 +35,7 @@ BENCHMARKS = {
     "startup": "Start-up",
     "doge": "DoGE's gradients",
     "overhead": "DoGraph's overhead by part",
+    "allocator": "Freed memory, kept or returned",
     "memory": "Peak memory",
     "scale": "Cost model against measurements",
     "sketches": "Sketches against per-sequence loops",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.interleaved import Interleaved, wait_for_go
+from dograph.cli.allocator import keep_freed_memory
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.store import Store
 from dograph.data.domains import DomainSequences, MixtureDataset
@@ -178,7 +179,10 @@ def main() -> None:
     parser.add_argument("name", choices=[*MIXERS, "plain", "stock", "nanogpt"])
     parser.add_argument("size", choices=list(SIZES))
     parser.add_argument("--nanogpt", type=Path, help="a copy of nanoGPT's repository")
+    parser.add_argument("--keep-memory", action="store_true", help="as the commands do")
     arguments = parser.parse_args()
+    if arguments.keep_memory and not keep_freed_memory():
+        raise SystemExit("the allocator was not set: is this glibc, without settings of its own?")
     size = SIZES[arguments.size]
     torch.manual_seed(0)
     if arguments.name in MIXERS:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class SteppedProcess:
 
 
 def interleave_steps(
-    commands: dict[str, Sequence[str]],
+    commands: Mapping[str, Sequence[str]],
     rounds: int,
     warm_up: int,
     threads: int,

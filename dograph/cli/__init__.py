@@ -1,6 +1,6 @@
 """The command line: `main` and one file a command, whose docstring is the command's help.
 
-Heavy imports wait until a command runs.
+`allocator` sets how these processes allocate memory. Heavy imports wait until a command runs.
 """
 
 EXIT_FAILED = 1

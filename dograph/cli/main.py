@@ -21,6 +21,7 @@ from dograph.cli import (
     run,
     sweep,
 )
+from dograph.cli.allocator import keep_freed_memory
 from dograph.errors import UserError, file_errors
 
 COMMANDS = {
@@ -65,6 +66,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> in
     if given:
         parsed.overrides = [*parsed.overrides, *given]
     try:
+        if parsed.command in (*TRAINING, "evaluate"):
+            keep_freed_memory()
         if getattr(parsed, "mixers", None) is not None:
             from dograph.experiments.recipe.classes import allow_code
 
