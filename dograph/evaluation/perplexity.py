@@ -1,4 +1,4 @@
-"""Validation loss and perplexity of every domain, their mean and worst."""
+"""Validation loss and perplexity of every domain, of the target, their mean and worst."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import MeanMetric
 
 from dograph.data.data_mixer import DataMixer
+from dograph.mixers.target import Target
 
 
-def summarise(losses: dict[str, float]) -> dict[str, float]:
+def summarise(losses: dict[str, float], target: Target) -> dict[str, float]:
     """The scalars that a run is judged by, from the domains' mean token losses in nats.
 
-    ``validation/loss/<domain>`` and ``validation/perplexity/<domain>``, the mean and the worst
-    over domains as ``validation/mean_loss`` and ``validation/worst_loss``, and ``exp`` of both.
+    ``validation/loss/<domain>`` and ``validation/perplexity/<domain>``; the target's, the mean and
+    the worst over all domains as ``validation/target_loss``, ``mean_loss`` and ``worst_loss``, and
+    ``exp`` of these.
     """
     values = torch.tensor(list(losses.values()), dtype=torch.float64)
-    mean, worst = values.mean(), values.max()
     by_name = dict(zip(losses, values, strict=True))
+    aimed = torch.tensor(target.loss(losses), dtype=torch.float64)
+    scores = {"target": aimed, "mean": values.mean(), "worst": values.max()}
     return {
         **{f"validation/loss/{name}": loss for name, loss in losses.items()},
         **{f"validation/perplexity/{name}": loss.exp().item() for name, loss in by_name.items()},
-        "validation/mean_loss": mean.item(),
-        "validation/worst_loss": worst.item(),
-        "validation/mean_perplexity": mean.exp().item(),
-        "validation/worst_perplexity": worst.exp().item(),
+        **{f"validation/{name}_loss": loss.item() for name, loss in scores.items()},
+        **{f"validation/{name}_perplexity": loss.exp().item() for name, loss in scores.items()},
     }
 
 
@@ -35,9 +36,11 @@ class DomainPerplexity(Callback):
 
     Attributes:
         losses: mean token loss in nats by domain, at the last validation.
+        target: of the run; known once a validation begins.
     """
 
     def __init__(self) -> None:
+        self.target = Target()
         self.losses: dict[str, float] = {}
         self._means: dict[str, MeanMetric] = {}
 
@@ -50,6 +53,7 @@ class DomainPerplexity(Callback):
         """Starts a mean for every domain."""
         data = getattr(trainer, "datamodule", None)
         assert isinstance(data, DataMixer)
+        self.target = data.target
         self._means = {
             domain.domain: MeanMetric(nan_strategy="disable").to(pl_module.device)
             for domain in data.validation_domains
@@ -72,7 +76,7 @@ class DomainPerplexity(Callback):
         self.losses = {name: mean.compute().item() for name, mean in self._means.items()}
         if trainer.sanity_checking:
             return
-        scalars = summarise(self.losses)
+        scalars = summarise(self.losses, self.target)
         pl_module.log_dict(scalars, logger=False, rank_zero_only=True)
         for logger in trainer.loggers:
             # Lightning's own logging would put a validation one step too early.

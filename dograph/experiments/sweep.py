@@ -260,9 +260,12 @@ class Sweep:
                 self._fail(run.job, f"exit code {code}", run.log)
             return
         summary = read_mapping(folder / SUMMARY)
-        ends = [summary.get("mean_loss"), summary.get("worst_loss")]
-        shown = [f"{loss:.4f}" if isinstance(loss, float) else "none" for loss in ends]
-        self._print(f"{run.job.name}: mean loss {shown[0]}, worst {shown[1]}, {seconds:,.0f} s")
+        ends = {name: summary.get(f"{name}_loss") for name in ("target", "mean", "worst")}
+        shown = [
+            f"{name} {loss:.4f}" if isinstance(loss, float) else f"{name} none"
+            for name, loss in ends.items()
+        ]
+        self._print(f"{run.job.name}: loss of {', '.join(shown)}, {seconds:,.0f} s")
 
     def _fail(self, job: Job, reason: str, log: Path) -> None:
         self.failures.append(Failure(job, reason, log))

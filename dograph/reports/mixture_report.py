@@ -29,7 +29,9 @@ STATEFUL = ("history", "losses", "window", "pictures")
 
 
 class StepProgressBar(RichProgressBar):
-    """Lightning's rich bar without epochs, with the last validation's mean and worst loss in nats.
+    """Lightning's rich bar without epochs, with the last validation's losses in nats.
+
+    They are mean and worst over domains, before them the target's, unless that is even.
 
     Args:
         perplexity: the same trainer's callback.
@@ -45,11 +47,14 @@ class StepProgressBar(RichProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Both losses, once there is a validation."""
-        losses = self.perplexity.losses.values()
-        if not losses:
+        """The losses, once there is a validation."""
+        target, by_name = self.perplexity.target, self.perplexity.losses
+        if not by_name:
             return {}
-        return {"mean loss": f"{sum(losses) / len(losses):.3f}", "worst": f"{max(losses):.3f}"}
+        losses = by_name.values()
+        shown = {} if target.is_even else {"target": f"{target.loss(by_name):.3f}"}
+        mean, worst = sum(losses) / len(losses), max(losses)
+        return {**shown, "mean loss": f"{mean:.3f}", "worst": f"{worst:.3f}"}
 
 
 class MixtureReport(Callback):

@@ -18,6 +18,7 @@ from dograph.evaluation.screen_table import screen_table
 from dograph.files.atomic import read_json, write_json
 from dograph.files.records import from_dict
 from dograph.files.run_dir import SUMMARY
+from dograph.mixers.target import Target
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from dograph.data.data_mixer import DataMixer
 
-SCORES = ("mean_loss", "worst_loss", "mean_perplexity", "worst_perplexity")
+ROWS = ("target", "mean", "worst")
+SCORES = tuple(f"{row}_{kind}" for kind in ("loss", "perplexity") for row in ROWS)
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,10 @@ class RunSummary:
         seconds: seconds of training, without validation and figures.
         flops: floating-point operations of training, estimated (``reports.cost``).
         domains: in the order of the weights.
-        scores: mean_loss, worst_loss, mean_perplexity and worst_perplexity over the domains of
-            the last validation; empty without one.
+        scores: losses and perplexities of the target, and mean and worst over all domains of the
+            last validation, by the names in ``SCORES``; empty without one.
         worst_domain: the one with the highest validation loss; None without validation.
+        target: what the run is judged by, as in its recipe; None: even.
     """
 
     mixer: str
@@ -72,6 +75,7 @@ class RunSummary:
     domains: tuple[DomainSummary, ...]
     scores: dict[str, float]
     worst_domain: str | None
+    target: Any = None
 
     @property
     def tokens(self) -> int:
@@ -98,6 +102,7 @@ class RunSummary:
         own = ("mixer", "steps", "tokens", "seconds", "flops", "tokens_per_second")
         content = {
             **{name: getattr(self, name) for name in own},
+            "target": self.target,
             **dict.fromkeys(SCORES),
             **self.scores,
             "worst_domain": self.worst_domain,
@@ -147,7 +152,7 @@ def summarise_run(
         )
         for index, name in enumerate(data.domains)
     )
-    scalars = summarise(losses) if losses else {}
+    scalars = summarise(losses, data.target) if losses else {}
     return RunSummary(
         mixer=type(mixer).__name__,
         steps=steps,
@@ -156,6 +161,7 @@ def summarise_run(
         domains=domains,
         scores={key: scalars[f"validation/{key}"] for key in SCORES if losses},
         worst_domain=max(losses, key=lambda name: losses[name]) if losses else None,
+        target=data.target.value,
     )
 
 
@@ -165,7 +171,7 @@ def _exponential(loss: float) -> float:
 
 
 def final_table(summary: RunSummary) -> Table:
-    """One row for each domain, the worst in bold, then mean and worst over domains."""
+    """One row for each domain, the worst in bold, then the target, mean and worst over domains."""
     from rich.text import Text
 
     headings = ("drawn", "effective", "tokens", "epochs", "loss", "perplexity")
@@ -182,9 +188,11 @@ def final_table(summary: RunSummary) -> Table:
             style="bold" if domain.name == summary.worst_domain else None,
         )
     table.add_section()
-    for row, tokens in (("mean", f"{summary.tokens:,}"), ("worst", "")):
+    for row in ROWS:
         loss, perplexity = (summary.scores.get(f"{row}_{kind}") for kind in ("loss", "perplexity"))
-        table.add_row(row, "", "", tokens, "", _decimals(loss, 4), _decimals(perplexity, 2))
+        tokens = f"{summary.tokens:,}" if row == "mean" else ""
+        name = Text(f"target: {Target.parse(summary.target).label}" if row == "target" else row)
+        table.add_row(name, "", "", tokens, "", _decimals(loss, 4), _decimals(perplexity, 2))
     return table
 
 
@@ -250,7 +258,8 @@ def read_summary(run_folder: Path) -> RunSummary:
         content = read_json(path)
         own = ("mixer", "steps", "seconds", "flops", "worst_domain")
         values = {key: content[key] for key in own}
-        scores = {key: content[key] for key in SCORES if content[key] is not None}
+        values["target"] = Target.parse(content.get("target")).value
+        scores = {key: content[key] for key in SCORES if content.get(key) is not None}
         domains = list(content["domains"].values())
         return from_dict(RunSummary, {**values, "domains": domains, "scores": scores})
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -54,7 +54,9 @@ def chart_layout() -> dict[str, dict[str, list[object]]]:
     validation = {
         "Loss per domain": ["validation/loss/.*"],
         "Perplexity per domain": ["validation/perplexity/.*"],
-        "Mean and worst": ["validation/mean_loss$", "validation/worst_loss$"],
+        "Target, mean and worst": [
+            f"validation/{score}_loss$" for score in ("target", "mean", "worst")
+        ],
     }
     return {
         category: {title: ["Multiline", tags] for title, tags in charts.items()}

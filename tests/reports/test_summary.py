@@ -11,19 +11,32 @@ import pytest
 import torch
 from rich.console import Console
 
-from dograph.reports.summary import final_table, print_summary, summarise_run, write_summary
+from dograph.mixers.target import Target
+from dograph.reports.summary import (
+    final_table,
+    print_summary,
+    read_summary,
+    summarise_run,
+    write_summary,
+)
 
 NAMES = ("python", "[bold]docs", "licences")
 LOSSES = {"python": 1.5, "[bold]docs": 2.5, "licences": 2.0}
 
 
-def summary_of(losses=LOSSES):
+def summary_of(losses=LOSSES, target=None, unseen=()):
     """A run of 64 sequences of 128 tokens."""
     sampler = SimpleNamespace(realised=np.array([32, 24, 8]), epochs=np.array([0.5, 2.0, 0.25]))
     mixer = SimpleNamespace(
         weights=torch.tensor([0.5, 0.3, 0.2]), average_weights=torch.tensor([0.5, 0.4, 0.1])
     )
-    data = SimpleNamespace(sampler=sampler, mixer=mixer, context=128, domains=NAMES)
+    data = SimpleNamespace(
+        sampler=sampler,
+        mixer=mixer,
+        context=128,
+        domains=NAMES,
+        target=Target.parse(target, unseen),
+    )
     return summarise_run(
         data, np.array([1.0, 1.0, 2.0]), losses, steps=8, seconds=4.0, token_flops=100
     )
@@ -39,13 +52,37 @@ def test_the_tables_numbers():
     rows = cells(final_table(summary_of()))
     assert rows[0] == ["python", "50.0%", "25.0%", "4,096", "0.50", "1.5000", "4.48"]
     assert rows[1] == ["[bold]docs", "37.5%", "25.0%", "3,072", "2.00", "2.5000", "12.18"]
-    assert rows[3] == ["mean", "", "", "8,192", "", "2.0000", f"{math.exp(2):.2f}"]
-    assert rows[4] == ["worst", "", "", "", "", "2.5000", "12.18"]
+    assert rows[3] == ["target: even", "", "", "", "", "2.0000", f"{math.exp(2):.2f}"]
+    assert rows[4] == ["mean", "", "", "8,192", "", "2.0000", f"{math.exp(2):.2f}"]
+    assert rows[5] == ["worst", "", "", "", "", "2.5000", "12.18"]
+
+
+@pytest.mark.parametrize(
+    ("target", "unseen", "loss"),
+    [
+        (None, ["licences"], 2.0),
+        (None, ["python"], 2.25),
+        ("python", ["python"], 1.5),
+        ({"python": 1.0, "licences": 3.0}, [], 1.875),
+        ("worst", [], 2.5),
+    ],
+)
+def test_the_summary_has_the_targets_loss(tmp_path, target, unseen, loss):
+    summary = summary_of(target=target, unseen=unseen)
+    write_summary(summary, tmp_path)
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert content["target"] == target
+    assert content["target_loss"] == pytest.approx(loss)
+    assert content["target_perplexity"] == pytest.approx(math.exp(loss))
+    assert content["mean_loss"] == 2.0
+    again = read_summary(tmp_path)
+    assert (again.target, again.scores) == (summary.target, summary.scores)
+    assert cells(final_table(again))[3][0] == f"target: {Target.parse(target).label}"
 
 
 def test_a_run_without_validation_has_a_table_too():
     rows = cells(final_table(summary_of({})))
-    assert [row[5] for row in rows] == ["–"] * 5
+    assert [row[5] for row in rows] == ["–"] * 6
     assert summary_of({}).as_json()["mean_loss"] is None
 
 

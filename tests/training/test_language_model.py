@@ -13,6 +13,7 @@ from torchmetrics.text import Perplexity
 from dograph.data.batch import Batch
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
+from dograph.mixers.target import Target
 from dograph.training.language_model import LanguageModel, warmup_cosine
 from dograph.training.network import build_network, takes
 
@@ -40,7 +41,7 @@ def test_perplexity_is_torchmetrics_own():
     losses = model.token_losses(tokens)
     metric = Perplexity()
     metric.update(model.network(input_ids=tokens[:, :-1]).logits, tokens[:, 1:])
-    ours = summarise({"a": losses.mean().item()})["validation/perplexity/a"]
+    ours = summarise({"a": losses.mean().item()}, Target())["validation/perplexity/a"]
     assert ours == pytest.approx(metric.compute().item(), rel=1e-5)
 
 
