@@ -12,6 +12,8 @@ from torch import Tensor
 
 from dograph.errors import UserError, nearest
 
+EVEN = "even"
+"""What the target of no value is called."""
 WORST = "worst"
 """The target that is always the domain with the largest loss."""
 TargetValue = str | Mapping[str, float] | None
@@ -78,13 +80,13 @@ class Target:
     def label(self) -> str:
         """A short text: "even", "worst", a domain's name, or "code 0.25, web 0.75"."""
         if self.is_even:
-            return "even"
+            return EVEN
         if self.is_worst:
             return WORST
         names = sorted(self.mixture)
-        if len(names) == 1:
+        if len(names) == 1 and names[0] not in (EVEN, WORST):
             return names[0]
-        return ", ".join(f"{name} {self.mixture[name]:.3g}" for name in names)
+        return ", ".join(f"{name} {self.mixture[name]:.4g}" for name in names)
 
     def names(self, domains: Sequence[str]) -> tuple[str, ...]:
         """The domains that can count, in the order of ``domains``."""

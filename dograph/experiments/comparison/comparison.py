@@ -11,6 +11,7 @@ from dograph.experiments.comparison.conditions import check_comparable, check_me
 from dograph.experiments.comparison.methods import Method, summarise_method
 from dograph.experiments.comparison.runs import ComparedRun, by_method, find_runs, unfinished
 from dograph.experiments.comparison.statistics import holm
+from dograph.mixers.target import Target
 
 FEWEST_SEEDS = 5
 """For a claim; fewer show a direction."""
@@ -21,7 +22,7 @@ class Comparison:
     """Methods in one table.
 
     Attributes:
-        methods: the baseline first, then by mean loss, lowest first.
+        methods: the baseline first, then by the target's loss, lowest first.
         notes: what a reader must know beside the numbers, a sentence each.
     """
 
@@ -32,6 +33,11 @@ class Comparison:
     def baseline(self) -> Method:
         """What the others are compared with."""
         return self.methods[0]
+
+    @property
+    def target(self) -> Target:
+        """What all methods are judged by: the baseline's target."""
+        return self.baseline.runs[0].target
 
     @property
     def runs(self) -> tuple[ComparedRun, ...]:
@@ -77,19 +83,22 @@ def _check_domains(runs: Sequence[ComparedRun]) -> None:
         if run.losses.keys() != domains:
             raise UserError(
                 f"{run.folder} has the domains {', '.join(run.losses)}, but {runs[0].folder} has "
-                f"{', '.join(domains)}: their means do not compare"
+                f"{', '.join(domains)}: their losses do not compare"
             )
 
 
 def _methods(runs: dict[str, list[ComparedRun]], asked: str | None) -> list[Method]:
-    """The baseline, then the others by mean loss, their p-values adjusted for all of them."""
+    """The baseline, then the others by target, their p-values adjusted for all of them."""
     first = _baseline(runs, asked)
+    target = runs[first][0].target
+    if any(run.target != target for same in runs.values() for run in same):  # as was allowed
+        runs = {name: [replace(run, judged_by=target) for run in runs[name]] for name in runs}
     for same in runs.values():
         same.sort(key=lambda run: run.seed)
     names = [first, *(name for name in runs if name != first)]
     labels = zip(names, _labels(names), strict=True)
     base, *others = (summarise_method(*names, runs[names[0]], runs[first]) for names in labels)
-    others.sort(key=lambda method: method.mean.mean)
+    others.sort(key=lambda method: method.target.mean)
     adjusted = iter(holm([method.paired.p for method in others if method.paired]))
     paired = [each.paired and replace(each.paired, p=next(adjusted)) for each in others]
     return [base, *(replace(each, paired=pair) for each, pair in zip(others, paired, strict=True))]

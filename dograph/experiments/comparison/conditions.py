@@ -18,6 +18,7 @@ from dograph.experiments.recipe.section import check_section
 from dograph.files.run_dir import RECIPE
 
 CONDITIONS = {
+    "target": "target",
     "tokens": "tokens trained on",
     "corpus": "prepared corpus",
     "tokenizer": "tokenizer",
@@ -34,7 +35,7 @@ OF_MODEL = {"model": ("architecture", "config", "pretrained")}
 OF_VALIDATION = {"data": ("context", "validation_sequences"), "trainer": ("limit_val_batches",)}
 _CLIPPING = ("gradient_clip_val", "gradient_clip_algorithm")
 OF_TRAINING = {
-    "data": ("batch_size", "draw"),
+    "data": ("batch_size", "draw", "unseen", "cap"),
     "model": ("learning_rate", "final_learning_rate", "warmup", "weight_decay", "betas"),
     "trainer": ("max_steps", "precision", "accumulate_grad_batches", *_CLIPPING),
 }
@@ -129,6 +130,7 @@ def setting_of(run: ComparedRun) -> dict[str, Any]:
     """What must be alike for losses to compare, by the names that ``compare --allow`` takes."""
     metadata, source = run.metadata, run.final / RECIPE
     return {
+        "target": run.target.label,
         "tokens": run.summary.tokens,
         "corpus": metadata["fingerprint"],
         "tokenizer": metadata["tokenizer"],

@@ -12,14 +12,19 @@ import numpy.typing as npt
 from dograph.experiments.comparison.methods import Method
 from dograph.experiments.comparison.runs import ComparedRun
 from dograph.experiments.comparison.statistics import estimate
+from dograph.mixers.target import Target
 from dograph.reports.history import MixtureHistory
 
 Floats = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
-Score = Literal["mean", "worst"]
+Score = Literal["target", "mean", "worst"]
 Kind = Literal["weights", "effective"]
-SCORES: dict[Score, Callable[[Sequence[float]], Any]] = {"mean": np.mean, "worst": np.max}
-"""Scores of one validation's losses over domains; NaN if one of them is NaN."""
+SCORES: dict[Score, Callable[[Target, Mapping[str, float]], Any]] = {
+    "target": Target.loss,
+    "mean": lambda _, losses: np.mean([*losses.values()]),
+    "worst": lambda _, losses: np.max([*losses.values()]),
+}
+"""Scores of one validation's losses over domains; NaN if one that counts is NaN."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,12 @@ class _Point:
     value: float
 
 
-def loss_curve(method: Method, score: Score = "mean") -> Curve:
+def loss_curve(method: Method, score: Score = "target") -> Curve:
     """Validation loss; the worst domain is looked for anew in each validation of each seed."""
     return _over_seeds([_points(run, score) for run in method.runs])
 
 
-def difference_curve(method: Method, baseline: Method, score: Score = "mean") -> Curve:
+def difference_curve(method: Method, baseline: Method, score: Score = "target") -> Curve:
     """Validation loss less the baseline's with the same seed after as many tokens.
 
     Seeds without such a point of the baseline are left out; the curve is empty without any.
@@ -81,7 +86,7 @@ def difference_curve(method: Method, baseline: Method, score: Score = "mean") ->
 
 
 def score_curves(method: Method) -> dict[str, Curve]:
-    """``mean_loss``, ``worst_loss`` in nats and both as perplexity.
+    """``target_loss``, ``mean_loss``, ``worst_loss`` in nats, and all as perplexity.
 
     A perplexity is ``exp`` of the loss curve and of its bounds, so that its interval holds
     possible values only.
@@ -114,7 +119,7 @@ def trajectory(method: Method, domains: Sequence[str]) -> Trajectory:
 def _points(run: ComparedRun, score: Score) -> dict[int, _Point]:
     """A run's validations by step."""
     return {
-        point.step: _Point(point.tokens, float(SCORES[score]([*point.losses.values()])))
+        point.step: _Point(point.tokens, float(SCORES[score](run.target, point.losses)))
         for point in run.history.validations
     }
 

@@ -50,11 +50,11 @@ def domains_figure(comparison: Comparison) -> Figure:
 
 
 def _finals(of: Method | Paired) -> list[float]:
-    return [end.mean for end in (*of.domains.values(), of.mean, of.worst)]
+    return [end.mean for end in (*of.domains.values(), of.target, of.mean, of.worst)]
 
 
 def _differences(method: Method) -> list[float]:
-    dashes = [float("nan")] * (len(method.domains) + 2)
+    dashes = [float("nan")] * (len(method.domains) + 3)
     return dashes if method.paired is None else _finals(method.paired)
 
 
@@ -66,7 +66,7 @@ def _paint(axes: Axes, shade: Floats) -> QuadMesh:
     cells, norm = np.ma.masked_invalid(shade), TwoSlopeNorm(0, -most, most)
     mesh = axes.pcolormesh(cells, cmap="PuOr_r", norm=norm, edgecolors="white", linewidth=2)
     axes.invert_yaxis()
-    axes.axvline(shade.shape[1] - 2, color=QUIET_COLOUR, linewidth=1.2)
+    axes.axvline(shade.shape[1] - 3, color=QUIET_COLOUR, linewidth=1.2)
     return mesh
 
 
@@ -99,7 +99,7 @@ def _add_scale(figure: Figure, axes: Axes, mesh: QuadMesh) -> None:
 
 
 def _label(axes: Axes, comparison: Comparison, numbered: bool) -> None:
-    columns = [plain(name) for name in (*comparison.domains, "mean", "worst")]
+    columns = [plain(name) for name in (*comparison.domains, "target", "mean", "worst")]
     rows = [plain(method.label, LONGEST) for method in comparison.methods]
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
     axes.set_yticks(np.arange(len(rows)) + 0.5, rows)

@@ -38,7 +38,7 @@ def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
 
 
 def loss_figure(comparison: Comparison) -> Figure:
-    """Mean loss over tokens, then mean and worst less the baseline's, each with its end beside it.
+    """Target's loss over tokens; it and the worst less the baseline's; each with its end beside it.
 
     Intervals are drawn for the end only, next to each other; bands over the whole length would
     lie upon each other.
@@ -60,11 +60,12 @@ def loss_figure(comparison: Comparison) -> Figure:
         wspace=strip + 0.2,
     )
     less = f"less {plain(base.label)}'s with the same seed"
-    means = [difference_curve(method, base) for method in methods]
+    target = f"{plain(comparison.target.label)}, nats a token"
+    aimed = [difference_curve(method, base) for method in methods]
     worst = [difference_curve(method, base, "worst") for method in methods]
     for axes, title, meaning, curves in (
-        (panels[0], "Mean loss", "over the domains, nats a token", list(map(loss_curve, methods))),
-        (panels[1], "Mean loss, difference", less, means),
+        (panels[0], "Target's loss", target, list(map(loss_curve, methods))),
+        (panels[1], "Target's loss, difference", less, aimed),
         (panels[2], "Worst loss, difference", less, worst),
     ):
         _label(axes, title, meaning, "tokens")
@@ -100,12 +101,12 @@ def _draw_ends(axes: Axes, curves: Sequence[Curve], styles: Sequence[Style]) -> 
 
 
 def cost_figure(comparison: Comparison) -> Figure:
-    """Final mean loss against what all stages cost, in FLOPs and in seconds of training."""
+    """The target's final loss against what all stages cost, in FLOPs and seconds of training."""
     styles = method_styles(method.name for method in comparison.methods)
-    best_first = sorted(comparison.methods, key=lambda method: method.mean.mean)
+    best_first = sorted(comparison.methods, key=lambda method: method.target.mean)
     tall = max(4.4, 0.6 + 0.21 * len(best_first))
     figure = appearance.white_figure(WIDE, tall)
-    labels = {method.name: f"{method.label}  {method.mean.mean:.3f}" for method in best_first}
+    labels = {method.name: f"{method.label}  {method.target.mean:.3f}" for method in best_first}
     entries = [entry(styles[name], label, line=False) for name, label in labels.items()]
     legend = legend_beside(figure, entries)
     panels = figure.subplots(1, 2, sharey=True)
@@ -120,18 +121,18 @@ def cost_figure(comparison: Comparison) -> Figure:
         (panels[0], "flops", "FLOPs, estimated, all stages"),
         (panels[1], "seconds", "seconds of training, all stages"),
     ):
-        _label(axes, "Mean loss", "nats a token; bars: 95 % intervals over seeds", name)
+        _label(axes, "Target's loss", "nats a token; bars: 95 % intervals over seeds", name)
         _draw_costs(axes, comparison, styles, key)
         axes.set_xlim(left=0)
         _in_thousands(axes)
-        level = comparison.baseline.mean.mean
+        level = comparison.baseline.target.mean
         axes.axhline(level, color=appearance.QUIET_COLOUR, linewidth=0.8, dashes=(4, 4))
     return figure
 
 
 def _draw_costs(axes: Axes, comparison: Comparison, styles: Mapping[str, Style], key: str) -> None:
     for method in comparison.methods:
-        style, cost, loss = styles[method.name], method.cost[key], method.mean
+        style, cost, loss = styles[method.name], method.cost[key], method.target
         bars: dict[str, Any] = {"xerr": cost.half or 0, "yerr": loss.half or 0, "elinewidth": 1.2}
         look: dict[str, Any] = {"color": style.colour, "ecolor": (style.colour, 0.55)}
         axes.errorbar(cost.mean, loss.mean, fmt=style.marker, markersize=8, **look, **bars)

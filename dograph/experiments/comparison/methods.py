@@ -17,10 +17,12 @@ Pairs = Sequence[tuple[ComparedRun, ComparedRun]]
 class Paired:
     """A method's differences in nats to the baseline with the same seeds; below zero is better.
 
-    They are of the mean loss over domains, of the worst domain's loss, and of each domain's;
-    ``p`` is of a paired t-test on ``mean``, adjusted for all methods at once (Holm).
+    They are of the target's loss, of the mean loss over domains, of the worst domain's loss, and
+    of each domain's; ``p`` is of a paired t-test on ``target``, adjusted for all methods at once
+    (Holm).
     """
 
+    target: Estimate
     mean: Estimate
     worst: Estimate
     domains: dict[str, Estimate]
@@ -28,13 +30,13 @@ class Paired:
 
     @property
     def verdict(self) -> statistics.Verdict:
-        """On the mean, by ``p``."""
-        return statistics.verdict(self.mean, self.p)
+        """On the target, by ``p``."""
+        return statistics.verdict(self.target, self.p)
 
 
 @dataclass(frozen=True)
 class TimeToTarget:
-    """What it took to come down to the mean loss at the baseline's end, all stages counted.
+    """What it took to come down to the target's loss at the baseline's end, all stages counted.
 
     Tokens and seconds of training are over the ``reached`` of all compared seeds that got there;
     None if none did.
@@ -53,7 +55,8 @@ class Method:
     Attributes:
         name: the recipe's name; ``label`` is the name as tables show it.
         runs: by seed, rising.
-        mean: loss over domains at the end, in nats a token; ``worst`` is the highest of a domain.
+        target: the target's loss at the end, in nats a token; ``mean`` is the mean over all
+            domains, ``worst`` the highest of a domain.
         domains: loss of each domain.
         cost: tokens, flops and seconds of all stages.
         accuracies: mean accuracy of each suite of downstream tasks that all runs have.
@@ -64,6 +67,7 @@ class Method:
     name: str
     label: str
     runs: tuple[ComparedRun, ...]
+    target: Estimate
     mean: Estimate
     worst: Estimate
     domains: dict[str, Estimate]
@@ -88,6 +92,7 @@ def summarise_method(
         name=name,
         label=label,
         runs=tuple(runs),
+        target=estimate([run.target_loss for run in runs]),
         mean=estimate([run.mean_loss for run in runs]),
         worst=estimate([run.worst_loss for run in runs]),
         domains=_estimates([run.losses for run in runs]),
@@ -105,15 +110,16 @@ def _estimates(by_run: Sequence[Mapping[str, float]]) -> dict[str, Estimate]:
 
 
 def _paired(pairs: Pairs) -> Paired:
-    mean = estimate([run.mean_loss - base.mean_loss for run, base in pairs])
+    target = estimate([run.target_loss - base.target_loss for run, base in pairs])
     domains = [
         {name: loss - base.losses[name] for name, loss in run.losses.items()} for run, base in pairs
     ]
     return Paired(
-        mean=mean,
+        target=target,
+        mean=estimate([run.mean_loss - base.mean_loss for run, base in pairs]),
         worst=estimate([run.worst_loss - base.worst_loss for run, base in pairs]),
         domains=_estimates(domains),
-        p=statistics.p_value(mean.values),
+        p=statistics.p_value(target.values),
     )
 
 
@@ -121,10 +127,10 @@ def _time_to_target(pairs: Pairs) -> TimeToTarget:
     tokens, seconds = [], []
     for run, base in pairs:
         points, before = run.history.validations, run.earlier_cost
-        curve = [sum(point.losses.values()) / len(point.losses) for point in points]
+        curve = [run.target.loss(point.losses) for point in points]
         at_tokens, at_seconds = (
             statistics.first_reach(
-                [getattr(point, axis) for point in points], curve, base.mean_loss
+                [getattr(point, axis) for point in points], curve, base.target_loss
             )
             for axis in ("tokens", "seconds")
         )

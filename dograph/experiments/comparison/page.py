@@ -28,8 +28,9 @@ CAPTIONS = {
     "loss": "Validation loss over the tokens of the last stage, in the mean over seeds; beside it "
     "the end of each curve with its 95 % interval, in the legend's order. Differences are paired "
     "by seed: below zero is better than the baseline.",
-    "domains": "Where the difference comes from. Columns are domains of the validation set.",
-    "cost": "What all stages cost against the final mean loss; down and to the left is better.",
+    "domains": "Where the difference comes from. Columns are domains of the validation set, then "
+    "the target, mean and worst over all domains.",
+    "cost": "What all stages cost against the target's final loss; down and to the left is better.",
     "mixtures": "What counted, in the mean over seeds: a domain's share of the loss weight; for "
     "a method with stages, the domain weights that its proxy found.",
 }

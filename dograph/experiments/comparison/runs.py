@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from dograph.evaluation.task_results import read_results, suite_means
 from dograph.experiments.provenance import read_provenance
 from dograph.experiments.recipe.compose import load_yaml
 from dograph.files.run_dir import HISTORY, PROVENANCE, RECIPE, REPRODUCED, STAGE, SUMMARY
+from dograph.mixers.target import Target
 from dograph.reports.history import MixtureHistory
 from dograph.reports.summary import RunSummary, read_stages, read_summary
 
@@ -31,11 +32,13 @@ class ComparedRun:
         method: the recipe's name, with the folder above it where one name stands for two.
         folder: directory of the run or the experiment.
         stages: (name, folder) of every stage, in order; the run itself without a name.
+        judged_by: a target in place of the run's own.
     """
 
     method: str
     folder: Path
     stages: tuple[tuple[str, Path], ...]
+    judged_by: Target | None = None
 
     @property
     def final(self) -> Path:
@@ -56,6 +59,19 @@ class ComparedRun:
     def recipe(self) -> dict[str, Any]:
         """The final run's resolved recipe."""
         return recipe_of(self.final)
+
+    @cached_property
+    def target(self) -> Target:
+        """What the run is judged by; its own target by the final run's recipe."""
+        if self.judged_by is not None:
+            return self.judged_by
+        data, source = self.recipe.get("data") or {}, self.final / RECIPE
+        if not isinstance(data, Mapping):
+            raise UserError(f"{source}: data must be a mapping, got {data!r}")
+        try:
+            return Target.parse(self.recipe.get("target"), data.get("unseen") or ())
+        except (UserError, TypeError) as error:
+            raise UserError(f"{source}: {error}") from error
 
     @cached_property
     def summary(self) -> RunSummary:
@@ -80,7 +96,16 @@ class ComparedRun:
                 f"{self.final}: the run ended without a finite validation loss for every domain; "
                 "leave it out, or run it again with trainer.val_check_interval set"
             )
+        try:
+            self.target.check(list(losses))
+        except UserError as error:
+            raise UserError(f"{self.final / RECIPE}: {error}") from error
         return losses
+
+    @property
+    def target_loss(self) -> float:
+        """The target's final validation loss."""
+        return self.target.loss(self.losses)
 
     @property
     def mean_loss(self) -> float:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 HEADINGS = (
     "method",
     "seeds",
+    "target loss ({target})",
     "mean loss",
     "worst loss",
-    "mean less {baseline}'s, paired",
+    "target less {baseline}'s, paired",
     "verdict",
     "p (Holm)",
     "worst less {baseline}'s, paired",
@@ -34,12 +35,12 @@ HEADINGS = (
     "seconds",
 )
 LEGEND = (
-    "Losses in nats a token on the validation set; mean ± half of the 95 % interval over seeds "
-    "(Student's t), each by itself. Differences are paired by seed, below zero is better. p: "
-    "paired t-test of the mean's difference, adjusted for all methods together (Holm); win, loss: "
-    "p < 0.05; else tie. Tokens and seconds to the baseline's end: what it took, with all earlier "
-    "stages, to come down to the baseline's final mean loss of the same seed, over the seeds that "
-    "did."
+    "Losses in nats a token on the validation set: the target's, by which methods are judged; mean "
+    "and worst over all domains; mean ± half of the 95 % interval over seeds (Student's t), each "
+    "by itself. Differences are paired by seed, below zero is better. p: paired t-test of the "
+    "target's difference, adjusted for all methods together (Holm); win, loss: p < 0.05; else tie. "
+    "Tokens and seconds to the baseline's end: what it took, with all earlier stages, to come down "
+    "to the baseline's final target loss of the same seed, over the seeds that did."
 )
 
 NARROW = 5
@@ -65,8 +66,9 @@ def domain_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def headings(comparison: Comparison) -> list[str]:
-    """``HEADINGS`` with the baseline's name, then a column for each suite of tasks."""
-    fixed = [heading.format(baseline=comparison.baseline.label) for heading in HEADINGS]
+    """``HEADINGS`` with target and baseline, then a column for each suite of tasks."""
+    names = {"baseline": comparison.baseline.label, "target": comparison.target.label}
+    fixed = [heading.format(**names) for heading in HEADINGS]
     return [*fixed, *(f"accuracy, {suite.replace('_', ' ')}" for suite in comparison.suites)]
 
 
@@ -74,6 +76,7 @@ def _row(method: Method) -> list[str]:
     return [
         method.label,
         str(len(method.runs)),
+        plus_minus(method.target),
         plus_minus(method.mean),
         plus_minus(method.worst),
         *_differences(method.paired),
@@ -87,8 +90,8 @@ def _row(method: Method) -> list[str]:
 def _differences(paired: Paired | None) -> tuple[str, ...]:
     if paired is None:
         return "", "", "", ""
-    mean, worst = (plus_minus(value, signed=True) for value in (paired.mean, paired.worst))
-    return mean, paired.verdict, f"{paired.p:.2g}", worst
+    target, worst = (plus_minus(value, signed=True) for value in (paired.target, paired.worst))
+    return target, paired.verdict, f"{paired.p:.2g}", worst
 
 
 def _time_to_target(time: TimeToTarget | None) -> tuple[str, str]:
@@ -138,12 +141,12 @@ def as_narrow_markdown(comparison: Comparison) -> dict[str, str]:
     by_domain = [["method", *comparison.domains], *domain_rows(comparison)]
     columns = len(by_domain[0])
     some = [_columns(by_domain, at, at + NARROW) for at in range(1, columns, NARROW)]
-    final = [_columns(table, 1, 4), LEGEND, *map(_cell, comparison.notes)]
+    final = [_columns(table, 1, 5), LEGEND, *map(_cell, comparison.notes)]
     return {
         "final_loss": "\n\n".join(final),
-        "less_the_baseline": _columns(table, 4, 8),
+        "less_the_baseline": _columns(table, 5, 9),
         "loss_of_each_domain": "\n\n".join(some),
-        "tokens_and_time": _columns(table, 8, len(table[0])),
+        "tokens_and_time": _columns(table, 9, len(table[0])),
     }
 
 
@@ -179,6 +182,7 @@ def _line(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
     return {
         "method": run.method,
         "seed": run.seed,
+        "target_loss": run.target_loss,
         "mean_loss": run.mean_loss,
         "worst_loss": run.worst_loss,
         **{f"loss/{domain}": run.losses[domain] for domain in comparison.domains},
@@ -192,6 +196,8 @@ def as_json(comparison: Comparison) -> str:
     """All values of the tables, in full digits."""
     content = {
         "baseline": comparison.baseline.name,
+        "target": comparison.target.value,
+        "unseen": list(comparison.target.unseen),
         "domains": list(comparison.domains),
         "notes": list(comparison.notes),
         "methods": {method.name: _method_as_json(method) for method in comparison.methods},
@@ -205,6 +211,7 @@ def _method_as_json(method: Method) -> dict[str, Any]:
         "label": method.label,
         "seeds": list(method.seeds),
         "folders": [str(run.folder) for run in method.runs],
+        "target_loss": _estimate(method.target),
         "mean_loss": _estimate(method.mean),
         "worst_loss": _estimate(method.worst),
         "losses": _estimates(method.domains),
@@ -212,6 +219,7 @@ def _method_as_json(method: Method) -> dict[str, Any]:
         "accuracy": _estimates(method.accuracies),
         "paired": paired
         and {
+            "target_loss": _estimate(paired.target),
             "mean_loss": _estimate(paired.mean),
             "worst_loss": _estimate(paired.worst),
             "losses": _estimates(paired.domains),
@@ -244,7 +252,7 @@ def as_table(comparison: Comparison) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = [0, 2, 3, 4, 5, 10]
+    shown = [0, 2, 4, 5, 6, 11]
     names = headings(comparison)
     table = Table(title="Comparison", title_justify="left", box=HORIZONTALS, pad_edge=False)
     table.collapse_padding = True  # so that it fits a narrow screen

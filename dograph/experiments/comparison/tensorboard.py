@@ -28,6 +28,8 @@ OVERALL = "(all methods)"
 MARK = ".dograph-comparison"
 """A file that marks a folder as a comparison's, which may be replaced."""
 SCORES = {
+    "target_perplexity": "Target's perplexity",
+    "target_loss": "Target's loss",
     "mean_perplexity": "Mean perplexity",
     "worst_perplexity": "Worst domain's perplexity",
     "mean_loss": "Mean loss",
@@ -164,5 +166,5 @@ def _write_curve(
 
 def _final(run: ComparedRun) -> dict[str, float]:
     """Final scores, and the cost of all stages, by their tags."""
-    metrics = {**run.summary.scores, **run.cost}
+    metrics = {**run.summary.scores, "target_loss": run.target_loss, **run.cost}
     return {f"final/{name}": value for name, value in metrics.items()}

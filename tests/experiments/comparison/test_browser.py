@@ -125,15 +125,17 @@ def show(browser, tensorboard, tmp_path):
 
 
 def test_scalars_show_the_comparison(show):
-    scores = ("mean_loss", "mean_perplexity", "worst_loss", "worst_perplexity")
+    names, kinds = ("mean", "target", "worst"), ("loss", "perplexity")
+    scores = [f"{name}_{kind}" for name in names for kind in kinds]
     tags = [f"comparison/{score}" for score in scores]
-    assert show("scalars", NAMES, lambda found: set(tags) <= set(found))[:4] == tags
+    assert show("scalars", NAMES, lambda found: set(tags) <= set(found))[:6] == tags
 
 
 def test_custom_scalars_show_every_chart_with_both_methods(show, comparison):
-    charts = ["Mean perplexity", "Worst domain's perplexity", "Mean loss", "Worst domain's loss"]
+    charts = ["Target's perplexity", "Target's loss"]
+    charts += ["Mean perplexity", "Worst domain's perplexity", "Mean loss", "Worst domain's loss"]
     expected = sorted([*charts, *charts, *comparison.domains, *comparison.domains])
-    assert show("custom_scalars", NAMES, lambda found: sorted(found) == expected)[:4] == charts
+    assert show("custom_scalars", NAMES, lambda found: sorted(found) == expected)[:6] == charts
     both = ["Matches (2)"] * len(expected)
     show("custom_scalars", MATCHES, lambda found: found == both)
 

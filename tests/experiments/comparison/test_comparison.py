@@ -11,6 +11,11 @@ from dograph.experiments.comparison.comparison import compare
 from dograph.experiments.comparison.runs import find_runs
 
 
+def recipe(**sections):
+    """The recipe with other values in some sections."""
+    return {name: {**values, **sections.get(name, {})} for name, values in RECIPE.items()}
+
+
 def test_differences_are_paired_by_seed(tmp_path):
     # Seeds differ by 0.8 nats, the methods by 0.1 with every seed: only pairing sees it.
     result = compare([write_study(tmp_path, spread=0.01)])
@@ -54,14 +59,72 @@ def test_tokens_and_seconds_to_the_baselines_end_count_every_stage(tmp_path):
     assert result.notes == ("Fewer than 5 seeds (1) show a direction and are no claim.",)
 
 
-def recipe(**sections):
-    """The recipe with other values in some sections."""
-    return {name: {**values, **sections.get(name, {})} for name, values in RECIPE.items()}
+def write_targets(runs, target, unseen=()):
+    """Two methods with two domains' losses each; by the mean they are a tie."""
+    data = {**RECIPE["data"], "unseen": list(unseen)}
+    more = {"recipe": {**RECIPE, "data": data, "target": target}}
+    for seed in range(3):
+        shift = 0.1 * seed
+        start, spread = (6.0, 6.0), 0.01 * seed
+        write_run(
+            runs / "uniform" / f"seed_{seed}", seed, [start, (3.0 + shift, 4.0 - shift)], **more
+        )
+        end = (2.5 + shift + spread, 4.5 - shift)
+        write_run(runs / "other" / f"seed_{seed}", seed, [start, end], "Proportional", **more)
+        end = (3.5 + shift + spread, 3.5 - shift)
+        write_run(runs / "third" / f"seed_{seed}", seed, [start, end], "Temperature", **more)
+    return compare([runs])
+
+
+@pytest.mark.parametrize(
+    ("target", "unseen", "order", "ends"),
+    [
+        ("code", (), ["other", "third"], [3.1, 2.61, 3.61]),
+        ("prose", ("prose",), ["third", "other"], [3.9, 4.4, 3.4]),
+        (None, ("prose",), ["other", "third"], [3.1, 2.61, 3.61]),
+        ({"code": 0, "prose": 7}, (), ["third", "other"], [3.9, 4.4, 3.4]),
+        ("worst", (), ["third", "other"], [3.9, 4.4, 3.61]),
+    ],
+)
+def test_methods_are_judged_and_ordered_by_the_target(tmp_path, target, unseen, order, ends):
+    result = write_targets(tmp_path, target, unseen)
+    base, *others = result.methods
+    assert [method.name for method in others] == order
+    found = {method.name: method.target.mean for method in result.methods}
+    assert [found[name] for name in ("uniform", "other", "third")] == pytest.approx(ends)
+    for method in others:
+        paired = method.paired
+        assert paired.target.mean == pytest.approx(found[method.name] - base.target.mean)
+        if target != "worst":  # which is another domain with another seed
+            assert paired.verdict == ("win" if paired.target.mean < 0 else "loss")
+        reaches = method.target.mean < base.target.mean
+        assert method.time_to_target.reached == (3 if reaches else 0)
+
+
+def test_an_allowed_target_gives_way_to_the_baselines(tmp_path):
+    curve = [(5.0, 5.0), (3.0, 4.0)]
+    write_run(tmp_path / "uniform" / "seed_0", 0, curve, recipe=recipe() | {"target": "code"})
+    write_run(tmp_path / "other" / "seed_0", 0, curve, "Fixed", recipe=recipe())
+    result = compare([tmp_path], allowed=["target"])
+    assert [method.target.mean for method in result.methods] == [3.0, 3.0]
+    assert result.target.label == "code"
 
 
 @pytest.mark.parametrize(
     ("condition", "changed", "said"),
     [
+        ("target", {"recipe": recipe() | {"target": "code"}}, ("code", "even")),
+        ("target", {"recipe": recipe() | {"target": "worst"}}, ("worst", "even")),
+        (
+            "training",
+            {"recipe": recipe(data={"unseen": ["code"]})},
+            (r"data.unseen \['code'\]", r"data.unseen \[\]"),
+        ),
+        (
+            "training",
+            {"recipe": recipe(data={"cap": {"code": 900}})},
+            ("data.cap.code 900", "data.cap.code not set"),
+        ),
         ("tokens", {"tokens": 8000}, ("8,000", "4,000")),
         ("tokenizer", {"tokenizer": "0ther"}, ("0ther", "beef")),
         (
@@ -164,6 +227,9 @@ def test_one_name_in_two_folders_is_two_methods(tmp_path):
         ("history.json", "{", "is damaged"),
         ("recipe.yaml", "data: 3\nmodel: {}", "data must be a mapping"),
         ("recipe.yaml", "data: [", "cannot be read as YAML"),
+        ("recipe.yaml", "target: {code: -1}", "target.code is -1"),
+        ("recipe.yaml", "target: poetry", "target names 'poetry', not a domain"),
+        ("recipe.yaml", "data: {unseen: 3}", "not iterable"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, content, said):
@@ -187,7 +253,7 @@ def test_an_unknown_condition_and_other_domains_are_refused(tmp_path):
     with pytest.raises(UserError, match="did you mean 'tokens'"):
         compare([tmp_path], allowed=["token"])
     write_run(tmp_path / "other" / "seed_0", 0, curve, domains=("code", "law"))
-    with pytest.raises(UserError, match="their means do not compare"):
+    with pytest.raises(UserError, match="their losses do not compare"):
         compare([tmp_path], baseline="uniform")
 
 

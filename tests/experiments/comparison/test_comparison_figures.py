@@ -18,13 +18,14 @@ def test_figures_show_what_was_measured(study):
     figures = comparison_figures(comparison)
     means, differences, _ = figures["loss"].axes
     # Drawn last: the baseline, above the others; its own difference is zero.
-    assert means.lines[-1].get_ydata().tolist()[-1] == pytest.approx(comparison.baseline.mean.mean)
+    end = means.lines[-1].get_ydata().tolist()[-1]
+    assert end == pytest.approx(comparison.baseline.target.mean)
     assert not differences.lines[-1].get_ydata().any()
     ends = [line.get_ydata()[0] for line in means.child_axes[0].lines]
-    assert ends == pytest.approx([method.mean.mean for method in comparison.methods])
+    assert ends == pytest.approx([method.target.mean for method in comparison.methods])
     cells = [text.get_text() for text in figures["domains"].axes[0].texts]
     assert f"{comparison.baseline.domains['code'].mean:.3f}" in cells
-    assert len(cells) == 3 * (len(DOMAINS) + 2)
+    assert len(cells) == 3 * (len(DOMAINS) + 3)
     titles = [axes.get_title(loc="left") for axes in figures["mixtures"].axes]
     assert titles[:3] == ["uniform", "other", "staged"]
     meanings = [axes.texts[0].get_text() for axes in figures["mixtures"].axes[:3]]
@@ -38,7 +39,7 @@ def test_a_method_without_a_common_seed_is_drawn(study, tmp_path):
         for figure in figures.values():
             figure.savefig(io.BytesIO(), format="png")
         cells = [text.get_text() for text in figures["domains"].axes[0].texts]
-        assert cells.count("–") == len(DOMAINS) + 2
+        assert cells.count("–") == len(DOMAINS) + 3
 
 
 @pytest.mark.parametrize(("domains", "methods"), [(2, 1), (7, 9), (12, 5), (30, 25)])

@@ -43,7 +43,7 @@ def test_a_diverged_domain_is_a_gap(tmp_path):
         curve = [(5.0, 6.0), (5.0, NAN if seed else 5.5), (3.0, 4.0)]
         write_run(tmp_path / "uniform" / f"seed_{seed}", seed, curve)
     method = compare([tmp_path]).baseline
-    for score, ends in (("mean", (5.5, 3.5)), ("worst", (6.0, 4.0))):
+    for score, ends in (("target", (5.5, 3.5)), ("mean", (5.5, 3.5)), ("worst", (6.0, 4.0))):
         curve = loss_curve(method, score)
         np.testing.assert_array_equal(curve.mean, [ends[0], NAN, ends[1]])
         assert np.isnan(curve.bounds[0][1]) and np.isnan(curve.bounds[1][1])

@@ -44,18 +44,20 @@ def test_all_formats_say_the_same(study, tmp_path, capsys):
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())
     other = content["methods"]["other_gpt2"]
     assert content["baseline"] == "uniform_gpt2"
+    assert (content["target"], content["unseen"]) == (None, [])
+    assert "target loss (even)" in (tmp_path / "out" / "comparison.md").read_text()
     assert other["paired"]["verdict"] == "win"
     assert content["methods"]["staged_gpt2"]["paired"]["verdict"] == "loss"
-    mean = other["paired"]["mean_loss"]
-    shown = f"−{abs(mean['mean']):.3f} ± {mean['half_width']:.3f}"
+    target = other["paired"]["target_loss"]
+    shown = f"−{abs(target['mean']):.3f} ± {target['half_width']:.3f}"
     markdown = (tmp_path / "out" / "comparison.md").read_text()
     assert re.search(rf"\| other \|.*\| {re.escape(shown)} \| win \|", markdown)
     assert shown in (tmp_path / "out" / "report.html").read_text()
     with (tmp_path / "out" / "comparison.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 15
-    losses = [float(line["mean_loss"]) for line in lines if line["method"] == "other_gpt2"]
-    assert sum(losses) / 5 == pytest.approx(other["mean_loss"]["mean"])
+    losses = [float(line["target_loss"]) for line in lines if line["method"] == "other_gpt2"]
+    assert sum(losses) / 5 == pytest.approx(other["target_loss"]["mean"])
 
 
 def test_accuracies_are_shown_where_tasks_were_evaluated(tmp_path, capsys):

@@ -20,7 +20,9 @@ from dograph.experiments.comparison.tensorboard import MARK, OVERALL, write_boar
 
 DOMAINS = ("animals", "code", "numbers")
 METHODS = ("uniform", "dynamic loss")
-SCORES = ("mean_loss", "worst_loss", "mean_perplexity", "worst_perplexity")
+SCORES = tuple(
+    f"{name}_{kind}" for name in ("target", "mean", "worst") for kind in ("loss", "perplexity")
+)
 
 
 def figure(title="Losses"):
@@ -71,7 +73,7 @@ def test_each_method_and_each_of_its_seeds_is_a_tensorboard_run(board):
 def test_curves_are_means_over_seeds_with_their_bounds(board, finished):
     for method in finished.methods:
         found = events(board / method.label)
-        for name, score in (("mean", np.mean), ("worst", max)):
+        for name, score in (("target", np.mean), ("mean", np.mean), ("worst", max)):
             validations = [run.history.validations for run in method.runs]
             for at, points in enumerate(zip(*validations, strict=True)):
                 over_seeds = estimate([score([*point.losses.values()]) for point in points])
@@ -103,7 +105,7 @@ def test_weights_and_effective_shares_are_means_over_seeds(board, finished):
 
 def test_every_chart_finds_one_curve_of_each_method(board):
     layout = layout_of(board)
-    assert [len(charts) for charts in layout.values()] == [4, 4, 3, 3]
+    assert [len(charts) for charts in layout.values()] == [6, 6, 3, 3]
     for method in METHODS:
         tags = events(board / method).Tags()["scalars"]
         for charts in layout.values():
@@ -152,7 +154,7 @@ def test_one_list_of_columns_covers_runs_with_different_hyperparameters(board):
     assert {"mixer/DynamicLoss/warmup", "model/n_layer", "learning_rate"} <= names.keys()
     shown = [value.string_value for value in names["method"].domain_discrete.values]
     assert shown == sorted(METHODS)
-    assert len(experiment.metric_infos) == 7
+    assert len(experiment.metric_infos) == 9
 
 
 def test_figures_and_tables_are_shown(board, finished):
