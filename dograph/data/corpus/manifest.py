@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from dograph.data.corpus.chunks import INDEX, TokenType
+from dograph.data.corpus.derived import Derivation
 from dograph.errors import UserError, check_range
 from dograph.files.checksums import read_verified
 from dograph.files.records import Count, from_dict
@@ -56,6 +57,8 @@ class DomainEntry:
     train_tokens: Count
     validation_tokens: Count
     bytes: Count
+    derived: Derivation | None = None
+    """What the domain was made from; None: from the source's own text."""
 
     def counts(self, split: Split) -> tuple[int, int]:
         """(documents, tokens) of a split."""
@@ -104,6 +107,9 @@ def read_manifest(path: Path) -> Manifest:
     names = [domain.name for domain in manifest.domains]
     if not names or names != sorted(set(names)):
         raise ValueError(f"domains are {shown(names)}: they must be sorted, each named once")
+    for domain in manifest.domains:
+        if domain.derived is not None and domain.derived.origin not in names:
+            raise ValueError(f"{domain.name}.derived.origin is {shown(domain.derived.origin)}")
     _check_files(manifest)
     return manifest
 

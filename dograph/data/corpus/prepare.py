@@ -62,7 +62,7 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
     folder = Path(settings.source).expanduser()
     with file_errors(folder):
         if (folder / MANIFEST).is_file():
-            return Store.open(folder.absolute())
+            return _open_source_store(folder.absolute(), settings)
         _check_exists(folder, settings)
         source = open_source(settings)
         inputs = inputs_digest(source, settings)
@@ -70,6 +70,18 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
         if (path / MANIFEST).is_file() and not os.access(path.parent, os.W_OK):
             return _reopen(path, inputs)  # a whole store, where no lock can be made
     return _build(path, inputs, source, settings, progress)
+
+
+def _open_source_store(path: Path, settings: CorpusSettings) -> Store:
+    """Open a store that is itself the source; it must hold what the settings derive."""
+    store = Store.open(path)
+    held = {entry.name: entry.derived for entry in store.domains}
+    for name, derivation in settings.derivations().items():
+        if held.get(name) != derivation:
+            remedy = "set corpus.source to the text, or leave corpus.derived out"
+            where = f"which the prepared store {path} does not hold"
+            raise UserError(f"corpus.derived.{name} is {derivation}, {where}: {remedy}")
+    return store
 
 
 def _build(
@@ -132,6 +144,8 @@ def inputs_digest(source: Source, settings: CorpusSettings) -> str:
         "validation_fraction": settings.validation_fraction,
         "workers": settings.workers,
     }
+    if settings.derived:
+        described["derived"] = {name: str(made) for name, made in settings.derivations().items()}
     return json_digest(described)
 
 
@@ -149,22 +163,29 @@ class _Build:
         """Do the work that is left, and write the manifest."""
         process = TokenizeProcess(self.folder / "tokenise.log", self.lock)
         with contextlib.closing(process):
-            domains = self._stage()
-            tokenizer = self._tokenizer(domains)
+            originals, derived = self._stage()
+            tokenizer = self._tokenizer(originals)
+            domains = sorted([*originals, *derived], key=lambda domain: domain.name)
             self._tokenise(process, domains, tokenizer)
         self._manifest(domains, tokenizer, inputs)
 
-    def _stage(self) -> list[StagedDomain]:
-        source, staged = self.source, []
+    def _stage(self) -> tuple[list[StagedDomain], list[StagedDomain]]:
+        """Stage the source's domains, then those derived from them."""
+        source, staged, derived = self.source, [], []
         caps = {name: cap_bytes(source, name, self.settings) for name in source.domains()}
         known = [cap for cap in caps.values() if cap is not None]
         total = sum(known) if len(known) == len(caps) else None
         staging = Staging(self.folder, self.settings.validation_fraction)
-        with contextlib.closing(staging), self.bars.step("stage", total) as advance:
-            for name, cap in caps.items():
-                documents = functools.partial(source.documents, name)
-                staged.append(staging.domain(name, documents, cap, source.where(name), advance))
-        return staged
+        with contextlib.closing(staging):
+            with self.bars.step("stage", total) as advance:
+                for name, cap in caps.items():
+                    text = functools.partial(source.documents, name), cap, source.where(name)
+                    staged.append(staging.domain(name, *text, advance))
+            origins = {domain.name: domain for domain in staged}
+            for name, made in self.settings.derivations().items():
+                with self.bars.step(f"derive {name}", None) as advance:
+                    derived.append(staging.derived(name, made, origins[made.origin], advance))
+        return staged, derived
 
     def _tokenizer(self, domains: list[StagedDomain]) -> Tokenizer:
         path = self.folder / TOKENIZER
@@ -218,13 +239,14 @@ class _Build:
     def _manifest(self, domains: list[StagedDomain], tokenizer: Tokenizer, inputs: str) -> None:
         hash_of_tokenizer = tokenizer_hash(tokenizer)
         files = {TOKENIZER: file_digest(self.folder / TOKENIZER)}
-        entries = []
+        entries, derivations = [], self.settings.derivations()
         for domain in domains:
             train, validation = (self._tokenised(domain, split) for split in SPLITS)
             files |= train.files | validation.files
             documents = domain.train.documents, domain.validation.documents
             tokens = train.tokens, validation.tokens
-            entries.append(DomainEntry(domain.name, *documents, *tokens, domain.train.bytes))
+            counts = (*documents, *tokens, domain.train.bytes)
+            entries.append(DomainEntry(domain.name, *counts, derivations.get(domain.name)))
         names = [domain.name for domain in domains]
         Store(
             path=self.folder,

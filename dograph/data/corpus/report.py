@@ -50,8 +50,12 @@ def closing_table(store: Store) -> Table:
     table.add_column("domain")
     for heading in ("documents", "tokens", "share", "validation tokens"):
         table.add_column(heading, justify="right")
+    has_derived = any(entry.derived for entry in store.domains)
+    if has_derived:
+        table.add_column("made from")
     for entry in store.domains:
-        table.add_row(entry.name, *_row(total, entry))
+        made_from = "" if entry.derived is None else str(entry.derived)
+        table.add_row(entry.name, *_row(total, entry), *([made_from] if has_derived else []))
     table.add_section()
     table.add_row("all", *_row(total, *store.domains))
     return table

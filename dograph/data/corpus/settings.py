@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from dograph.data.corpus.derived import Derivation, read_derivations
+from dograph.data.corpus.manifest import check_domain_name
 from dograph.errors import UserError, check_range
 
 ENVIRONMENT = "environment"
@@ -34,6 +36,10 @@ class CorpusSettings:
     text_key: str = "text"
     """Key of a JSON line, or column of a Parquet file, that holds the text."""
 
+    derived: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Further domains made from the source's, ``{NAME: {from: DOMAIN, how: HOW}}``, with HOW one of
+    ``shuffled_words``, ``base64`` and ``near_copy``."""
+
     validation_fraction: float = 0.05
     """Share of documents, chosen by their hash, that is held out for validation; in [0, 1)."""
 
@@ -55,3 +61,9 @@ class CorpusSettings:
             if cap is not None:
                 key = f"corpus.megabytes.{domain}".removesuffix(".")
                 check_range(key, cap, above=0, below=math.inf)
+        for domain in self.derivations():
+            check_domain_name("corpus.derived", domain)
+
+    def derivations(self) -> dict[str, Derivation]:
+        """``derived``, checked, by the domains' names, sorted."""
+        return read_derivations(self.derived)

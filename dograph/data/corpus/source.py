@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +11,7 @@ from dograph.data.corpus.document import document_hash
 from dograph.data.corpus.environment import EnvironmentSource
 from dograph.data.corpus.manifest import check_domain_name
 from dograph.data.corpus.settings import ENVIRONMENT, CorpusSettings
-from dograph.errors import UserError
+from dograph.errors import UserError, nearest
 
 
 class Source(Protocol):
@@ -113,21 +112,28 @@ class FolderSource:
 
 
 def open_source(settings: CorpusSettings) -> Source:
-    """Open the settings' source; a UserError if it or a domain in ``megabytes`` is missing."""
+    """Open the settings' source; a UserError if it, or a domain that they name, is missing."""
     source: Source
     if settings.source == ENVIRONMENT:
         source = EnvironmentSource()
     else:
         source = FolderSource(Path(settings.source).expanduser(), settings.text_key)
     if isinstance(settings.megabytes, dict):
-        for domain in sorted(settings.megabytes.keys() - set(source.domains())):
-            near = difflib.get_close_matches(domain, source.domains(), n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise UserError(
-                f"corpus.megabytes names '{domain}': {source.name} has the domains "
-                f"{list(source.domains())}{hint}"
-            )
+        for domain in sorted(settings.megabytes):
+            _check_is_domain(source, domain, f"corpus.megabytes names '{domain}'")
+    for name, derivation in settings.derivations().items():
+        key = f"corpus.derived.{name}"
+        if name in source.domains():
+            raise UserError(f"{key}: {source.name} has a domain of that name: choose another")
+        _check_is_domain(source, derivation.origin, f"{key}.from is '{derivation.origin}'")
     return source
+
+
+def _check_is_domain(source: Source, domain: str, mistake: str) -> None:
+    """Refuse a name that is no domain of the source."""
+    if domain not in source.domains():
+        domains, hint = list(source.domains()), nearest(domain, source.domains())
+        raise UserError(f"{mistake}: {source.name} has the domains {domains}{hint}")
 
 
 def cap_bytes(source: Source, domain: str, settings: CorpusSettings) -> int | None:

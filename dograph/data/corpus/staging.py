@@ -9,7 +9,7 @@ import functools
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import BinaryIO
 import zstandard
 
 from dograph.data.corpus.dedup import SeenDocuments, start_again
+from dograph.data.corpus.derived import Derivation
 from dograph.data.corpus.document import document_hash, hash_number, is_validation
 from dograph.errors import UserError
 from dograph.files.checksums import new_digest, read_marker, write_verified
@@ -189,6 +190,29 @@ class Staging:
         write_verified(marker, asdict(staged))
         return staged
 
+    def derived(
+        self, name: str, derivation: Derivation, origin: StagedDomain, advance: Advance
+    ) -> StagedDomain:
+        """Stage a derived domain from a staged one, unless an earlier run did.
+
+        Every split is made from the same split of the origin, so that nothing made from held-out
+        text reaches training. Duplicates stay: near copies are meant to be alike.
+        """
+        marker = self._staged / f"{name}.json"
+        staged = _read_staged(marker, name)
+        if staged is None:
+            folder = self._staged / name
+            shutil.rmtree(folder, ignore_errors=True)
+            made = []
+            for split in ("train", "validation"):
+                begin = self._staged / origin.name / split
+                parts = (part_path(begin, number) for number in range(origin.split(split).parts))
+                made.append(_derive(folder / split, name, derivation, parts))
+            staged = StagedDomain(name, *made)
+            write_verified(marker, asdict(staged))
+        advance(staged.train.bytes + staged.validation.bytes)
+        return staged
+
     def _write(
         self,
         name: str,
@@ -219,6 +243,18 @@ class Staging:
                 taken += size
                 advance(size)
         return StagedDomain(name, train.counts(), held.counts()), (lowest, highest)
+
+
+def _derive(folder: Path, name: str, derivation: Derivation, parts: Iterable[Path]) -> StagedSplit:
+    """Write a split of the derived domain ``name``; each document's seed is the name and itself."""
+    writer = PartWriter(folder)
+    with closing(writer):
+        for part in parts:
+            for text in read_part(part):
+                seed = name.encode() + document_hash(text.encode())
+                data = derivation.apply(text, seed).encode()
+                writer.add(data.decode(), document_hash(data), len(data))
+    return writer.counts()
 
 
 def _read_staged(marker: Path, name: str) -> StagedDomain | None:
