@@ -17,6 +17,8 @@ from dograph.experiments.recipe.limits import check_interpolations
 from dograph.files.bounded_yaml import load_bounded
 
 COMMAND_LINE = "command line"
+WHOLE = ("target", "data.cap")
+"""Mappings by domain that are replaced, never merged: another corpus has other domains."""
 
 
 @dataclass
@@ -212,15 +214,19 @@ def _stage_values(config: DictConfig, stage: str, origin: str) -> DictConfig:
 def merge(parts: Iterable[DictConfig]) -> DictConfig:
     """Merge configurations, the last word last.
 
-    Another mixer starts with its own defaults, and a target replaces an earlier one as a whole.
+    Another mixer starts with its own defaults; the keys in ``WHOLE`` keep their last value alone.
     """
     merged = OmegaConf.create({})
     for part in parts:
         chosen = OmegaConf.select(part, "mixer.class_path")
         if chosen is not None and chosen != OmegaConf.select(merged, "mixer.class_path"):
             merged.pop("mixer", None)
-        if "target" in list(part):
-            merged.pop("target", None)
+        for key in WHOLE:
+            if contains(part, key):
+                section, _, name = key.rpartition(".")
+                before = OmegaConf.select(merged, section) if section else merged
+                if isinstance(before, DictConfig):
+                    before.pop(name, None)
         merged = cast(DictConfig, OmegaConf.merge(merged, part))
     return merged
 

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dograph.data.corpus.environment import DOMAINS
+from dograph.data.corpus.source import open_source
 from dograph.errors import UserError
 from dograph.experiments.plan import Plan
 from dograph.experiments.recipe.check import SECTIONS, check
@@ -13,6 +15,7 @@ from dograph.experiments.recipe.compose import RecipeFile, compose
 from dograph.experiments.recipe.domains import check_domains
 from dograph.experiments.run import build_data
 from dograph.mixers import DoGraph, Stratified
+from dograph.mixers.target import check_names
 
 ROOT = Path(__file__).parent.parent.parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -197,6 +200,36 @@ def test_a_target_replaces_another_as_a_whole(tmp_path):
     assert check(compose(path, ["trainer.max_steps=1"])).target.value == {"web": 1, "code": 2}
     recipe = check(compose(path, ["trainer.max_steps=1", "target={books: 1}"]))
     assert recipe.target.value == {"books": 1}
+
+
+def test_caps_replace_a_setting_s_as_a_whole():
+    names = ["compose.setting=scarce", "target=web", "data.cap={web: 20000}"]
+    assert compose(MAIN, names).values["data"]["cap"] == {"web": 20000}
+    assert compose(MAIN, names[:1]).values["data"]["cap"] == {"type_stubs": 16000}
+
+
+def test_the_unseen_domain_is_the_target():
+    recipe = check(compose(MAIN, ["compose.setting=unseen", "target=web"]))
+    assert (recipe.target.value, recipe.arguments("data")["unseen"]) == ("web", ["web"])
+
+
+@pytest.mark.parametrize(
+    "setting", sorted(file.stem for file in (ROOT / "configs/setting").iterdir())
+)
+def test_settings_name_domains_of_the_environment_corpus(setting):
+    recipe = check(compose(MAIN, [f"compose.setting={setting}"]))
+    open_source(recipe.corpus)  # checks what domains are derived from
+    recipe.target.check(sorted(DOMAINS))
+    check_names("data", [*recipe.arguments("data")["unseen"]], sorted(DOMAINS))
+    check_names("data.cap", [*(recipe.arguments("data")["cap"] or {})], sorted(DOMAINS))
+
+
+def test_useless_domains_do_not_count():
+    recipe = check(compose(MAIN, ["compose.setting=useless_share"]))
+    derived = recipe.corpus.derivations()
+    assert len(derived) == 8
+    assert set(recipe.target.mixture) == set(DOMAINS)
+    assert {derived[f"copy_{number}"].origin for number in range(1, 6)} == {"licences"}
 
 
 @pytest.mark.parametrize(
