@@ -16,6 +16,7 @@ from dograph.cli import (
     compare,
     evaluate,
     export,
+    oracle,
     prepare,
     reproduce,
     run,
@@ -26,10 +27,10 @@ from dograph.errors import UserError, file_errors
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (run, prepare, sweep, evaluate, compare, export, reproduce)
+    for module in (run, prepare, sweep, oracle, evaluate, compare, export, reproduce)
 }
 """By name: each module's docstring is its help, and it has ``add_arguments`` and ``execute``."""
-TRAINING = ("run", "sweep", "reproduce")
+TRAINING = ("run", "sweep", "oracle", "reproduce")
 """Commands that train by recipes, which may name the user's own code."""
 UNPRINTED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of characters that a terminal obeys instead of showing."""

@@ -1,0 +1,75 @@
+"""Which fixed mixtures are tried: the even one, corners and samples; candidates for more."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mixtures = NDArray[np.float64]
+"""(n, S) weights, each row on the simplex."""
+
+CORNERS = (0.85, 0.6)
+"""Weights of a corner's domain; the rest is even."""
+MOST_CORNERS = 2 / 3
+"""Share of the first mixtures, at most."""
+SPREADS = (0.3, 1.0, 3.0)
+"""Parameters of the Dirichlet distributions around the even mixture, from sparse to even."""
+NARROW = (10.0, 30.0, 100.0, 300.0, 1000.0)
+"""Concentrations of the Dirichlet distributions around a mixture that is good already."""
+PLACES = 4
+"""Decimals of a weight, so that a recipe with it is readable."""
+
+
+def first_mixtures(count: int, domains: int, seed: int = 0) -> Mixtures:
+    """(count, S) mixtures for the first round, all distinct.
+
+    The even one, corners of one domain each (at most two thirds of all), and samples of Dirichlet
+    distributions of several concentrations around the even one.
+
+    Args:
+        count: ≥ 1.
+        domains: S ≥ 2.
+        seed: of the samples, and of which corners are tried where there are too many.
+    """
+    draw = np.random.default_rng(seed)
+    mixtures = [np.full(domains, 1 / domains)]
+    corners = [corner(s, domains, top) for top in CORNERS for s in draw.permutation(domains)]
+    mixtures += corners[: max(int(MOST_CORNERS * count) - 1, 0)]
+    while len(mixtures) < count:
+        spread = SPREADS[len(mixtures) % len(SPREADS)]
+        mixtures.append(draw.dirichlet(np.full(domains, spread)))
+    return rounded(np.array(mixtures[:count]))
+
+
+def corner(domain: int, domains: int, top: float) -> NDArray[np.float64]:
+    """(S,) weights: ``top`` for one domain, the rest even over the others."""
+    weights = np.full(domains, (1 - top) / (domains - 1))
+    weights[domain] = top
+    return weights
+
+
+def candidates(good: Mixtures, count: int, draw: np.random.Generator) -> Mixtures:
+    """(n, S) mixtures among which the next one is sought, some ``count`` of each kind.
+
+    Args:
+        good: (k, S) mixtures that are perturbed: by Dirichlet samples around them, and by moving
+            up to half of the weight to one domain.
+        count: samples of each distribution, ≥ 1.
+        draw: source of random numbers.
+    """
+    domains = good.shape[1]
+    parts = [draw.dirichlet(np.full(domains, spread), count) for spread in SPREADS]
+    for mixture in good:
+        parts += [draw.dirichlet(mixture * narrow + 0.01, count) for narrow in NARROW]
+        moved = draw.uniform(0, 0.5, (count, 1))
+        towards = np.eye(domains)[draw.integers(0, domains, count)]
+        parts.append((1 - moved) * mixture + moved * towards)
+    return np.concatenate([good, *parts])
+
+
+def rounded(mixtures: Mixtures) -> Mixtures:
+    """The mixtures with four decimals; the largest weight takes the rest of each sum."""
+    short = np.round(mixtures, PLACES)
+    rows = np.arange(len(short))
+    short[rows, short.argmax(axis=1)] += 1 - short.sum(axis=1)
+    return np.round(short, PLACES)

@@ -1,0 +1,217 @@
+"""Finds the best fixed mixture for a recipe's target, and validates it over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from dograph.errors import UserError, check_range
+from dograph.experiments.open_run import free_folder, is_free, read_mapping
+from dograph.experiments.oracle.design import Mixtures, first_mixtures
+from dograph.experiments.oracle.mixture_runs import (
+    OF_MIXER,
+    STRATIFIED,
+    MixtureRun,
+    fixed,
+    name_of,
+    read_run,
+    rows,
+    write_recipe,
+)
+from dograph.experiments.oracle.result import Fit, OracleResult, Tried, tried_as_json
+from dograph.experiments.oracle.surrogate import Surrogate
+from dograph.experiments.plan import Corpora, Plan
+from dograph.experiments.provenance import read_provenance, run_inputs
+from dograph.experiments.recipe.check import Recipe, check
+from dograph.experiments.recipe.compose import COMMAND_LINE, RecipeFile
+from dograph.experiments.stages import differences
+from dograph.experiments.sweep import Job, Sweep, job_of
+from dograph.files.atomic import write_json
+from dograph.files.run_dir import MIXTURES, ORACLE
+
+SEARCH_SEED = 1000
+"""Added to the recipe's seed for the search, so that no validated seed chose the mixture."""
+LATER = 4
+"""A later round tries one mixture for so many of the first round's, at least two."""
+
+
+@dataclass
+class Oracle:
+    """A search for the best fixed mixture under a recipe's model, data, tokens and target.
+
+    Every mixture is tried once, with a seed of the search's own. Runs are those of a sweep: each
+    has a process, finished ones are not repeated, interrupted ones are resumed. All are in
+    ``RUNS/NAME_oracle``: the validated ones as ``seed_S``, the others below ``mixtures``.
+    """
+
+    file: RecipeFile
+    mixtures: int = 24
+    """mixtures of the first round, ≥ 2."""
+    rounds: int = 2
+    """the first and those that refine it, ≥ 1."""
+    seeds: int = 5
+    """of the validation: the recipe's and the next ones, ≥ 1."""
+    processes: int = 1
+    """runs at once."""
+    threads: int | None = None
+    """threads of each run. None: as in a sweep."""
+    force: bool = False
+    """whether an oracle of another recipe may be replaced; its runs are kept."""
+    console: Console = field(default_factory=Console)
+
+    def __post_init__(self) -> None:
+        for key, value, least in (
+            ("mixtures", self.mixtures, 2),
+            ("rounds", self.rounds, 1),
+            ("seeds", self.seeds, 1),
+        ):
+            check_range(f"{COMMAND_LINE}: {key}", value, at_least=least)
+        # The last of a recipe's stages trains the model that counts.
+        whole = Plan.make(self.file).last if self.file.stages else check(self.file.compose())
+        self.recipe: Recipe = whole
+        self.name = f"{whole.name}_oracle"
+        self.folder = whole.runs / self.name
+        self._corpora = Corpora()
+
+    def run(self) -> OracleResult:
+        """Search, validate and write ``oracle.json``; print a line at every step.
+
+        Raises:
+            UserError: for mistakes, before anything runs; if a run fails.
+            KeyboardInterrupt: on SIGINT or SIGTERM, after every run has saved a checkpoint.
+        """
+        self._check_folder()
+        tried: list[Tried] = []
+        for number in range(1, self.rounds + 1):
+            tried += self._try(number, self._next(tried))
+            write_json(self.folder / ORACLE, {**self._record, "mixtures": tried_as_json(tried)})
+        fit = self._fit(tried)
+        even, oracle = self._validate(fit.weights)
+        target = self.recipe.target.label
+        result = OracleResult(self.name, target, tuple(tried), fit, oracle, even)
+        write_json(self.folder / ORACLE, {**self._record, **result.as_json(), "finished": True})
+        return result
+
+    @cached_property
+    def domains(self) -> tuple[str, ...]:
+        """Domains that are trained on, in the corpus's order."""
+        store = self._corpora.prepare(self.recipe)
+        unseen = self.recipe.target.unseen
+        names = tuple(entry.name for entry in store.domains if entry.name not in unseen)
+        if len(names) < 2:
+            raise UserError(
+                f"{self.recipe.composition.origin('data.unseen')}: there is one mixture of the "
+                f"domains to train on ({', '.join(names)}): leave at least two out of data.unseen"
+            )
+        return names
+
+    @cached_property
+    def _record(self) -> dict[str, Any]:
+        """What ``oracle.json`` holds from the beginning: what decides the numbers."""
+        store = self._corpora.prepare(self.recipe)
+        values = self.recipe.composition.values
+        kept = {key: value for key, value in values.items() if key not in OF_MIXER}
+        return {"inputs": run_inputs(kept, store), "finished": False}
+
+    @property
+    def _seed(self) -> int:
+        return self.recipe.seed + SEARCH_SEED
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _check_folder(self) -> None:
+        """Raise UserError for a folder of somebody else's runs, or of another recipe's oracle."""
+        before = read_mapping(self.folder / ORACLE)
+        if not before and self._validated_folders():
+            raise UserError(
+                f"{self.folder} holds runs that no oracle made: give the recipe another name "
+                "(key `name`)"
+            )
+        changed = differences(before.get("inputs") or {}, self._record["inputs"])
+        if before and changed and not self.force:
+            raise UserError(
+                f"{self.folder / ORACLE} is of another recipe (changed: {', '.join(changed)}): "
+                "give this one another name (key `name`), or add --force"
+            )
+
+    def _next(self, tried: Sequence[Tried]) -> Mixtures:
+        if not tried:
+            return first_mixtures(self.mixtures, len(self.domains), self.recipe.seed)
+        return self._surrogate(tried).propose(max(self.mixtures // LATER, 2))
+
+    def _surrogate(self, tried: Sequence[Tried]) -> Surrogate:
+        mixtures = np.array([[each.weights[name] for name in self.domains] for each in tried])
+        losses = np.array([each.run.loss for each in tried])
+        return Surrogate(mixtures, losses, self.recipe.seed)
+
+    def _try(self, number: int, mixtures: Mixtures) -> list[Tried]:
+        self._print(f"{self.recipe.target.label}: round {number} of {self.rounds}")
+        folder, by_name = self.folder / MIXTURES, rows(mixtures, self.domains)
+        recipes = []
+        for weights in by_name:
+            name = name_of(weights)
+            path = folder / f"{name}.yaml"
+            recipes.append(write_recipe(path, self.recipe, fixed(weights), folder, name, True))
+        runs = self._sweep(recipes, [self._seed])
+        return [Tried(number, each, run) for each, run in zip(by_name, runs, strict=True)]
+
+    def _fit(self, tried: Sequence[Tried]) -> Fit:
+        surrogate = self._surrogate(tried)
+        optimum, even = surrogate.optimum(), np.full(len(self.domains), 1 / len(self.domains))
+        mean, deviation = surrogate.predict(np.stack([optimum, even]))
+        return Fit(
+            kernel=surrogate.kernel,
+            noise=surrogate.noise,
+            loo_error=surrogate.loo_error,
+            loss_spread=float(surrogate.losses.std()),
+            weights=rows(optimum[None], self.domains)[0],
+            expected=float(mean[0]),
+            deviation=float(deviation[0]),
+            expected_even=float(mean[1]),
+        )
+
+    def _validate(
+        self, weights: Mapping[str, float]
+    ) -> tuple[tuple[MixtureRun, ...], tuple[MixtureRun, ...]]:
+        """Run the even mixture and the optimum with all seeds."""
+        seeds = [self.recipe.seed + number for number in range(self.seeds)]
+        self._print(f"{self.recipe.target.label}: validation with {self.seeds} seeds")
+        mixtures = self.folder / MIXTURES
+        even = write_recipe(mixtures / "even.yaml", self.recipe, STRATIFIED, mixtures, "even")
+        path, runs = self.folder / "oracle.yaml", self.recipe.runs
+        oracle = write_recipe(path, self.recipe, fixed(weights), runs, self.name)
+        self._set_aside(oracle)
+        ran = self._sweep([even, oracle], seeds)
+        return tuple(ran[::2]), tuple(ran[1::2])  # seed by seed
+
+    def _sweep(self, recipes: Sequence[Path], seeds: Sequence[int]) -> list[MixtureRun]:
+        sweep = Sweep(recipes, seeds, (), self.processes, self.threads, console=self.console)
+        folders = sweep.run()
+        if sweep.failures:
+            failed = sweep.failures[0]
+            raise UserError(
+                f"{failed.log}: {failed.job.name} failed ({failed.reason}); run this again once "
+                f"the reason is gone, finished runs are kept:\n{failed.last_lines()}"
+            )
+        return [read_run(folder, self.recipe.target) for folder in folders]
+
+    def _set_aside(self, oracle: Path) -> None:
+        """Move validated runs of an earlier optimum, or recipe, below ``mixtures``."""
+        for folder in self._validated_folders():
+            seed, digest = (read_provenance(folder).get(key) for key in ("seed", "digest"))
+            job: Job = job_of(oracle, int(seed or 0), (), self._corpora)
+            if job.digest != digest:
+                place = free_folder(self.folder / MIXTURES / "earlier_optimum" / folder.name)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                self._print(f"{folder} is of an earlier optimum: moved to {place}")
+                folder.rename(place)
+
+    def _validated_folders(self) -> list[Path]:
+        return [folder for folder in sorted(self.folder.glob("seed_*")) if not is_free(folder)]
