@@ -15,7 +15,16 @@ from dograph.errors import UserError
 from dograph.evaluation.task_results import read_results, suite_means
 from dograph.experiments.provenance import read_provenance
 from dograph.experiments.recipe.compose import load_yaml
-from dograph.files.run_dir import HISTORY, PROVENANCE, RECIPE, REPRODUCED, STAGE, SUMMARY
+from dograph.files.run_dir import (
+    HISTORY,
+    MIXTURES,
+    ORACLE,
+    PROVENANCE,
+    RECIPE,
+    REPRODUCED,
+    STAGE,
+    SUMMARY,
+)
 from dograph.mixers.target import Target
 from dograph.reports.history import MixtureHistory
 from dograph.reports.summary import RunSummary, read_stages, read_summary
@@ -192,8 +201,14 @@ def unfinished(paths: Sequence[Path]) -> list[Path]:
         folder
         for folder in whole
         if not any(part.startswith(REPRODUCED) for part in folder.parts)
+        and not any(map(is_search, folder.parents))
         and not ((folder / SUMMARY).is_file() and _run_in(folder))
     )
+
+
+def is_search(folder: Path) -> bool:
+    """Whether a folder holds the runs of an oracle's search, which are no methods."""
+    return folder.name == MIXTURES and (folder.parent / ORACLE).is_file()
 
 
 def recipe_of(folder: Path) -> dict[str, Any]:
@@ -211,7 +226,7 @@ def _below(folder: Path, deepest: int) -> Iterator[ComparedRun]:
         return
     if deepest and folder.is_dir():
         for inner in sorted(folder.iterdir(), key=_in_numbers_order):
-            hidden = inner.name.startswith(".")
+            hidden = inner.name.startswith(".") or is_search(inner)
             # An unfinished stage of an experiment is not a run of its own.
             if inner.is_dir() and not hidden and not (inner / STAGE).exists():
                 yield from _below(inner, deepest - 1)

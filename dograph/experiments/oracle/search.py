@@ -24,7 +24,7 @@ from dograph.experiments.oracle.mixture_runs import (
     rows,
     write_recipe,
 )
-from dograph.experiments.oracle.result import Fit, OracleResult, Tried, tried_as_json
+from dograph.experiments.oracle.result import Fit, OracleResult, Tried
 from dograph.experiments.oracle.surrogate import Surrogate
 from dograph.experiments.plan import Corpora, Plan
 from dograph.experiments.provenance import read_provenance, run_inputs
@@ -86,38 +86,30 @@ class Oracle:
             UserError: for mistakes, before anything runs; if a run fails.
             KeyboardInterrupt: on SIGINT or SIGTERM, after every run has saved a checkpoint.
         """
-        self._check_folder()
+        self._claim_folder()
         tried: list[Tried] = []
         for number in range(1, self.rounds + 1):
             tried += self._try(number, self._next(tried))
-            write_json(self.folder / ORACLE, {**self._record, "mixtures": tried_as_json(tried)})
         fit = self._fit(tried)
         even, oracle = self._validate(fit.weights)
         target = self.recipe.target.label
         result = OracleResult(self.name, target, tuple(tried), fit, oracle, even)
-        write_json(self.folder / ORACLE, {**self._record, **result.as_json(), "finished": True})
+        record = {"inputs": self._inputs, "finished": True}
+        write_json(self.folder / ORACLE, {**record, **result.as_json()})
         return result
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
         """Domains that are trained on, in the corpus's order."""
-        store = self._corpora.prepare(self.recipe)
-        unseen = self.recipe.target.unseen
-        names = tuple(entry.name for entry in store.domains if entry.name not in unseen)
-        if len(names) < 2:
-            raise UserError(
-                f"{self.recipe.composition.origin('data.unseen')}: there is one mixture of the "
-                f"domains to train on ({', '.join(names)}): leave at least two out of data.unseen"
-            )
-        return names
+        store, unseen = self._corpora.prepare(self.recipe), self.recipe.target.unseen
+        return tuple(entry.name for entry in store.domains if entry.name not in unseen)
 
     @cached_property
-    def _record(self) -> dict[str, Any]:
-        """What ``oracle.json`` holds from the beginning: what decides the numbers."""
-        store = self._corpora.prepare(self.recipe)
+    def _inputs(self) -> dict[str, Any]:
+        """All that decides the numbers, but for the mixtures."""
         values = self.recipe.composition.values
         kept = {key: value for key, value in values.items() if key not in OF_MIXER}
-        return {"inputs": run_inputs(kept, store), "finished": False}
+        return run_inputs(kept, self._corpora.prepare(self.recipe))
 
     @property
     def _seed(self) -> int:
@@ -126,20 +118,28 @@ class Oracle:
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _check_folder(self) -> None:
-        """Raise UserError for a folder of somebody else's runs, or of another recipe's oracle."""
+    def _claim_folder(self) -> None:
+        """Take the folder; UserError for other runs, another recipe's oracle, or one domain."""
+        if len(self.domains) < 2:
+            raise UserError(
+                f"{self.recipe.composition.origin('data.unseen')}: there is one mixture of the "
+                f"domains to train on ({', '.join(self.domains)}): train on two at least"
+            )
         before = read_mapping(self.folder / ORACLE)
         if not before and self._validated_folders():
             raise UserError(
                 f"{self.folder} holds runs that no oracle made: give the recipe another name "
                 "(key `name`)"
             )
-        changed = differences(before.get("inputs") or {}, self._record["inputs"])
+        changed = differences(before.get("inputs") or {}, self._inputs)
         if before and changed and not self.force:
             raise UserError(
                 f"{self.folder / ORACLE} is of another recipe (changed: {', '.join(changed)}): "
                 "give this one another name (key `name`), or add --force"
             )
+        if changed:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / ORACLE, {"inputs": self._inputs, "finished": False})
 
     def _next(self, tried: Sequence[Tried]) -> Mixtures:
         if not tried:

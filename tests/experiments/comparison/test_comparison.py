@@ -311,3 +311,15 @@ def test_a_run_without_a_finite_end_is_named(tmp_path):
     assert json.loads((folder / "summary.json").read_text())["losses"]["prose"] is None
     with pytest.raises(UserError, match=r"uniform/seed_0.*without a finite validation loss"):
         compare([tmp_path])
+
+
+def test_the_search_of_an_oracle_is_no_method(tmp_path):
+    study = write_study(tmp_path, seeds=(0, 1))
+    folder = study / "other_gpt2"
+    write_run(folder / "mixtures" / "even" / "seed_0", 0, [(3.0, 3.0)])
+    killed = write_run(folder / "mixtures" / "one" / "seed_0", 0, [(3.0, 3.0)])
+    (killed / "summary.json").unlink()
+    (folder / "oracle.json").write_text("{}")
+    assert {run.method for run in find_runs([folder])} == {"other_gpt2"}
+    assert not any("did not finish" in note for note in compare([study]).notes)
+    assert len(find_runs([folder, folder / "mixtures" / "even"])) == 3
