@@ -24,6 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.gpu import report as gpu
 from benchmarks.measuring import Row
 
 BENCHMARKS = {
@@ -47,7 +48,8 @@ TABLE = FOLDER / "README.md"
 INTRODUCTION = """\
 # Benchmarks
 
-`python -m benchmarks` measures everything and writes this page; `--only NAME` measures one part.
+`python -m benchmarks` measures everything but GPUs and writes this page; `--only NAME` measures one
+part.
 Ratios compare interleaved runs, so that a busy machine slows all alike; figures are medians.
 """
 
@@ -84,8 +86,8 @@ def machine() -> str:
     )
 
 
-def write_table(results: dict[str, Any]) -> None:
-    """Write README.md from all results."""
+def page(results: dict[str, Any]) -> str:
+    """README.md of all results, and of those that ``benchmarks.gpu`` keeps."""
     lines = [INTRODUCTION]
     for name, title in BENCHMARKS.items():
         if name not in results:
@@ -100,7 +102,7 @@ def write_table(results: dict[str, Any]) -> None:
             "|---|---|---|---|---|",
         ]
         lines += [_line(Row(**row)) for row in part["rows"]] + [""]
-    TABLE.write_text("\n".join(lines))
+    return "\n".join([*lines, *gpu.section()])
 
 
 def _line(row: Row) -> str:
@@ -137,7 +139,7 @@ def main() -> None:
         results[name] = measure(name)
         show(name, results[name])
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-        write_table(results)
+        TABLE.write_text(page(results))
 
 
 if __name__ == "__main__":

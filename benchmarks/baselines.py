@@ -36,6 +36,8 @@ MIXERS = {
     "dograph": "dograph_gpt2.yaml",
     "schedule": "dograph_schedule_gpt2.yaml",
 }
+SEQUENCES = 300
+"""Maximum number of a domain's sequences that a hand-written loop reads."""
 SCHEDULE_INTERVAL = 5
 """Steps between updates of the measured schedule: one plain step, then the four sketched ones."""
 
@@ -97,8 +99,10 @@ def by_hand(network: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], siz
         {"params": vectors, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), fused=True)
+    store = prepare(check(compose(RECIPES / "uniform_gpt2.yaml")).corpus, progress=False)
     with tempfile.TemporaryDirectory() as folder:
-        batches = crops(Path(folder) / "train.bin", size)
+        tokens = write_tokens(store, size.context, Path(folder) / "train.bin")
+        batches = crops(tokens, size.batch, size.context)
         for step, (inputs, targets) in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = 1e-3 * warmup_cosine(step, warmup=40, total=1_000_000, final=0.1)
@@ -109,21 +113,28 @@ def by_hand(network: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor], siz
             wait_for_go()
 
 
-def crops(path: Path, size: Size) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield random (inputs, targets) batches of the same corpus's tokens, without end."""
-    store: Store = prepare(check(compose(RECIPES / "uniform_gpt2.yaml")).corpus, progress=False)
-    domains = [DomainSequences(store, each.name, "train", size.context) for each in store.domains]
-    picks = [(place, index) for place in range(len(domains)) for index in range(300)]
+def write_tokens(store: Store, context: int, path: Path) -> Path:
+    """Write sequences of every domain of a store into one file of tokens, as nanoGPT reads it."""
+    domains = [DomainSequences(store, each.name, "train", context) for each in store.domains]
+    picks = [
+        (place, index)
+        for place, domain in enumerate(domains)
+        for index in range(min(len(domain), SEQUENCES))
+    ]
     tokens = MixtureDataset(domains).__getitems__(picks).tokens
     tokens.numpy().astype(np.uint16).tofile(path)
+    return path
+
+
+def crops(path: Path, batch: int, context: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield random (inputs, targets), (B, T) int64 each, of a file of tokens, without end."""
     draw = torch.Generator().manual_seed(0)
     for _ in itertools.count():
         text = np.memmap(path, dtype=np.uint16, mode="r")
-        most = len(text) - size.context - 1
-        starts = torch.randint(most, (size.batch,), generator=draw).tolist()
-        rows = [torch.from_numpy(text[i : i + size.context + 1].astype(np.int64)) for i in starts]
-        batch = torch.stack(rows)
-        yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
+        starts = torch.randint(len(text) - context - 1, (batch,), generator=draw).tolist()
+        rows = [torch.from_numpy(text[i : i + context + 1].astype(np.int64)) for i in starts]
+        tokens = torch.stack(rows)
+        yield tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 
 def plain(size: Size, activation: str) -> None:

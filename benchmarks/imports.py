@@ -52,7 +52,7 @@ def levels(pairs: Iterator[tuple[str, str]] | dict[tuple[str, str], int]) -> dic
 
 def main() -> None:
     """Print levels and arrows of the package and of the benchmarks."""
-    for package in ("dograph", "benchmarks", "benchmarks.scale"):
+    for package in ("dograph", "benchmarks", "benchmarks.gpu", "benchmarks.scale"):
         pairs = arrows(package)
         by_entry = levels(pairs)
         print(f"{package}: {max(by_entry.values()) + 1} levels, {len(pairs)} arrows")
