@@ -25,7 +25,7 @@ REPLACED = {
     r"(?<!Hugging )\bFace\b|\bpressure\b|\bslopes?\b": "ActiveSet, duals, gradient",
     r"\bdef refine|\.refine\b|refinement": "polish",
     r"class (Record|Above)\b|\bAbove\(|own_gradients": "LayerCall, SharedRegion",
-    r"\bsubject\.|\bsubject: |class Subject": "EvaluationTarget, target",
+    r"\bsubject\.|\bsubject: |class Subject": "EvaluatedModel, evaluated",
     r"\bReach\b|\.reach\b": "TimeToTarget",
     r"\bfacts\b|facts_": "metadata",
     r"\blocated\b": "build",

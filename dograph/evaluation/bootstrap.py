@@ -12,13 +12,19 @@ from scipy.stats import t as student
 
 from dograph.evaluation.held_out import HeldOut
 from dograph.evaluation.scores import DomainScore, Interval, Score, Scores
+from dograph.mixers.target import Target
 
 Values = npt.NDArray[np.float64]
 HIGH = 0.975
 """Upper limit of the 95 % intervals, as a quantile."""
 
 
-def scores(held_out: Sequence[HeldOut], resamples: int = 1000, seed: int = 0) -> Scores:
+def scores(
+    held_out: Sequence[HeldOut],
+    resamples: int = 1000,
+    seed: int = 0,
+    target: Target | None = None,
+) -> Scores:
     """Scores with 95 % bootstrap intervals, widened for small samples.
 
     Sequences are resampled with replacement within each domain; scores over domains come from the
@@ -34,14 +40,27 @@ def scores(held_out: Sequence[HeldOut], resamples: int = 1000, seed: int = 0) ->
     weighted = losses @ weights
     weighted_bits = weighted / (math.log(2) * (sizes @ weights))
     alike = widening(held_out, np.full(len(held_out), 1 / len(held_out)))
+    worst = _worst(held_out, losses, bits)
     return Scores(
         domains=tuple(map(_domain_score, held_out, losses.T, bits.T)),
         mean=_score(losses.mean(axis=1), bits.mean(axis=1), alike),
-        worst=_worst(held_out, losses, bits),
+        worst=worst,
         weighted=_score(weighted, weighted_bits, widening(held_out, weights)),
         worst_domain=held_out[int(losses[0].argmax())].domain,
         worst_bits_domain=held_out[int(bits[0].argmax())].domain,
+        target=worst if target and target.is_worst else _aimed(held_out, losses, bits, target),
+        target_label=None if target is None else target.label,
     )
+
+
+def _aimed(
+    held_out: Sequence[HeldOut], losses: Values, bits: Values, target: Target | None
+) -> Score | None:
+    """The score of a target that is a fixed mixture of the domains."""
+    if target is None:
+        return None
+    weights: Values = target.weights([domain.domain for domain in held_out]).numpy()
+    return _score(losses @ weights, bits @ weights, widening(held_out, weights))
 
 
 def widening(held_out: Sequence[HeldOut], weights: Values) -> float | None:

@@ -13,8 +13,8 @@ from rich.text import Text
 from dograph.errors import UserError, check_range
 from dograph.evaluation.downstream import asked_words, check_harness, run_tasks, task_names
 from dograph.evaluation.evaluate import describe, evaluate, few_sequences_note, scores_table
+from dograph.evaluation.evaluated_model import EvaluatedModel, open_evaluated
 from dograph.evaluation.held_out import open_domains
-from dograph.evaluation.target import EvaluationTarget, open_target
 from dograph.evaluation.task_results import (
     LOCAL,
     as_json,
@@ -58,14 +58,14 @@ def evaluate_checkpoint(
     words = [] if tasks is None else asked_words(tasks)
     if words:
         check_harness()
-    target = open_target(checkpoint, corpus, context, device)
-    open_domains(target)  # raises for a domain without text
-    report = _Report(target, output, force)
-    report.note(f"Checkpoint: {target.checkpoint}")
-    report.note(f"Corpus: {target.store.path}")
+    evaluated = open_evaluated(checkpoint, corpus, context, device)
+    open_domains(evaluated)  # raises for a domain without text
+    report = _Report(evaluated, output, force)
+    report.note(f"Checkpoint: {evaluated.checkpoint}")
+    report.note(f"Corpus: {evaluated.store.path}")
     if words:
         report.run_tasks(words, task_folder, examples, seed, batch_size or 32)
-    scores = evaluate(target, sequences, batch_size, resamples, seed, report.console)
+    scores = evaluate(evaluated, sequences, batch_size, resamples, seed, report.console)
     report.console.print(scores_table(scores))
     if (few := few_sequences_note(scores)) is not None:
         report.note(f"Note: {few}")
@@ -78,7 +78,7 @@ def evaluate_checkpoint(
 class _Report:
     """Writes results to the screen, and to the user's file ``output`` or the run's own."""
 
-    target: EvaluationTarget
+    evaluated: EvaluatedModel
     output: Path | None
     force: bool
     console: Console = field(default_factory=Console)
@@ -90,7 +90,7 @@ class _Report:
 
     def check_unmeasured(self, words: list[str]) -> None:
         """Raises UserError if the run already has results of a suite or task that is asked for."""
-        run = self.target.run
+        run = self.evaluated.run
         if run is None and self.output is None:
             self.note("Tasks are printed only: name a file with --output to keep their results")
         if run is None or self.output is not None or self.force:
@@ -108,13 +108,13 @@ class _Report:
     ) -> None:
         """Evaluates tasks; prints and writes the results before anything else can fail."""
         self.check_unmeasured(words)
-        run, asked = self.target.run, ",".join(words)
+        run, asked = self.evaluated.run, ",".join(words)
         folder = folder or (run and run / "tasks")
-        results = run_tasks(self.target, asked, folder, examples, seed, batch_size, self.note)
+        results = run_tasks(self.evaluated, asked, folder, examples, seed, batch_size, self.note)
         self.console.print(results_table(results))
         self.add({"downstream": as_json(results, {})})
         if self.output is None and run is not None:
-            latest = {**describe(self.target), "tasks": asked}
+            latest = {**describe(self.evaluated), "tasks": asked}
             self.note(f"Wrote: {write_results(run, results, {'latest': latest})}")
 
     def add(self, content: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ class _Report:
         if self.output is None:
             return
         try:
-            write_json(self.output, {**describe(self.target), **self.content})
+            write_json(self.output, {**describe(self.evaluated), **self.content})
         except OSError as error:
             raise UserError(f"{self.output}: cannot be written: {error.strerror}") from error
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dograph.errors import UserError, check_range
+from dograph.evaluation.evaluated_model import EvaluatedModel
 from dograph.evaluation.local_tasks import write_local_tasks
-from dograph.evaluation.target import EvaluationTarget
 from dograph.evaluation.task_results import LOCAL, PAPER, Conditions, Results, TaskResult, suite_of
 
 RESAMPLES = 1000
@@ -38,7 +38,7 @@ def check_harness() -> str:
 
 
 def run_tasks(
-    target: EvaluationTarget,
+    evaluated: EvaluatedModel,
     asked: str,
     folder: Path | None = None,
     examples: int = 100,
@@ -51,7 +51,7 @@ def run_tasks(
     The harness seeds Python's, NumPy's and torch's generators.
 
     Args:
-        target: model and store.
+        evaluated: model and store.
         asked: "local", "paper", names of the harness's tasks, or several with commas.
         folder: for the local tasks' files. None: a temporary one.
         examples: number of each local task.
@@ -70,11 +70,13 @@ def run_tasks(
         tasks: list[Any] = []
         if LOCAL in words:
             folder = folder or Path(scratch, "tasks")
-            local = write_local_tasks(target.store, folder, target.context, examples, seed, note)
+            local = write_local_tasks(
+                evaluated.store, folder, evaluated.context, examples, seed, note
+            )
             with _private_cache(scratch):
                 tasks = load_local_tasks(local, folder)
         tasks += load_tasks([name for name in task_names(words) if name != LOCAL])
-        results = _evaluate(target, tasks, batch_size, Conditions(None, None, version))
+        results = _evaluate(evaluated, tasks, batch_size, Conditions(None, None, version))
     drawn, sizes = Conditions(examples, seed, version), Counter(map(suite_of, local))
     for name in local:
         results[name] = replace(results[name], conditions=drawn, suite_tasks=sizes[suite_of(name)])
@@ -143,7 +145,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _evaluate(
-    target: EvaluationTarget, tasks: list[Any], batch_size: int, conditions: Conditions
+    evaluated: EvaluatedModel, tasks: list[Any], batch_size: int, conditions: Conditions
 ) -> Results:
     import lm_eval
 
@@ -152,7 +154,7 @@ def _evaluate(
     # The harness prints a line for every bootstrap.
     with quiet(), _one_process(), redirect_stdout(None):
         answers: Any = lm_eval.simple_evaluate(
-            model=CheckpointLM(target, batch_size=batch_size),
+            model=CheckpointLM(evaluated, batch_size=batch_size),
             tasks=tasks,
             bootstrap_iters=RESAMPLES,
             log_samples=False,

@@ -11,18 +11,18 @@ from rich.text import Text
 
 from dograph.errors import check_range
 from dograph.evaluation.bootstrap import scores
+from dograph.evaluation.evaluated_model import EvaluatedModel
 from dograph.evaluation.held_out import held_out_losses, open_domains
 from dograph.evaluation.run_source import DATA_DEFAULTS
 from dograph.evaluation.scores import Interval, Score, Scores
 from dograph.evaluation.screen_table import screen_table
-from dograph.evaluation.target import EvaluationTarget
 
 FEW = 30
 """Sequences of a domain below which its interval rests on a guess at how losses spread."""
 
 
 def evaluate(
-    target: EvaluationTarget,
+    evaluated: EvaluatedModel,
     sequences: int | None = None,
     batch_size: int | None = None,
     resamples: int = 1000,
@@ -37,7 +37,7 @@ def evaluate(
     may leave a few of a domain out; here none is.
 
     Args:
-        target: model and store.
+        evaluated: model and store.
         sequences: number of evenly spaced sequences per domain, ≥ 1. None: as in the run.
         batch_size: sequences per forward, ≥ 1. None: the run's.
         resamples: draws of the bootstrap, ≥ 1.
@@ -47,16 +47,18 @@ def evaluate(
     Raises:
         UserError: for a number below 1, or a domain without a whole sequence.
     """
-    data = DATA_DEFAULTS if target.source is None else target.source.data
+    data = DATA_DEFAULTS if evaluated.source is None else evaluated.source.data
     count = data["validation_sequences"] if sequences is None else sequences
     size = data["batch_size"] if batch_size is None else batch_size
     for name, number in (("sequences", count), ("batch-size", size), ("resamples", resamples)):
         check_range(f"--{name}", number, at_least=1)
-    domains = open_domains(target)
+    domains = open_domains(evaluated)
     with _progress(console) as bar:
         task = bar.add_task("", total=sum(min(count, len(domain)) for domain in domains))
-        losses = held_out_losses(target, domains, count, size, lambda done: bar.advance(task, done))
-    return scores(losses, resamples, seed)
+        losses = held_out_losses(
+            evaluated, domains, count, size, lambda done: bar.advance(task, done)
+        )
+    return scores(losses, resamples, seed, evaluated.target)
 
 
 def _progress(console: Console | None) -> Progress:
@@ -72,15 +74,15 @@ def _progress(console: Console | None) -> Progress:
     )
 
 
-def describe(target: EvaluationTarget) -> dict[str, Any]:
+def describe(evaluated: EvaluatedModel) -> dict[str, Any]:
     """Checkpoint, corpus and context in JSON's types."""
     return {
-        "checkpoint": str(target.checkpoint),
-        "corpus": str(target.store.path),
-        "fingerprint": target.store.fingerprint,
-        "trained_on_this_corpus": target.on_own_corpus,
+        "checkpoint": str(evaluated.checkpoint),
+        "corpus": str(evaluated.store.path),
+        "fingerprint": evaluated.store.fingerprint,
+        "trained_on_this_corpus": evaluated.on_own_corpus,
         "split": "validation",
-        "context": target.context,
+        "context": evaluated.context,
     }
 
 
@@ -96,6 +98,8 @@ def scores_table(result: Scores) -> Table:
         cells = _cells(domain.score)
         table.add_row(Text(domain.name), f"{domain.tokens:,}", *cells, style=style)
     table.add_section()
+    if result.target is not None:
+        table.add_row(Text(f"target: {result.target_label}"), "", *_cells(result.target))
     for name in ("mean", "worst", "weighted"):
         table.add_row(name, "", *_cells(getattr(result, name)))
     return table

@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerFast
 
 from dograph.data.corpus.store import Store
-from dograph.evaluation.target import EvaluationTarget, open_target
+from dograph.evaluation.evaluated_model import EvaluatedModel, open_evaluated
 
 
 @register_model("dograph")
@@ -28,23 +28,23 @@ class CheckpointLM(HFLM):
     out stay text.
 
     Args:
-        checkpoint: a target, or what ``open_target`` takes, as it takes ``corpus`` and ``device``.
+        checkpoint: opened, or what ``open_evaluated`` takes, as it takes ``corpus`` and ``device``.
         batch_size: a number, or "auto".
         max_batch_size: largest batch of "auto".
     """
 
     def __init__(
         self,
-        checkpoint: str | Path | EvaluationTarget,
+        checkpoint: str | Path | EvaluatedModel,
         corpus: str | None = None,
         batch_size: int | str | None = 1,
         device: str | None = None,
         max_batch_size: int | None = 64,
     ) -> None:
-        if not isinstance(checkpoint, EvaluationTarget):
+        if not isinstance(checkpoint, EvaluatedModel):
             store = Path(corpus) if corpus else None
-            checkpoint = open_target(Path(checkpoint), store, device=device or "auto")
-        self.target = checkpoint
+            checkpoint = open_evaluated(Path(checkpoint), store, device=device or "auto")
+        self.evaluated = checkpoint
         with quiet():  # it warns that it was given a model and not a name
             super().__init__(
                 pretrained=checkpoint.model.network,
@@ -58,11 +58,11 @@ class CheckpointLM(HFLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm_eval writes beside its results; the default asks a hub."""
-        network = self.target.model.network
+        network = self.evaluated.model.network
         return {
             "model_num_parameters": network.num_parameters(),
             "model_dtype": network.dtype,
-            "checkpoint": str(self.target.checkpoint),
+            "checkpoint": str(self.evaluated.checkpoint),
         }
 
 

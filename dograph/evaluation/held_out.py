@@ -11,7 +11,7 @@ import torch
 
 from dograph.data.data_mixer import evenly_spaced
 from dograph.data.domains import DomainSequences, MixtureDataset
-from dograph.evaluation.target import EvaluationTarget
+from dograph.evaluation.evaluated_model import EvaluatedModel
 from dograph.evaluation.text_bytes import TextBytes
 
 
@@ -33,15 +33,17 @@ class HeldOut:
     train_tokens: int
 
 
-def open_domains(target: EvaluationTarget) -> list[DomainSequences]:
+def open_domains(evaluated: EvaluatedModel) -> list[DomainSequences]:
     """Every domain's validation sequences; raises UserError for a domain without a whole one."""
-    names = [entry.name for entry in target.store.domains]
-    return [DomainSequences(target.store, name, "validation", target.context) for name in names]
+    names = [entry.name for entry in evaluated.store.domains]
+    return [
+        DomainSequences(evaluated.store, name, "validation", evaluated.context) for name in names
+    ]
 
 
 @torch.inference_mode()
 def held_out_losses(
-    target: EvaluationTarget,
+    evaluated: EvaluatedModel,
     domains: list[DomainSequences],
     sequences: int,
     batch_size: int,
@@ -50,19 +52,19 @@ def held_out_losses(
     """Losses of the sequences that a run validates on: evenly spaced over each domain.
 
     Args:
-        target: model and store.
+        evaluated: model and store.
         domains: from ``open_domains``.
         sequences: number per domain; a smaller domain gives all it has.
         batch_size: sequences per forward.
         advance: called with the number of sequences done.
     """
-    dataset, counted = MixtureDataset(domains), TextBytes(target.store)
+    dataset, counted = MixtureDataset(domains), TextBytes(evaluated.store)
     held_out = []
     for index, domain in enumerate(domains):
         nats, sizes = [], []
         for picks in evenly_spaced(index, len(domain), sequences, batch_size):
             tokens = dataset.__getitems__(picks).tokens
-            losses = target.model.token_losses(tokens.to(target.model.device))
+            losses = evaluated.model.token_losses(tokens.to(evaluated.model.device))
             nats.append(losses.double().sum(dim=1).cpu().numpy())
             sizes.append(counted(tokens.numpy()))
             advance(len(picks))
@@ -70,9 +72,9 @@ def held_out_losses(
             HeldOut(
                 domain.domain,
                 np.concatenate(nats),
-                target.context,
+                evaluated.context,
                 np.concatenate(sizes),
-                target.store.entry(domain.domain).train_tokens,
+                evaluated.store.entry(domain.domain).train_tokens,
             )
         )
     return held_out

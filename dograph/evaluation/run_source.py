@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dograph.data.data_mixer import DataMixer
@@ -14,6 +16,7 @@ from dograph.errors import UserError
 from dograph.files.atomic import read_json
 from dograph.files.bounded_yaml import load_bounded
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT, PROVENANCE, RECIPE, SUMMARY
+from dograph.mixers.target import Target
 
 DATA_DEFAULTS: dict[str, int] = {
     key: inspect.signature(DataMixer).parameters[key].default
@@ -31,6 +34,7 @@ class RunSource:
         fingerprint: of that store as the run saw it.
         tokenizer: hash of its tokenizer.
         data: context, validation_sequences and batch_size of its recipe.
+        target: what the run was to lower, by its recipe.
     """
 
     folder: Path
@@ -38,6 +42,7 @@ class RunSource:
     fingerprint: str
     tokenizer: str
     data: dict[str, int]
+    target: Target
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -79,7 +84,7 @@ def find_run_source(checkpoint: Path) -> RunSource | None:
             corpus=Path(metadata["corpus"]),
             fingerprint=str(metadata["fingerprint"]),
             tokenizer=str(metadata["tokenizer"]),
-            data=_data_settings(folder / RECIPE),
+            **_recipe_settings(folder / RECIPE),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -88,14 +93,17 @@ def find_run_source(checkpoint: Path) -> RunSource | None:
         ) from error
 
 
-def _data_settings(recipe: Path) -> dict[str, int]:
-    """The recipe's section ``data``, with DataMixer's defaults for what it leaves out."""
+def _recipe_settings(recipe: Path) -> dict[str, Any]:
+    """The recipe's target, and numbers of its ``data``, by default DataMixer's."""
     try:
-        given = load_bounded(recipe).get("data") or {}
+        values = OmegaConf.to_container(load_bounded(recipe), resolve=True)
+        assert isinstance(values, dict)
+        given = values.get("data") or {}
         numbers = {key: int(given.get(key, value)) for key, value in DATA_DEFAULTS.items()}
         if min(numbers.values()) < 1:
             raise ValueError(f"data has numbers below 1: {numbers}")
-        return numbers
+        target = Target.parse(values.get("target"), given.get("unseen") or ())
+        return {"data": numbers, "target": target}
     except FileNotFoundError:
         raise UserError(
             f"{recipe} is missing: it says how the run read its corpus: copy it beside {PROVENANCE}"

@@ -59,6 +59,7 @@ class Scores:
         weighted: mean by the domains' train tokens in the store.
         worst_domain: the one with the highest loss, and so the highest perplexity.
         worst_bits_domain: the one with the most bits per byte.
+        target: of the run's target, and ``target_label`` its name; None where it is not known.
     """
 
     domains: tuple[DomainScore, ...]
@@ -67,6 +68,8 @@ class Scores:
     weighted: Score
     worst_domain: str
     worst_bits_domain: str
+    target: Score | None = None
+    target_label: str | None = None
 
     @property
     def losses(self) -> dict[str, float]:

@@ -15,21 +15,21 @@ from dograph.data.data_mixer import evenly_spaced
 from dograph.data.domains import DomainSequences
 from dograph.errors import UserError
 from dograph.evaluation.evaluate import evaluate
-from dograph.evaluation.target import open_target
+from dograph.evaluation.evaluated_model import open_evaluated
 
 
 @pytest.fixture(scope="module")
-def target(run_folder):
-    return open_target(run_folder, device="cpu")
+def evaluated(run_folder):
+    return open_evaluated(run_folder, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def found(target):
-    return evaluate(target, resamples=100)
+def found(evaluated):
+    return evaluate(evaluated, resamples=100)
 
 
 @pytest.fixture(scope="module")
-def other_store(run_folder, target, tmp_path_factory):
+def other_store(run_folder, evaluated, tmp_path_factory):
     """Unseen text with the run's tokenizer."""
     folder = tmp_path_factory.mktemp("other")
     (folder / "text").mkdir()
@@ -38,7 +38,7 @@ def other_store(run_folder, target, tmp_path_factory):
     settings = CorpusSettings(
         source=str(folder / "text"),
         store=str(folder / "store"),
-        tokenizer=str(target.store.path / "tokenizer.json"),
+        tokenizer=str(evaluated.store.path / "tokenizer.json"),
         validation_fraction=0.4,
     )
     return prepare(settings, progress=False).path
@@ -50,14 +50,15 @@ def test_losses_are_those_of_the_runs_last_validation(run_folder, found):
     assert found.mean.loss.value == pytest.approx(summary["mean_loss"], abs=1e-6)
     assert found.worst.loss.value == pytest.approx(summary["worst_loss"], abs=1e-6)
     assert found.worst_domain == summary["worst_domain"]
+    assert found.target.loss.value == pytest.approx(summary["target_loss"], abs=1e-6)
     assert found.mean.perplexity.value == pytest.approx(summary["mean_perplexity"], rel=1e-5)
 
 
-def test_bits_per_byte_count_the_text_that_is_predicted(target, found):
+def test_bits_per_byte_count_the_text_that_is_predicted(evaluated, found):
     for index, domain in enumerate(found.domains):
-        sequences = DomainSequences(target.store, domain.name, "validation", 32)
+        sequences = DomainSequences(evaluated.store, domain.name, "validation", 32)
         (picks,) = evenly_spaced(index, len(sequences), 24, 24)
-        decode = target.store.tokenizer().decode
+        decode = evaluated.store.tokenizer().decode
         texts = [decode(sequences[i][1:].tolist(), skip_special_tokens=True) for _, i in picks]
         size = sum(len(text.encode()) for text in texts)
         assert domain.bytes == size
@@ -65,23 +66,23 @@ def test_bits_per_byte_count_the_text_that_is_predicted(target, found):
         assert domain.score.bits_per_byte.value == pytest.approx(nats / math.log(2) / size)
 
 
-def test_the_weighted_mean_counts_by_train_tokens(target, found):
-    tokens = {entry.name: entry.train_tokens for entry in target.store.domains}
+def test_the_weighted_mean_counts_by_train_tokens(evaluated, found):
+    tokens = {entry.name: entry.train_tokens for entry in evaluated.store.domains}
     expected = sum(found.losses[name] * count for name, count in tokens.items())
     assert found.weighted.loss.value == pytest.approx(expected / sum(tokens.values()))
 
 
-def test_batches_do_not_matter(target, found):
-    other = evaluate(target, batch_size=5, resamples=1)
+def test_batches_do_not_matter(evaluated, found):
+    other = evaluate(evaluated, batch_size=5, resamples=1)
     assert other.losses == pytest.approx(found.losses, abs=1e-5)
 
 
 def test_text_of_another_corpus_with_the_same_tokenizer(run_folder, other_store):
-    target = open_target(run_folder, other_store, device="cpu")
-    found = evaluate(target, sequences=10, resamples=20)
+    evaluated = open_evaluated(run_folder, other_store, device="cpu")
+    found = evaluate(evaluated, sequences=10, resamples=20)
     (domain,) = found.domains
-    assert target.on_own_corpus is False
-    assert target.final_of == run_folder
+    assert evaluated.on_own_corpus is False
+    assert evaluated.final_of == run_folder
     assert domain.sequences == 10
     assert domain.bytes > domain.tokens / 2
     assert math.isfinite(found.mean.loss.value)
@@ -92,7 +93,7 @@ def test_another_tokenizer_is_refused_with_the_remedy(run_folder, corpus_folder,
         source=str(corpus_folder), vocab_size=280, store=str(tmp_path), validation_fraction=0.2
     )
     with pytest.raises(UserError, match=r"prepare that corpus with corpus\.tokenizer=.*tokenizer"):
-        open_target(run_folder, prepare(settings, progress=False).path)
+        open_evaluated(run_folder, prepare(settings, progress=False).path)
 
 
 def test_a_bare_checkpoint_needs_a_corpus(run_folder, store, tmp_path):
@@ -100,13 +101,13 @@ def test_a_bare_checkpoint_needs_a_corpus(run_folder, store, tmp_path):
     bare.parent.mkdir()
     shutil.copy(run_folder / "checkpoints" / "final.ckpt", bare)
     with pytest.raises(UserError, match="--corpus STORE"):
-        open_target(bare)
-    target = open_target(bare, store.path, device="cpu")
-    assert target.context == 32  # all that its model takes
-    assert target.on_own_corpus is target.final_of is None
+        open_evaluated(bare)
+    evaluated = open_evaluated(bare, store.path, device="cpu")
+    assert evaluated.context == 32  # all that its model takes
+    assert evaluated.on_own_corpus is evaluated.final_of is None
     torch.save({"weights": torch.zeros(3)}, bare)
     with pytest.raises(UserError, match="no checkpoint of a language model"):
-        open_target(bare, store.path)
+        open_evaluated(bare, store.path)
 
 
 def test_a_store_that_has_changed_is_noticed(run_folder, tmp_path):
@@ -114,23 +115,23 @@ def test_a_store_that_has_changed_is_noticed(run_folder, tmp_path):
     facts = json.loads((copy / "provenance.json").read_text())
     (copy / "provenance.json").write_text(json.dumps({**facts, "fingerprint": "0" * 32}))
     with pytest.raises(UserError, match="has changed since the run"):
-        open_target(copy)
-    assert open_target(copy, Store.open(facts["corpus"]).path).on_own_corpus is False
+        open_evaluated(copy)
+    assert open_evaluated(copy, Store.open(facts["corpus"]).path).on_own_corpus is False
     (copy / "recipe.yaml").unlink()
     with pytest.raises(UserError, match=r"recipe\.yaml is missing"):
-        open_target(copy)
+        open_evaluated(copy)
     (copy / "provenance.json").write_text("{}")
     with pytest.raises(UserError, match="damaged or of an earlier version"):
-        open_target(copy)
+        open_evaluated(copy)
 
 
 def test_an_experiment_of_stages_names_its_last_one(run_folder, tmp_path):
     shutil.copytree(run_folder, tmp_path / "proxy")
     shutil.copytree(run_folder, tmp_path / "main")
     with pytest.raises(UserError, match=r"name the folder of one of them: .*main, .*proxy"):
-        open_target(tmp_path)
+        open_evaluated(tmp_path)
     (tmp_path / "summary.json").write_text(json.dumps({"folder": "main"}))
-    assert open_target(tmp_path).final_of == tmp_path / "main"
+    assert open_evaluated(tmp_path).final_of == tmp_path / "main"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from dograph.cli.main import main
 from dograph.errors import UserError
 from dograph.evaluation.downstream import load_tasks, run_tasks
-from dograph.evaluation.target import open_target
+from dograph.evaluation.evaluated_model import open_evaluated
 from dograph.evaluation.task_results import PAPER, TaskResult, read_results, write_results
 
 pytest.importorskip("lm_eval")
@@ -22,8 +22,8 @@ pytest.importorskip("accelerate")
 
 
 @pytest.fixture(scope="module")
-def target(run_folder):
-    return open_target(run_folder, device="cpu")
+def evaluated(run_folder):
+    return open_evaluated(run_folder, device="cpu")
 
 
 @pytest.fixture
@@ -42,33 +42,33 @@ def read(folder, name):
 
 
 @torch.inference_mode()
-def answer(target, context, continuation):
+def answer(evaluated, context, continuation):
     """(log-likelihood, whether greedy) by transformers' network alone, token by token."""
-    tokenizer = target.store.tokenizer()
-    before = tokenizer.encode(context).ids or [target.store.end_of_text]
+    tokenizer = evaluated.store.tokenizer()
+    before = tokenizer.encode(context).ids or [evaluated.store.end_of_text]
     after = tokenizer.encode(context + continuation).ids[len(tokenizer.encode(context).ids) :]
     total, greedy = 0.0, True
     for index, token in enumerate(after):
-        seen = torch.tensor([(before + after[:index])[-target.context :]])
-        logits = target.model.network(input_ids=seen).logits[0, -1].double()
+        seen = torch.tensor([(before + after[:index])[-evaluated.context :]])
+        logits = evaluated.model.network(input_ids=seen).logits[0, -1].double()
         total += logits.log_softmax(0)[token].item()
         greedy = greedy and int(logits.argmax()) == token
     return total, greedy
 
 
-def greedy_words(target, context, count):
+def greedy_words(evaluated, context, count):
     """What the network itself finds likeliest."""
-    tokenizer = target.store.tokenizer()
+    tokenizer = evaluated.store.tokenizer()
     ids = tokenizer.encode(context).ids
     for _ in range(count):
         with torch.inference_mode():
-            logits = target.model.network(input_ids=torch.tensor([ids])).logits
+            logits = evaluated.model.network(input_ids=torch.tensor([ids])).logits
         ids.append(int(logits[0, -1].argmax()))
     return tokenizer.decode(ids)[len(context) :]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_loglikelihoods_are_those_of_the_plain_network(target, batch_size):
+def test_loglikelihoods_are_those_of_the_plain_network(evaluated, batch_size):
     from lm_eval.api.instance import Instance
 
     from dograph.evaluation.harness import CheckpointLM
@@ -80,49 +80,49 @@ def test_loglikelihoods_are_those_of_the_plain_network(target, batch_size):
         ("def return import class", " self"),
         ("", "the dog jumps"),
         ("yield ( ) [ ]", " : = +"),
-        ("the lion eats", greedy_words(target, "the lion eats", 4)),
+        ("the lion eats", greedy_words(evaluated, "the lion eats", 4)),
     ]
-    model = CheckpointLM(target, batch_size=batch_size)
+    model = CheckpointLM(evaluated, batch_size=batch_size)
     requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
     answers = model.loglikelihood(requests, disable_tqdm=True)
     for pair, (value, greedy) in zip(pairs, answers, strict=True):
-        expected, likeliest = answer(target, *pair)
+        expected, likeliest = answer(evaluated, *pair)
         assert value == pytest.approx(expected, abs=1e-4), pair
         assert greedy == likeliest, pair
     assert [bool(greedy) for _, greedy in answers].count(True) >= 1  # the last is greedy
     assert [bool(greedy) for _, greedy in answers].count(False) >= 1
 
 
-def test_the_tokenizer_gives_the_stores_tokens(target):
+def test_the_tokenizer_gives_the_stores_tokens(evaluated):
     from dograph.data.domains import Documents
     from dograph.evaluation.harness import CheckpointLM
 
-    model = CheckpointLM(target)
-    documents = Documents(target.store, "code", "validation")
-    text = target.store.tokenizer().decode(documents[0].tolist())
+    model = CheckpointLM(evaluated)
+    documents = Documents(evaluated.store, "code", "validation")
+    text = evaluated.store.tokenizer().decode(documents[0].tolist())
     assert model.tok_encode(text) == documents[0].tolist()
     assert model.tok_decode(documents[0].tolist()) == text
-    assert target.store.end_of_text not in model.tok_encode("as <|endoftext|> text")
+    assert evaluated.store.end_of_text not in model.tok_encode("as <|endoftext|> text")
     assert model.max_length == 32
 
 
 def test_the_local_suite_needs_no_network_and_agrees_with_the_plain_network(
-    target, run_folder, offline, tmp_path
+    evaluated, run_folder, offline, tmp_path
 ):
     before = set(tmp_path.parent.rglob("*.arrow"))
-    results = run_tasks(target, "local", tmp_path, examples=6, batch_size=4)
+    results = run_tasks(evaluated, "local", tmp_path, examples=6, batch_size=4)
     assert len(results) == 6
     assert set(tmp_path.parent.rglob("*.arrow")) == before  # caches are gone
     for domain in ("animals", "code", "numbers"):
         cloze = results[f"local_cloze_{domain}"]
         examples = read(tmp_path, f"local_cloze_{domain}")
-        answers = [answer(target, e["context"], e["target"]) for e in examples]
+        answers = [answer(evaluated, e["context"], e["target"]) for e in examples]
         assert cloze.metrics["acc"] == pytest.approx(sum(greedy for _, greedy in answers) / 6)
         mean = sum(value for value, _ in answers) / 6
         assert cloze.metrics["perplexity"] == pytest.approx(math.exp(-mean), rel=1e-3)
         right = 0
         for example in read(tmp_path, f"local_continuation_{domain}"):
-            values = [answer(target, example["context"], c)[0] for c in example["choices"]]
+            values = [answer(evaluated, example["context"], c)[0] for c in example["choices"]]
             right += values.index(max(values)) == example["label"]
         continued = results[f"local_continuation_{domain}"]
         assert continued.metrics["acc"] == pytest.approx(right / 6)
@@ -150,15 +150,17 @@ def test_the_command_files_the_tasks_in_the_run(run_folder, capsys, offline, tmp
     assert read_results(run_folder) == before
 
 
-def test_a_folders_name_may_hold_what_globs_read(target, offline, tmp_path):
-    results = run_tasks(target, "local", tmp_path / "x[1]*{a}", examples=1)
+def test_a_folders_name_may_hold_what_globs_read(evaluated, offline, tmp_path):
+    results = run_tasks(evaluated, "local", tmp_path / "x[1]*{a}", examples=1)
     assert len(results) == 6
 
 
-def test_local_tasks_that_cannot_be_read_name_their_folder(target, offline, tmp_path, monkeypatch):
+def test_local_tasks_that_cannot_be_read_name_their_folder(
+    evaluated, offline, tmp_path, monkeypatch
+):
     monkeypatch.setattr("dograph.evaluation.local_tasks.glob.escape", lambda path: path + "[gone]")
     with pytest.raises(UserError, match=r"its tasks cannot be read .*--task-folder") as raised:
-        run_tasks(target, "local", tmp_path / "tasks", examples=1)
+        run_tasks(evaluated, "local", tmp_path / "tasks", examples=1)
     assert "hub" not in str(raised.value)
 
 
@@ -182,7 +184,7 @@ def test_mistakes_are_named_before_any_task_runs(
 
 
 def test_a_domain_without_text_is_named_before_any_task_runs(run_folder, capsys, monkeypatch):
-    def refuse(target):
+    def refuse(evaluated):
         raise UserError("no whole sequence")
 
     monkeypatch.setattr("dograph.evaluation.command.open_domains", refuse)
@@ -256,7 +258,7 @@ def test_the_papers_tasks_are_the_harness_own():
     assert set(PAPER) <= set(TaskManager().all_tasks)
 
 
-def test_without_a_hub_the_papers_tasks_are_refused_clearly(target, monkeypatch, tmp_path):
+def test_without_a_hub_the_papers_tasks_are_refused_clearly(evaluated, monkeypatch, tmp_path):
     import datasets
     import huggingface_hub
 
@@ -265,7 +267,7 @@ def test_without_a_hub_the_papers_tasks_are_refused_clearly(target, monkeypatch,
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match=r"task piqa: its data cannot be had .* --tasks local"):
-        run_tasks(target, "paper")
+        run_tasks(evaluated, "paper")
 
 
 def test_an_unknown_task_is_named_with_the_nearest():

@@ -11,6 +11,7 @@ from scipy.stats import t as student
 from dograph.evaluation.bootstrap import scores, widening
 from dograph.evaluation.evaluate import few_sequences_note, scores_table
 from dograph.evaluation.held_out import HeldOut
+from dograph.mixers.target import Target
 
 
 def held_out(name, seed, mean, deviation, count=200, train_tokens=100):
@@ -34,6 +35,30 @@ def test_the_mean_over_domains_is_surer_than_one_of_them():
     widths = [d.score.loss.high - d.score.loss.low for d in found.domains]
     together = found.mean.loss.high - found.mean.loss.low
     assert together == pytest.approx(np.mean(widths) / 2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("value", "unseen", "loss", "few"),
+    [
+        ("hard", ["hard"], 6.0, False),
+        (None, ["hard"], 4.5, True),
+        ({"easy": 1, "hard": 3}, [], 5.5, False),
+        ("worst", [], 6.0, True),
+    ],
+)
+def test_the_target_is_scored(value, unseen, loss, few):
+    domains = [
+        held_out("easy", 1, 4.0, 0.01),
+        held_out("one", 2, 5.0, 0.01, count=1),
+        held_out("hard", 3, 6.0, 0.01),
+    ]
+    found = scores(domains, 50, target=Target.parse(value, unseen))
+    assert found.target.loss.value == pytest.approx(loss, abs=0.02)
+    assert (found.target.loss.low is None) == few  # of a domain of one sequence
+    screen = io.StringIO()
+    Console(file=screen, width=100).print(scores_table(found))
+    assert f"target: {Target.parse(value).label}" in screen.getvalue()
+    assert scores(domains, 5).as_json()["target"] is None
 
 
 def coverage(counts, times=700):

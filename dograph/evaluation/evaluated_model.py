@@ -13,12 +13,13 @@ from dograph.data.corpus.tokenizer import tokenizer_hash
 from dograph.errors import UserError, check_range
 from dograph.evaluation.run_source import RunSource, find_checkpoint, find_run_source
 from dograph.files.run_dir import FINAL_CHECKPOINT, PROVENANCE
+from dograph.mixers.target import Target
 from dograph.training.checkpoint_reader import load_model
 from dograph.training.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
-class EvaluationTarget:
+class EvaluatedModel:
     """A model and a store with the same tokens.
 
     Attributes:
@@ -39,6 +40,17 @@ class EvaluationTarget:
         return None if self.source is None else self.store.fingerprint == self.source.fingerprint
 
     @property
+    def target(self) -> Target | None:
+        """The run's target; None if nothing says, or the store lacks one of its domains."""
+        if self.source is None:
+            return None
+        try:
+            self.source.target.check([entry.name for entry in self.store.domains])
+        except UserError:
+            return None
+        return self.source.target
+
+    @property
     def final_of(self) -> Path | None:
         """The run directory if this is its final checkpoint, else None."""
         if self.source is None:
@@ -53,9 +65,9 @@ class EvaluationTarget:
         return self.final_of if own else None
 
 
-def open_target(
+def open_evaluated(
     path: Path, corpus: Path | None = None, context: int | None = None, device: str = "auto"
-) -> EvaluationTarget:
+) -> EvaluatedModel:
     """Loads a checkpoint, and opens the store to evaluate it on.
 
     Args:
@@ -76,7 +88,7 @@ def open_target(
     store = _own_store(source) if corpus is None and source else Store.open(str(corpus))
     _check_tokens(checkpoint, model, store, source)
     chosen = _context(checkpoint, model, context, source)
-    return EvaluationTarget(checkpoint, model.to(pick_device(device)), store, chosen, source)
+    return EvaluatedModel(checkpoint, model.to(pick_device(device)), store, chosen, source)
 
 
 def pick_device(name: str) -> torch.device:
