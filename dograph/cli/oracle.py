@@ -7,8 +7,8 @@ its numbers in oracle.json. Stopped (Ctrl-C), run it again: finished runs are ke
 ones resume.
 
 Examples:
-  dograph oracle recipes/uniform_gpt2.yaml target=docstrings --processes 2 --threads 1
-  dograph oracle recipes/uniform_gpt2.yaml target=worst --mixtures 36 --rounds 3 name=worst
+  dograph oracle recipes/uniform_gpt2.yaml compose.setting=unseen --processes 2 --threads 1
+  dograph oracle recipes/uniform_gpt2.yaml target=worst name=worst --mixtures 36 --rounds 3
   dograph compare runs/uniform_gpt2 runs/dograph_schedule_gpt2 runs/uniform_gpt2_oracle
 """
 
@@ -23,7 +23,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("recipe", type=Path, help="a YAML file; its mixer is replaced by fixed mixtures")
     add("overrides", nargs="*", metavar="key=value", help="the last word on a key")
-    add("--mixtures", type=int, default=24, metavar="N", help="of the first round (24)")
+    first = "of the first round (24, or three a domain if that is more)"
+    add("--mixtures", type=int, metavar="N", help=first)
     later = "of mixtures; each later one adds a quarter as many near the optimum (2)"
     add("--rounds", type=int, default=2, metavar="N", help=later)
     add("--seeds", type=int, default=5, metavar="K", help="of the validation (5)")

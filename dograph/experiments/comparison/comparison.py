@@ -8,9 +8,11 @@ from pathlib import Path
 
 from dograph.errors import UserError, nearest
 from dograph.experiments.comparison.conditions import check_comparable, check_methods
+from dograph.experiments.comparison.gap import Gap, gap_of
 from dograph.experiments.comparison.methods import Method, summarise_method
 from dograph.experiments.comparison.runs import ComparedRun, by_method, find_runs, unfinished
 from dograph.experiments.comparison.statistics import holm
+from dograph.files.run_dir import OF_ORACLE
 from dograph.mixers.target import Target
 
 FEWEST_SEEDS = 5
@@ -24,10 +26,13 @@ class Comparison:
     Attributes:
         methods: the baseline first, then by the target's loss, lowest first.
         notes: what a reader must know beside the numbers, a sentence each.
+        gap: how far the best fixed mixture is ahead of the baseline, and the methods' shares of
+            that; None without an oracle's runs.
     """
 
     methods: tuple[Method, ...]
     notes: tuple[str, ...]
+    gap: Gap | None = None
 
     @property
     def baseline(self) -> Method:
@@ -73,8 +78,10 @@ def compare(
     if not _tasks_alike(runs):
         methods = [replace(method, accuracies={}) for method in methods]
         notes.append("Accuracies are left out: the runs' tasks were not evaluated alike.")
+    gap = gap_of(methods)
+    notes += [gap.note] if gap and gap.note else []
     notes += [*_pairing_notes(methods), *_unfinished_notes(unfinished(paths))]
-    return Comparison(tuple(methods), tuple(notes))
+    return Comparison(tuple(methods), tuple(notes), gap)
 
 
 def _check_domains(runs: Sequence[ComparedRun]) -> None:
@@ -122,10 +129,15 @@ def _baseline(runs: dict[str, list[ComparedRun]], asked: str | None) -> str:
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """Names without the last word that all of them share (`_gpt2`), in plain words."""
-    ends = {name.rpartition("_")[2] for name in names}
-    shared = f"_{ends.pop()}" if len(ends) == 1 and all("_" in name for name in names) else ""
-    return [name.removesuffix(shared).replace("_", " ") for name in names]
+    """Names without the last word that all of their recipes share (`_gpt2`), in plain words."""
+    recipes = [name.removesuffix(OF_ORACLE) for name in names]
+    ends = {recipe.rpartition("_")[2] for recipe in recipes}
+    shared = f"_{ends.pop()}" if len(ends) == 1 and all("_" in name for name in recipes) else ""
+    cut = [
+        recipe.removesuffix(shared) + name[len(recipe) :]
+        for name, recipe in zip(names, recipes, strict=True)
+    ]
+    return [name.replace("_", " ") for name in cut]
 
 
 def _tasks_alike(runs: Sequence[ComparedRun]) -> bool:

@@ -79,7 +79,7 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
         headings=tables.headings(comparison),
         rows=_rows(comparison),
         domain_rows=tables.domain_rows(comparison),
-        legend=tables.LEGEND,
+        legend=tables.legend(comparison),
         figures=[
             (name, inline_svg(figure, name), CAPTIONS.get(name, ""))
             for name, figure in figures.items()

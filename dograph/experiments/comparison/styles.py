@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dograph.files.run_dir import OF_ORACLE
 from dograph.reports.figures.appearance import LINE_STYLES, MARKERS, TEXT_COLOUR, Style, plain
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ COLOURS = {
     "dograph": "#D55E00",
     "dograph_anchored": "#882255",
     "dograph_schedule": "#56B4E9",
+    "oracle": "#8C8C8C",
 }
 """By ``core`` of the recipe's name; other names get one of these colours by their checksum."""
 MODEL = re.compile(r"_(gpt|llama|qwen|mistral|gemma|pythia|olmo|opt|phi|bloom)(?![a-z]).*$")
@@ -40,10 +42,12 @@ ROOM = 0.94
 def core(name: str) -> str:
     """A recipe's name without folders before it and without the model that ends it.
 
-    >>> core("uniform_gpt2"), core("mine/dograph_anchored_llama_15m"), core("doge_online")
-    ('uniform', 'dograph_anchored', 'doge_online')
+    >>> core("uniform_gpt2"), core("mine/dograph_anchored_llama_15m"), core("uniform_gpt2_oracle")
+    ('uniform', 'dograph_anchored', 'oracle')
     """
     last = name.rpartition("/")[2]
+    if last.endswith(OF_ORACLE):
+        return OF_ORACLE.strip("_")
     return MODEL.sub("", last) or last
 
 

@@ -8,9 +8,11 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dograph.experiments.comparison.comparison import Comparison
+from dograph.experiments.comparison.gap import OF_THE_GAP, Gap
 from dograph.experiments.comparison.methods import Method, Paired, TimeToTarget
 from dograph.experiments.comparison.runs import ComparedRun
 from dograph.experiments.comparison.statistics import Estimate
@@ -34,6 +36,8 @@ HEADINGS = (
     "FLOPs",
     "seconds",
 )
+SHARE = 8
+"""Where the column of shares stands, if there is a gap."""
 LEGEND = (
     "Losses in nats a token on the validation set: the target's, by which methods are judged; mean "
     "and worst over all domains; mean ± half of the 95 % interval over seeds (Student's t), each "
@@ -42,14 +46,22 @@ LEGEND = (
     "Tokens and seconds to the baseline's end: what it took, with all earlier stages, to come down "
     "to the baseline's final target loss of the same seed, over the seeds that did."
 )
-
 NARROW = 5
 """Domains beside each other where there is little room."""
 
 
 def summary_rows(comparison: Comparison) -> list[list[str]]:
     """One row a method, under ``headings``."""
-    return [[*_row(m), *_accuracies(m, comparison.suites)] for m in comparison.methods]
+    rows = [[*_row(m), *_accuracies(m, comparison.suites)] for m in comparison.methods]
+    if comparison.gap and comparison.gap.shares:
+        for method, row in zip(comparison.methods, rows, strict=True):
+            row.insert(SHARE, str(comparison.gap.shares.get(method.name, "")))
+    return rows
+
+
+def has_shares(comparison: Comparison) -> bool:
+    """Whether there is a gap, and so a column of the methods' shares of it."""
+    return bool(comparison.gap and comparison.gap.shares)
 
 
 def _accuracies(method: Method, suites: Sequence[str]) -> list[str]:
@@ -66,10 +78,16 @@ def domain_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def headings(comparison: Comparison) -> list[str]:
-    """``HEADINGS`` with target and baseline, then a column for each suite of tasks."""
+    """``HEADINGS`` with target, baseline, shares of a gap, and a column for each suite of tasks."""
     names = {"baseline": comparison.baseline.label, "target": comparison.target.label}
     fixed = [heading.format(**names) for heading in HEADINGS]
+    fixed[SHARE:SHARE] = ["of the gap"] if has_shares(comparison) else []
     return [*fixed, *(f"accuracy, {suite.replace('_', ' ')}" for suite in comparison.suites)]
+
+
+def legend(comparison: Comparison) -> str:
+    """What the columns mean."""
+    return LEGEND + (OF_THE_GAP if has_shares(comparison) else "")
 
 
 def _row(method: Method) -> list[str]:
@@ -123,7 +141,7 @@ def as_markdown(comparison: Comparison) -> str:
     """Both tables, the legend and the notes."""
     parts = [
         _markdown_table(headings(comparison), summary_rows(comparison)),
-        LEGEND,
+        legend(comparison),
         "Final loss by domain:",
         _markdown_table(["method", *comparison.domains], domain_rows(comparison)),
         *map(_cell, comparison.notes),
@@ -139,14 +157,14 @@ def as_narrow_markdown(comparison: Comparison) -> dict[str, str]:
     """
     table = [headings(comparison), *summary_rows(comparison)]
     by_domain = [["method", *comparison.domains], *domain_rows(comparison)]
-    columns = len(by_domain[0])
+    columns, rest = len(by_domain[0]), SHARE + 1 + has_shares(comparison)
     some = [_columns(by_domain, at, at + NARROW) for at in range(1, columns, NARROW)]
-    final = [_columns(table, 1, 5), LEGEND, *map(_cell, comparison.notes)]
+    final = [_columns(table, 1, 5), legend(comparison), *map(_cell, comparison.notes)]
     return {
         "final_loss": "\n\n".join(final),
-        "less_the_baseline": _columns(table, 5, 9),
+        "less_the_baseline": _columns(table, 5, rest),
         "loss_of_each_domain": "\n\n".join(some),
-        "tokens_and_time": _columns(table, 9, len(table[0])),
+        "tokens_and_time": _columns(table, rest, len(table[0])),
     }
 
 
@@ -200,9 +218,15 @@ def as_json(comparison: Comparison) -> str:
         "unseen": list(comparison.target.unseen),
         "domains": list(comparison.domains),
         "notes": list(comparison.notes),
+        "gap": comparison.gap and _gap_as_json(comparison.gap),
         "methods": {method.name: _method_as_json(method) for method in comparison.methods},
     }
     return json.dumps(content, indent=1) + "\n"
+
+
+def _gap_as_json(gap: Gap) -> dict[str, Any]:
+    shares = {name: asdict(share) for name, share in gap.shares.items()}
+    return {"oracle": gap.oracle, "ahead": _estimate(gap.ahead), "shares": shares}
 
 
 def _method_as_json(method: Method) -> dict[str, Any]:
@@ -252,8 +276,9 @@ def as_table(comparison: Comparison) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = [0, 2, 4, 5, 6, 11]
     names = headings(comparison)
+    asked = ("verdict", "of the gap", "tokens, all stages")
+    shown = [0, 2, 4, 5, *(place for place, name in enumerate(names) if name in asked)]
     table = Table(title="Comparison", title_justify="left", box=HORIZONTALS, pad_edge=False)
     table.collapse_padding = True  # so that it fits a narrow screen
     for column in shown:

@@ -12,27 +12,35 @@ CORNERS = (0.85, 0.6)
 """Weights of a corner's domain; the rest is even."""
 MOST_CORNERS = 2 / 3
 """Share of the first mixtures, at most."""
+TOWARDS_TARGET = (0.9, 0.5)
+"""Weights of the target's own mixture, the rest even, where it is neither even nor a corner."""
 SPREADS = (0.3, 1.0, 3.0)
 """Parameters of the Dirichlet distributions around the even mixture, from sparse to even."""
 NARROW = (10.0, 30.0, 100.0, 300.0, 1000.0)
 """Concentrations of the Dirichlet distributions around a mixture that is good already."""
+LEFT_OUT = 0.2
+"""Chance by which a perturbed mixture leaves a domain out."""
 PLACES = 4
 """Decimals of a weight, so that a recipe with it is readable."""
 
 
-def first_mixtures(count: int, domains: int, seed: int = 0) -> Mixtures:
+def first_mixtures(count: int, target: NDArray[np.float64], seed: int = 0) -> Mixtures:
     """(count, S) mixtures for the first round, all distinct.
 
-    The even one, corners of one domain each (at most two thirds of all), and samples of Dirichlet
-    distributions of several concentrations around the even one.
+    The even one, two towards the target's own mixture, corners of one domain each (with the even
+    one at most two thirds of all), and samples of Dirichlet distributions of several concentrations
+    around the even one.
 
     Args:
         count: ≥ 1.
-        domains: S ≥ 2.
+        target: (S,) how much each domain counts for the target, S ≥ 2; sum 1, or all 0.
         seed: of the samples, and of which corners are tried where there are too many.
     """
-    draw = np.random.default_rng(seed)
-    mixtures = [np.full(domains, 1 / domains)]
+    draw, domains = np.random.default_rng(seed), len(target)
+    even = np.full(domains, 1 / domains)
+    mixtures = [even]
+    if np.count_nonzero(target) > 1 and not np.allclose(target, even):
+        mixtures += [share * target + (1 - share) * even for share in TOWARDS_TARGET]
     corners = [corner(s, domains, top) for top in CORNERS for s in draw.permutation(domains)]
     mixtures += corners[: max(int(MOST_CORNERS * count) - 1, 0)]
     while len(mixtures) < count:
@@ -52,8 +60,8 @@ def candidates(good: Mixtures, count: int, draw: np.random.Generator) -> Mixture
     """(n, S) mixtures among which the next one is sought, some ``count`` of each kind.
 
     Args:
-        good: (k, S) mixtures that are perturbed: by Dirichlet samples around them, and by moving
-            up to half of the weight to one domain.
+        good: (k, S) mixtures that are perturbed: by Dirichlet samples around them, by moving up to
+            half of the weight to one domain, and by leaving out a fifth of the domains.
         count: samples of each distribution, ≥ 1.
         draw: source of random numbers.
     """
@@ -64,6 +72,8 @@ def candidates(good: Mixtures, count: int, draw: np.random.Generator) -> Mixture
         moved = draw.uniform(0, 0.5, (count, 1))
         towards = np.eye(domains)[draw.integers(0, domains, count)]
         parts.append((1 - moved) * mixture + moved * towards)
+        fewer = mixture * (draw.random((count, domains)) > LEFT_OUT) + 1e-12
+        parts.append(fewer / fewer.sum(axis=1, keepdims=True))
     return np.concatenate([good, *parts])
 
 

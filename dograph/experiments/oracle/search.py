@@ -33,10 +33,12 @@ from dograph.experiments.recipe.compose import COMMAND_LINE, RecipeFile
 from dograph.experiments.stages import differences
 from dograph.experiments.sweep import Job, Sweep, job_of
 from dograph.files.atomic import write_json
-from dograph.files.run_dir import MIXTURES, ORACLE
+from dograph.files.run_dir import MIXTURES, OF_ORACLE, ORACLE
 
 SEARCH_SEED = 1000
 """Added to the recipe's seed for the search, so that no validated seed chose the mixture."""
+FEWEST, EACH = 24, 3
+"""Mixtures of the first round: so many, or so many for each domain, whichever is more."""
 LATER = 4
 """A later round tries one mixture for so many of the first round's, at least two."""
 
@@ -51,8 +53,8 @@ class Oracle:
     """
 
     file: RecipeFile
-    mixtures: int = 24
-    """mixtures of the first round, ≥ 2."""
+    mixtures: int | None = None
+    """mixtures of the first round, ≥ 2. None: 24, or three for each domain if that is more."""
     rounds: int = 2
     """the first and those that refine it, ≥ 1."""
     seeds: int = 5
@@ -71,11 +73,12 @@ class Oracle:
             ("rounds", self.rounds, 1),
             ("seeds", self.seeds, 1),
         ):
-            check_range(f"{COMMAND_LINE}: {key}", value, at_least=least)
+            if value is not None:
+                check_range(f"{COMMAND_LINE}: {key}", value, at_least=least)
         # The last of a recipe's stages trains the model that counts.
         whole = Plan.make(self.file).last if self.file.stages else check(self.file.compose())
         self.recipe: Recipe = whole
-        self.name = f"{whole.name}_oracle"
+        self.name = f"{whole.name}{OF_ORACLE}"
         self.folder = whole.runs / self.name
         self._corpora = Corpora()
 
@@ -142,9 +145,13 @@ class Oracle:
             write_json(self.folder / ORACLE, {"inputs": self._inputs, "finished": False})
 
     def _next(self, tried: Sequence[Tried]) -> Mixtures:
+        count = self.mixtures or max(FEWEST, EACH * len(self.domains))
         if not tried:
-            return first_mixtures(self.mixtures, len(self.domains), self.recipe.seed)
-        return self._surrogate(tried).propose(max(self.mixtures // LATER, 2))
+            counted = self.recipe.target.mixture
+            target = np.array([counted.get(name, 0.0) for name in self.domains])
+            share = target.sum() or 1.0  # the rest is of unseen domains
+            return first_mixtures(count, target / share, self.recipe.seed)
+        return self._surrogate(tried).propose(max(count // LATER, 2))
 
     def _surrogate(self, tried: Sequence[Tried]) -> Surrogate:
         mixtures = np.array([[each.weights[name] for name in self.domains] for each in tried])

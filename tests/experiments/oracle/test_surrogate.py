@@ -25,7 +25,7 @@ BEST = USE**2 / (USE**2).sum()
 @pytest.mark.parametrize("seed", range(3))
 def test_the_optimum_is_near_after_24_noisy_mixtures(seed):
     draw = np.random.default_rng(seed)
-    tried = first_mixtures(24, 7, seed)
+    tried = first_mixtures(24, np.zeros(7), seed)
     surrogate = Surrogate(tried, loss(tried) + NOISE * draw.normal(size=24), seed)
     even, best = loss(np.full((1, 7), 1 / 7)), loss(BEST)
     gap = float(even[0] - best)
@@ -43,7 +43,7 @@ def test_the_optimum_is_near_after_24_noisy_mixtures(seed):
 
 
 def test_leave_one_out_is_what_leaving_one_out_gives():
-    tried = first_mixtures(10, 3)
+    tried = first_mixtures(10, np.zeros(3))
     losses = np.linspace(2, 3, 10) + 0.1 * tried[:, 0]
     surrogate = Surrogate(tried, losses)
     process, errors = surrogate._process, []
@@ -65,14 +65,14 @@ def test_expected_improvement_is_the_mean_of_the_improvement():
 
 
 def test_equal_losses_and_two_mixtures_are_no_reason_to_fail():
-    tried = first_mixtures(2, 3)
+    tried = first_mixtures(2, np.zeros(3))
     surrogate = Surrogate(tried, np.array([2.0, 2.0]))
     assert surrogate.optimum().sum() == pytest.approx(1)
     assert len(surrogate.propose(2)) == 2
 
 
 def test_the_first_mixtures_are_even_corners_and_samples():
-    tried = first_mixtures(24, 7)
+    tried = first_mixtures(24, np.zeros(7))
     assert tried.shape == (24, 7)
     assert tried.sum(axis=1) == pytest.approx(1)
     assert tried.min() >= 0
@@ -82,13 +82,22 @@ def test_the_first_mixtures_are_even_corners_and_samples():
         tops = tried[np.isclose(tried.max(axis=1), top, atol=1e-3)]
         assert set(tops.argmax(axis=1)) == set(range(7))
     # More domains than mixtures: some corners, and still samples.
-    assert first_mixtures(24, 40).shape == (24, 40)
-    assert (first_mixtures(24, 40)[16:].max(axis=1) != 0.85).all()
-    assert (first_mixtures(24, 7) == tried).all()
+    assert first_mixtures(24, np.zeros(40)).shape == (24, 40)
+    assert (first_mixtures(24, np.zeros(40))[16:].max(axis=1) != 0.85).all()
+    assert (first_mixtures(24, np.zeros(7)) == tried).all()
+
+
+def test_the_first_mixtures_lean_to_a_target_of_several_domains():
+    target = np.array([0.5, 0.3, 0.2, 0, 0, 0])
+    tried = first_mixtures(24, target)
+    assert tried[1] == pytest.approx(0.9 * target + 0.1 / 6, abs=1e-3)
+    assert tried[2] == pytest.approx(0.5 * target + 0.5 / 6, abs=1e-3)
+    for alike in (np.eye(6)[0], np.full(6, 1 / 6)):  # a corner, and even
+        assert (first_mixtures(24, alike) == first_mixtures(24, np.zeros(6))).all()
 
 
 def test_proposals_are_new_and_on_the_simplex():
-    tried = first_mixtures(8, 3)
+    tried = first_mixtures(8, np.zeros(3))
     more = Surrogate(tried, loss(np.pad(tried, ((0, 0), (0, 4))))).propose(5)
     rows = [tuple(row) for row in np.concatenate([tried, more]).tolist()]
     assert len(set(rows)) == 13

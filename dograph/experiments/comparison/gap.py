@@ -1,0 +1,110 @@
+"""The share of an oracle's gain over the baseline that each method reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dograph.experiments.comparison.methods import Method
+from dograph.experiments.comparison.statistics import CONFIDENCE, Estimate, estimate
+from dograph.experiments.oracle.result import validated_digests
+
+RESAMPLES = 10_000
+OF_THE_GAP = (
+    " Of the gap: the mean gain over the baseline, divided by the oracle's, the best fixed "
+    "mixture's, with the 95 % interval of a bootstrap over the seeds that all three have."
+)
+"""What the column of shares means."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A method's mean gain over the baseline, divided by the oracle's mean gain.
+
+    ``low`` and ``high`` are the ends of its 95 % interval: of a bootstrap over the ``seeds`` that
+    baseline, method and oracle have in common; None for one seed, and for the oracle itself.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: int
+
+    def __str__(self) -> str:
+        """Percent with the interval: "92 % [85, 99]"."""
+        shown = f"{100 * self.mean:.0f} %"
+        if self.low is not None and self.high is not None:
+            shown += f" [{100 * self.low:.0f}, {100 * self.high:.0f}]"
+        return shown.replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far an oracle is ahead of the baseline, and each method's share of it.
+
+    Attributes:
+        oracle: name of the oracle's runs.
+        ahead: the gap in nats, paired by seed.
+        shares: by the methods' names; without the baseline, and without any if the interval of
+            ``ahead`` does not lie above zero.
+        note: why there are none, a sentence.
+    """
+
+    oracle: str
+    ahead: Estimate
+    shares: dict[str, Share]
+    note: str | None = None
+
+
+def gap_of(methods: Sequence[Method]) -> Gap | None:
+    """The gap between the baseline, which comes first, and the best oracle; None without one."""
+    base, *others = methods
+    oracles = [method for method in others if is_oracle(method) and method.paired is not None]
+    if not oracles:
+        return None
+    oracle = min(oracles, key=lambda method: method.target.mean)
+    assert oracle.paired is not None
+    ahead = estimate([-difference for difference in oracle.paired.target.values])
+    if ahead.half is None or ahead.mean <= ahead.half:
+        width = "" if ahead.half is None else f" ± {ahead.half:.3f}"
+        by = f"{ahead.mean:.3f}{width} nats".replace("-", "−")
+        reason = f"{oracle.label} is not surely ahead of {base.label} ({by})"
+        return Gap(oracle.name, ahead, {}, f"No share of the gap is shown: {reason}.")
+    shares = {method.name: _share(base, method, oracle) for method in others}
+    shares[oracle.name] = Share(1.0, None, None, len(ahead.values))
+    return Gap(oracle.name, ahead, {name: each for name, each in shares.items() if each})
+
+
+def is_oracle(method: Method) -> bool:
+    """Whether all of a method's runs are those that an ``oracle.json`` above them validated."""
+    return all(
+        run.metadata.get("digest") in validated_digests(run.folder.parent) for run in method.runs
+    )
+
+
+def _share(base: Method, method: Method, oracle: Method) -> Share | None:
+    """A method's share over the seeds that all three have; None without any."""
+    losses = [{run.seed: run.target_loss for run in each.runs} for each in (base, method, oracle)]
+    seeds = sorted(set.intersection(*map(set, losses)))
+    if not seeds:
+        return None
+    even, own, best = (np.array([of_seed[seed] for seed in seeds]) for of_seed in losses)
+    return share(even - own, even - best)
+
+
+def share(gains: np.ndarray, gaps: np.ndarray) -> Share:
+    """(n,) gains of a method over (n,) gains of an oracle, seed by seed, as a ratio of means.
+
+    The interval is that of a percentile bootstrap, which draws whole seeds, so that what a seed
+    does to both stays together.
+    """
+    mean, count = float(gains.mean() / gaps.mean()), len(gains)
+    if count < 2:
+        return Share(mean, None, None, count)
+    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    tail = (1 - CONFIDENCE) / 2
+    ratios = gains[drawn].mean(axis=1) / gaps[drawn].mean(axis=1)
+    low, high = np.quantile(ratios, [tail, 1 - tail])
+    return Share(mean, float(low), float(high), count)
