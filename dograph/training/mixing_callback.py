@@ -139,8 +139,9 @@ class MixingCallback(Callback):
             weights = signals.even_weights()
         else:
             weights = self.mixer.checked_loss_weights(signals)
-        if not self.mixer.trained.all():
-            weights = weights * self.mixer.trained[signals.domain.cpu()]
+        trained = self.mixer.trained
+        if self.mixer.sampling_weights[~trained].any():  # drawn to be scored, and not trained on
+            weights = weights * trained[signals.domain.cpu()]
         if self.trainer.world_size > 1 and self.mixer.acts(LOSS):
             weights = self.trainer.strategy.broadcast(weights, src=0)
         return weights
