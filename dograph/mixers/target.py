@@ -14,6 +14,8 @@ from dograph.errors import UserError, nearest
 
 EVEN = "even"
 """What the target of no value is called."""
+MOST_NAMED = 3
+"""Domains that a short text names."""
 WORST = "worst"
 """The target that is always the domain with the largest loss."""
 TargetValue = str | Mapping[str, float] | None
@@ -78,7 +80,13 @@ class Target:
 
     @property
     def label(self) -> str:
-        """A short text: "even", "worst", a domain's name, or "code 0.25, web 0.75"."""
+        """A short text: "even", "worst", "web", "code 0.25, web 0.75", or "7 domains"."""
+        named = len(self.mixture)
+        return self.description if named <= MOST_NAMED else f"{named} domains"
+
+    @property
+    def description(self) -> str:
+        """A text that tells targets apart, whatever their number of domains."""
         if self.is_even:
             return EVEN
         if self.is_worst:

@@ -49,6 +49,13 @@ def test_a_target_is_weights_of_the_domains_losses(value, unseen, weights, loss,
     assert Target.parse(target.value, unseen) == target
 
 
+def test_a_target_of_many_domains_has_a_short_label():
+    target = Target.parse(dict.fromkeys("abcd", 1))
+    assert target.label == "4 domains"
+    assert target.description == "a 0.25, b 0.25, c 0.25, d 0.25"
+    assert Target.parse({"worst": 2}).label == "worst 1"  # a domain of that name
+
+
 def test_the_worst_may_be_any_domain_until_losses_are_known():
     target = Target.parse("worst")
     assert target.weights(DOMAINS).tolist() == pytest.approx([1 / 3] * 3)

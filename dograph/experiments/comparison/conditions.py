@@ -130,7 +130,7 @@ def setting_of(run: ComparedRun) -> dict[str, Any]:
     """What must be alike for losses to compare, by the names that ``compare --allow`` takes."""
     metadata, source = run.metadata, run.final / RECIPE
     return {
-        "target": run.target.label,
+        "target": run.target.description,
         "tokens": run.summary.tokens,
         "corpus": metadata["fingerprint"],
         "tokenizer": metadata["tokenizer"],
