@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from dograph.experiments.comparison.methods import Method
 from dograph.experiments.comparison.statistics import CONFIDENCE, Estimate, estimate
-from dograph.experiments.oracle.result import validated_digests
+from dograph.files.atomic import read_json
+from dograph.files.run_dir import ORACLE
 
 RESAMPLES = 10_000
 OF_THE_GAP = (
@@ -82,6 +84,15 @@ def is_oracle(method: Method) -> bool:
     return all(
         run.metadata.get("digest") in validated_digests(run.folder.parent) for run in method.runs
     )
+
+
+def validated_digests(folder: Path) -> frozenset[str]:
+    """Digests of the runs that the ``oracle.json`` in a folder names as validated; else empty."""
+    try:
+        content = read_json(folder / ORACLE)
+        return frozenset(map(str, content["validated"]["digests"]))
+    except (ValueError, OSError, LookupError, TypeError):
+        return frozenset()
 
 
 def _share(base: Method, method: Method, oracle: Method) -> Share | None:

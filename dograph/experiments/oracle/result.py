@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dograph.experiments.comparison.statistics import Estimate, estimate
 from dograph.experiments.oracle.mixture_runs import MixtureRun
-from dograph.files.atomic import read_json
-from dograph.files.run_dir import ORACLE
 from dograph.reports.summary import total_cost
 
 if TYPE_CHECKING:
@@ -62,7 +59,7 @@ class OracleResult:
 
     Attributes:
         name: of the validated runs' recipe.
-        target: the target's label.
+        target: what the target is called in a sentence.
         tried: every mixture of the search.
         fit: what the search ended with.
         oracle: the optimum's runs, by seed.
@@ -87,12 +84,12 @@ class OracleResult:
         """The result in one sentence."""
         gap, mixture = self.gap, described(self.fit.weights)
         half = "" if gap.half is None else f" ± {gap.half:.3f}"
-        bounds = gap.bounds
-        if bounds is not None and bounds[0] <= 0:
+        lowest = gap.bounds[0] if gap.bounds else gap.mean
+        if lowest <= 0:
             return (
                 f"no fixed mixture is surely ahead of even for {self.target}; the best estimate, "
                 f"{mixture}, is ahead by {gap.mean:.3f}{half} nats"
-            )
+            ).replace("-0.", "−0.")
         ahead = f"{gap.mean:.3f}{half} nats ahead of even"
         return f"the best fixed mixture for {self.target}: {mixture}: {ahead}"
 
@@ -185,15 +182,6 @@ def tried_as_json(tried: Sequence[Tried]) -> list[dict[str, Any]]:
         }
         for each in tried
     ]
-
-
-def validated_digests(folder: Path) -> frozenset[str]:
-    """Digests of the runs that the ``oracle.json`` in a folder names as validated; else empty."""
-    try:
-        content = read_json(folder / ORACLE)
-        return frozenset(map(str, content["validated"]["digests"]))
-    except (ValueError, OSError, LookupError, TypeError):
-        return frozenset()
 
 
 def _as_json(value: Estimate) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from dograph.experiments.oracle.mixture_runs import (
     rows,
     write_recipe,
 )
-from dograph.experiments.oracle.result import Fit, OracleResult, Tried
+from dograph.experiments.oracle.result import Fit, OracleResult, Tried, described
 from dograph.experiments.oracle.surrogate import Surrogate
 from dograph.experiments.plan import Corpora, Plan
 from dograph.experiments.provenance import read_provenance, run_inputs
@@ -39,6 +39,8 @@ SEARCH_SEED = 1000
 """Added to the recipe's seed for the search, so that no validated seed chose the mixture."""
 FEWEST, EACH = 24, 3
 """Mixtures of the first round: so many, or so many for each domain, whichever is more."""
+CALLED = {"even": "the even target", "worst": "the worst domain"}
+"""Targets' labels that are no names of domains, in a sentence."""
 LATER = 4
 """A later round tries one mixture for so many of the first round's, at least two."""
 
@@ -93,9 +95,11 @@ class Oracle:
         tried: list[Tried] = []
         for number in range(1, self.rounds + 1):
             tried += self._try(number, self._next(tried))
+            best = min(tried, key=lambda each: each.run.loss)
+            self._print(f"best of {len(tried)}: {described(best.weights)}: {best.run.loss:.4f}")
         fit = self._fit(tried)
         even, oracle = self._validate(fit.weights)
-        target = self.recipe.target.label
+        target = CALLED.get(self.recipe.target.label, self.recipe.target.label)
         result = OracleResult(self.name, target, tuple(tried), fit, oracle, even)
         record = {"inputs": self._inputs, "finished": True}
         write_json(self.folder / ORACLE, {**record, **result.as_json()})
