@@ -43,10 +43,12 @@ def first_mixtures(count: int, target: NDArray[np.float64], seed: int = 0) -> Mi
         mixtures += [share * target + (1 - share) * even for share in TOWARDS_TARGET]
     corners = [corner(s, domains, top) for top in CORNERS for s in draw.permutation(domains)]
     mixtures += corners[: max(int(MOST_CORNERS * count) - 1, 0)]
-    while len(mixtures) < count:
-        spread = SPREADS[len(mixtures) % len(SPREADS)]
-        mixtures.append(draw.dirichlet(np.full(domains, spread)))
-    return rounded(np.array(mixtures[:count]))
+    distinct = {tuple(row): None for row in rounded(np.array(mixtures)).tolist()}
+    while len(distinct) < count:
+        spread = SPREADS[len(distinct) % len(SPREADS)]
+        sample = rounded(draw.dirichlet(np.full(domains, spread), 1))
+        distinct.setdefault(tuple(sample[0].tolist()))
+    return np.array(list(distinct)[:count])
 
 
 def corner(domain: int, domains: int, top: float) -> NDArray[np.float64]:

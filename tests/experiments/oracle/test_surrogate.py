@@ -87,6 +87,12 @@ def test_the_first_mixtures_are_even_corners_and_samples():
     assert (first_mixtures(24, np.zeros(7)) == tried).all()
 
 
+def test_the_first_mixtures_of_two_domains_are_distinct_too():
+    # Many samples round to (1, 0).
+    rows = [tuple(row) for row in first_mixtures(300, np.zeros(2)).tolist()]
+    assert len(set(rows)) == 300
+
+
 def test_the_first_mixtures_lean_to_a_target_of_several_domains():
     target = np.array([0.5, 0.3, 0.2, 0, 0, 0])
     tried = first_mixtures(24, target)
