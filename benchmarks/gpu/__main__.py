@@ -88,6 +88,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             results["parts"][name] = run_part(name, part, bench, seconds)
             results["about"]["seconds"] = round(time.monotonic() - began)
             write(results, given.out)
+            print(f"{name}: {results['parts'][name]['seconds']} s", file=sys.stderr, flush=True)
     finally:
         processes.stop()
     return results

@@ -97,7 +97,7 @@ def mixers(bench: Bench, seconds: float) -> dict[str, Any]:
     times, label = measured["seconds"], bench.size.name
     published = f"{label}: step of DoGraph as published over Stratified"
     schedule = f"{label}: training under the schedule over Stratified"
-    every = f"one update in {bench.size.steps} steps"
+    every = f"whole intervals in segments of {bench.size.steps} steps"
     rows = [
         _over_run(published, bench, times, "dograph", 1.05, "every step"),
         _over_run(schedule, bench, times, "schedule", 1.02, every),

@@ -76,9 +76,14 @@ class MeasuredProcess:
         """Wait for the process's next answer."""
         until = time.monotonic() + seconds
         while b"\n" not in self._received:
-            left = max(until - time.monotonic(), 0.0)
-            if not select.select([self._answers], [], [], left)[0]:
+            left = until - time.monotonic()
+            if left < 0:
                 raise self._failure(f"no answer within {seconds:.0f} s")
+            ended = self.process.poll() is not None
+            if not select.select([self._answers], [], [], 0 if ended else min(left, 1.0))[0]:
+                if ended:
+                    raise self._failure(f"ended with exit code {self.process.returncode}")
+                continue
             received = os.read(self._answers, 1 << 16)
             if not received:
                 raise self._failure(f"ended with exit code {self.process.wait()}")

@@ -119,13 +119,14 @@ def profile_table(profiles: dict[str, Any]) -> list[str]:
     rows = [
         [kind, *(f"{profiles[name]['kinds'].get(kind, 0):.2f}" for name in names)] for kind in kinds
     ]
-    for label, read in (
-        ("no kernel running", lambda p: max(p["step"] - p["busy"], 0)),
-        ("step, under the profiler", lambda p: p["step"]),
-        ("kernels launched", lambda p: p["launches"]),
-        ("waits for the device", lambda p: p["waits"]),
-        ("values read by the host", lambda p: p["items"]),
-    ):
+    idle = {"no kernel running": lambda p: p["step"] - p["busy"]} if kinds else {}
+    for label, read in {
+        **idle,
+        "step, under the profiler": lambda p: p["step"],
+        "kernels launched": lambda p: p["launches"],
+        "waits for the device": lambda p: p["waits"],
+        "values read by the host": lambda p: p["items"],
+    }.items():
         rows.append([label, *(f"{read(profiles[name]):.2f}" for name in names)])
     caption = "Milliseconds of kernels and counts a step, by torch's profiler."
     return [caption, "", *_table(["", *names], rows)]

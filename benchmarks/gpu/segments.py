@@ -25,6 +25,8 @@ class Segments:
     def __init__(self, size: Size, device: str, marks: Marks) -> None:
         self.size, self.device, self.marks = size, device, marks
         self._profiler: Any = None
+        for pipe in (ASKED, ANSWERED):  # compiler processes must not hold them open
+            os.set_inheritable(int(os.environ[pipe]), False)
         self._begin(TIMED)
 
     def step_done(self) -> None:

@@ -37,11 +37,12 @@ class Size:
         vocabulary: rows of the output layer, at least the prepared store's vocabulary.
         batch: number of sequences.
         context: tokens in a sequence.
-        steps: steps of a measured segment; the schedule updates once in as many.
+        steps: steps of a measured segment.
         profiled: steps under the profiler.
         rounds: maximum number of segments of each process in one part.
         bf16: whether training is mixed with bfloat16.
         compiled: whether the model is compiled.
+        schedule: overrides of the schedule, so that segments hold whole intervals of it.
         compared: overrides of the model that is trained on CPU and GPU alike.
         judged: whether the figures have targets.
     """
@@ -59,6 +60,7 @@ class Size:
     rounds: int
     bf16: bool
     compiled: bool
+    schedule: tuple[str, ...]
     compared: tuple[str, ...]
     judged: bool
 
@@ -83,6 +85,7 @@ SIZES = {
         rounds=30,
         bf16=True,
         compiled=True,
+        schedule=(),
         compared=("compose.model=gpt2_nano",),
         judged=True,
     ),
@@ -95,11 +98,12 @@ SIZES = {
         vocabulary=4096,
         batch=12,
         context=16,
-        steps=4,
+        steps=8,
         profiled=2,
         rounds=2,
         bf16=False,
         compiled=False,
+        schedule=("mixer.init_args.interval=8",),
         compared=("compose.model=gpt2_nano", "model.config.n_layer=1", "data.context=16"),
         judged=False,
     ),
@@ -134,7 +138,5 @@ def overrides(size: Size, device: str, store: str | None) -> list[str]:
 def mixer_overrides(name: str, size: Size) -> list[str]:
     """Overrides of one process of ``RUNS``."""
     if name == "schedule":
-        observed = min(4, size.steps)
-        interval = f"mixer.init_args.interval={size.steps}"
-        return [interval, f"mixer.init_args.nodes.observed={observed}"]
+        return list(size.schedule)
     return ["report.figures_every=0"] if name == "run without figures" else []

@@ -73,6 +73,13 @@ def test_a_process_that_fails_says_why(tmp_path):
     process.stop()
 
 
+def test_processes_that_fail_are_left_out(tmp_path):
+    processes = Processes(tmp_path, [])
+    assert processes.start(["nothing"], 60) == {}
+    assert processes.interleave(2, 1) == {}
+    assert "ended with exit code 2" in processes.failures["nothing"]
+
+
 def test_tables_of_a_part_that_failed(tmp_path):
     about = {"command": "c", "seconds": 1, "date": "d", "card": "A|B", "torch": "t", "model": "m"}
     rows = [Row("speed", "1.02", "≥ 1.00", True, "a|b")]
