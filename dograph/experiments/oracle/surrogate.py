@@ -95,7 +95,7 @@ class Surrogate:
 
     def _fit(self, length_scale: float | Floats) -> GaussianProcessRegressor:
         smooth = ConstantKernel(1.0, (1e-2, 1e3)) * Matern(length_scale, (0.1, 30.0), nu=2.5)
-        kernel = smooth + WhiteKernel(1e-3, (1e-6, 0.1))
+        kernel = smooth + WhiteKernel(1e-3, (1e-6, 0.5))
         process = GaussianProcessRegressor(kernel, n_restarts_optimizer=4, random_state=self.seed)
         with warnings.catch_warnings():
             # A parameter at its bound is no mistake: a domain without effect has a long scale.
