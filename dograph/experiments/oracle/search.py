@@ -91,10 +91,11 @@ class Oracle:
             UserError: for mistakes, before anything runs; if a run fails.
             KeyboardInterrupt: on SIGINT or SIGTERM, after every run has saved a checkpoint.
         """
-        self._claim_folder()
-        tried: list[Tried] = []
+        tried = self._try(self._claim_folder())
         for number in range(1, self.rounds + 1):
-            tried += self._try(number, self._next(tried))
+            mixtures = rows(self._next(number, tried), self.domains)
+            self._print(f"{self.recipe.target.label}: round {number} of {self.rounds}")
+            tried += self._try([(number, weights) for weights in mixtures])
             best = min(tried, key=lambda each: each.run.loss)
             self._print(f"best of {len(tried)}: {described(best.weights)}: {best.run.loss:.4f}")
         fit = self._fit(tried)
@@ -125,8 +126,11 @@ class Oracle:
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _claim_folder(self) -> None:
-        """Take the folder; UserError for other runs, another recipe's oracle, or one domain."""
+    def _claim_folder(self) -> list[tuple[int, dict[str, float]]]:
+        """Take the folder; UserError for other runs, another recipe's oracle, or one domain.
+
+        Returns round and weights of all mixtures that an earlier search of this recipe tried.
+        """
         if len(self.domains) < 2:
             raise UserError(
                 f"{self.recipe.composition.origin('data.unseen')}: there is one mixture of the "
@@ -147,31 +151,39 @@ class Oracle:
         if changed:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / ORACLE, {"inputs": self._inputs, "finished": False})
+            return []
+        return [
+            (each["round"], {name: each["weights"][name] for name in self.domains})
+            for each in before.get("mixtures", [])
+        ]
 
-    def _next(self, tried: Sequence[Tried]) -> Mixtures:
+    def _next(self, number: int, tried: Sequence[Tried]) -> Mixtures:
+        """What is missing of a round, less what was tried before."""
         count = self.mixtures or max(FEWEST, EACH * len(self.domains))
-        if not tried:
-            counted = self.recipe.target.mixture
-            target = np.array([counted.get(name, 0.0) for name in self.domains])
-            share = target.sum() or 1.0  # the rest is of unseen domains
-            return first_mixtures(count, target / share, self.recipe.seed)
-        return self._surrogate(tried).propose(max(count // LATER, 2))
+        if number > 1:
+            missing = count + (number - 1) * max(count // LATER, 2) - len(tried)
+            return self._surrogate(tried).propose(max(missing, 0))
+        counted = self.recipe.target.mixture
+        target = np.array([counted.get(name, 0.0) for name in self.domains])
+        share = target.sum() or 1.0  # the rest is of unseen domains
+        first = first_mixtures(count, target / share, self.recipe.seed)
+        known = [list(each.weights.values()) for each in tried]
+        return np.array([row for row in first.tolist() if row not in known])
 
     def _surrogate(self, tried: Sequence[Tried]) -> Surrogate:
         mixtures = np.array([[each.weights[name] for name in self.domains] for each in tried])
         losses = np.array([each.run.loss for each in tried])
         return Surrogate(mixtures, losses, self.recipe.seed)
 
-    def _try(self, number: int, mixtures: Mixtures) -> list[Tried]:
-        self._print(f"{self.recipe.target.label}: round {number} of {self.rounds}")
-        folder, by_name = self.folder / MIXTURES, rows(mixtures, self.domains)
-        recipes = []
-        for weights in by_name:
+    def _try(self, mixtures: Sequence[tuple[int, dict[str, float]]]) -> list[Tried]:
+        """Run mixtures, each with its round, once."""
+        folder, recipes = self.folder / MIXTURES, []
+        for _, weights in mixtures:
             name = name_of(weights)
             path = folder / f"{name}.yaml"
             recipes.append(write_recipe(path, self.recipe, fixed(weights), folder, name, True))
-        runs = self._sweep(recipes, [self._seed])
-        return [Tried(number, each, run) for each, run in zip(by_name, runs, strict=True)]
+        runs = self._sweep(recipes, [self._seed]) if recipes else []
+        return [Tried(*each, run) for each, run in zip(mixtures, runs, strict=True)]
 
     def _fit(self, tried: Sequence[Tried]) -> Fit:
         surrogate = self._surrogate(tried)
