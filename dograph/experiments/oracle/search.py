@@ -152,10 +152,16 @@ class Oracle:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / ORACLE, {"inputs": self._inputs, "finished": False})
             return []
-        return [
-            (each["round"], {name: each["weights"][name] for name in self.domains})
-            for each in before.get("mixtures", [])
-        ]
+        try:
+            return [
+                (int(each["round"]), {name: float(each["weights"][name]) for name in self.domains})
+                for each in before.get("mixtures", [])
+            ]
+        except (LookupError, TypeError, ValueError) as error:
+            path = self.folder / ORACLE
+            raise UserError(
+                f"{path} is damaged: give the recipe another name (key `name`)"
+            ) from error
 
     def _next(self, number: int, tried: Sequence[Tried]) -> Mixtures:
         """What is missing of a round, less what was tried before."""

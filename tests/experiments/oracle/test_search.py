@@ -112,6 +112,10 @@ def test_mistakes_show_before_anything_runs(small_recipe, tmp_path):
     (tmp_path / "runs" / "small_oracle" / "seed_0" / "figures").mkdir(parents=True)
     with pytest.raises(UserError, match="holds runs that no oracle made"):
         oracle(path).run()
+    record = {"inputs": oracle(path)._inputs, "mixtures": [{"round": 1, "weights": {"code": 1}}]}
+    (tmp_path / "runs" / "small_oracle" / "oracle.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"oracle\.json is damaged"):
+        oracle(path).run()
 
 
 def test_a_staged_recipe_lends_its_last_stage(small_recipe):
