@@ -24,6 +24,9 @@ from dograph.mixers.simplex import on_simplex
 from dograph.mixers.target import Target, TargetValue, check_names
 from dograph.signals.batch_signals import Probe
 
+MOST_HELD_OUT = 4096
+"""Sequences of an unseen domain that probes choose from."""
+
 
 def evenly_spaced(
     domain: int, length: int, count: int, batch_size: int, rank: int = 0, world_size: int = 1
@@ -166,14 +169,18 @@ class DataMixer(LightningDataModule):
                 f"{type(self.mixer).__name__} probes {probe.per_update} of {probe.held_out} "
                 "held-out sequences: set per_update ≥ 1 and held_out ≥ per_update"
             )
-        unseen = domain.domain in self.unseen  # of which nothing is needed for training
-        if len(domain) < (1 if unseen else 2) * probe.held_out + unseen:
+        if domain.domain in self.unseen:  # of which nothing is needed for training
+            held_out = min(len(domain), MOST_HELD_OUT)
+            enough = held_out >= probe.per_update
+        else:
+            held_out, enough = probe.held_out, len(domain) >= 2 * probe.held_out
+        if not enough:
             raise UserError(
                 f"domain {domain.domain!r} has {len(domain)} sequences, too few to hold out "
-                f"{probe.held_out} of them: lower mixer.init_args.probe.held_out or data.context, "
-                "or raise its data.cap"
+                f"{held_out} of them and probe {probe.per_update}: lower "
+                "mixer.init_args.probe.held_out or data.context, or raise its data.cap"
             )
-        return np.linspace(0, len(domain) - 1, probe.held_out).round().astype(int).tolist()
+        return np.linspace(0, len(domain) - 1, held_out).round().astype(int).tolist()
 
     def probe_batch(self, step: int) -> Batch:
         """Held-out sequences of each probed domain, chosen by seed and step alone."""

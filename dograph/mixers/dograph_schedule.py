@@ -1,65 +1,66 @@
-"""DoGraph as a sampling schedule: the graph decides what is drawn (ours)."""
+"""DoGraph as a sampling schedule: the graph of domains decides what is drawn (ours)."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dograph.errors import UserError, check_range
-from dograph.graph.clusters import effective_number, group_means, mutual_information
-from dograph.graph.domain_graph import DomainGraph, affinity, domain_graph, edge_rows
+from dograph.graph.domain_graph import DomainGraph, affinity, edge_rows
+from dograph.graph.kernel import kernel_distances
 from dograph.graph.minimise import Solution
 from dograph.graph.schedule_solver import ScheduleProblem, ScheduleSolver
 from dograph.graph.threads import one_thread
-from dograph.graph.tracking import TrackedClusters
-from dograph.graph.window import SketchWindow, contingency
+from dograph.graph.token_kernel import TokenKernel
 from dograph.mixers.base import SAMPLING, BaseMixer
 from dograph.mixers.dograph import DoGraph
-from dograph.mixers.look_ahead import LookAhead
-from dograph.mixers.schedule_settings import (
-    NODES,
-    PROBE,
-    PROBLEM,
-    NodeSettings,
-    ProbeSettings,
-    ProblemSettings,
-)
+from dograph.mixers.schedule_settings import PROBE, PROBLEM, ProbeSettings, ProblemSettings
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
-from dograph.signals.batch_signals import BatchSignals, Probe, Sketch
+from dograph.signals.batch_signals import (
+    BatchSignals,
+    EmbeddingGradients,
+    Probe,
+    Sketch,
+    TokenGradients,
+)
 
 logger = logging.getLogger(__name__)
 
 
 class DoGraphSchedule(BaseMixer):
-    """Draws what its graph of gradient clusters expects to lower the target's loss.
+    """Draws what its graph of domains expects to lower the target's loss.
 
-    Every ``interval`` steps, from a window of recent sketches: K clusters that keep their identity,
-    their share in each source ``P[c|s]``, their mean gradients M, and the gradient t of a target,
-    probed on held-out sequences. The new sampling weights α minimise, with ``w = P α``,
+    Nodes are the domains, edges the distances of their mean gradients at the token embeddings,
+    which training's own backward brings (``TokenKernel``). Every ``interval`` steps, with their
+    kernel K and the target's mixture τ of domains, the new sampling weights α minimise
 
-        − ⟨b, w⟩ + (κ/2)‖R w‖² + (λ/2) w̃ᵀLw̃ + (ν/2) χ²(α, α_0) + (μ/2)‖α − α_prev‖²
+        − ⟨b, α⟩ + (κ/2) αᵀKα + (λ/2) α̃ᵀLα̃ + (ν/2) χ²(α, α_0)
 
-    over ``α ≥ ε α_0``, ``|w̃_i − w̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``), where
-    ``b = Mᵀt/s``, ``RᵀR = MᵀM/s``, s the sequences' mean of their cluster's ``‖m‖²``. Losses
-    count alike, unless ``reweigh``. The average of α serves as a proxy's result.
+    over ``α ≥ ε α_0``, ``|α̃_i − α̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``). The
+    influence b is ``Kτ``, scaled so that b and Kα agree at the prior, ``⟨b, α_0⟩ = α_0ᵀKα_0``: the
+    answer does not depend on the gradients' size. A source that repeats loses influence by
+    ``exp(−epochs / R)`` (Muennighoff et al. 2023, arXiv 2305.16264). Gradients of an unseen
+    domain, and of a single domain that is the target, come from probes. The average of α serves as
+    a proxy's result.
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.
-        nodes: how the graph's nodes are made.
-        probe: how the target's gradient is measured.
+        memory: in [0, 1), how much of all gradients an update leaves to the next ones.
+        rank: numbers that are kept of a token's gradient, ≥ 1.
+        probe: how the target's gradient is measured, where it is not drawn.
         problem: scalars and constraints of the problem.
         reweigh: β ≥ 0: also weigh losses as published DoGraph does, which sketches every step.
             None: losses count alike.
+        anchor: ν of that re-weighting, ≥ 0.
         seed: of K-means.
         prior: α_0 by name, and the start. None: uniform.
 
     Attributes:
-        graph: the last domain graph; its labels are the window's sequences, oldest first.
-        graph_domain: (n,) human domains of these sequences.
+        graph: the last graph of the domains that are drawn.
         record: of every update, for the pictures.
     """
 
@@ -67,43 +68,34 @@ class DoGraphSchedule(BaseMixer):
 
     def __init__(
         self,
-        interval: int = 40,
-        nodes: NodeSettings = NODES,
+        interval: int = 20,
+        memory: float = 0.8,
+        rank: int = 32,
         probe: ProbeSettings = PROBE,
         problem: ProblemSettings = PROBLEM,
         reweigh: float | None = None,
+        anchor: float = 1.0,
         seed: int = 0,
         prior: dict[str, float] | None = None,
     ) -> None:
         check_range("mixer.init_args.interval", interval, at_least=1)
+        check_range("mixer.init_args.memory", memory, at_least=0, below=1)
+        check_range("mixer.init_args.rank", rank, at_least=1)
         super().__init__(update_every=interval, prior=prior)
-        if nodes.observed > interval:
-            raise UserError(
-                f"mixer.init_args.nodes.observed is {nodes.observed}: it must be ≤ interval "
-                f"({interval})"
-            )
-        self.needs = {
-            Sketch(last=nodes.observed if reweigh is None else None, across_steps=True),
-            Probe(probe.held_out, probe.per_update),
-        }
-        if reweigh is None and type(self).loss_weights is DoGraphSchedule.loss_weights:
+        self.needs = {EmbeddingGradients(rank), Probe(probe.held_out, probe.per_update)}
+        if reweigh is not None:
+            self.needs |= {Sketch()}
+        elif type(self).loss_weights is DoGraphSchedule.loss_weights:
             self.acts_on = {SAMPLING}
-        self.nodes, self.memory, self.problem = nodes, probe.memory, problem
-        self.seed = seed
+        self.memory, self.problem = memory, problem
         self.solver = ScheduleSolver(
-            edges=problem.max_difference is not None,
-            geometry=problem.geometry,
-            floor=problem.floor,
+            edges=problem.max_difference is not None, floor=problem.floor, backend=problem.solver
         )
-        self.look_ahead = LookAhead(problem.start, problem.kappa, active=problem.adapt)
         self.published = (
-            None if reweigh is None else DoGraph(nodes.clusters, beta=reweigh, seed=seed)
+            None if reweigh is None else DoGraph(beta=reweigh, anchor=anchor, seed=seed)
         )
-        self.recent = SketchWindow(nodes.window)
-        self.tracked = TrackedClusters(nodes.clusters, seed)
-        self.targets: Tensor | None = None
+        self.gradients = TokenKernel(0, memory)
         self.graph: DomainGraph | None = None
-        self.graph_domain = torch.zeros(0, dtype=torch.int64)
         self.solution: Solution | None = None
         self.record: list[dict[str, Any]] = []
 
@@ -113,36 +105,36 @@ class DoGraphSchedule(BaseMixer):
             self.published.check(batch_size)
 
     def initial_weights(self) -> Tensor:
-        """(S,) the prior."""
-        weights = super().initial_weights()
+        """(S,) the prior; nothing for unseen domains."""
+        weights = super().initial_weights() * self.trained
         if not (weights[self.trained] > 0).all():
-            raise UserError(
-                "mixer.init_args.prior gives a source no weight: name it in data.unseen instead"
-            )
-        return weights
+            raise UserError("prior gives a source no weight: leave it out of the corpus instead")
+        return weights / weights.sum()
+
+    def probes(self, domain: str) -> bool:
+        """Whether a domain of the target is probed: an unseen one, or one that is all of it."""
+        counted = self.target.mixture.get(domain, 0.0)
+        return counted == 1 or (counted > 0 and domain in self.unseen)
 
     def reset(self) -> None:
-        """Starts with an empty window."""
-        self.target_mixture = self.target.weights(self.domains)
+        """Starts with no gradients."""
         self.prior_weights = self.weights.clone()
-        self.recent.clear()
-        self.tracked = TrackedClusters(self.nodes.clusters, self.seed)
-        self.targets = self.graph = self.solution = None
+        # The last row is of the target's own probes, where the target is a domain that is drawn.
+        self.gradients = TokenKernel(len(self.domains) + 1, self.memory)
+        self.drawn_tokens = torch.zeros(len(self.domains), dtype=torch.float64)
+        self.graph = self.solution = None
         self.record = []
-        self.look_ahead.reset()
         self.solver.reset()
         if self.published is not None:
-            corpus = self.domains, self.domain_tokens, self.batch_size, self.vocab_size
-            self.published.setup(*corpus, self.target.value, self.unseen)
+            self.published.setup(self.domains, self.domain_tokens, self.batch_size, self.vocab_size)
 
     def step(self, signals: BatchSignals) -> bool:
-        """Keeps what is sketched, then updates where an update is due."""
-        due = self.update_every - 1 - signals.step % self.update_every < self.nodes.observed
-        if due and signals.sketch is not None:
-            if bool(torch.isfinite(signals.sketch).all()):
-                self.recent.add(signals.sketch, signals.domain)
-            else:
-                logger.warning("step %d: sketches are not finite and left out", signals.step + 1)
+        """Keeps the gradients, then updates where an update is due."""
+        read = signals.token_gradients
+        if read is not None:
+            self.gradients.add(read, self.vocab_size)
+            counts = torch.bincount(read.domain.cpu(), minlength=len(self.domains))
+            self.drawn_tokens += counts * read.tokens.shape[1]
         return super().step(signals)
 
     def loss_weights(self, signals: BatchSignals) -> Tensor:
@@ -154,103 +146,122 @@ class DoGraphSchedule(BaseMixer):
     @one_thread()
     def update(self, signals: BatchSignals) -> Tensor:
         """(S,) what to draw from now on; as before where there is nothing to go by."""
-        if signals.probe_sketch is None or signals.probe_domain is None or not len(self.recent):
-            return self.weights
-        probe_sketch, probe_domain = signals.probe_sketch.cpu().double(), signals.probe_domain.cpu()
-        probe = group_means(probe_sketch, probe_domain, len(self.domains))
-        if not torch.isfinite(probe).all():
-            logger.warning("step %d: the probe is not finite; weights stay", signals.step + 1)
-            return self.weights
-        before = self.targets
-        self.target_mixture = self.target.weights(self.domains, signals.domain_loss)
-        self.targets = probe if before is None else self.memory * before + (1 - self.memory) * probe
-        sketches = self.recent.sketches.double()
-        labels, changes = self.tracked.update(sketches)
-        for change in changes:
-            logger.info("step %d: cluster %s", signals.step + 1, change)
-        graph, means = domain_graph(sketches, labels, numbers=tuple(self.tracked.numbers))
-        problem = self._problem(graph, means, self.targets)
-        if before is not None and self.look_ahead.active:
-            earlier = self._problem(graph, means, before)
-            now = self._problem(graph, means, probe).b
-            self.look_ahead.learn(self.solver, earlier, now, self.problem.fixed)
-        self.solution = self.solver(problem, **self.look_ahead.scalars(), **self.problem.fixed)
+        if signals.probe_gradients is not None:
+            self._add_probe(signals.probe_gradients)
+        mixture = self._target_mixture(signals)
+        needed = self.gradients.known[mixture > 0].all() & self.gradients.known[:-1][self.trained]
+        if not needed.all():
+            return self.weights  # some domain has not come in both halves yet
+        kernel, error = self.gradients.kernel(torch.cat([self.trained, torch.tensor([False])]))
+        self.gradients.forget()
+        if not kernel.isfinite().all():
+            raise UserError("the gradients at the embeddings are not finite: training has diverged")
+        problem, errors = self._problem(kernel, error, mixture)
+        self.solution = self.solver(problem, **self.problem.scalars)
         if not self.solution.ok:
-            logger.warning("step %d: %s; weights stay", signals.step + 1, self.solution.status)
+            logger.warning(
+                "step %d: %s; the prior is drawn", signals.step + 1, self.solution.status
+            )
         weights = torch.zeros(len(self.domains), dtype=torch.float64)
         weights[self.trained] = self.solution.weights.detach()
-        shares = problem.P @ self.solution.weights.detach()
-        graph.weights = shares / shares.sum()
-        self.graph = graph
-        self.graph_domain = self.recent.domain.clone()
-        self._note(signals.step + 1, graph, problem.P, weights, len(changes))
+        self.graph = self._graph(kernel, weights)
+        self._note(signals.step + 1, problem.b, errors, weights)
         return weights
 
     def snapshot(self) -> MixerSnapshot:
-        """The window's domain graph with its sequences' domains, and all updates."""
-        schedule = None
-        if self.record:
-            sources = tuple(name for name in self.domains if name not in self.unseen)
-            keys = [field.name for field in fields(ScheduleUpdate)]
-            updates = [ScheduleUpdate(**{key: each[key] for key in keys}) for each in self.record]
-            schedule = ScheduleSnapshot(sources, updates)
-        return MixerSnapshot(self.graph, self.graph_domain, self.nodes.clusters, schedule)
+        """The graph of the domains that are drawn, and all updates."""
+        drawn = self.trained.nonzero().flatten()
+        if not self.record:
+            return MixerSnapshot(self.graph, drawn)
+        sources = tuple(self.domains[index] for index in drawn.tolist())
+        updates = [ScheduleUpdate(**each) for each in self.record]
+        schedule = ScheduleSnapshot(sources, self.target.label, updates)
+        return MixerSnapshot(self.graph, drawn, schedule=schedule)
 
     def diagnostics(self) -> dict[str, float]:
-        """Clusters, agreement with human labels, the terms' values, scalars, solver's health."""
-        if not self.record:
-            return {}
-        last = self.record[-1]
+        """Every source's influence with its error, epochs, the terms' values, solver's health."""
         published = {} if self.published is None else self.published.diagnostics()
-        return {
-            **last["diagnostics"],
-            **{f"term/{name}": value for name, value in last["terms"].items()},
-            **{f"scalar/{name}": value for name, value in last["scalars"].items()},
-            **{f"reweigh/{name}": value for name, value in published.items()},
+        scalars = {f"reweigh/{name}": value for name, value in published.items()}
+        if not self.record or self.solution is None:
+            return scalars
+        last = ScheduleUpdate(**self.record[-1])
+        names = [name for name, drawn in zip(self.domains, self.trained, strict=True) if drawn]
+        for key, values in (("influence", last.influence), ("influence_error", last.error)):
+            scalars |= {f"{key}/{name}": x for name, x in zip(names, values, strict=True)}
+        scalars |= {f"term/{name}": value for name, value in last.terms.items()}
+        return scalars | {
+            "solver_milliseconds": 1000 * self.solution.seconds,
+            "solver_optimal": float(self.solution.ok),
+            "solver_failures": float(self.solver.failures),
         }
 
-    def _problem(self, graph: DomainGraph, means: Tensor, targets: Tensor) -> ScheduleProblem:
-        """The problem of the sources that are drawn, from clusters of (m, k) means."""
-        # By sequences: clusters of one or two are mostly noise, and their norms the largest.
-        share = graph.counts.double() / graph.counts.sum()
-        scale = (share @ graph.kernel.diagonal()).clamp(min=1e-30)
-        shares = contingency(graph.labels, self.recent.domain, len(self.domains))[:, self.trained]
-        values, vectors = torch.linalg.eigh(graph.kernel / scale)
-        return ScheduleProblem(
-            b=means @ (self.target_mixture @ targets) / scale,
+    def _add_probe(self, read: TokenGradients) -> None:
+        """Adds held-out sequences; those of a domain that is drawn go to the last row."""
+        drawn = self.trained[read.domain.cpu()].to(read.domain.device)
+        row = torch.where(drawn, len(self.domains), read.domain)
+        self.gradients.add(TokenGradients(row, read.tokens, read.gradients), self.vocab_size)
+
+    def _target_mixture(self, signals: BatchSignals) -> Tensor:
+        """(S + 1,) τ: how much each row of the kernel counts in the target."""
+        own = torch.zeros(1, dtype=torch.float64)
+        if self.target.is_worst:
+            assert signals.domain_loss is not None
+            losses = signals.domain_loss.masked_fill(~self.trained, -torch.inf)
+            return torch.cat([torch.softmax(losses / self.problem.worst_within, dim=0), own])
+        weights = self.target.weights(self.domains)
+        single = [name for name in self.domains if self.probes(name) and name not in self.unseen]
+        if single:
+            weights, own = torch.zeros_like(weights), own + 1
+        return torch.cat([weights, own])
+
+    def _problem(
+        self, kernel: Tensor, error: Tensor, mixture: Tensor
+    ) -> tuple[ScheduleProblem, Tensor]:
+        """The problem of the sources that are drawn, and (m,) errors of their influences."""
+        drawn, prior = self.trained, self.prior_weights[self.trained]
+        own = kernel[:-1, :-1][drawn][:, drawn]
+        scale = own.diagonal().mean().clamp(min=1e-30)
+        own = own / scale
+        influence = (kernel[:-1] @ mixture)[drawn]
+        errors = (error[:-1].square() @ mixture.square()).sqrt()[drawn]
+        # At the prior the target's gradient shall weigh as much as the mixture's own.
+        common = (influence @ prior).clamp(min=1e-12) / (prior @ own @ prior).clamp(min=1e-12)
+        influence, errors = influence / common, errors / common
+        epochs = self.drawn_tokens / torch.tensor(self.domain_tokens, dtype=torch.float64)
+        worth = torch.exp(-epochs[drawn] / self.problem.repetition)
+        influence = torch.where(influence > 0, influence * worth, influence)
+        values, vectors = torch.linalg.eigh(own)
+        problem = ScheduleProblem(
+            b=influence,
             R=values.clamp(min=0).sqrt()[:, None] * vectors.T,
-            laplacian_root=edge_rows(affinity(graph.distances, self.nodes.neighbours)),
-            P=shares,
-            prior=self.prior_weights[self.trained],
-            previous=self.weights[self.trained],
+            laplacian_root=edge_rows(affinity(kernel_distances(own), self.problem.neighbours)),
+            prior=prior,
+        )
+        return problem, errors
+
+    def _graph(self, kernel: Tensor, weights: Tensor) -> DomainGraph:
+        """The graph of the domains that are drawn, one node each."""
+        drawn = self.trained
+        own = kernel[:-1, :-1][drawn][:, drawn]
+        counts = self.gradients.sequences[:-1][drawn].round().long()
+        return DomainGraph(
+            kernel=own,
+            distances=kernel_distances(own),
+            spread=torch.zeros(len(own), dtype=torch.float64),
+            counts=counts,
+            labels=torch.arange(len(own)),
+            weights=weights[drawn],
         )
 
-    def _note(
-        self, step: int, graph: DomainGraph, shares: Tensor, weights: Tensor, changes: int
-    ) -> None:
-        assert self.solution is not None
-        before = self.record[-1]["diagnostics"]["cluster_changes"] if self.record else 0.0
-        if self.record:
-            self.record[-1]["contingency"] = []  # only the last is drawn
-        self.record.append(
-            {
-                "step": step,
-                "numbers": list(self.tracked.numbers),
-                "clusters": graph.weights.tolist(),
-                "contingency": shares.tolist(),
-                "terms": dict(self.solver.terms),
-                "scalars": self.look_ahead.values(),
-                "diagnostics": {
-                    "effective_clusters": effective_number(graph.weights),
-                    "mutual_information": mutual_information(graph.labels, self.graph_domain),
-                    "cluster_changes": before + changes,
-                    "movement": 0.5 * (weights - self.weights).abs().sum().item(),
-                    "solver_milliseconds": 1000 * self.solution.seconds,
-                    "solver_optimal": float(self.solution.ok),
-                    "solver_failures": float(self.solver.failures),
-                },
-            }
+    def _note(self, step: int, influence: Tensor, errors: Tensor, weights: Tensor) -> None:
+        note = ScheduleUpdate(
+            step=step,
+            weights=weights[self.trained].tolist(),
+            influence=influence.tolist(),
+            error=errors.tolist(),
+            terms=dict(self.solver.terms),
         )
+        self.record.append(asdict(note))
 
     def get_extra_state(self) -> dict[str, Any]:
         """Adds the graph to the base's state."""
@@ -260,14 +271,12 @@ class DoGraphSchedule(BaseMixer):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restores it; UserError for what would only fail at the next update, or in a figure."""
         super().set_extra_state(state)
-        if not isinstance(self.targets, Tensor | None) or not all(map(_is_record, self.record)):
-            raise UserError("the checkpoint's state of DoGraphSchedule is another mixer's")
+        try:
+            updates = [ScheduleUpdate(**each) for each in self.record]
+        except TypeError as error:
+            raise UserError("the checkpoint's state of DoGraphSchedule is another's") from error
+        width = int(self.trained.sum())
+        if any(len(each.weights) != width or len(each.error) != width for each in updates):
+            raise UserError("the checkpoint's state of DoGraphSchedule is another corpus's")
         self.graph = None if state["graph"] is None else DomainGraph(**state["graph"])
         self.solver.failures = int(state["failures"])
-
-
-def _is_record(entry: Any) -> bool:
-    """Whether an entry of ``record`` has what figures and diagnostics read."""
-    return len(entry["numbers"]) == len(entry["clusters"]) and all(
-        isinstance(entry[key], dict) for key in ("terms", "scalars", "diagnostics")
-    )

@@ -5,10 +5,19 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import Tensor
 
 from dograph.errors import UserError
 from dograph.mixers.base import BaseMixer
-from dograph.signals.batch_signals import BatchSignals, DomainGradients, ExcessLoss, Probe, Sketch
+from dograph.signals.batch_signals import (
+    BatchSignals,
+    DomainGradients,
+    EmbeddingGradients,
+    ExcessLoss,
+    Probe,
+    Sketch,
+    TokenGradients,
+)
 
 WIDTH = 64
 """Numbers of a made-up sketch."""
@@ -53,11 +62,27 @@ def made_up_signals(mixer: BaseMixer, batch_size: int, step: int) -> BatchSignal
     if mixer.request(Sketch):
         signals.sketch = torch.randn(batch_size, WIDTH, generator=generator)
     if mixer.request(Probe):
-        signals.probe_sketch = torch.randn(2 * len(probed), WIDTH, generator=generator)
-        signals.probe_domain = torch.tensor(2 * probed)
+        signals.probe_domain = torch.tensor(2 * probed, dtype=torch.int64)
+        if mixer.request(Sketch):
+            signals.probe_sketch = torch.randn(2 * len(probed), WIDTH, generator=generator)
+    if mixer.request(EmbeddingGradients):
+        signals.token_gradients = _made_up_gradients(signals.domain, mixer, generator)
+        if signals.probe_domain is not None and len(signals.probe_domain):
+            made_up = _made_up_gradients(signals.probe_domain, mixer, generator)
+            signals.probe_gradients = made_up
     if mixer.request(ExcessLoss):
         signals.excess_loss = torch.rand(batch_size, generator=generator)
     if mixer.request(DomainGradients):
         gradients = torch.randn(count, WIDTH, generator=generator)
         signals.domain_kernel = gradients @ gradients.T
     return signals
+
+
+def _made_up_gradients(
+    domain: Tensor, mixer: BaseMixer, generator: torch.Generator
+) -> TokenGradients:
+    request, tokens = mixer.request(EmbeddingGradients), 4
+    assert request is not None
+    ids = torch.randint(max(mixer.vocab_size, 1), (len(domain), tokens), generator=generator)
+    gradients = torch.randn(len(domain), tokens, request.rank, generator=generator)
+    return TokenGradients(domain, ids, gradients)

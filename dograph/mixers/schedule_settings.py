@@ -1,4 +1,4 @@
-"""Settings of ``DoGraphSchedule``, which a recipe nests: nodes, probe and problem."""
+"""Settings of ``DoGraphSchedule``, which a recipe nests: probe and problem."""
 
 from __future__ import annotations
 
@@ -6,54 +6,25 @@ import math
 from dataclasses import dataclass
 
 from dograph.errors import UserError, check_range
-from dograph.graph.schedule_solver import Geometry
-
-
-@dataclass(frozen=True)
-class NodeSettings:
-    """How the graph's nodes are made: clusters of recent gradient sketches.
-
-    Attributes:
-        clusters: K ≥ 1.
-        observed: steps before an update whose sequences are sketched, 1 … ``interval``.
-        window: sequences whose sketches are clustered, the newest of all that were sketched. Many
-            smooth P; few keep to the model's gradients of today.
-        neighbours: edges of each node in the graph.
-    """
-
-    clusters: int = 11
-    observed: int = 4
-    window: int = 512
-    neighbours: int = 3
-
-    def __post_init__(self) -> None:
-        for key in ("clusters", "observed", "neighbours"):
-            check_range(f"mixer.init_args.nodes.{key}", getattr(self, key), at_least=1)
-        if self.window < self.clusters:
-            raise UserError(
-                f"mixer.init_args.nodes.clusters is {self.clusters}, but window holds "
-                f"{self.window} sequences: lower clusters or raise window"
-            )
+from dograph.graph.minimise import Backend
 
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How the target's gradient is measured: on sequences that are never trained on.
+    """How the target's gradient is measured, where training does not bring it.
 
     Attributes:
-        held_out: sequences of each source kept from training.
-        per_update: of these, of each source, that one probe takes.
-        memory: in [0, 1), weight of earlier probes in the target's gradient.
+        held_out: sequences kept from training, where the target is one domain that is drawn; an
+            unseen domain gives all that it has.
+        per_update: sequences of each probed domain that one update takes.
     """
 
     held_out: int = 32
-    per_update: int = 4
-    memory: float = 0.5
+    per_update: int = 16
 
     def __post_init__(self) -> None:
         for key in ("held_out", "per_update"):
             check_range(f"mixer.init_args.probe.{key}", getattr(self, key), at_least=1)
-        check_range("mixer.init_args.probe.memory", self.memory, at_least=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -61,48 +32,54 @@ class ProblemSettings:
     """Scalars and constraints of the problem that ``ScheduleSolver`` solves.
 
     Attributes:
-        kappa: κ ≥ 0, curvature.
+        kappa: κ ≥ 0, curvature: 0 draws the most aligned source alone, 1 matches the target's
+            gradient.
+        prior_pull: ν ≥ 0.
         laplacian: λ ≥ 0, how much neighbours move together.
         max_difference: δ ≥ 0. None: no such constraint.
-        prior_pull: ν ≥ 0.
-        proximity: μ > 0; large values take small steps.
-        geometry: of the step: "euclidean" or "entropic".
-        floor: ε in [0, 1).
-        adapt: learn ln κ, ln λ, ln μ by one-step look-ahead (``LookAhead``).
+        neighbours: edges of each node in the graph, ≥ 1.
+        floor: ε in [0, 1): every source keeps this share of its prior weight.
+        repetition: R > 0, epochs after which a source has lost 63 % of its influence;
+            15.4 fits the loss of repeated data (arXiv 2305.16264).
+        worst_within: nats > 0: domains whose loss is so much below the worst count 63 % less,
+            where the target is the worst.
+        solver: "piqp", or "cvxpylayers", the reference.
     """
 
     kappa: float = 0.5
-    laplacian: float = 0.1
+    prior_pull: float = 0.1
+    laplacian: float = 0.0
     max_difference: float | None = None
-    prior_pull: float = 0.2
-    proximity: float = 4.0
-    geometry: Geometry = "euclidean"
-    floor: float = 0.2
-    adapt: bool = False
+    neighbours: int = 3
+    floor: float = 0.1
+    repetition: float = 15.4
+    worst_within: float = 0.2
+    solver: Backend = "piqp"
 
     def __post_init__(self) -> None:
         for key in ("kappa", "laplacian", "prior_pull", "max_difference"):
             value = getattr(self, key)
             if value is not None:
                 check_range(f"mixer.init_args.problem.{key}", value, at_least=0, below=math.inf)
-        check_range("mixer.init_args.problem.proximity", self.proximity, above=0, below=math.inf)
+        for key in ("repetition", "worst_within"):
+            check_range(f"mixer.init_args.problem.{key}", getattr(self, key), above=0)
+        check_range("mixer.init_args.problem.neighbours", self.neighbours, at_least=1)
         check_range("mixer.init_args.problem.floor", self.floor, at_least=0, below=1)
-        if self.geometry not in ("euclidean", "entropic"):
+        if self.solver not in ("piqp", "cvxpylayers"):
             raise UserError(
-                f"mixer.init_args.problem.geometry is {self.geometry!r}: it is 'euclidean' or "
-                "'entropic'"
+                f"mixer.init_args.problem.solver is {self.solver!r}: it is 'piqp' or 'cvxpylayers'"
             )
 
     @property
-    def start(self) -> dict[str, float]:
-        """The scalars that ``adapt`` learns, by name."""
-        return {"kappa": self.kappa, "laplacian": self.laplacian, "proximity": self.proximity}
-
-    @property
-    def fixed(self) -> dict[str, float]:
-        """The others, as the solver calls them."""
+    def scalars(self) -> dict[str, float]:
+        """The scalars, as the solver calls them."""
         delta = 1.0 if self.max_difference is None else self.max_difference
-        return {"nu": self.prior_pull, "delta": delta}
+        return {
+            "kappa": self.kappa,
+            "lam": self.laplacian,
+            "nu": self.prior_pull,
+            "delta": delta,
+        }
 
 
-NODES, PROBE, PROBLEM = NodeSettings(), ProbeSettings(), ProblemSettings()
+PROBE, PROBLEM = ProbeSettings(), ProblemSettings()

@@ -15,20 +15,18 @@ class ScheduleUpdate:
 
     Attributes:
         step: optimiser steps done.
-        numbers: the m clusters' numbers, which stay with a cluster over time.
-        clusters: (m,) weights of the clusters, ``w = P α``.
-        contingency: (m, S) share of each cluster in each sampled source, ``P[c|s]``; only the last
-            update keeps it.
+        weights: (m,) α of the sources.
+        influence: (m,) b, each source's influence on the target; the prior's mean is the
+            curvature there, so that sizes compare over time.
+        error: (m,) standard errors of the influences.
         terms: value of each term of the objective, by name.
-        scalars: κ, λ, μ by name.
     """
 
     step: int
-    numbers: list[int]
-    clusters: list[float]
-    contingency: list[list[float]]
+    weights: list[float]
+    influence: list[float]
+    error: list[float]
     terms: dict[str, float]
-    scalars: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,13 @@ class ScheduleSnapshot:
     """All updates of a sampling schedule.
 
     Attributes:
-        sources: names of the S sources that are sampled, in the contingency's order.
+        sources: names of the m domains that are drawn.
+        target: label of the run's target.
         updates: in the order of their steps; at least one.
     """
 
     sources: tuple[str, ...]
+    target: str
     updates: list[ScheduleUpdate]
 
 

@@ -35,11 +35,28 @@ class ExcessLoss:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Requests sketches of held-out sequences with the step before each update.
+class EmbeddingGradients:
+    """Requests every sequence's gradient at its tokens' embeddings, at every step.
+
+    ``BatchSignals.token_gradients`` holds them, from training's own backward.
 
     Attributes:
-        held_out: sequences of each probed domain that are never trained on, ≥ 1.
+        rank: numbers a token, ≥ 1.
+    """
+
+    rank: int = 32
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Requests signals of held-out sequences with the step before each update.
+
+    They are of the kinds that the mixer asks for: ``BatchSignals.probe_sketch`` with ``Sketch``,
+    ``BatchSignals.probe_gradients`` with ``EmbeddingGradients``.
+
+    Attributes:
+        held_out: sequences of each probed domain that are never trained on, ≥ 1. An unseen
+            domain gives all that it has.
         per_update: of these, how many of each domain one probe takes, 1 … ``held_out``.
         domains: names of the probed domains. None: those of the run's target.
     """
@@ -54,7 +71,22 @@ class DomainGradients:
     """Requests inner products of the domains' exact gradients: ``BatchSignals.domain_kernel``."""
 
 
-Request = Sketch | ExcessLoss | Probe | DomainGradients
+Request = Sketch | ExcessLoss | Probe | DomainGradients | EmbeddingGradients
+
+
+@dataclass
+class TokenGradients:
+    """Gradients of n sequences' mean losses at the embeddings of their T tokens.
+
+    Attributes:
+        domain: (n,) int64, index of each sequence's domain.
+        tokens: (n, T) int64.
+        gradients: (n, T, r) float32.
+    """
+
+    domain: Tensor
+    tokens: Tensor
+    gradients: Tensor
 
 
 @dataclass
@@ -74,7 +106,11 @@ class BatchSignals:
         domain_kernel: (S, S) float32, ``⟨G_s, G_t⟩`` of the gradients of the domains' mean losses,
             on ``DomainGradients``; zero for an absent domain. With several micro-batches it is
             there only once all of them are done.
-        probe_sketch: (p, k) float32 sketches of held-out sequences, on ``Probe``.
+        token_gradients: gradients at the token embeddings, on ``EmbeddingGradients``; known after
+            the backward.
+        probe_sketch: (p, k) float32 sketches of held-out sequences, on ``Probe`` and ``Sketch``.
+        probe_gradients: their gradients at the token embeddings, on ``Probe`` and
+            ``EmbeddingGradients``.
         probe_domain: (p,) int64, their domains.
         step_domain: (n,) int64, domains of all sequences of this optimiser step, coming
             micro-batches included. None: those of ``domain``.
@@ -91,7 +127,9 @@ class BatchSignals:
     loss_weights: Tensor | None = None
     excess_loss: Tensor | None = None
     domain_kernel: Tensor | None = None
+    token_gradients: TokenGradients | None = None
     probe_sketch: Tensor | None = None
+    probe_gradients: TokenGradients | None = None
     probe_domain: Tensor | None = None
     step_domain: Tensor | None = None
     learning_rate: float = 0.0
@@ -112,6 +150,8 @@ class BatchSignals:
         """Whether every loss and signal is; waits for the device, once."""
         signals = self.sketch, self.excess_loss, self.domain_kernel, self.probe_sketch
         given = [self.sequence_loss, *(signal for signal in signals if signal is not None)]
+        if self.probe_gradients is not None:
+            given.append(self.probe_gradients.gradients)
         checks = [signal.isfinite().all().to(self.sequence_loss.device) for signal in given]
         return bool(torch.stack(checks).all())
 
@@ -192,4 +232,8 @@ def join(parts: list[BatchSignals]) -> BatchSignals:
         joined[name] = None if any(value is None for value in values) else torch.cat(values)
     if joined["loss_weights"] is not None:
         joined["loss_weights"] /= len(parts)
+    read = [part.token_gradients for part in parts if part.token_gradients is not None]
+    if read:
+        fields = ([getattr(each, key) for each in read] for key in vars(read[0]))
+        joined["token_gradients"] = TokenGradients(*map(torch.cat, fields))
     return replace(parts[-1], **joined, step_domain=None, learning_rate=parts[0].learning_rate)

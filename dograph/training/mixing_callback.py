@@ -163,13 +163,12 @@ class MixingCallback(Callback):
             self.collector.before_backward()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the sketches that the micro-batch's backward has brought, if it was asked."""
-        sketch = self.collector.after_backward() if self.collector is not None else None
-        if sketch is None or self.signals is None:
+        """Adds what the micro-batch's backward has brought, if it was asked."""
+        if self.collector is None or self.signals is None:
             return
-        self.signals.sketch = sketch
+        finite = self.collector.after_backward(self.signals)
         if self.mixer.learns:
-            self._state.usable = self._state.usable and bool(sketch.isfinite().all())
+            self._state.usable = self._state.usable and finite
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
@@ -15,15 +17,18 @@ from dograph.signals.backward_reader import BackwardReader
 from dograph.signals.batch_signals import (
     BatchSignals,
     DomainGradients,
+    EmbeddingGradients,
     ExcessLoss,
     Probe,
     Sketch,
+    TokenGradients,
     clipped_excess,
 )
 from dograph.signals.domain_gradients import DomainGradientSums
 from dograph.signals.recorded_forward import RecordedForward, SketchMode
 from dograph.signals.shared_backward import WeightedLoss, weighted_sum
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.signals.token_gradients import EmbeddingReader
 from dograph.training.checkpoint_reader import load_reference
 from dograph.training.language_model import LanguageModel
 
@@ -46,6 +51,7 @@ class SignalCollector:
         sketcher: None where nobody wants sketches.
         reference: the frozen reference model; None where no excess loss is needed.
         gradients: sums of the domains' gradients; None where they are not needed.
+        embeddings: reader of gradients at the token embeddings; None where they are not needed.
     """
 
     def __init__(
@@ -60,6 +66,8 @@ class SignalCollector:
         self.sketcher: SequenceSketcher | None = None
         self.reference: LanguageModel | None = None
         self.gradients: DomainGradientSums | None = None
+        self.embeddings: EmbeddingReader | None = None
+        self._probe_embeddings: EmbeddingReader | None = None
         self._forward: RecordedForward | None = None
         self._weighted_loss: WeightedLoss = weighted_sum
         self._reader: BackwardReader | None = None
@@ -78,7 +86,12 @@ class SignalCollector:
             self.reference = load_reference(excess.reference, model, data.context)
         if self.mixer.request(DomainGradients):
             self.gradients = DomainGradientSums(model.parameters(), len(data.domains))
-        if self.mixer.request(Sketch) or self.mixer.request(Probe) or observed:
+        embedding = self.mixer.request(EmbeddingGradients)
+        if embedding is not None:
+            self.embeddings, self._probe_embeddings = (
+                EmbeddingReader(model.network, embedding.rank, sketch.seed) for _ in range(2)
+            )
+        if self.mixer.request(Sketch) or observed:
             self.sketcher = SequenceSketcher(model.network, sketch)
             model.observed_modules = list(self.sketcher.modules)
 
@@ -87,10 +100,16 @@ class SignalCollector:
         if self.sketcher is not None:
             self.sketcher.detach()
             self.sketcher = None
+        for reader in (self.embeddings, self._probe_embeddings):
+            if reader is not None:
+                reader.detach()
+        self.embeddings = self._probe_embeddings = None
 
     def record(self, step: int, observing: bool) -> None:
-        """Has the coming forward recorded where the mixer or an observer needs its sketches."""
+        """Has the coming forward recorded where the mixer or an observer needs its gradients."""
         self._forward = None
+        if self.embeddings is not None:
+            self.embeddings.record()
         asked = self.mixer.needs_at(step, Sketch)
         if self.sketcher is not None and (asked or observing):
             self._forward = self.sketcher.record(self._mode(asked))
@@ -113,7 +132,7 @@ class SignalCollector:
         micro_batches = int(self.trainer.accumulate_grad_batches)
         sketch = self._sketch(losses, step)
         last = position == micro_batches - 1
-        probe_sketch, probe_domain = self._probe(step, losses.device) if last else (None, None)
+        probed = self._probe(step, losses.device) if last else {}
         return BatchSignals(
             step=step,
             domain=self._gather(batch.domain),
@@ -121,10 +140,9 @@ class SignalCollector:
             sketch=sketch,
             excess_loss=self._excess_loss(batch, token_losses),
             domain_kernel=self._domain_kernel(batch, last),
-            probe_sketch=probe_sketch,
-            probe_domain=probe_domain,
             step_domain=self._domains_of_step(micro_batches, position),
             learning_rate=float(self.trainer.optimizers[0].param_groups[0]["lr"]),
+            **probed,
         )
 
     def weigh(self, weights: Tensor, losses: Tensor) -> Tensor:
@@ -138,17 +156,30 @@ class SignalCollector:
         return weighted_loss(weights, losses)
 
     def before_backward(self) -> None:
-        """Has the sketches read from the coming backward, where they come from there."""
+        """Has the gradients read from the coming backward, where they come from there."""
         if self._reader is not None:
             self._reader.arm()
+        if self.embeddings is not None:
+            self.embeddings.arm()
 
-    def after_backward(self) -> Tensor | None:
-        """(B, k) sketches of all ranks' sequences, where the micro-batch's backward was read."""
-        if self._reader is None:
-            return None
-        reader, self._reader = self._reader, None
+    def after_backward(self, signals: BatchSignals) -> bool:
+        """Adds to a micro-batch's signals what its backward brought; says whether that is finite.
+
+        All ranks' sequences have their part.
+        """
         scale = self._own_weights / int(self.trainer.accumulate_grad_batches)
-        return self._gather(reader.sketch(scale))
+        finite = []
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            signals.sketch = self._gather(reader.sketch(scale))
+            finite.append(signals.sketch.isfinite().all())
+        if self.embeddings is not None:
+            tokens, gradients = self.embeddings.take()
+            gradients = gradients / scale.to(gradients)[:, None, None]
+            read = self._gather(tokens), self._gather(gradients)
+            signals.token_gradients = TokenGradients(signals.domain, *read)
+            finite.append(read[1].isfinite().all())
+        return all(map(bool, finite))
 
     def _sketch(self, losses: Tensor, step: int) -> Tensor | None:
         """(B, k) sketches of all ranks' sequences; None where the backward will bring them."""
@@ -182,18 +213,28 @@ class SignalCollector:
         self.gradients.add(batch.domain, sequence_losses)
         return self.gradients.take_kernel(self._total) if last else None
 
-    def _probe(self, step: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-        """Sketches of held-out sequences and their domains, the same on every rank."""
+    def _probe(self, step: int, device: torch.device) -> dict[str, Any]:
+        """Signals of held-out sequences by name, the same on every rank; none where not asked."""
         if not self.mixer.needs_at(step, Probe):
-            return None, None
-        assert self.sketcher is not None
-        batch = self.data.probe_batch(step)
-        parts = []
+            return {}
+        batch, sketches = self.data.probe_batch(step), []
+        read: list[tuple[Tensor, Tensor]] = []
         for tokens in batch.tokens.to(device).split(self.data.batch_size):
-            forward = self.sketcher.record()
+            if self._probe_embeddings is not None:
+                self._probe_embeddings.record()
+            forward = None if self.sketcher is None else self.sketcher.record()
             losses = self.model.token_losses(tokens).mean(dim=1)
-            parts.append(forward.sketch(losses, step))
-        return torch.cat(parts), batch.domain
+            if forward is not None and self.mixer.request(Sketch):
+                sketches.append(forward.sketch(losses, step))
+            if self._probe_embeddings is not None:
+                read.append(self._probe_embeddings.differentiate(losses))
+        probed: dict[str, Any] = {"probe_domain": batch.domain}
+        if sketches:
+            probed["probe_sketch"] = torch.cat(sketches)
+        if read:
+            tokens, gradients = map(torch.cat, zip(*read, strict=True))
+            probed["probe_gradients"] = TokenGradients(batch.domain, tokens, gradients)
+        return probed
 
     def _domains_of_step(self, micro_batches: int, position: int) -> Tensor | None:
         """(n,) domains of all ranks' sequences of the optimiser step."""

@@ -1,4 +1,4 @@
-"""How a schedule came to its weights: clusters over time, sources in clusters, terms, scalars."""
+"""How a schedule came to its weights: weights and influences over time, and the terms."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
 def schedule_figure(schedule: ScheduleSnapshot) -> Figure:
     """Four panels of a schedule's updates."""
-    updates = schedule.updates
-    tall = 8.4 + 0.16 * max(0, len(updates[-1].numbers) - 11)
-    figure = appearance.white_figure(12.8, tall)
+    updates, names = schedule.updates, schedule.sources
+    figure = appearance.white_figure(12.8, 8.4 + 0.16 * max(0, len(names) - 11))
     panels = figure.subplots(2, 2)
-    figure.subplots_adjust(left=0.07, right=0.9, top=0.93, bottom=0.08, wspace=0.42, hspace=0.38)
-    _draw_clusters(panels[0, 0], updates)
-    _draw_contingency(panels[0, 1], updates[-1], schedule.sources)
+    figure.subplots_adjust(left=0.12, right=0.86, top=0.93, bottom=0.08, wspace=0.62, hspace=0.34)
+    _draw_weights(panels[0, 0], updates, names)
+    _draw_influence(panels[0, 1], updates, names, schedule.target)
     _draw_terms(panels[1, 0], updates)
-    _draw_scalars(panels[1, 1], updates)
+    _draw_last(panels[1, 1], updates[-1], names)
     return figure
 
 
@@ -59,32 +58,31 @@ def _stacked(axes: Axes, steps: Sequence[int], layers: Mapping[str, Sequence[flo
         axes.text(1.02, last, text, transform=axes.transAxes, va="center", **SMALL)
 
 
-def _draw_clusters(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
-    numbers = sorted({number for update in updates for number in update.numbers})
-    shares = [dict(zip(update.numbers, update.clusters, strict=True)) for update in updates]
-    layers = {str(number): [of.get(number, 0.0) for of in shares] for number in numbers}
+def _draw_weights(axes: Axes, updates: Sequence[ScheduleUpdate], names: Sequence[str]) -> None:
     steps = [update.step for update in updates]
     _over_time(axes, steps)
+    rows = zip(*(update.weights for update in updates), strict=True)
+    layers = {appearance.plain(name, 16): row for name, row in zip(names, rows, strict=True)}
     _stacked(axes, steps, layers)
-    title_panel(axes, "Cluster shares", "w = P α, by the clusters' numbers")
+    title_panel(axes, "Drawn", "α of every source")
 
 
-def _draw_contingency(axes: Axes, last: ScheduleUpdate, names: Sequence[str]) -> None:
-    table = np.array(last.contingency, dtype=np.float64)
-    axes.imshow(table, cmap="Blues", vmin=0, vmax=max(float(table.max()), 1e-9), aspect="auto")
-    axes.set_xticks(range(len(names)), [appearance.plain(name, 16) for name in names])
-    axes.tick_params(axis="x", labelrotation=35, labelsize=8, length=0)
-    for label in axes.get_xticklabels():
-        label.set_horizontalalignment("right")
-    axes.set_yticks(range(len(table)), [str(number) for number in last.numbers])
-    axes.tick_params(axis="y", labelsize=8, length=0)
-    if table.size <= 200:
-        for row, column in np.ndindex(*table.shape):
-            share = float(table[row, column])
-            ink = "white" if share > 0.6 * table.max() else TEXT_COLOUR
-            number = axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center")
-            number.set(fontsize=7, color=ink)
-    title_panel(axes, "Clusters in sources", f"P[c|s] in percent, step {last.step}")
+def _draw_influence(
+    axes: Axes, updates: Sequence[ScheduleUpdate], names: Sequence[str], target: str
+) -> None:
+    steps = [update.step for update in updates]
+    _over_time(axes, steps)
+    values = np.array([update.influence for update in updates])
+    errors = np.array([update.error for update in updates])
+    for index, name in enumerate(names):
+        style, middle, error = style_of(index), values[:, index], errors[:, index]
+        label = appearance.plain(name, 16)
+        axes.fill_between(steps, middle - error, middle + error, color=style.colour, alpha=0.12)
+        axes.plot(steps, middle, color=style.colour, marker=style.marker, markersize=3, label=label)
+    axes.axhline(0, color=TEXT_COLOUR, linewidth=0.6)
+    axes.tick_params(labelsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    title_panel(axes, "Influence", f"on {appearance.plain(target, 40)}, ± standard error")
 
 
 def _draw_terms(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
@@ -98,15 +96,18 @@ def _draw_terms(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
     title_panel(axes, "The objective's terms", "share of their absolute values")
 
 
-def _draw_scalars(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
-    steps = [update.step for update in updates]
-    _over_time(axes, steps)
-    for index, name in enumerate(updates[-1].scalars):
-        values = [update.scalars[name] for update in updates]
-        style = style_of(index)
-        axes.plot(steps, values, color=style.colour, marker=style.marker, markersize=4, label=name)
-    if any(value > 0 for update in updates for value in update.scalars.values()):
-        axes.set_yscale("log")
-    axes.tick_params(which="both", labelsize=8)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    title_panel(axes, "Scalars", "κ, λ, μ; they move where adapt is true")
+def _draw_last(axes: Axes, last: ScheduleUpdate, names: Sequence[str]) -> None:
+    appearance.quiet_axes(axes)
+    order = np.argsort(last.influence)
+    places = np.arange(len(names))
+    middle, error = (np.array(each)[order] for each in (last.influence, last.error))
+    colours = [style_of(int(index)).colour for index in order]
+    axes.barh(places, middle, xerr=error, color=colours, alpha=0.85, error_kw={"elinewidth": 1})
+    axes.set_yticks(places, [appearance.plain(names[index], 16) for index in order])
+    axes.tick_params(labelsize=8, length=0)
+    edge = float(np.max(middle + error))
+    for place, index in enumerate(order):
+        axes.text(1.02, place, percent(last.weights[index]), va="center", **SMALL)
+        axes.texts[-1].set_transform(axes.get_yaxis_transform())
+    axes.set_xlim(right=max(edge, 0.0) * 1.05 + 1e-9)
+    title_panel(axes, "The last update", f"step {last.step}: influence, and what is drawn for it")
