@@ -21,9 +21,13 @@ class TokenKernel:
     by the root of its mean square over the domains, as Adam divides by its second moment: else a
     few frequent tokens decide.
 
+    Between two calls of ``close`` sequences count alike; ``close`` then averages the means over
+    time, with the same weights for every domain, however often it was drawn.
+
     Args:
         rows: number R of domains.
-        memory: in [0, 1), what ``forget`` leaves of what was added before.
+        memory: in [0, 1], what earlier means count when a new one comes, at most; 1 is the mean
+            over the whole run.
     """
 
     def __init__(self, rows: int, memory: float) -> None:
@@ -33,18 +37,15 @@ class TokenKernel:
     def reset(self) -> None:
         """Forgets everything."""
         self._sums: Tensor | None = None
+        self._means: Tensor | None = None
         self._counts = torch.zeros(2, self.rows, dtype=torch.float64)
+        self._closed = torch.zeros(2, self.rows, dtype=torch.float64)
         self._added = 0
 
     @property
     def known(self) -> Tensor:
-        """(R,) bool, domains with sequences in both halves."""
-        return (self._counts > 0).all(dim=0)
-
-    @property
-    def sequences(self) -> Tensor:
-        """(R,) float64 sequences of each domain, those long added counting less."""
-        return self._counts.sum(dim=0)
+        """(R,) bool, domains whose means are known in both halves."""
+        return (self._closed > 0).all(dim=0)
 
     def add(self, read: TokenGradients, vocab_size: int) -> None:
         """Adds n sequences; ``read.domain`` are their rows."""
@@ -60,14 +61,28 @@ class TokenKernel:
             sums.index_add_(0, place.flatten(), gradients)
         else:  # in one order, so that a resume is exact
             sums.index_put_((place.flatten(),), gradients, accumulate=True)
-        self._counts.index_put_((half.cpu(), domain.cpu()), _ones(count), accumulate=True)
+        ones = torch.ones(count, dtype=torch.float64)
+        self._counts.index_put_((half.cpu(), domain.cpu()), ones, accumulate=True)
         self._added += 1
 
-    def forget(self) -> None:
-        """Lets what was added so far count ``memory`` times as much as what comes."""
-        if self._sums is not None:
-            self._sums *= self.memory
-        self._counts *= self.memory
+    def close(self) -> None:
+        """Averages the means of what was added since the last call with the earlier ones."""
+        if self._sums is None:
+            return
+        if self._means is None:
+            self._means = torch.zeros_like(self._sums)
+        present = self._counts > 0
+        self._closed += present
+        share = (
+            torch.maximum(1 / self._closed.clamp(min=1), torch.tensor(1 - self.memory)) * present
+        )
+        mean = share / self._counts.clamp(min=1)
+        self._means = self._means.to(self._sums.device)
+        spread = (2, self.rows, -1)
+        weights = ((1 - share)[:, :, None].to(self._sums), mean[:, :, None].to(self._sums))
+        self._means.view(spread).mul_(weights[0]).add_(self._sums.view(spread) * weights[1])
+        self._sums.zero_()
+        self._counts.zero_()
 
     def kernel(self, scaled_by: Tensor) -> tuple[Tensor, Tensor]:
         """(R, R) float64 kernel and its standard error, by two halves; zero where unknown.
@@ -75,14 +90,13 @@ class TokenKernel:
         Args:
             scaled_by: (R,) bool, the known domains whose mean square brings rows to one size.
         """
-        assert self._sums is not None
-        counts = self._counts.to(self._sums)[:, :, None]
-        sums = self._sums.view(2, self.rows, -1)
-        halves, whole = sums / counts.clamp(min=1e-30), sums.sum(0) / counts.sum(0).clamp(min=1e-30)
-        rows = whole[scaled_by].view(int(scaled_by.sum()), -1, self._sums.shape[1])
-        size = rows.square().mean(dim=(0, 2))
+        assert self._means is not None
+        rank = self._means.shape[1]
+        halves = self._means.view(2, self.rows, -1)
+        whole = halves.mean(dim=0)
+        size = whole[scaled_by].view(int(scaled_by.sum()), -1, rank).square().mean(dim=(0, 2))
         scale = (size + SMALLEST_ROW * size.mean()).clamp(min=1e-30).rsqrt()
-        scale = scale.repeat_interleave(self._sums.shape[1])
+        scale = scale.repeat_interleave(rank)
         products = (whole * scale) @ whole.T
         by_half = torch.stack([(half * scale) @ whole.T for half in halves]).double()
         own = ((halves[0] * scale) * halves[1]).sum(dim=1)
@@ -93,16 +107,15 @@ class TokenKernel:
         return kernel.cpu(), torch.where(known, error, 0.0).cpu()
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums and counts."""
-        sums = None if self._sums is None else self._sums.cpu()
-        return {"sums": sums, "counts": self._counts.clone(), "added": self._added}
+        """Sums, means and counts."""
+        tensors = {"sums": self._sums, "means": self._means}
+        kept = {key: None if each is None else each.cpu() for key, each in tensors.items()}
+        counts = {"counts": self._counts.clone(), "closed": self._closed.clone()}
+        return {**kept, **counts, "added": self._added}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what ``state_dict`` gave."""
-        sums = state["sums"]
-        self._sums = None if sums is None else sums.clone()
-        self._counts, self._added = state["counts"].clone(), int(state["added"])
-
-
-def _ones(count: int) -> Tensor:
-    return torch.ones(count, dtype=torch.float64)
+        kept = [state[key] for key in ("sums", "means")]
+        self._sums, self._means = (None if each is None else each.clone() for each in kept)
+        self._counts, self._closed = state["counts"].clone(), state["closed"].clone()
+        self._added = int(state["added"])

@@ -49,7 +49,7 @@ class DoGraphSchedule(BaseMixer):
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.
-        memory: in [0, 1), how much of all gradients an update leaves to the next ones.
+        memory: in [0, 1], how much earlier gradients count at an update; 1 is their plain mean.
         rank: numbers that are kept of a token's gradient, ≥ 1.
         probe: how the target's gradient is measured, where it is not drawn.
         problem: scalars and constraints of the problem.
@@ -69,7 +69,7 @@ class DoGraphSchedule(BaseMixer):
     def __init__(
         self,
         interval: int = 20,
-        memory: float = 0.8,
+        memory: float = 1.0,
         rank: int = 32,
         probe: ProbeSettings = PROBE,
         problem: ProblemSettings = PROBLEM,
@@ -79,7 +79,7 @@ class DoGraphSchedule(BaseMixer):
         prior: dict[str, float] | None = None,
     ) -> None:
         check_range("mixer.init_args.interval", interval, at_least=1)
-        check_range("mixer.init_args.memory", memory, at_least=0, below=1)
+        check_range("mixer.init_args.memory", memory, at_least=0, at_most=1)
         check_range("mixer.init_args.rank", rank, at_least=1)
         super().__init__(update_every=interval, prior=prior)
         self.needs = {EmbeddingGradients(rank), Probe(probe.held_out, probe.per_update)}
@@ -148,12 +148,12 @@ class DoGraphSchedule(BaseMixer):
         """(S,) what to draw from now on; as before where there is nothing to go by."""
         if signals.probe_gradients is not None:
             self._add_probe(signals.probe_gradients)
+        self.gradients.close()
         mixture = self._target_mixture(signals)
         needed = self.gradients.known[mixture > 0].all() & self.gradients.known[:-1][self.trained]
         if not needed.all():
             return self.weights  # some domain has not come in both halves yet
         kernel, error = self.gradients.kernel(torch.cat([self.trained, torch.tensor([False])]))
-        self.gradients.forget()
         if not kernel.isfinite().all():
             raise UserError("the gradients at the embeddings are not finite: training has diverged")
         problem, errors = self._problem(kernel, error, mixture)
@@ -243,7 +243,7 @@ class DoGraphSchedule(BaseMixer):
         """The graph of the domains that are drawn, one node each."""
         drawn = self.trained
         own = kernel[:-1, :-1][drawn][:, drawn]
-        counts = self.gradients.sequences[:-1][drawn].round().long()
+        counts = torch.ones(len(own), dtype=torch.int64)
         return DomainGraph(
             kernel=own,
             distances=kernel_distances(own),
