@@ -22,16 +22,14 @@ class TokenKernel:
     few frequent tokens decide.
 
     Between two calls of ``close`` sequences count alike; ``close`` then averages the means over
-    time, with the same weights for every domain, however often it was drawn.
+    time, each time brought to one size, since gradients shrink while a model learns.
 
     Args:
         rows: number R of domains.
-        memory: in [0, 1], what earlier means count when a new one comes, at most; 1 is the mean
-            over the whole run.
     """
 
-    def __init__(self, rows: int, memory: float) -> None:
-        self.rows, self.memory = rows, memory
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
         self.reset()
 
     def reset(self) -> None:
@@ -71,16 +69,12 @@ class TokenKernel:
             return
         if self._means is None:
             self._means = torch.zeros_like(self._sums)
-        present = self._counts > 0
+        spread, present = (2, self.rows, -1), self._counts > 0
+        sums = self._sums.view(spread) / self._counts.clamp(min=1)[:, :, None].to(self._sums)
+        size = (sums.square().sum() / max(int(present.sum()), 1)).sqrt().clamp(min=1e-30)
         self._closed += present
-        share = (
-            torch.maximum(1 / self._closed.clamp(min=1), torch.tensor(1 - self.memory)) * present
-        )
-        mean = share / self._counts.clamp(min=1)
-        self._means = self._means.to(self._sums.device)
-        spread = (2, self.rows, -1)
-        weights = ((1 - share)[:, :, None].to(self._sums), mean[:, :, None].to(self._sums))
-        self._means.view(spread).mul_(weights[0]).add_(self._sums.view(spread) * weights[1])
+        share = (present / self._closed.clamp(min=1))[:, :, None].to(sums)
+        self._means.view(spread).mul_(1 - share).add_(sums / size * share)
         self._sums.zero_()
         self._counts.zero_()
 

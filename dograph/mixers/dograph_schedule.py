@@ -18,14 +18,14 @@ from dograph.graph.threads import one_thread
 from dograph.graph.token_kernel import TokenKernel
 from dograph.mixers.base import SAMPLING, BaseMixer
 from dograph.mixers.dograph import DoGraph
-from dograph.mixers.schedule_settings import PROBE, PROBLEM, ProbeSettings, ProblemSettings
+from dograph.mixers.schedule_settings import PROBLEM, ProblemSettings
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.signals.batch_signals import (
     BatchSignals,
     EmbeddingGradients,
     Probe,
+    Request,
     Sketch,
-    TokenGradients,
 )
 
 logger = logging.getLogger(__name__)
@@ -35,23 +35,25 @@ class DoGraphSchedule(BaseMixer):
     """Draws what its graph of domains expects to lower the target's loss.
 
     Nodes are the domains, edges the distances of their mean gradients at the token embeddings,
-    which training's own backward brings (``TokenKernel``). Every ``interval`` steps, with their
-    kernel K and the target's mixture τ of domains, the new sampling weights α minimise
+    which training's own backward brings (``TokenKernel``). The first ``measure`` steps are drawn by
+    the prior: there the domains compare, while later the gradients of what is drawn often shrink.
+    Then, and every ``interval`` steps, the sampling weights α minimise, with the domains' kernel K
+    and the target's mixture τ of domains,
 
         − ⟨b, α⟩ + (κ/2) αᵀKα + (λ/2) α̃ᵀLα̃ + (ν/2) χ²(α, α_0)
 
     over ``α ≥ ε α_0``, ``|α̃_i − α̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``). The
     influence b is ``Kτ``, scaled so that b and Kα agree at the prior, ``⟨b, α_0⟩ = α_0ᵀKα_0``: the
-    answer does not depend on the gradients' size. A source that repeats loses influence by
-    ``exp(−epochs / R)`` (Muennighoff et al. 2023, arXiv 2305.16264). Gradients of an unseen
-    domain, and of a single domain that is the target, come from probes. The average of α serves as
-    a proxy's result.
+    answer does not depend on the gradients' size. What still changes: a source that repeats loses
+    influence by ``exp(−epochs / R)`` (Muennighoff et al. 2023, arXiv 2305.16264), and where the
+    target is the worst domain, τ follows the losses. An unseen domain's gradients come from probes.
+    The average of α serves as a proxy's result.
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.
-        memory: in [0, 1], how much earlier gradients count at an update; 1 is their plain mean.
+        measure: optimiser steps that are drawn by the prior, at least one interval.
+        probe: sequences of each unseen domain of the target that an update of these takes, ≥ 1.
         rank: numbers that are kept of a token's gradient, ≥ 1.
-        probe: how the target's gradient is measured, where it is not drawn.
         problem: scalars and constraints of the problem.
         reweigh: β ≥ 0: also weigh losses as published DoGraph does, which sketches every step.
             None: losses count alike.
@@ -60,7 +62,7 @@ class DoGraphSchedule(BaseMixer):
         prior: α_0 by name, and the start. None: uniform.
 
     Attributes:
-        graph: the last graph of the domains that are drawn.
+        graph: the graph of the domains that are drawn; None while it is measured.
         record: of every update, for the pictures.
     """
 
@@ -69,32 +71,36 @@ class DoGraphSchedule(BaseMixer):
     def __init__(
         self,
         interval: int = 20,
-        memory: float = 1.0,
+        measure: int = 100,
+        probe: int = 64,
         rank: int = 32,
-        probe: ProbeSettings = PROBE,
         problem: ProblemSettings = PROBLEM,
         reweigh: float | None = None,
         anchor: float = 1.0,
         seed: int = 0,
         prior: dict[str, float] | None = None,
     ) -> None:
-        check_range("mixer.init_args.interval", interval, at_least=1)
-        check_range("mixer.init_args.memory", memory, at_least=0, at_most=1)
-        check_range("mixer.init_args.rank", rank, at_least=1)
+        for key, value in (("interval", interval), ("probe", probe), ("rank", rank)):
+            check_range(f"mixer.init_args.{key}", value, at_least=1)
+        if measure < interval:
+            raise UserError(
+                f"mixer.init_args.measure is {measure}: it must be ≥ interval ({interval})"
+            )
         super().__init__(update_every=interval, prior=prior)
-        self.needs = {EmbeddingGradients(rank), Probe(probe.held_out, probe.per_update)}
+        self.needs = {EmbeddingGradients(rank), Probe(probe, probe)}
         if reweigh is not None:
             self.needs |= {Sketch()}
         elif type(self).loss_weights is DoGraphSchedule.loss_weights:
             self.acts_on = {SAMPLING}
-        self.memory, self.problem = memory, problem
+        self.measure, self.problem = measure, problem
         self.solver = ScheduleSolver(
             edges=problem.max_difference is not None, floor=problem.floor, backend=problem.solver
         )
         self.published = (
             None if reweigh is None else DoGraph(beta=reweigh, anchor=anchor, seed=seed)
         )
-        self.gradients = TokenKernel(0, memory)
+        self.gradients = TokenKernel(0)
+        self.kernel: tuple[Tensor, Tensor] | None = None
         self.graph: DomainGraph | None = None
         self.solution: Solution | None = None
         self.record: list[dict[str, Any]] = []
@@ -112,17 +118,21 @@ class DoGraphSchedule(BaseMixer):
         return weights / weights.sum()
 
     def probes(self, domain: str) -> bool:
-        """Whether a domain of the target is probed: an unseen one, or one that is all of it."""
-        counted = self.target.mixture.get(domain, 0.0)
-        return counted == 1 or (counted > 0 and domain in self.unseen)
+        """Whether a domain is probed: an unseen one that counts in the target."""
+        return domain in self.unseen and self.target.mixture.get(domain, 0.0) > 0
+
+    def needs_at(self, step: int, kind: type[Request]) -> bool:
+        """Whether a signal is needed: no gradient by domains after the first ``measure`` steps."""
+        if kind in (EmbeddingGradients, Probe) and step >= self.measure:
+            return False
+        return super().needs_at(step, kind)
 
     def reset(self) -> None:
         """Starts with no gradients."""
         self.prior_weights = self.weights.clone()
-        # The last row is of the target's own probes, where the target is a domain that is drawn.
-        self.gradients = TokenKernel(len(self.domains) + 1, self.memory)
+        self.gradients = TokenKernel(len(self.domains))
         self.drawn_tokens = torch.zeros(len(self.domains), dtype=torch.float64)
-        self.graph = self.solution = None
+        self.kernel = self.graph = self.solution = None
         self.record = []
         self.solver.reset()
         if self.published is not None:
@@ -130,11 +140,10 @@ class DoGraphSchedule(BaseMixer):
 
     def step(self, signals: BatchSignals) -> bool:
         """Keeps the gradients, then updates where an update is due."""
-        read = signals.token_gradients
-        if read is not None:
-            self.gradients.add(read, self.vocab_size)
-            counts = torch.bincount(read.domain.cpu(), minlength=len(self.domains))
-            self.drawn_tokens += counts * read.tokens.shape[1]
+        if signals.token_gradients is not None:
+            self.gradients.add(signals.token_gradients, self.vocab_size)
+        counts = torch.bincount(signals.domain.cpu(), minlength=len(self.domains))
+        self.drawn_tokens += counts * signals.sequence_tokens
         return super().step(signals)
 
     def loss_weights(self, signals: BatchSignals) -> Tensor:
@@ -145,26 +154,21 @@ class DoGraphSchedule(BaseMixer):
 
     @one_thread()
     def update(self, signals: BatchSignals) -> Tensor:
-        """(S,) what to draw from now on; as before where there is nothing to go by."""
+        """(S,) what to draw from now on; the prior while gradients are measured."""
         if signals.probe_gradients is not None:
-            self._add_probe(signals.probe_gradients)
+            self.gradients.add(signals.probe_gradients, self.vocab_size)
         self.gradients.close()
         mixture = self._target_mixture(signals)
-        needed = self.gradients.known[mixture > 0].all() & self.gradients.known[:-1][self.trained]
-        if not needed.all():
-            return self.weights  # some domain has not come in both halves yet
-        kernel, error = self.gradients.kernel(torch.cat([self.trained, torch.tensor([False])]))
-        if not kernel.isfinite().all():
-            raise UserError("the gradients at the embeddings are not finite: training has diverged")
-        problem, errors = self._problem(kernel, error, mixture)
+        if signals.step + 1 < self.measure or not self._measured(mixture):
+            return self.weights
+        problem, errors = self._problem(mixture)
         self.solution = self.solver(problem, **self.problem.scalars)
         if not self.solution.ok:
-            logger.warning(
-                "step %d: %s; the prior is drawn", signals.step + 1, self.solution.status
-            )
+            failure = self.solution.status
+            logger.warning("step %d: %s; the prior is drawn", signals.step + 1, failure)
         weights = torch.zeros(len(self.domains), dtype=torch.float64)
         weights[self.trained] = self.solution.weights.detach()
-        self.graph = self._graph(kernel, weights)
+        self.graph = self._graph(weights)
         self._note(signals.step + 1, problem.b, errors, weights)
         return weights
 
@@ -195,40 +199,37 @@ class DoGraphSchedule(BaseMixer):
             "solver_failures": float(self.solver.failures),
         }
 
-    def _add_probe(self, read: TokenGradients) -> None:
-        """Adds held-out sequences; those of a domain that is drawn go to the last row."""
-        drawn = self.trained[read.domain.cpu()].to(read.domain.device)
-        row = torch.where(drawn, len(self.domains), read.domain)
-        self.gradients.add(TokenGradients(row, read.tokens, read.gradients), self.vocab_size)
+    def _measured(self, mixture: Tensor) -> bool:
+        """Whether there is a kernel of all domains that count; frees the gradients for it."""
+        if self.kernel is None and self.gradients.known[self.trained | (mixture > 0)].all():
+            self.kernel = self.gradients.kernel(self.trained)
+            self.gradients.reset()
+            if not self.kernel[0].isfinite().all():
+                raise UserError("gradients at the embeddings are not finite: training has diverged")
+        return self.kernel is not None
 
     def _target_mixture(self, signals: BatchSignals) -> Tensor:
-        """(S + 1,) τ: how much each row of the kernel counts in the target."""
-        own = torch.zeros(1, dtype=torch.float64)
-        if self.target.is_worst:
-            assert signals.domain_loss is not None
-            losses = signals.domain_loss.masked_fill(~self.trained, -torch.inf)
-            return torch.cat([torch.softmax(losses / self.problem.worst_within, dim=0), own])
-        weights = self.target.weights(self.domains)
-        single = [name for name in self.domains if self.probes(name) and name not in self.unseen]
-        if single:
-            weights, own = torch.zeros_like(weights), own + 1
-        return torch.cat([weights, own])
+        """(S,) τ; for the worst domain those within some of its loss count, too."""
+        if not self.target.is_worst:
+            return self.target.weights(self.domains)
+        assert signals.domain_loss is not None
+        losses = signals.domain_loss.masked_fill(~self.trained, -torch.inf)
+        return torch.softmax(losses / self.problem.worst_within, dim=0)
 
-    def _problem(
-        self, kernel: Tensor, error: Tensor, mixture: Tensor
-    ) -> tuple[ScheduleProblem, Tensor]:
+    def _problem(self, mixture: Tensor) -> tuple[ScheduleProblem, Tensor]:
         """The problem of the sources that are drawn, and (m,) errors of their influences."""
-        drawn, prior = self.trained, self.prior_weights[self.trained]
-        own = kernel[:-1, :-1][drawn][:, drawn]
-        scale = own.diagonal().mean().clamp(min=1e-30)
-        own = own / scale
-        influence = (kernel[:-1] @ mixture)[drawn]
-        errors = (error[:-1].square() @ mixture.square()).sqrt()[drawn]
+        assert self.kernel is not None
+        (kernel, error), drawn = self.kernel, self.trained
+        prior, own = self.prior_weights[drawn], kernel[drawn][:, drawn]
+        own = own / own.diagonal().mean().clamp(min=1e-30)
+        influence = (kernel @ mixture)[drawn]
+        errors = (error.square() @ mixture.square()).sqrt()[drawn]
         # At the prior the target's gradient shall weigh as much as the mixture's own.
         common = (influence @ prior).clamp(min=1e-12) / (prior @ own @ prior).clamp(min=1e-12)
         influence, errors = influence / common, errors / common
-        epochs = self.drawn_tokens / torch.tensor(self.domain_tokens, dtype=torch.float64)
-        worth = torch.exp(-epochs[drawn] / self.problem.repetition)
+        tokens = torch.tensor(self.domain_tokens, dtype=torch.float64)[drawn]
+        epochs = self.drawn_tokens[drawn] / tokens
+        worth = torch.exp(-epochs / self.problem.repetition)
         influence = torch.where(influence > 0, influence * worth, influence)
         values, vectors = torch.linalg.eigh(own)
         problem = ScheduleProblem(
@@ -239,10 +240,11 @@ class DoGraphSchedule(BaseMixer):
         )
         return problem, errors
 
-    def _graph(self, kernel: Tensor, weights: Tensor) -> DomainGraph:
+    def _graph(self, weights: Tensor) -> DomainGraph:
         """The graph of the domains that are drawn, one node each."""
+        assert self.kernel is not None
         drawn = self.trained
-        own = kernel[:-1, :-1][drawn][:, drawn]
+        own = self.kernel[0][drawn][:, drawn]
         counts = torch.ones(len(own), dtype=torch.int64)
         return DomainGraph(
             kernel=own,

@@ -1,4 +1,4 @@
-"""Settings of ``DoGraphSchedule``, which a recipe nests: probe and problem."""
+"""Settings of ``DoGraphSchedule``, which a recipe nests: the problem."""
 
 from __future__ import annotations
 
@@ -7,24 +7,6 @@ from dataclasses import dataclass
 
 from dograph.errors import UserError, check_range
 from dograph.graph.minimise import Backend
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """How the target's gradient is measured, where training does not bring it.
-
-    Attributes:
-        held_out: sequences kept from training, where the target is one domain that is drawn; an
-            unseen domain gives all that it has.
-        per_update: sequences of each probed domain that one update takes.
-    """
-
-    held_out: int = 32
-    per_update: int = 16
-
-    def __post_init__(self) -> None:
-        for key in ("held_out", "per_update"):
-            check_range(f"mixer.init_args.probe.{key}", getattr(self, key), at_least=1)
 
 
 @dataclass(frozen=True)
@@ -82,4 +64,4 @@ class ProblemSettings:
         }
 
 
-PROBE, PROBLEM = ProbeSettings(), ProblemSettings()
+PROBLEM = ProblemSettings()

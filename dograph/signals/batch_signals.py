@@ -115,6 +115,7 @@ class BatchSignals:
         step_domain: (n,) int64, domains of all sequences of this optimiser step, coming
             micro-batches included. None: those of ``domain``.
         learning_rate: of this optimiser step.
+        sequence_tokens: tokens that a sequence trains on, T.
         domain_loss: (S,) float64, each domain's mean token loss in nats since the last update;
             its last known value where it was absent, the known domains' mean where it was never
             drawn. Known in ``update``.
@@ -133,6 +134,7 @@ class BatchSignals:
     probe_domain: Tensor | None = None
     step_domain: Tensor | None = None
     learning_rate: float = 0.0
+    sequence_tokens: int = 1
     domain_loss: Tensor | None = None
 
     @property

@@ -48,6 +48,11 @@ class EmbeddingReader:
         self._recording, self._armed = True, False
         self._tokens = self._output = self._gradient = None
 
+    @property
+    def recorded(self) -> bool:
+        """Whether a call of the embedding layer is recorded, and not yet taken."""
+        return self._output is not None
+
     def arm(self) -> None:
         """Reads the coming backward; earlier ones are ignored."""
         self._armed = True

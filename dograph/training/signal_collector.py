@@ -108,7 +108,7 @@ class SignalCollector:
     def record(self, step: int, observing: bool) -> None:
         """Has the coming forward recorded where the mixer or an observer needs its gradients."""
         self._forward = None
-        if self.embeddings is not None:
+        if self.embeddings is not None and self.mixer.needs_at(step, EmbeddingGradients):
             self.embeddings.record()
         asked = self.mixer.needs_at(step, Sketch)
         if self.sketcher is not None and (asked or observing):
@@ -142,6 +142,7 @@ class SignalCollector:
             domain_kernel=self._domain_kernel(batch, last),
             step_domain=self._domains_of_step(micro_batches, position),
             learning_rate=float(self.trainer.optimizers[0].param_groups[0]["lr"]),
+            sequence_tokens=token_losses.shape[1],
             **probed,
         )
 
@@ -159,7 +160,7 @@ class SignalCollector:
         """Has the gradients read from the coming backward, where they come from there."""
         if self._reader is not None:
             self._reader.arm()
-        if self.embeddings is not None:
+        if self.embeddings is not None and self.embeddings.recorded:
             self.embeddings.arm()
 
     def after_backward(self, signals: BatchSignals) -> bool:
@@ -173,7 +174,7 @@ class SignalCollector:
             reader, self._reader = self._reader, None
             signals.sketch = self._gather(reader.sketch(scale))
             finite.append(signals.sketch.isfinite().all())
-        if self.embeddings is not None:
+        if self.embeddings is not None and self.embeddings.recorded:
             tokens, gradients = self.embeddings.take()
             gradients = gradients / scale.to(gradients)[:, None, None]
             read = self._gather(tokens), self._gather(gradients)
