@@ -182,8 +182,8 @@ class DataMixer(LightningDataModule):
             )
         return np.linspace(0, len(domain) - 1, held_out).round().astype(int).tolist()
 
-    def probe_batch(self, step: int) -> Batch:
-        """Held-out sequences of each probed domain, chosen by seed and step alone."""
+    def probe_batch(self, step: int) -> Batch | None:
+        """Held-out sequences of each probed domain, chosen by seed and step alone; None without."""
         probe, picks = self.mixer.request(Probe), []
         assert probe is not None
         for index, reserved in enumerate(self._reserved):
@@ -191,7 +191,7 @@ class DataMixer(LightningDataModule):
                 draw = np.random.default_rng([self.seed, step, index])
                 chosen = draw.choice(reserved, probe.per_update, replace=False)
                 picks += [(index, int(place)) for place in chosen]
-        return MixtureDataset(self.train_domains).__getitems__(picks)
+        return MixtureDataset(self.train_domains).__getitems__(picks) if picks else None
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches without end, drawn by the current weights."""

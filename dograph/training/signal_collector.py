@@ -219,6 +219,8 @@ class SignalCollector:
         if not self.mixer.needs_at(step, Probe):
             return {}
         batch, sketches = self.data.probe_batch(step), []
+        if batch is None:
+            return {}
         read: list[tuple[Tensor, Tensor]] = []
         for tokens in batch.tokens.to(device).split(self.data.batch_size):
             if self._probe_embeddings is not None:
