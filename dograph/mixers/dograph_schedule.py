@@ -35,23 +35,23 @@ class DoGraphSchedule(BaseMixer):
     """Draws what its graph of domains expects to lower the target's loss.
 
     Nodes are the domains, edges the distances of their mean gradients at the token embeddings,
-    which training's own backward brings (``TokenKernel``). The first ``measure`` steps are drawn by
-    the prior: there the domains compare, while later the gradients of what is drawn often shrink.
-    Then, and every ``interval`` steps, the sampling weights α minimise, with the domains' kernel K
-    and the target's mixture τ of domains,
+    which training's own backward brings in its first ``measure`` steps (``TokenKernel``). Every
+    ``interval`` steps, with the domains' kernel K and the target's mixture τ of domains, α minimise
 
         − ⟨b, α⟩ + (κ/2) αᵀKα + (λ/2) α̃ᵀLα̃ + (ν/2) χ²(α, α_0)
 
     over ``α ≥ ε α_0``, ``|α̃_i − α̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``). The
     influence b is ``Kτ``, scaled so that b and Kα agree at the prior, ``⟨b, α_0⟩ = α_0ᵀKα_0``: the
-    answer does not depend on the gradients' size. What still changes: a source that repeats loses
+    answer does not depend on the gradients' size. While it is measured, the weights go from the
+    prior to α in a straight line: far from the prior the domains no longer compare, since the
+    gradients of what is drawn often shrink. What changes later: a source that repeats loses
     influence by ``exp(−epochs / R)`` (Muennighoff et al. 2023, arXiv 2305.16264), and where the
     target is the worst domain, τ follows the losses. An unseen domain's gradients come from probes.
     The average of α serves as a proxy's result.
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.
-        measure: optimiser steps that are drawn by the prior, at least one interval.
+        measure: optimiser steps whose gradients are read, at least one interval.
         probe: sequences of each unseen domain of the target that an update of these takes, ≥ 1.
         rank: numbers that are kept of a token's gradient, ≥ 1.
         problem: scalars and constraints of the problem.
@@ -62,7 +62,7 @@ class DoGraphSchedule(BaseMixer):
         prior: α_0 by name, and the start. None: uniform.
 
     Attributes:
-        graph: the graph of the domains that are drawn; None while it is measured.
+        graph: the graph of the domains that are drawn.
         record: of every update, for the pictures.
     """
 
@@ -71,7 +71,7 @@ class DoGraphSchedule(BaseMixer):
     def __init__(
         self,
         interval: int = 20,
-        measure: int = 100,
+        measure: int = 200,
         probe: int = 64,
         rank: int = 32,
         problem: ProblemSettings = PROBLEM,
@@ -101,6 +101,7 @@ class DoGraphSchedule(BaseMixer):
         )
         self.gradients = TokenKernel(0)
         self.kernel: tuple[Tensor, Tensor] | None = None
+        self.known = torch.zeros(0, dtype=torch.bool)
         self.graph: DomainGraph | None = None
         self.solution: Solution | None = None
         self.record: list[dict[str, Any]] = []
@@ -133,6 +134,7 @@ class DoGraphSchedule(BaseMixer):
         self.gradients = TokenKernel(len(self.domains))
         self.drawn_tokens = torch.zeros(len(self.domains), dtype=torch.float64)
         self.kernel = self.graph = self.solution = None
+        self.known = torch.zeros(len(self.domains), dtype=torch.bool)
         self.record = []
         self.solver.reset()
         if self.published is not None:
@@ -157,19 +159,19 @@ class DoGraphSchedule(BaseMixer):
         """(S,) what to draw from now on; the prior while gradients are measured."""
         if signals.probe_gradients is not None:
             self.gradients.add(signals.probe_gradients, self.vocab_size)
-        self.gradients.close()
-        mixture = self._target_mixture(signals)
-        if signals.step + 1 < self.measure or not self._measured(mixture):
+        mixture, done = self._target_mixture(signals), signals.step + 1
+        self._measure(done)
+        if self.kernel is None or not self.known[self.trained | (mixture > 0)].all():
             return self.weights
         problem, errors = self._problem(mixture)
         self.solution = self.solver(problem, **self.problem.scalars)
         if not self.solution.ok:
-            failure = self.solution.status
-            logger.warning("step %d: %s; the prior is drawn", signals.step + 1, failure)
+            logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)
         weights = torch.zeros(len(self.domains), dtype=torch.float64)
         weights[self.trained] = self.solution.weights.detach()
+        weights = torch.lerp(self.prior_weights, weights, min(1.0, done / self.measure))
         self.graph = self._graph(weights)
-        self._note(signals.step + 1, problem.b, errors, weights)
+        self._note(done, problem.b, errors, weights)
         return weights
 
     def snapshot(self) -> MixerSnapshot:
@@ -199,14 +201,19 @@ class DoGraphSchedule(BaseMixer):
             "solver_failures": float(self.solver.failures),
         }
 
-    def _measured(self, mixture: Tensor) -> bool:
-        """Whether there is a kernel of all domains that count; frees the gradients for it."""
-        if self.kernel is None and self.gradients.known[self.trained | (mixture > 0)].all():
-            self.kernel = self.gradients.kernel(self.trained)
+    def _measure(self, done: int) -> None:
+        """Takes what was read into the kernel; frees the gradients once all are read."""
+        if done >= self.measure + self.update_every:
+            return
+        self.gradients.close()
+        self.known = self.gradients.known
+        if not self.known[self.trained].all():
+            return
+        self.kernel = self.gradients.kernel(self.trained)
+        if not self.kernel[0].isfinite().all():
+            raise UserError("gradients at the embeddings are not finite: training has diverged")
+        if done >= self.measure:
             self.gradients.reset()
-            if not self.kernel[0].isfinite().all():
-                raise UserError("gradients at the embeddings are not finite: training has diverged")
-        return self.kernel is not None
 
     def _target_mixture(self, signals: BatchSignals) -> Tensor:
         """(S,) τ; for the worst domain those within some of its loss count, too."""
