@@ -38,7 +38,6 @@ class TokenKernel:
         self._means: Tensor | None = None
         self._counts = torch.zeros(2, self.rows, dtype=torch.float64)
         self._closed = torch.zeros(2, self.rows, dtype=torch.float64)
-        self._added = 0
 
     @property
     def known(self) -> Tensor:
@@ -52,7 +51,7 @@ class TokenKernel:
             self._sums = read.gradients.new_zeros(2 * self.rows * vocab_size, rank)
         sums = self._sums = self._sums.to(read.gradients.device)
         domain = read.domain.to(sums.device)
-        half = (torch.arange(count, device=sums.device) + self._added) % 2
+        half = read.tokens.sum(dim=1) % 2  # by content: a sequence that repeats stays in its half
         place = ((half * self.rows + domain) * vocab_size)[:, None] + read.tokens
         gradients = read.gradients.flatten(0, 1)
         if sums.device.type == "cpu":
@@ -61,7 +60,6 @@ class TokenKernel:
             sums.index_put_((place.flatten(),), gradients, accumulate=True)
         ones = torch.ones(count, dtype=torch.float64)
         self._counts.index_put_((half.cpu(), domain.cpu()), ones, accumulate=True)
-        self._added += 1
 
     def close(self) -> None:
         """Averages the means of what was added since the last call with the earlier ones."""
@@ -105,11 +103,10 @@ class TokenKernel:
         tensors = {"sums": self._sums, "means": self._means}
         kept = {key: None if each is None else each.cpu() for key, each in tensors.items()}
         counts = {"counts": self._counts.clone(), "closed": self._closed.clone()}
-        return {**kept, **counts, "added": self._added}
+        return {**kept, **counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what ``state_dict`` gave."""
         kept = [state[key] for key in ("sums", "means")]
         self._sums, self._means = (None if each is None else each.clone() for each in kept)
         self._counts, self._closed = state["counts"].clone(), state["closed"].clone()
-        self._added = int(state["added"])
