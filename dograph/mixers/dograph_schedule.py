@@ -29,29 +29,33 @@ from dograph.signals.batch_signals import (
 )
 
 logger = logging.getLogger(__name__)
+LEAST_COSINE = 0.1
+"""Of the target's gradient and the prior's; below it, influences are not scaled up further."""
 
 
 class DoGraphSchedule(BaseMixer):
     """Draws what its graph of domains expects to lower the target's loss.
 
     Nodes are the domains, edges the distances of their mean gradients at the token embeddings,
-    which training's own backward brings in its first ``measure`` steps (``TokenKernel``). Every
-    ``interval`` steps, with the domains' kernel K and the target's mixture τ of domains, α minimise
+    which training's own backward brings (``TokenKernel``). The first ``measure`` steps are drawn by
+    the prior, and all but the first ``skip`` of them are read: earlier, gradients tell common
+    tokens alone; later, and drawn by other weights, domains no longer compare, since the gradients
+    of what is drawn shrink. Then, and every ``interval`` steps, with the domains' kernel K and the
+    target's mixture τ of domains, the weights α minimise
 
         − ⟨b, α⟩ + (κ/2) αᵀKα + (λ/2) α̃ᵀLα̃ + (ν/2) χ²(α, α_0)
 
     over ``α ≥ ε α_0``, ``|α̃_i − α̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``). The
     influence b is ``Kτ``, scaled so that b and Kα agree at the prior, ``⟨b, α_0⟩ = α_0ᵀKα_0``: the
-    answer does not depend on the gradients' size. While it is measured, the weights go from the
-    prior to α in a straight line: far from the prior the domains no longer compare, since the
-    gradients of what is drawn often shrink. What changes later: a source that repeats loses
+    answer does not depend on the gradients' size. What still changes: a source that repeats loses
     influence by ``exp(−epochs / R)`` (Muennighoff et al. 2023, arXiv 2305.16264), and where the
     target is the worst domain, τ follows the losses. An unseen domain's gradients come from probes.
     The average of α serves as a proxy's result.
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.
-        measure: optimiser steps whose gradients are read, at least one interval.
+        measure: optimiser steps that are drawn by the prior, more than ``skip``.
+        skip: optimiser steps before the first whose gradients are read, ≥ 0.
         probe: sequences of each unseen domain of the target that an update of these takes, ≥ 1.
         rank: numbers that are kept of a token's gradient, ≥ 1.
         problem: scalars and constraints of the problem.
@@ -71,9 +75,10 @@ class DoGraphSchedule(BaseMixer):
     def __init__(
         self,
         interval: int = 20,
-        measure: int = 200,
+        measure: int = 120,
+        skip: int = 40,
         probe: int = 64,
-        rank: int = 32,
+        rank: int = 64,
         problem: ProblemSettings = PROBLEM,
         reweigh: float | None = None,
         anchor: float = 1.0,
@@ -82,9 +87,11 @@ class DoGraphSchedule(BaseMixer):
     ) -> None:
         for key, value in (("interval", interval), ("probe", probe), ("rank", rank)):
             check_range(f"mixer.init_args.{key}", value, at_least=1)
-        if measure < interval:
+        check_range("mixer.init_args.skip", skip, at_least=0)
+        if measure < skip + interval:
             raise UserError(
-                f"mixer.init_args.measure is {measure}: it must be ≥ interval ({interval})"
+                f"mixer.init_args.measure is {measure}: it must be ≥ skip + interval "
+                f"({skip + interval})"
             )
         super().__init__(update_every=interval, prior=prior)
         self.needs = {EmbeddingGradients(rank), Probe(probe, probe)}
@@ -92,7 +99,7 @@ class DoGraphSchedule(BaseMixer):
             self.needs |= {Sketch()}
         elif type(self).loss_weights is DoGraphSchedule.loss_weights:
             self.acts_on = {SAMPLING}
-        self.measure, self.problem = measure, problem
+        self.skip, self.measure, self.problem = skip, measure, problem
         self.solver = ScheduleSolver(
             edges=problem.max_difference is not None, floor=problem.floor, backend=problem.solver
         )
@@ -101,7 +108,6 @@ class DoGraphSchedule(BaseMixer):
         )
         self.gradients = TokenKernel(0)
         self.kernel: tuple[Tensor, Tensor] | None = None
-        self.known = torch.zeros(0, dtype=torch.bool)
         self.graph: DomainGraph | None = None
         self.solution: Solution | None = None
         self.record: list[dict[str, Any]] = []
@@ -123,8 +129,8 @@ class DoGraphSchedule(BaseMixer):
         return domain in self.unseen and self.target.mixture.get(domain, 0.0) > 0
 
     def needs_at(self, step: int, kind: type[Request]) -> bool:
-        """Whether a signal is needed: no gradient by domains after the first ``measure`` steps."""
-        if kind in (EmbeddingGradients, Probe) and step >= self.measure:
+        """Whether a signal is needed: domains' gradients only from ``skip`` to ``measure``."""
+        if kind in (EmbeddingGradients, Probe) and not self.skip <= step < self.measure:
             return False
         return super().needs_at(step, kind)
 
@@ -134,7 +140,6 @@ class DoGraphSchedule(BaseMixer):
         self.gradients = TokenKernel(len(self.domains))
         self.drawn_tokens = torch.zeros(len(self.domains), dtype=torch.float64)
         self.kernel = self.graph = self.solution = None
-        self.known = torch.zeros(len(self.domains), dtype=torch.bool)
         self.record = []
         self.solver.reset()
         if self.published is not None:
@@ -159,9 +164,9 @@ class DoGraphSchedule(BaseMixer):
         """(S,) what to draw from now on; the prior while gradients are measured."""
         if signals.probe_gradients is not None:
             self.gradients.add(signals.probe_gradients, self.vocab_size)
+        self.gradients.close()
         mixture, done = self._target_mixture(signals), signals.step + 1
-        self._measure(done)
-        if self.kernel is None or not self.known[self.trained | (mixture > 0)].all():
+        if done < self.measure or not self._measured(mixture):
             return self.weights
         problem, errors = self._problem(mixture)
         self.solution = self.solver(problem, **self.problem.scalars)
@@ -169,7 +174,6 @@ class DoGraphSchedule(BaseMixer):
             logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)
         weights = torch.zeros(len(self.domains), dtype=torch.float64)
         weights[self.trained] = self.solution.weights.detach()
-        weights = torch.lerp(self.prior_weights, weights, min(1.0, done / self.measure))
         self.graph = self._graph(weights)
         self._note(done, problem.b, errors, weights)
         return weights
@@ -201,19 +205,14 @@ class DoGraphSchedule(BaseMixer):
             "solver_failures": float(self.solver.failures),
         }
 
-    def _measure(self, done: int) -> None:
-        """Takes what was read into the kernel; frees the gradients once all are read."""
-        if done >= self.measure + self.update_every:
-            return
-        self.gradients.close()
-        self.known = self.gradients.known
-        if not self.known[self.trained].all():
-            return
-        self.kernel = self.gradients.kernel(self.trained)
-        if not self.kernel[0].isfinite().all():
-            raise UserError("gradients at the embeddings are not finite: training has diverged")
-        if done >= self.measure:
+    def _measured(self, mixture: Tensor) -> bool:
+        """Whether there is a kernel of all domains that count; frees the gradients for it."""
+        if self.kernel is None and self.gradients.known[self.trained | (mixture > 0)].all():
+            self.kernel = self.gradients.kernel(self.trained)
             self.gradients.reset()
+            if not self.kernel[0].isfinite().all():
+                raise UserError("gradients at the embeddings are not finite: training has diverged")
+        return self.kernel is not None
 
     def _target_mixture(self, signals: BatchSignals) -> Tensor:
         """(S,) τ; for the worst domain those within some of its loss count, too."""
@@ -228,11 +227,14 @@ class DoGraphSchedule(BaseMixer):
         assert self.kernel is not None
         (kernel, error), drawn = self.kernel, self.trained
         prior, own = self.prior_weights[drawn], kernel[drawn][:, drawn]
-        own = own / own.diagonal().mean().clamp(min=1e-30)
+        scale = own.diagonal().mean().clamp(min=1e-30)
+        own = own / scale
         influence = (kernel @ mixture)[drawn]
         errors = (error.square() @ mixture.square()).sqrt()[drawn]
         # At the prior the target's gradient shall weigh as much as the mixture's own.
-        common = (influence @ prior).clamp(min=1e-12) / (prior @ own @ prior).clamp(min=1e-12)
+        size = (prior @ own @ prior).clamp(min=1e-12)
+        norms = (size * (mixture @ kernel @ mixture).clamp(min=0)).sqrt() / scale.sqrt()
+        common = torch.maximum(influence @ prior, LEAST_COSINE * norms).clamp(min=1e-12) / size
         influence, errors = influence / common, errors / common
         tokens = torch.tensor(self.domain_tokens, dtype=torch.float64)[drawn]
         epochs = self.drawn_tokens[drawn] / tokens
