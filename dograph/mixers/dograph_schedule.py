@@ -233,7 +233,7 @@ class DoGraphSchedule(BaseMixer):
         errors = (error.square() @ mixture.square()).sqrt()[drawn]
         # At the prior the target's gradient shall weigh as much as the mixture's own.
         size = (prior @ own @ prior).clamp(min=1e-12)
-        norms = (size * (mixture @ kernel @ mixture).clamp(min=0)).sqrt() / scale.sqrt()
+        norms = (size * scale * (mixture @ kernel @ mixture).clamp(min=0)).sqrt()
         common = torch.maximum(influence @ prior, LEAST_COSINE * norms).clamp(min=1e-12) / size
         influence, errors = influence / common, errors / common
         tokens = torch.tensor(self.domain_tokens, dtype=torch.float64)[drawn]
