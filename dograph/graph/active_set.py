@@ -15,12 +15,11 @@ import numpy as np
 from scipy.linalg import qr
 from scipy.linalg.lapack import dgetrf, dgetrs
 
-from dograph.graph.problem import SMALLEST_WEIGHT, Array, SimplexProgram
+from dograph.graph.problem import Array, SimplexProgram
 
 EXACT = 1e-9
 ROUNDING = 1e-15
 DEPENDENT = 1e-9  # rows are of 1, −1 or shares of clusters: what is smaller than this is rounding
-NEWTON_STEPS = 8
 MAX_TIGHTENINGS = 5
 
 
@@ -132,7 +131,7 @@ def polish(active: ActiveSet, answer: Array) -> tuple[Array, ActiveSet]:
     """Finds the exact minimum, if what seems to bind at a solver's answer does.
 
     Args:
-        active: what seems to bind; its program has no entropy.
+        active: what seems to bind.
         answer: (m,) a solver's.
 
     Returns:
@@ -156,24 +155,3 @@ def polish(active: ActiveSet, answer: Array) -> tuple[Array, ActiveSet]:
     if tight.is_dual_feasible(weights, multipliers) or gain >= -ROUNDING:
         return weights, tight
     return answer, active
-
-
-def polish_entropic(program: SimplexProgram, answer: Array) -> Array:
-    """Finds the minimum with an entropy and no rows, by Newton's method in ratios.
-
-    In ratios small weights become as exact as large ones.
-    """
-    weights = np.maximum(answer.clip(SMALLEST_WEIGHT), program.lower)
-    for _ in range(NEWTON_STEPS):
-        gradient = program.gradient(weights)
-        free = weights > program.lower + EXACT
-        hessian = 2 * program.quadratic + np.diag(program.entropy / weights)
-        size = int(free.sum())
-        system = np.zeros((size + 1, size + 1))
-        system[:size, :size] = hessian[np.ix_(free, free)]
-        system[:size, size] = system[size, :size] = 1
-        step = np.linalg.solve(system, np.append(-gradient[free], 0.0))[:-1]
-        ratio = np.exp((step / weights[free]).clip(-1, 1))
-        weights[free] = np.maximum(weights[free] * ratio, program.lower[free])
-        weights[free] *= (1 - weights[~free].sum()) / weights[free].sum()
-    return weights

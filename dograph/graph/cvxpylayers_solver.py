@@ -1,4 +1,4 @@
-"""Solves the same program by cvxpylayers: the reference, and the only solver with an entropy."""
+"""Solves the same program by cvxpylayers: the reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cvxpylayers.torch import CvxpyLayer
 from scipy.optimize import nnls
 from torch import Tensor
 
-from dograph.graph.active_set import ActiveSet, polish, polish_entropic
+from dograph.graph.active_set import ActiveSet, polish
 from dograph.graph.problem import TOLERANCE, Array, SimplexProgram, normalise
 
 # At m = 11 Clarabel takes 0.6 ms where SCS takes 0.9 ms for 1e-9 (they are even at m = 64).
@@ -26,22 +26,15 @@ DENSE_DERIVATIVE = 24  # largest m with limits whose derivative is found by a de
 
 
 def minimise_by_cvxpylayers(
-    quadratic: Tensor,
-    linear: Tensor,
-    lower: Tensor,
-    rows: Tensor,
-    limits: Tensor,
-    entropy: Tensor | None,
+    quadratic: Tensor, linear: Tensor, lower: Tensor, rows: Tensor, limits: Tensor
 ) -> Tensor:
     """Like ``minimise``, with (0, m) rows for none."""
     numbers = (tensor.detach().numpy() for tensor in (quadratic, linear, lower, rows, limits))
-    program, size = normalise(numbers, 0.0 if entropy is None else float(entropy.detach()))
+    program, size = normalise(numbers)
     symmetric = (quadratic + quadratic.T) / (2 * size)
     lifted = symmetric + (torch.from_numpy(program.quadratic) - symmetric).detach()
     # By Cholesky, which is differentiable also for equal eigenvalues.
     inputs = [torch.linalg.cholesky(lifted).T, (linear - linear.min().detach()) / size, lower]
-    if entropy is not None:
-        inputs.append(entropy / size)
     count = 0
     if len(rows):
         # Rows of 0 up to a power of two, so that problems of about one size share a layer.
@@ -52,7 +45,7 @@ def minimise_by_cvxpylayers(
     options = dict(SOLVER)
     if any(tensor.requires_grad for tensor in inputs) and torch.is_grad_enabled():
         options["mode"] = "dense" if not count or len(linear) <= DENSE_DERIVATIVE else "lsqr"
-    layer = cone_layer(len(linear), count, entropy is not None)
+    layer = cone_layer(len(linear), count)
     (answer,) = layer(*inputs, solver_args=options)
     weights = _polished(program, answer.detach().numpy())
     return answer + (torch.from_numpy(weights) - answer).detach()
@@ -66,10 +59,7 @@ def _polished(program: SimplexProgram, answer: Array) -> Array:
     binding = np.abs(difference) > program.limits - TOLERANCE
     side = np.where(binding, np.where(difference < 0, -1.0, 1.0), 0.0)
     at_lower = answer - program.lower < TOLERANCE
-    if not program.entropy:
-        answer, _ = polish(ActiveSet(program, at_lower, side), answer)
-    elif not len(program.limits):
-        answer = polish_entropic(program, answer)
+    answer, _ = polish(ActiveSet(program, at_lower, side), answer)
     return program.verified(answer, _duals(program, answer, at_lower, side))
 
 
@@ -92,21 +82,17 @@ def _duals(
 
 
 @functools.cache
-def cone_layer(size: int, rows: int, entropic: bool) -> CvxpyLayer:
+def cone_layer(size: int, rows: int) -> CvxpyLayer:
     """The cone program over ``size`` weights, canonicalised once a process and re-used.
 
     Kept outside the modules that use it, so that no state_dict, copy or pickle sees it. A layer
-    from F (m, m) with ``FᵀF = H``, c (m,), lower (m,), μ if ``entropic`` and, with ``rows`` r > 0,
-    A (r, m) and limits (r,) to w.
+    from F (m, m) with ``FᵀF = H``, c (m,), lower (m,) and, with ``rows`` r > 0, A (r, m) and
+    limits (r,) to w.
     """
     weights = cp.Variable(size)
     root, linear, lower = cp.Parameter((size, size)), cp.Parameter(size), cp.Parameter(size)
     objective = cp.sum_squares(root @ weights) + linear @ weights
     parameters = [root, linear, lower]
-    if entropic:
-        entropy = cp.Parameter(nonneg=True)
-        objective += entropy * cp.sum(-cp.entr(weights))
-        parameters.append(entropy)
     constraints = [weights >= lower, cp.sum(weights) == 1]
     if rows:
         differences, limits = cp.Parameter((rows, size)), cp.Parameter(rows)

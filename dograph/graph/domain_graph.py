@@ -26,7 +26,6 @@ class DomainGraph:
         counts: (m,) sequences in each cluster.
         labels: (n,) cluster of each sequence.
         weights: (m,) on the simplex.
-        numbers: the nodes' numbers, where they keep their identity. None: 1 … m in their order.
     """
 
     kernel: Tensor
@@ -35,38 +34,28 @@ class DomainGraph:
     counts: Tensor
     labels: Tensor
     weights: Tensor
-    numbers: tuple[int, ...] | None = None
 
 
 def domain_graph(
-    sketches: Tensor,
-    labels: Tensor,
-    spread: Literal["mean", "printed"] = "mean",
-    numbers: tuple[int, ...] | None = None,
-) -> tuple[DomainGraph, Tensor]:
+    sketches: Tensor, labels: Tensor, spread: Literal["mean", "printed"] = "mean"
+) -> DomainGraph:
     """Builds the graph of a batch's or a window's clusters, weighted by their sequences.
 
     Args:
         sketches: (n, k).
         labels: (n,) int64, 0 … m − 1, each one in use.
         spread: form of σ², see ``cluster_spread``.
-        numbers: the clusters' numbers, in the labels' order.
-
-    Returns:
-        The graph, and the (m, k) float64 means of its clusters.
     """
     exact = sketches.to(torch.float64)
     means, counts = cluster_means(exact, labels), cluster_counts(labels)
-    graph = DomainGraph(
+    return DomainGraph(
         kernel=gradient_kernel(means),
         distances=squared_distances(means),
         spread=cluster_spread(exact, labels, form=spread),
         counts=counts,
         labels=labels,
         weights=counts.double() / counts.sum(),
-        numbers=numbers,
     )
-    return graph, means
 
 
 def affinity(distances: Tensor, neighbours: int) -> Tensor:

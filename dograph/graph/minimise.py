@@ -58,10 +58,9 @@ def minimise(
     rows: Tensor | None = None,
     limits: Tensor | None = None,
     *,
-    entropy: Tensor | None = None,
     backend: Backend = "piqp",
 ) -> Tensor:
-    """Minimises ``wᵀHw + c·w (+ μ Σ w ln w)`` over the simplex, ``w ≥ lower``, |A w| ≤ limits.
+    """Minimises ``wᵀHw + c·w`` over the simplex, ``w ≥ lower``, ``|A w| ≤ limits``.
 
     Args:
         quadratic: (m, m) H, positive semi-definite up to rounding.
@@ -69,7 +68,6 @@ def minimise(
         lower: (m,) ≥ 0 of sum < 1.
         rows: (r, m) A, with (r,) ``limits`` ≥ 0. None: no such constraints.
         limits: with rows.
-        entropy: μ > 0, always by cvxpylayers. None: no such term.
         backend: ``piqp``, or ``cvxpylayers``, the reference: slower, and up to 1e-6 from the
             minimum where it is not told which constraints bind.
 
@@ -79,10 +77,10 @@ def minimise(
     """
     if rows is None or limits is None:
         rows, limits = linear.new_zeros(0, len(linear)), linear.new_zeros(0)
-    if entropy is None and backend == "piqp":
+    if backend == "piqp":
         weights: Tensor = QuadraticMinimum.apply(quadratic, linear, lower, rows, limits)
         return weights
     # Here, since few runs need it, and cvxpy takes 0.1 s or more to import.
     from dograph.graph.cvxpylayers_solver import minimise_by_cvxpylayers
 
-    return minimise_by_cvxpylayers(quadratic, linear, lower, rows, limits, entropy)
+    return minimise_by_cvxpylayers(quadratic, linear, lower, rows, limits)

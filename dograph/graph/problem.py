@@ -1,4 +1,4 @@
-"""A quadratic (or entropic) program on the simplex, and how far weights are from solving it."""
+"""A quadratic program on the simplex, and how far weights are from solving it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ RIDGE = 1e-6
 TOLERANCE = 1e-5  # by which a solver's answer may violate a constraint
 LARGEST_GAP = 1e-4  # relative to the objective's largest coefficient
 LARGEST_LIFT = 1e-3  # relative to the largest entry: far above float32's rounding
-SMALLEST_WEIGHT = 1e-12  # the logarithm of a smaller one is not taken
 
 
 @dataclass(frozen=True)
 class SimplexProgram:
-    """Minimise ``wᵀHw + c·w + μ Σ w ln w``, ``w ≥ lower``, ``Σ w = 1``, ``|A w| ≤ limits``.
+    """Minimise ``wᵀHw + c·w``, ``w ≥ lower``, ``Σ w = 1``, ``|A w| ≤ limits``.
 
     Attributes:
         quadratic: (m, m) H, symmetric positive semi-definite.
@@ -27,7 +26,6 @@ class SimplexProgram:
         lower: (m,) lower bounds ≥ 0 of sum < 1.
         rows: (r, m) A; r = 0 for no such constraints.
         limits: (r,) ≥ 0.
-        entropy: μ ≥ 0.
     """
 
     quadratic: Array
@@ -35,7 +33,6 @@ class SimplexProgram:
     lower: Array
     rows: Array
     limits: Array
-    entropy: float = 0.0
 
     def objective(self, weights: Array) -> float:
         """``wᵀHw + c·w``."""
@@ -50,9 +47,7 @@ class SimplexProgram:
 
     def gradient(self, weights: Array) -> Array:
         """(m,) gradient of the objective."""
-        gradient = 2 * self.quadratic @ weights + self.linear
-        if self.entropy:
-            gradient = gradient + self.entropy * (np.log(weights.clip(SMALLEST_WEIGHT)) + 1)
+        gradient: Array = 2 * self.quadratic @ weights + self.linear
         return gradient
 
     def duality_gap(self, weights: Array, duals: Array) -> float:
@@ -81,7 +76,7 @@ class SimplexProgram:
         return weights
 
 
-def normalise(parts: Iterable[Array], entropy: float = 0.0) -> tuple[SimplexProgram, float]:
+def normalise(parts: Iterable[Array]) -> tuple[SimplexProgram, float]:
     """Builds the program with coefficients near 1, and tells what they were divided by.
 
     Neither a common factor nor a common shift of c moves the minimum. ArithmeticError if an input
@@ -89,13 +84,12 @@ def normalise(parts: Iterable[Array], entropy: float = 0.0) -> tuple[SimplexProg
 
     Args:
         parts: H, symmetric or not, c, lower, A and limits, as in ``SimplexProgram``.
-        entropy: μ.
     """
     quadratic, linear, lower, rows, limits = parts = tuple(parts)
-    if not all(np.isfinite(part).all() for part in parts) or not np.isfinite(entropy):
+    if not all(np.isfinite(part).all() for part in parts):
         raise ArithmeticError("a kernel, spread, count or coefficient is not finite")
     linear = linear - linear.min()
-    size = max(float(np.abs(quadratic).max()), float(linear.max()), entropy) or 1.0
+    size = max(float(np.abs(quadratic).max()), float(linear.max())) or 1.0
     scaled = (quadratic + quadratic.T) / (2 * size)
     _, indefinite = dpotrf(scaled)
     if indefinite:
@@ -104,4 +98,4 @@ def normalise(parts: Iterable[Array], entropy: float = 0.0) -> tuple[SimplexProg
         if not lift <= LARGEST_LIFT:
             raise ArithmeticError("K is not positive semi-definite")
         scaled = scaled + lift * np.eye(len(scaled))
-    return SimplexProgram(scaled, linear / size, lower, rows, limits, entropy / size), size
+    return SimplexProgram(scaled, linear / size, lower, rows, limits), size

@@ -15,7 +15,7 @@ from dograph.mixers import state as own_state
 from dograph.mixers.simplex import admissible, on_simplex, part_of_simplex, weights_by_name
 from dograph.mixers.snapshot import MixerSnapshot
 from dograph.mixers.target import Target, TargetValue, check_names
-from dograph.signals.batch_signals import BatchSignals, Probe, Request, Sketch
+from dograph.signals.batch_signals import BatchSignals, Probe, Request
 from dograph.signals.domain_sums import DomainLosses
 
 logger = logging.getLogger(__name__)
@@ -181,11 +181,8 @@ class BaseMixer(nn.Module):
     def needs_at(self, step: int, kind: type[Request]) -> bool:
         """Whether a signal is needed at a step, after ``step`` are done."""
         request = self.request(kind)
-        to_come = self.update_every - 1 - step % self.update_every
-        if isinstance(request, Sketch) and request.last is not None:
-            return to_come < request.last
         if isinstance(request, Probe):
-            return to_come == 0
+            return (step + 1) % self.update_every == 0
         return request is not None
 
     def probes(self, domain: str) -> bool:

@@ -135,7 +135,7 @@ class DoGraph(BaseMixer):
         self.recent.append(signals.sketch)
         with one_thread():
             labels = cluster_sequences(sketches, self.clusters, seed=self.seed + signals.step)
-            graph, _ = domain_graph(sketches, labels, self.spread)
+            graph = domain_graph(sketches, labels, self.spread)
             graph.weights = self._cluster_weights(graph, signals.step)
         self.graph = graph
         here = labels[-signals.batch_size :].cpu()

@@ -14,12 +14,10 @@ class Sketch:
     """Requests a gradient sketch of every sequence: ``BatchSignals.sketch``.
 
     Attributes:
-        last: steps before each update that are sketched, ≥ 1. None: every step.
         across_steps: whether sketches of different steps are compared, so that they need one
             projection for the whole run.
     """
 
-    last: int | None = None
     across_steps: bool = False
 
 

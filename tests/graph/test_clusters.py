@@ -14,6 +14,7 @@ from dograph.graph.clusters import (
     cluster_sequences,
     cluster_spread,
     effective_number,
+    group_means,
     mutual_information,
 )
 
@@ -86,3 +87,8 @@ def test_printed_spread_is_the_variance_of_squared_distances():
 def test_effective_number_between_one_and_all():
     assert effective_number(torch.tensor([1.0, 0.0, 0.0])) == pytest.approx(1)
     assert effective_number(torch.full((7,), 1 / 7)) == pytest.approx(7, rel=1e-6)
+
+
+def test_means_of_groups_of_which_one_is_empty():
+    found = group_means(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 2]), 3)
+    assert found.flatten().tolist() == [2.0, 0.0, 5.0]

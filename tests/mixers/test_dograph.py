@@ -85,7 +85,7 @@ def test_the_anchor_enlarges_the_effective_batch():
 
 def test_a_failed_solve_gives_uniform_sequence_weights_and_is_counted(caplog):
     mixer = ready(clusters=3)
-    graph, _ = domain_graph(torch.randn(12, 4), torch.arange(12) % 3)
+    graph = domain_graph(torch.randn(12, 4), torch.arange(12) % 3)
     graph.kernel[0, 0] = float("nan")
     weights = mixer._cluster_weights(graph, step=5)
     assert torch.allclose(weights, torch.full((3,), 1 / 3).double())

@@ -168,10 +168,9 @@ def _filling(domain: int) -> dict[str, Any]:
 
 def _draw_labels(axes: Axes, places: Floats, radii: Floats, graph: DomainGraph) -> None:
     """Writes number, weight and sequences below each node."""
-    numbers = graph.numbers or range(1, len(graph.counts) + 1)
-    labels = zip(numbers, graph.weights.tolist(), graph.counts.tolist(), strict=True)
-    for node, (number, weight, count) in enumerate(labels):
-        text = f"{number}\n{percent(weight)} · n {count}"
+    labels = zip(graph.weights.tolist(), graph.counts.tolist(), strict=True)
+    for node, (weight, count) in enumerate(labels):
+        text = f"{node + 1}\n{percent(weight)} · n {count}"
         where = (places[node, 0], places[node, 1] - radii[node] - 0.02)
         box = {"boxstyle": "round,pad=0.08", "color": "white", "alpha": 0.82, "linewidth": 0}
         look = {**appearance.SMALL, "linespacing": 1.05, "zorder": 5, "bbox": box}
