@@ -80,7 +80,7 @@ def normalise(parts: Iterable[Array]) -> tuple[SimplexProgram, float]:
     """Builds the program with coefficients near 1, and tells what they were divided by.
 
     Neither a common factor nor a common shift of c moves the minimum. ArithmeticError if an input
-    is not finite, or H indefinite by more than float32's rounding.
+    is not finite or of another size, or H indefinite by more than float32's rounding.
 
     Args:
         parts: H, symmetric or not, c, lower, A and limits, as in ``SimplexProgram``.
@@ -88,6 +88,8 @@ def normalise(parts: Iterable[Array]) -> tuple[SimplexProgram, float]:
     quadratic, linear, lower, rows, limits = parts = tuple(parts)
     if not all(np.isfinite(part).all() for part in parts):
         raise ArithmeticError("a kernel, spread, count or coefficient is not finite")
+    if quadratic.shape != (len(linear), len(linear)) or lower.shape != linear.shape:
+        raise ArithmeticError("a kernel, spread or count is of another size")  # a solver crashes
     linear = linear - linear.min()
     size = max(float(np.abs(quadratic).max()), float(linear.max())) or 1.0
     scaled = (quadratic + quadratic.T) / (2 * size)

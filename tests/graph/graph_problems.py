@@ -19,20 +19,15 @@ def instance(m, k=24, seed=0, spread=1.0):
     return K, sigma, torch.randint(1, 9, (m,), generator=generator)
 
 
-def schedule(K, S, seed, neighbours=3):
-    """b, R, √L, P, prior and previous of a random problem."""
+def schedule(S, seed, neighbours=3):
+    """b, R, √L and the prior of a random problem of S sources."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    means = normal(K, 6)
-    kernel = gradient_kernel(means)
-    scale = kernel.diagonal().mean()
-    b = means @ normal(6) / scale
-    R = means.T / scale.sqrt()
+    means = normal(S, 6)
+    scale = gradient_kernel(means).diagonal().mean()
     root = edge_rows(affinity(squared_distances(means), neighbours))
-    P = torch.softmax(normal(K, S), dim=0)
     prior = torch.softmax(normal(S) / 2, dim=0)
-    previous = torch.softmax(normal(S) / 2, dim=0)
-    return ScheduleProblem(b, R, root, P, prior, previous)
+    return ScheduleProblem(means @ normal(6) / scale, means.T / scale.sqrt(), root, prior)

@@ -1,0 +1,201 @@
+"""The kernel of domains' mean gradients at token embeddings, against direct computation."""
+
+import pytest
+import torch
+
+from dograph.graph.token_kernel import SMALLEST_ROW, TokenKernel
+from dograph.signals.batch_signals import TokenGradients
+
+VOCABULARY, RANK, TOKENS = 12, 5, 7
+
+
+def sequences(domain, seed, means=None, noise=1.0, scale=None):
+    """Token gradients of (n,) domains: a mean for each domain and token, and noise."""
+    generator = torch.Generator().manual_seed(seed)
+    domain = torch.as_tensor(domain)
+    tokens = torch.randint(VOCABULARY, (len(domain), TOKENS), generator=generator)
+    gradients = noise * torch.randn(len(domain), TOKENS, RANK, generator=generator)
+    if means is not None:
+        gradients = gradients + means[domain[:, None], tokens]
+    if scale is not None:
+        gradients = gradients * scale[tokens][:, :, None]
+    return TokenGradients(domain, tokens, gradients)
+
+
+def filled(batches, rows, close_each=False):
+    kernel = TokenKernel(rows)
+    for batch in batches:
+        kernel.add(batch, VOCABULARY)
+        if close_each:
+            kernel.close()
+    kernel.close()
+    return kernel
+
+
+def everything(rows):
+    return torch.ones(rows, dtype=torch.bool)
+
+
+def half_means(batches, rows):
+    """(2, R, V, r) means of each half's sequences, by loops."""
+    sums, counts = torch.zeros(2, rows, VOCABULARY, RANK).double(), torch.zeros(2, rows)
+    for number, batch in enumerate(batches):
+        for place, domain in enumerate(batch.domain.tolist()):
+            half = (number + place) % 2
+            counts[half, domain] += 1
+            for token, gradient in zip(batch.tokens[place], batch.gradients[place], strict=True):
+                sums[half, domain, token] += gradient
+    return sums / counts.clamp(min=1)[:, :, None, None]
+
+
+def test_it_is_the_kernel_of_means_with_rows_of_one_size():
+    batches = [sequences(torch.arange(8) % 3, seed) for seed in range(4)]
+    found, error = filled(batches, 3).kernel(everything(3))
+    halves = half_means(batches, 3)
+    whole = halves.mean(dim=0)
+    size = whole.square().mean(dim=(0, 2))
+    scale = 1 / (size + SMALLEST_ROW * size.mean())
+    expected = torch.einsum("ivr,v,jvr->ij", whole, scale, whole)
+    own = torch.einsum("ivr,v,ivr->i", halves[0], scale, halves[1])
+    expected = expected - torch.diag(expected.diagonal()) + torch.diag(own)
+    ratio = found / expected  # the means' common size is another
+    torch.testing.assert_close(ratio, ratio[0, 0].expand(3, 3), rtol=1e-4, atol=0)
+    difference = torch.einsum("ivr,v,jvr->ij", halves[0] - halves[1], scale, whole).abs() / 2
+    torch.testing.assert_close(error, difference * ratio[0, 0], rtol=1e-3, atol=1e-7)
+    assert found.dtype == error.dtype == torch.float64
+    assert torch.equal(found, found.T)
+
+
+def test_a_domains_own_product_is_without_bias():
+    """In the mean over many draws; of one mean over all sequences, noise would add its part."""
+    means = torch.randn(1, VOCABULARY, RANK, generator=torch.manual_seed(0)) / 3
+    found, biased = [], []
+    for seed in range(300):
+        kernel = TokenKernel(1)
+        kernel.add(sequences([0, 0, 0, 0], seed, means), VOCABULARY)
+        sums = kernel._sums.view(2, -1) / 2
+        found.append((sums[0] @ sums[1]).item())
+        biased.append(sums.mean(dim=0).square().sum().item())
+    # A sequence's mean holds each token TOKENS / VOCABULARY times, and half-means hold two.
+    expected = means.square().sum().item() * (TOKENS / VOCABULARY) ** 2
+    spread = torch.tensor(found).std().item() / 300**0.5
+    assert sum(found) / 300 == pytest.approx(expected, abs=3 * spread)
+    assert sum(biased) / 300 > 2 * expected
+    # `kernel` gives that product, with rows of one size.
+    batches = [sequences([0, 0, 0, 0], seed, 0 * means) for seed in range(40)]
+    noise = torch.stack([filled([each], 1).kernel(everything(1))[0][0, 0] for each in batches])
+    assert noise.mean().abs() < 3 * noise.std() / 40**0.5
+    assert noise.std() > 0
+
+
+def test_the_error_tells_how_far_noise_moves_a_product():
+    means = torch.randn(2, VOCABULARY, RANK, generator=torch.manual_seed(1))
+    found, errors = [], []
+    for seed in range(80):
+        batches = [sequences(torch.arange(16) % 2, 100 * seed + n, means) for n in range(4)]
+        kernel, error = filled(batches, 2).kernel(everything(2))
+        found.append(kernel[0, 1])
+        errors.append(error[0, 1])
+    spread = torch.stack(found).std().item()
+    assert torch.stack(errors).square().mean().sqrt().item() == pytest.approx(spread, rel=0.5)
+
+
+def test_the_size_of_a_tokens_gradients_hardly_counts():
+    """As Adam divides by it: a token whose gradients are 30 times as large decides no more."""
+    means = torch.randn(3, VOCABULARY, RANK, generator=torch.manual_seed(2))
+    scale = torch.ones(VOCABULARY)
+    domain = torch.arange(24) % 3
+
+    def kernel(scale):
+        found = filled([sequences(domain, n, means, 0.1, scale) for n in range(6)], 3)
+        return found.kernel(everything(3))[0]
+
+    plain = kernel(scale)
+    scale[4] = 30.0
+    larger = kernel(scale)
+    plain, larger = (each / each.diagonal().mean() for each in (plain, larger))
+    # The rare floor takes a few percent: this row is most of all rows' mean.
+    torch.testing.assert_close(plain, larger, rtol=0, atol=0.1)
+    scale[4] = 1e-6
+    assert kernel(scale).isfinite().all()
+
+
+def test_gradients_that_shrink_count_alike():
+    """Each time between two calls of `close` is brought to one size."""
+    means = torch.randn(2, VOCABULARY, RANK, generator=torch.manual_seed(3))
+    batches = [sequences([0, 1, 0, 1, 0, 1, 0, 1], seed, means) for seed in range(4)]
+    shrunk = [
+        TokenGradients(each.domain, each.tokens, each.gradients * 0.1**number)
+        for number, each in enumerate(batches)
+    ]
+    plain, small = (filled(each, 2, close_each=True) for each in (batches, shrunk))
+    for found, expected in zip(
+        small.kernel(everything(2)), plain.kernel(everything(2)), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_closing_without_anything_new_changes_nothing():
+    kernel = filled([sequences([0, 1, 0, 1, 1, 0], 0)], 2)
+    before = kernel.kernel(everything(2))
+    kernel.close()
+    TokenKernel(2).close()
+    assert all(map(torch.equal, before, kernel.kernel(everything(2))))
+
+
+def test_domains_that_are_not_known_are_zero():
+    """Domain 1 has one sequence only, so no second half; domain 2 has none."""
+    kernel = filled([sequences([0, 0, 1], seed=0)], 3)
+    assert kernel.known.tolist() == [True, False, False]
+    found, error = kernel.kernel(torch.tensor([True, False, False]))
+    assert found[0, 0] != 0
+    assert (found[1:] == 0).all() and (found[:, 1:] == 0).all()
+    assert (error[1:] == 0).all() and (error[:, 1:] == 0).all()
+    assert TokenKernel(3).known.tolist() == [False] * 3
+
+
+def test_unknown_domains_leave_the_others_alone():
+    batches = [sequences(torch.arange(8) % 2, seed) for seed in range(3)]
+    two, _ = filled(batches, 2).kernel(everything(2))
+    three, _ = filled(batches, 3).kernel(torch.tensor([True, True, False]))
+    torch.testing.assert_close(three[:2, :2], two, rtol=1e-6, atol=0)
+
+
+def test_domains_that_are_always_in_one_place_fall_in_both_halves():
+    kernel = filled([sequences([0, 1, 2, 3], seed) for seed in range(2)], 4)
+    assert kernel.known.all()
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 4])
+def test_state_continues_to_the_bit(after):
+    batches = [sequences(torch.arange(6) % 3, seed) for seed in range(5)]
+    whole, part = TokenKernel(3), TokenKernel(3)
+    for number, batch in enumerate(batches):
+        if number == after:
+            other = TokenKernel(3)
+            other.load_state_dict(part.state_dict())
+            part = other
+        for each in (whole, part):
+            each.add(batch, VOCABULARY)
+            if number % 2:
+                each.close()
+    whole.close()
+    part.close()
+    assert all(map(torch.equal, whole.kernel(everything(3)), part.kernel(everything(3))))
+
+
+def test_a_state_is_a_copy():
+    kernel = filled([sequences([0, 0, 1, 1, 0], 0)], 2)
+    state = kernel.state_dict()
+    copied = {key: value.clone() for key, value in state.items() if torch.is_tensor(value)}
+    kernel.add(sequences([0, 1], 1), VOCABULARY)
+    kernel.close()
+    for key, value in copied.items():
+        assert torch.equal(state[key], value), key
+
+
+def test_a_reset_forgets_everything():
+    kernel = filled([sequences([0, 0, 1, 1, 0], 0)], 2)
+    kernel.reset()
+    assert not kernel.known.any()
+    assert kernel.state_dict()["means"] is None
