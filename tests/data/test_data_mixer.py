@@ -17,7 +17,6 @@ from dograph.data.domains import DomainSequences, MixtureDataset
 from dograph.data.epoch_order import EpochOrder
 from dograph.errors import UserError
 from dograph.mixers import DoGE, DoGraph, DoGraphSchedule, Proportional, Stratified
-from dograph.mixers.schedule_settings import ProbeSettings
 
 
 def ready(settings, mixer=None, **options):
@@ -75,10 +74,11 @@ def test_an_unseen_domain_is_validated_and_never_drawn(store, corpus_settings):
 
 
 def test_an_unseen_target_is_probed_on_its_training_split(store, corpus_settings):
-    held_out = len(DomainSequences(store, "code", "train", 32)) - 1  # hardly one to train on
-    mixer = DoGraphSchedule(probe=ProbeSettings(held_out, per_update=3))
+    length = len(DomainSequences(store, "code", "train", 32))
+    mixer = DoGraphSchedule(probe=length)
     data = ready(corpus_settings, mixer, target="code", unseen=["code"])
-    assert data.probe_batch(0).domain.tolist() == [1, 1, 1]
+    assert data.probe_batch(0).domain.tolist() == [1] * length
+    assert len({tuple(row) for row in data.probe_batch(0).tokens.tolist()}) == length
     assert mixer.sampling_weights.tolist() == [0.5, 0, 0.5]
 
 

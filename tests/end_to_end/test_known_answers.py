@@ -24,7 +24,7 @@ from dograph.mixers import (
     DynamicLoss,
     Stratified,
 )
-from dograph.mixers.schedule_settings import NodeSettings, ProbeSettings, ProblemSettings
+from dograph.mixers.schedule_settings import ProblemSettings
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
@@ -57,8 +57,6 @@ DOMAINS = {
 }
 
 
-NODES = NodeSettings(clusters=6, observed=3, window=256)
-PROBE = ProbeSettings(held_out=16)
 UNSEEN = {"target": "target", "unseen": ["target"]}
 
 
@@ -176,9 +174,8 @@ def test_online_doge_draws_less_noise(corpus):
 
 def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
     """The target is never drawn; the source that is its copy gains most."""
-    problem = ProblemSettings(proximity=1.0, prior_pull=0.05, kappa=0.2, laplacian=0.02)
-    mixer = DoGraphSchedule(10, NODES, PROBE, problem)
-    weights, _, realised = train(corpus, mixer, fresh=False, **UNSEEN)
+    mixer = DoGraphSchedule(interval=10, measure=50)
+    weights, _, realised = train(corpus, mixer, **UNSEEN)
     assert weights["target"] == realised["target"] == 0
     assert max(weights, key=weights.get) == "helper"
     assert weights["helper"] > 0.4
@@ -186,9 +183,20 @@ def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
 
 
 def test_the_schedule_lets_copies_share_and_keeps_the_floor(corpus):
-    problem = ProblemSettings(proximity=1.0, prior_pull=0.05, floor=0.25)
-    mixer = DoGraphSchedule(10, NODES, PROBE, problem)
-    weights, effective, realised = train(corpus, mixer, fresh=False)
+    mixer = DoGraphSchedule(interval=10, measure=50, problem=ProblemSettings(floor=0.25))
+    weights, effective, realised = train(corpus, mixer)
     assert weights["helper"] == pytest.approx(weights["target"], abs=0.08)
     assert min(mixer.weights.tolist()) >= 0.25 * EVEN - 1e-9
     assert effective == pytest.approx(realised, abs=0.01)  # losses count alike
+
+
+def test_the_schedules_average_is_a_proxys_result(corpus):
+    """What it finds for the target alone, it also finds while it draws evenly."""
+
+    class Proxy(DoGraphSchedule):
+        acts_on = frozenset()
+
+    mixer = Proxy(interval=10, measure=50)
+    weights, _, realised = train(corpus, mixer, target="target")
+    assert weights["helper"] + weights["target"] > 0.6
+    assert realised == pytest.approx(dict.fromkeys(realised, EVEN), abs=0.01)

@@ -254,15 +254,12 @@ def test_ctrl_c_saves_a_checkpoint_to_resume_from(store, corpus_settings, tmp_pa
 
 
 def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_path):
-    settings = (
-        "{interval: 4, nodes: {clusters: 4, observed: 2}, probe: {held_out: 8}, "
-        "problem: {adapt: true}}"
-    )
+    settings = "{interval: 4, measure: 8}"
     folder = run("dograph_schedule_gpt2", corpus_settings, tmp_path, f"mixer.init_args={settings}")
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
     assert {"figures/schedule", "figures/domain_graph"} <= set(events.Tags()["images"])
     tags = set(events.Tags()["scalars"])
-    for tag in ("term/alignment", "scalar/proximity", "mutual_information", "movement"):
+    for tag in ("term/influence", "influence/code", "influence_error/animals", "solver_optimal"):
         assert f"mixer/{tag}" in tags
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["weights"]["average"] != summary["weights"]["last"]
@@ -270,11 +267,8 @@ def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_
 
 @pytest.mark.slow
 def test_a_schedule_resumes_bitwise(store, corpus_settings, tmp_path):
-    """Window, clusters, target, scalars and record resume as if never interrupted."""
-    settings = (
-        "{interval: 4, nodes: {clusters: 4, observed: 2}, probe: {held_out: 8}, "
-        "problem: {adapt: true}}"
-    )
+    """Gradients, kernel, graph and record resume as if never interrupted."""
+    settings = "{interval: 4, measure: 60}"
     steps = ["trainer.max_steps=120", "trainer.val_check_interval=120"]
     more = [f"mixer.init_args={settings}", "data.workers=2"]
     overrides = small(corpus_settings, tmp_path, *steps, *more)

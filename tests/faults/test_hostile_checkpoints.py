@@ -25,8 +25,7 @@ VALUES = [
 MIXERS = {
     "Stratified": "{}",
     "DoGraph": "{clusters: 3, window: 2}",
-    "DoGraphSchedule": "{interval: 2, nodes: {clusters: 3, observed: 1}, "
-    "probe: {held_out: 4, per_update: 2}}",
+    "DoGraphSchedule": "{interval: 2, measure: 4}",
     "DoReMiOnline": "{step_size: 0.5}",
     "DoGEOnline": "{}",
 }

@@ -13,7 +13,7 @@ PHASES = ("preparing", "training", "checkpointing", "evaluating")
 MOST_CHAINS = 8
 TARGETS = (None, "training", "checkpointing", None, "evaluating", "checkpointing")
 CLUSTERS = "mixer.init_args.clusters=4"
-SCHEDULE = "{interval: 4, nodes: {clusters: 4, observed: 2}, probe: {held_out: 4, per_update: 2}}"
+SCHEDULE = "{interval: 4, measure: 12}"
 OTHERS = {
     "uniform_gpt2": [],
     "proportional_gpt2": [],

@@ -88,8 +88,8 @@ def test_the_edges_limit_is_differentiable_too():
 
     delta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     value(delta).backward()
-    expected = (value(0.3 + 1e-5) - value(0.3 - 1e-5)).item() / 2e-5
-    assert delta.grad.item() == pytest.approx(expected, rel=1e-4) != 0
+    expected = (value(0.3 + 1e-4) - value(0.3 - 1e-4)).item() / 2e-4
+    assert delta.grad.item() == pytest.approx(expected, rel=1e-3) != 0
 
 
 def test_without_influence_the_prior_stays():

@@ -1,4 +1,4 @@
-"""The schedule: what it gathers and when, known answers on made-up gradients, state."""
+"""The schedule: what it asks for and when, known answers on made-up gradients, state."""
 
 from dataclasses import fields
 
@@ -8,274 +8,332 @@ import torch
 from dograph.errors import UserError
 from dograph.mixers import LOSS, BatchSignals, DoGraphSchedule, Probe, Sketch
 from dograph.mixers.dry_run import dry_run
-from dograph.mixers.look_ahead import FURTHEST
-from dograph.mixers.schedule_settings import NodeSettings, ProbeSettings, ProblemSettings
+from dograph.mixers.schedule_settings import ProblemSettings
+from dograph.signals.batch_signals import EmbeddingGradients, TokenGradients
 
 DOMAINS = ("copy", "noise", "twin_a", "twin_b")
-WIDTH = 24
+VOCABULARY, RANK, LENGTH, BATCH = 6, 8, 12, 64
+INTERVAL, MEASURE = 5, 20
+BASIS = torch.eye(RANK)
+DIRECTIONS = {
+    "copy": BASIS[0],
+    "noise": 0 * BASIS[0],
+    "twin_a": BASIS[2],
+    "twin_b": BASIS[2],
+    "unseen": BASIS[0],
+    **{f"alike_{index}": BASIS[0] + BASIS[1 + index] for index in range(4)},
+}
+"""A direction of gradients for each source; the twins share theirs, noise has none."""
 
 
-def nested(options):
-    """Settings by their own names, put where ``DoGraphSchedule`` takes them."""
-    parts = {"nodes": NodeSettings, "probe": ProbeSettings, "problem": ProblemSettings}
-    arguments = dict(options)
-    for part, kind in parts.items():
-        own = {field.name for field in fields(kind)} & options.keys()
-        arguments[part] = kind(**{name: arguments.pop(name) for name in own})
-    return arguments
-
-
-def ready(domains=DOMAINS, target=None, unseen=(), **options):
-    settings = {"clusters": 4, "interval": 5, "observed": 2, "window": 512, "seed": 0, **options}
-    mixer = DoGraphSchedule(**nested(settings))
-    mixer.setup(domains, [1] * len(domains), 64, target=target, unseen=unseen)
+def ready(domains=DOMAINS, target=None, unseen=(), tokens=None, **options):
+    own = {field.name for field in fields(ProblemSettings)} & options.keys()
+    problem = ProblemSettings(**{name: options.pop(name) for name in own})
+    settings = {"interval": INTERVAL, "measure": MEASURE, "rank": RANK, **options}
+    mixer = DoGraphSchedule(problem=problem, **settings)
+    tokens = [10**9] * len(domains) if tokens is None else tokens
+    mixer.setup(domains, tokens, BATCH, VOCABULARY, target, unseen)
     return mixer
 
 
-def directions():
-    """A direction of gradients for each source; the twins share theirs, noise has none."""
-    basis = torch.eye(WIDTH)
-    return {"copy": basis[0], "noise": 0 * basis[1], "twin_a": basis[2], "twin_b": basis[2]}
-
-
-def sketches(names, generator, spread=0.1):
-    rows = torch.stack([directions()[name] for name in names])
-    return rows + spread * torch.randn(len(names), WIDTH, generator=generator)
-
-
-def run(mixer, updates, target="copy", seed=0):
-    """Steps with sequences drawn evenly; the probe's gradients are those of ``target``."""
+def read(domains, domain, seed, noise=0.3):
+    """Token gradients of (n,) sequences, each around its domain's direction."""
     generator = torch.Generator().manual_seed(seed)
-    count = len(mixer.domains)
-    movements = []
-    for step in range(updates * mixer.update_every):
-        domain = torch.arange(64) % count
-        signals = BatchSignals(step, domain, torch.ones(64))
-        if mixer.needs_at(step, Sketch):
-            signals.sketch = sketches([mixer.domains[i] for i in domain.tolist()], generator)
-        if mixer.needs_at(step, Probe):
-            signals.probe_domain = torch.arange(4 * count) % count
-            of = {name: target if target else name for name in mixer.domains}
-            names = [of[mixer.domains[i]] for i in signals.probe_domain.tolist()]
-            signals.probe_sketch = sketches(names, generator)
-        before = mixer.weights.clone()
-        if mixer.step(signals):
-            movements.append(0.5 * (mixer.weights - before).abs().sum().item())
-    return dict(zip(mixer.domains, mixer.weights.tolist(), strict=True)), movements
+    shape = len(domain), LENGTH
+    tokens = torch.randint(VOCABULARY, shape, generator=generator)
+    means = torch.stack([DIRECTIONS[domains[index]] for index in domain.tolist()])
+    gradients = noise * torch.randn(*shape, RANK, generator=generator) + means[:, None]
+    return TokenGradients(domain, tokens, gradients)
 
 
-def test_signals_are_gathered_only_where_they_are_used():
-    mixer = ready()
-    sketched = [mixer.needs_at(step, Sketch) for step in range(10)]
-    assert sketched == 2 * [False, False, False, True, True]
-    probed = [mixer.needs_at(step, Probe) for step in range(10)]
-    assert probed == 2 * [False, False, False, False, True]
-    assert all(ready(reweigh=0.1).needs_at(step, Sketch) for step in range(5))
+def signals_at(mixer, step, losses=None, noise=0.3):
+    """A batch of all sources in turn, and a probe where it is asked for."""
+    drawn = mixer.trained.nonzero().flatten()
+    domain = drawn[torch.arange(BATCH) % len(drawn)]
+    loss = torch.ones(BATCH) if losses is None else losses[domain]
+    signals = BatchSignals(step, domain, loss)
+    if mixer.needs_at(step, Sketch):
+        signals.sketch = torch.randn(BATCH, 16, generator=torch.Generator().manual_seed(step))
+    if mixer.needs_at(step, EmbeddingGradients):
+        signals.token_gradients = read(mixer.domains, domain, 2 * step, noise)
+    probed = [index for index, name in enumerate(mixer.domains) if mixer.probes(name)]
+    if probed and mixer.needs_at(step, Probe):
+        signals.probe_domain = torch.tensor(probed * 16)
+        probe = read(mixer.domains, signals.probe_domain, 2 * step + 1, noise)
+        signals.probe_gradients = probe
+    return signals
 
 
-def test_the_useful_source_gains_noise_falls_to_the_floor_and_twins_share():
-    # The target's gradient is that of `copy`. Curvature and graph spread the weights, also to what
-    # teaches nothing: alignment decides where they are small, and all gain by it where not.
-    settings = {"floor": 0.2, "prior_pull": 0.0, "proximity": 1.0}
-    weights, _ = run(ready(**settings), updates=20)
-    assert weights["copy"] > 0.6
-    weights, _ = run(ready(**settings, kappa=0.1, laplacian=0.02), updates=20)
-    assert weights["copy"] > 0.8
-    assert weights["noise"] == pytest.approx(0.2 / 4, abs=0.02)
-    assert weights["twin_a"] == pytest.approx(weights["twin_b"], abs=0.02)
+def run(mixer, steps=40, first=0, **options):
+    for step in range(first, first + steps):
+        mixer.step(signals_at(mixer, step, **options))
+    return dict(zip(mixer.domains, mixer.weights.tolist(), strict=True))
 
 
-def run_towards(mixer, updates=30):
-    """The probe of every source has that source's own gradient; the mixer's target mixes them."""
-    return run(mixer, updates, target=None)[0]
+def test_signals_are_asked_for_only_where_they_are_used():
+    mixer = ready(target="copy")
+    read_at = [mixer.needs_at(step, EmbeddingGradients) for step in range(30)]
+    assert read_at == [True] * MEASURE + [False] * 10
+    probed = [mixer.needs_at(step, Probe) for step in range(30)]
+    assert probed == 4 * [False, False, False, False, True] + [False] * 10
+    assert not any(mixer.needs_at(step, Sketch) for step in range(30))
+    assert all(ready(reweigh=0.1).needs_at(step, Sketch) for step in range(30))
+
+
+def test_only_unseen_domains_of_the_target_are_probed():
+    domains = ("copy", "noise", "unseen", "other")
+    mixer = ready(domains, target={"copy": 1, "unseen": 1}, unseen=["unseen", "other"])
+    assert [mixer.probes(name) for name in domains] == [False, False, True, False]
+
+
+def test_the_useful_source_gains_and_noise_falls_to_the_floor():
+    weights = run(ready(target="copy", floor=0.2))
+    assert weights["copy"] == pytest.approx(1 - 3 * 0.05, abs=0.01)
+    for name in ("noise", "twin_a", "twin_b"):
+        assert weights[name] == pytest.approx(0.2 / 4, abs=0.01)
 
 
 def test_curvature_counts_what_twins_have_in_common_once():
     """A target half copy, half twin: each direction is drawn as much, so a twin half as much."""
-    target = {"copy": 0.5, "twin_a": 0.5, "twin_b": 0.0, "noise": 0.0}
-    options = {"prior_pull": 0.0, "proximity": 1.0, "laplacian": 0.0, "floor": 0.05}
-    weights = run_towards(ready(target=target, kappa=2.0, **options))
+    target = {"copy": 0.5, "twin_a": 0.5}
+    weights = run(ready(target=target, kappa=1.0, prior_pull=0.01))
     assert weights["twin_a"] == pytest.approx(weights["twin_b"], abs=0.03)
-    assert weights["twin_a"] + weights["twin_b"] == pytest.approx(weights["copy"], abs=0.12)
-    without = run_towards(ready(target=target, kappa=0.0, **options))
-    assert without["twin_a"] + without["twin_b"] > 1.5 * without["copy"]
+    assert weights["twin_a"] + weights["twin_b"] == pytest.approx(weights["copy"], abs=0.05)
+    without = run(ready(target=target, kappa=0.0, prior_pull=1.0))
+    assert without["twin_a"] + without["twin_b"] == pytest.approx(2 * without["copy"], abs=0.1)
 
 
-@pytest.mark.parametrize("option", [{"laplacian": 60.0}, {"max_difference": 0.05}])
+@pytest.mark.parametrize("option", [{"laplacian": 60.0}, {"max_difference": 0.1}])
 def test_the_graph_holds_neighbours_together(option):
-    """Every cluster is joined to every other one: shares may hardly differ from the prior's."""
-    options = {"prior_pull": 0.0, "proximity": 1.0, "neighbours": 3}
-    free, _ = run(ready(**options, laplacian=0.0), updates=10)
-    held, _ = run(ready(**{**options, "laplacian": 0.0, **option}), updates=10)
-    assert free["copy"] > 0.6
-    assert held["copy"] < 0.35
+    """Every source is joined to every other one: none may leave the prior for itself."""
+    assert run(ready(target="copy"))["copy"] > 0.8
+    held = run(ready(target="copy", neighbours=3, **option))
+    assert 0.25 < held["copy"] < 0.3
 
 
-def test_entropic_steps_find_the_useful_source_too():
-    weights, _ = run(ready(geometry="entropic", prior_pull=0.0, proximity=1.0), updates=10)
+def test_an_unseen_target_is_never_drawn_and_its_probes_decide():
+    domains = ("copy", "noise", "unseen")
+    mixer = ready(domains, target="unseen", unseen=["unseen"])
+    assert mixer.weights.tolist() == [0.5, 0.5, 0.0]
+    weights = run(mixer)
+    assert weights["unseen"] == 0
+    # K = diag(2, 0) and b = (1, 0): −1 + a + ν(4a − 2) = 0 for the share a of copy.
+    assert weights["copy"] == pytest.approx(1.2 / 1.4, abs=0.02)
+    assert mixer.snapshot().schedule.sources == ("copy", "noise")
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0])
+def test_an_even_target_of_sources_that_are_alike_leaves_the_prior(noise):
+    domains = tuple(f"alike_{index}" for index in range(4))
+    weights = run(ready(domains), noise=noise)
+    assert list(weights.values()) == pytest.approx([0.25] * 4, abs=0.02)
+
+
+def test_gradients_of_any_size_give_the_same_weights(monkeypatch):
+    plain = run(ready(target="copy", kappa=1.0))
+    larger = {name: 1e4 * direction for name, direction in DIRECTIONS.items()}
+    monkeypatch.setattr("test_dograph_schedule.DIRECTIONS", larger)
+    assert run(ready(target="copy", kappa=1.0), noise=0.3e4) == pytest.approx(plain, abs=1e-4)
+
+
+def test_a_source_that_repeats_gives_way_to_its_twin():
+    tokens = [10**9, 10**9, 40, 10**9]
+    mixer = ready(target="twin_a", tokens=tokens, kappa=0.0, prior_pull=1.0)
+    first = run(mixer, steps=MEASURE)
+    assert first["twin_a"] < first["twin_b"]
+    later = run(mixer, steps=60, first=MEASURE)  # 32 epochs of twin_a
+    assert later["twin_a"] < first["twin_a"] < 0.5
+    assert later["twin_b"] > later["twin_a"] + 0.1
+    endless = ready(target="twin_a", tokens=tokens, kappa=0.0, prior_pull=1.0, repetition=1e9)
+    assert run(endless)["twin_a"] == pytest.approx(run(endless)["twin_b"], abs=0.03)
+
+
+def test_the_worst_domain_is_followed():
+    mixer = ready(target="worst", kappa=0.5)
+    weights = run(mixer, losses=torch.tensor([3.0, 1.0, 1.0, 1.0]))
+    assert max(weights, key=weights.get) == "copy" and weights["copy"] > 0.7
+    weights = run(mixer, 10, first=40, losses=torch.tensor([1.0, 1.0, 3.0, 1.0]))
+    assert weights["twin_a"] + weights["twin_b"] > 0.7
+
+
+def test_the_prior_is_where_it_starts_where_it_is_pulled_to_and_what_it_keeps():
+    prior = {"copy": 0.1, "noise": 0.2, "twin_a": 0.3, "twin_b": 0.4}
+    mixer = ready(target="copy", prior=prior, floor=0.3)
+    assert mixer.weights.tolist() == pytest.approx(list(prior.values()))
+    weights = run(mixer)
+    assert all(weights[name] >= 0.3 * prior[name] - 1e-9 for name in prior)
     assert weights["copy"] > 0.6
+    pulled = run(ready(target="copy", prior=prior, prior_pull=1e4))
+    assert pulled == pytest.approx(prior, abs=1e-3)
 
 
-def test_weights_settle_on_a_stationary_problem():
-    _, movements = run(ready(proximity=2.0), updates=40)
-    assert max(movements[-10:]) < 0.02
-    assert max(movements[:3]) > 3 * max(movements[-10:])
+def test_while_it_measures_it_goes_from_the_prior_to_its_weights():
+    mixer = ready(target="copy")
+    run(mixer)
+    shares = [weights[0].item() for _, weights in mixer.history]
+    assert [step for step, _ in mixer.history] == list(range(0, 41, INTERVAL))
+    line = [0.25 + (0.925 - 0.25) * min(1, step / MEASURE) for step, _ in mixer.history]
+    assert shares == pytest.approx(line, abs=0.01)
+    settled = torch.stack([weights for step, weights in mixer.history if step >= MEASURE])
+    torch.testing.assert_close(settled, settled[:1].expand_as(settled), rtol=0, atol=1e-4)
 
 
 def test_permuting_the_sources_permutes_the_weights():
-    order = (2, 0, 3, 1)
-    domains = tuple(DOMAINS[index] for index in order)
-    # Three clusters: K-means has one right answer, whatever it starts from.
-    plain, _ = run(ready(clusters=3), updates=6)
-    permuted, _ = run(ready(domains=domains, clusters=3), updates=6)
+    target = {"copy": 0.6, "twin_a": 0.4}
+    plain = run(ready(target=target), noise=0.05)
+    permuted = run(ready(tuple(DOMAINS[index] for index in (2, 0, 3, 1)), target), noise=0.05)
     for name in DOMAINS:
-        assert permuted[name] == pytest.approx(plain[name], abs=0.03)
+        assert permuted[name] == pytest.approx(plain[name], abs=0.02)
 
 
-def test_one_unseen_source_as_target_is_never_drawn():
-    domains = ("copy", "noise", "unseen")
-    mixer = ready(domains=domains, target="unseen", unseen=["unseen"], prior_pull=0.0)
-    assert mixer.weights.tolist() == [0.5, 0.5, 0.0]
-    generator = torch.Generator().manual_seed(0)
-    for step in range(50):
-        domain = torch.arange(64) % 2
-        signals = BatchSignals(step, domain, torch.ones(64))
-        signals.sketch = sketches([domains[i] for i in domain.tolist()], generator)
-        signals.probe_domain = torch.arange(12) % 3
-        # The other sources' probes point elsewhere and must not count.
-        names = [("twin_a", "twin_a", "copy")[i] for i in signals.probe_domain.tolist()]
-        signals.probe_sketch = sketches(names, generator)
+def test_a_source_that_is_not_known_yet_keeps_all_at_the_prior():
+    mixer = ready(target="copy")
+    for step in range(2 * INTERVAL):
+        signals = BatchSignals(step, torch.arange(BATCH) % 3, torch.ones(BATCH))
+        signals.token_gradients = read(DOMAINS, signals.domain, step)
         mixer.step(signals)
-    assert mixer.weights[2] == 0
-    assert mixer.weights[0] > 0.7
+    assert mixer.weights.tolist() == [0.25] * 4
+    assert mixer.record == [] and mixer.diagnostics() == {}
+    assert mixer.snapshot().schedule is None
+    assert run(mixer, steps=20, first=2 * INTERVAL)["copy"] > 0.8
 
 
-def test_clusters_keep_their_numbers_and_the_graph_shows_them():
-    mixer = ready()
-    run(mixer, updates=8)
-    assert [update["numbers"] for update in mixer.record][3:] == [mixer.record[-1]["numbers"]] * 5
-    assert mixer.graph.numbers == tuple(mixer.record[-1]["numbers"])
-    assert len(mixer.graph.labels) == len(mixer.graph_domain)
-    table = torch.tensor(mixer.record[-1]["contingency"])
-    assert table.sum(dim=0).tolist() == pytest.approx([1] * 4)
+def test_the_snapshot_and_diagnostics_show_influences():
+    mixer = ready(target="copy")
+    run(mixer)
+    snapshot = mixer.snapshot()
+    last = snapshot.schedule.updates[-1]
+    assert snapshot.schedule.sources == DOMAINS and snapshot.schedule.target == "copy"
+    assert [each.step for each in snapshot.schedule.updates] == list(range(5, 41, 5))
+    assert last.weights == pytest.approx(mixer.weights.tolist())
+    assert last.influence[0] > 1
+    assert last.influence[1:] == pytest.approx([0, 0, 0], abs=0.1)
+    assert all(0 < error < 0.2 for error in last.error)
+    assert snapshot.graph_domain.tolist() == snapshot.graph.labels.tolist() == [0, 1, 2, 3]
+    assert snapshot.graph.distances[2, 3] < 0.2 * snapshot.graph.distances[0, 2]
     diagnostics = mixer.diagnostics()
-    assert 0 < diagnostics["mutual_information"] <= torch.log(torch.tensor(4.0))
-    assert diagnostics["solver_optimal"] == 1
-    assert {"term/alignment", "term/curvature", "scalar/kappa"} <= set(diagnostics)
+    assert diagnostics["influence/copy"] == last.influence[0]
+    assert diagnostics["solver_optimal"] == 1 and diagnostics["solver_failures"] == 0
+    assert {"influence_error/noise", "term/influence", "term/prior"} <= set(diagnostics)
 
 
-def test_a_failed_solve_leaves_the_weights(monkeypatch):
-    mixer = ready()
-    before, _ = run(mixer, updates=2)
-    assert before["copy"] > 0.3
-    monkeypatch.setattr(
-        "dograph.graph.schedule_solver.minimise", lambda *_, **__: 1 / torch.zeros(0, 1)[0]
-    )
-    after, _ = run(mixer, updates=1)
-    assert after == before
+def test_the_gradients_are_freed_once_they_are_measured():
+    mixer = ready(target="copy")
+    run(mixer, steps=MEASURE - INTERVAL)
+    assert mixer.gradients.known.all()
+    run(mixer, steps=INTERVAL, first=MEASURE - INTERVAL)
+    assert mixer.gradients.state_dict()["means"] is None
+
+
+def test_a_failed_solve_gives_the_prior(monkeypatch):
+    mixer = ready(target="copy")
+    assert run(mixer)["copy"] > 0.8
+    broken = lambda *_, **__: 1 / torch.zeros(0, 1)[0]  # noqa: E731
+    monkeypatch.setattr("dograph.graph.schedule_solver.minimise", broken)
+    assert list(run(mixer, steps=5, first=40).values()) == [0.25] * 4
     assert mixer.solver.failures == 1
     assert mixer.diagnostics()["solver_optimal"] == 0
     assert not any(name.startswith("term/") for name in mixer.diagnostics())
 
 
-def test_gradients_that_are_not_finite_change_nothing():
-    mixer = ready()
-    domain = torch.arange(64) % 4
-    bad = torch.full((64, WIDTH), torch.nan)
-    for step in range(5):
-        mixer.step(
-            BatchSignals(step, domain, torch.ones(64), bad, None, None, None, bad[:4], domain[:4])
-        )
-    assert mixer.weights.tolist() == [0.25] * 4
-    assert mixer.record == []
+def test_gradients_that_are_not_finite_end_the_run():
+    mixer = ready(target="copy")
+    with pytest.raises(UserError, match="not finite"):
+        run(mixer, noise=float("nan"))
 
 
-def test_scalars_are_learnt_only_if_asked_and_within_bounds():
-    still, learning = ready(), ready(adapt=True)
-    run(still, updates=6)
-    run(learning, updates=6)
-    assert still.look_ahead.values() == {"kappa": 0.5, "laplacian": 0.1, "proximity": 4.0}
-    moved = learning.look_ahead.moved
-    assert any(moved.values()) and all(abs(value) <= FURTHEST for value in moved.values())
-    # The target stays the same, so that larger steps are better: less proximity.
-    assert learning.look_ahead.values()["proximity"] < 4.0
+@pytest.mark.parametrize("options", [{}, {"reweigh": 0.1}, {"target": "worst"}])
+@pytest.mark.parametrize("saved_at", [7, 10, 17, 20, 27])
+def test_state_continues_exactly(options, saved_at, tmp_path):
+    """Half a run, saved and loaded in the middle of measuring or after, ends as the whole one."""
+    options = {"target": "copy", **options}
+    whole, part, other = (ready(**options) for _ in range(3))
+    expected = run(whole, steps=33)
+    run(part, steps=saved_at)
+    torch.save(part.state_dict(), tmp_path / "state")
+    other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    if part.graph is not None:
+        assert torch.equal(other.graph.kernel, part.graph.kernel)
+        assert [vars(each) for each in other.snapshot().schedule.updates] == part.record
+    assert run(other, steps=33 - saved_at, first=saved_at) == expected
+    assert other.record == whole.record
+    assert torch.equal(other.average_weights, whole.average_weights)
 
 
-def test_a_scalar_of_zero_is_not_learnt():
-    mixer = ready(kappa=0.0, laplacian=0.0, adapt=True)
-    run(mixer, updates=4)
-    assert mixer.look_ahead.moved["kappa"] == mixer.look_ahead.moved["laplacian"] == 0
-    assert mixer.look_ahead.moved["proximity"] != 0
+def test_diagnostics_survive_a_resume():
+    part, other = ready(target="copy"), ready(target="copy")
+    run(part)
+    other.load_state_dict(part.state_dict())
+    assert other.snapshot().schedule == part.snapshot().schedule
+    assert other.solver.failures == part.solver.failures
 
 
-def test_the_graph_and_its_sequences_stay_together_between_updates():
-    mixer = ready()
-    run(mixer, updates=2)
-    for step in range(10, 14):  # sketched, but no update yet
-        mixer.step(BatchSignals(step, torch.arange(64) % 4, torch.ones(64), torch.randn(64, WIDTH)))
-    assert len(mixer.graph.labels) == len(mixer.graph_domain) < len(mixer.recent)
+def forged(change):
+    mixer = ready(target="copy")
+    run(mixer)
+    state = mixer.state_dict()
+    change(state["_extra_state"])
+    return state
 
 
-@pytest.mark.parametrize("options", [{}, {"adapt": True}, {"reweigh": 0.1}])
-def test_state_continues_exactly(options):
-    """Half a run, saved and loaded, ends as the whole one."""
-    whole = ready(**options)
-    expected, _ = run(whole, updates=6)
-    part, other = ready(**options), ready(**options)
-    generator = torch.Generator().manual_seed(0)
-    for step in range(30):
-        if step == 17:
-            other.load_state_dict(part.state_dict())
-            assert other.diagnostics() == part.diagnostics() != {}
-            assert torch.equal(other.graph.labels, part.graph.labels)
-            part = other
-        domain = torch.arange(64) % 4
-        signals = BatchSignals(step, domain, torch.ones(64))
-        if part.needs_at(step, Sketch):
-            signals.sketch = sketches([DOMAINS[i] for i in domain.tolist()], generator)
-        if part.needs_at(step, Probe):
-            signals.probe_domain = torch.arange(16) % 4
-            signals.probe_sketch = sketches(["copy"] * 16, generator)
-        part.step(signals)
-    assert part.weights.tolist() == list(expected.values())
-    for mine, others in zip(part.record, whole.record, strict=True):
-        for each in (mine, others):
-            del each["diagnostics"]["solver_milliseconds"]
-        assert mine == others
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["own"]["record"][-1].pop("weights"),
+        lambda state: state["own"]["record"][-1].update(more=1),
+        lambda state: state["own"]["record"][-1].update(weights=[0.5, 0.5]),
+        lambda state: state["own"]["record"][-1].update(error=[0.5, 0.5]),
+    ],
+)
+def test_a_state_that_is_anothers_is_refused(change):
+    with pytest.raises(UserError, match="checkpoint's state"):
+        ready(target="copy").load_state_dict(forged(change))
 
 
 def test_reweighing_is_published_dographs():
     mixer = ready(reweigh=0.1)
     assert mixer.acts(LOSS)
-    generator = torch.Generator().manual_seed(0)
-    domain = torch.arange(64) % 4
-    sketch = sketches([DOMAINS[i] for i in domain.tolist()], generator)
-    weights = mixer.checked_loss_weights(BatchSignals(0, domain, torch.ones(64), sketch))
+    weights = mixer.checked_loss_weights(signals_at(mixer, 0))
     assert weights.sum().item() == pytest.approx(1)
     assert weights.std() > 0
     assert not ready().acts(LOSS)
+    run(mixer, steps=10)
+    mixer.checked_loss_weights(signals_at(mixer, 10))
+    assert mixer.diagnostics()["reweigh/solver_optimal"] == 1
 
 
 def test_it_can_be_rehearsed():
     mixer = ready()
-    dry_run(mixer, 64)
+    dry_run(mixer, BATCH)
     assert mixer.record == [] and mixer.updates == 0
+    assert not mixer.gradients.known.any()
+
+
+def test_one_source_alone_is_drawn():
+    mixer = ready(("copy", "unseen"), target="unseen", unseen=["unseen"])
+    assert run(mixer) == {"copy": 1.0, "unseen": 0.0}
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"observed": 6},
         {"interval": 0},
+        {"measure": INTERVAL - 1},
+        {"probe": 0},
+        {"rank": 0},
+        {"kappa": -1.0},
         {"kappa": float("inf")},
-        {"geometry": "euclid"},
-        {"domains": ("only",), "target": "only", "unseen": ["only"]},
-        {"proximity": 0.0},
-        {"memory": 1.0},
-        {"clusters": 600},
+        {"laplacian": float("nan")},
+        {"max_difference": -0.1},
+        {"neighbours": 0},
+        {"repetition": 0.0},
+        {"worst_within": 0.0},
         {"floor": 1.0},
+        {"solver": "osqp"},
+        {"reweigh": -1.0},
         {"target": "nothing"},
         {"target": {"copy": 0.0}},
+        {"domains": ("only",), "target": "only", "unseen": ["only"]},
         {"prior": {"copy": 1, "noise": 0, "twin_a": 1, "twin_b": 1}},
     ],
 )

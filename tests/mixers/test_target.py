@@ -8,7 +8,6 @@ import torch
 from dograph.errors import UserError
 from dograph.mixers import (
     BaseMixer,
-    BatchSignals,
     DoGE,
     DoGraph,
     DoGraphSchedule,
@@ -99,7 +98,7 @@ class Everything(BaseMixer):
         DoGE(),
         DynamicLoss(warmup=0),
         DoGraph(clusters=2),
-        DoGraphSchedule(interval=5),
+        DoGraphSchedule(interval=5, measure=5),
         Everything(floor=0.2),
     ],
     ids=lambda mixer: type(mixer).__name__,
@@ -133,12 +132,3 @@ def test_a_mixture_of_unseen_domains_alone_is_refused():
         Fixed({"web": 1, "books": 0, "code": 0}).setup(DOMAINS, (1, 1, 1), 4, unseen=["web"])
     with pytest.raises(UserError, match="names every domain"):
         Stratified().setup(DOMAINS, (1, 1, 1), 4, unseen=DOMAINS)
-
-
-def test_the_schedule_follows_the_worst_domain():
-    mixer = DoGraphSchedule(interval=4)
-    mixer.setup(DOMAINS, (1, 1, 1), 8, target="worst")
-    signals = made_up_signals(mixer, 8, 3)
-    signals = BatchSignals(**{**vars(signals), "sequence_loss": signals.domain.float()})
-    mixer.step(signals)
-    assert mixer.target_mixture.tolist() == [0, 0, 1]

@@ -261,31 +261,38 @@ def test_spaced_labels_keep_distance_order_and_middle(heights):
     assert placed.mean() == pytest.approx(heights.mean())
 
 
-def schedule(count, clusters=4, names=NAMES):
+def schedule(count, names=NAMES):
     draw = np.random.default_rng(0)
     updates = [
         ScheduleUpdate(
             step=40 * (index + 1),
-            numbers=list(range(index % 2, index % 2 + clusters)),
-            clusters=draw.dirichlet(np.ones(clusters)).tolist(),
-            contingency=draw.dirichlet(np.ones(clusters), size=len(names)).T.tolist(),
-            terms={"alignment": -1.0 - index, "curvature": 0.5, "graph": 0.0},
-            scalars={"kappa": 0.5, "laplacian": 0.0, "proximity": 4.0},
+            weights=draw.dirichlet(np.ones(len(names))).tolist(),
+            influence=draw.normal(size=len(names)).tolist(),
+            error=draw.uniform(0, 0.3, len(names)).tolist(),
+            terms={"influence": -1.0 - index, "curvature": 0.5, "graph": 0.0, "prior": 0.1},
         )
         for index in range(count)
     ]
-    return ScheduleSnapshot(tuple(names), updates)
+    return ScheduleSnapshot(tuple(names), "web 0.75, code 0.25", updates)
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
-@pytest.mark.parametrize("clusters", [1, 4, 40])
-def test_schedules_of_any_length_render(count, clusters):
-    figure = schedule_figure(schedule(count, clusters))
+@pytest.mark.parametrize("sources", [1, 4, 40])
+def test_schedules_of_any_length_render(count, sources):
+    figure = schedule_figure(schedule(count, [f"source {index}" for index in range(sources)]))
     render(figure)
     assert len(figure.axes) == 4
     written = texts_of(figure)
-    assert "Cluster shares" in written and "Clusters in sources" in written
-    assert any(text.startswith("alignment  ") for text in written)
+    assert "Drawn" in written and "Influence" in written and "The last update" in written
+    assert any(text.startswith("influence  ") for text in written)
+    assert any("web 0.75, code 0.25" in text for text in written)
+
+
+def test_a_schedule_without_influence_or_failed_renders():
+    """All sources alike in nothing; an update whose solve failed has no terms."""
+    nothing = {"weights": [0.5, 0.5], "influence": [0.0, 0.0], "error": [0.0, 0.0], "terms": {}}
+    updates = [ScheduleUpdate(step=step, **nothing) for step in (20, 40)]
+    render(schedule_figure(ScheduleSnapshot(("a", "b"), "even", updates)))
 
 
 def test_a_schedules_odd_names_are_shown_as_they_are():

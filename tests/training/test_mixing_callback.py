@@ -45,7 +45,8 @@ class Losses(MixingCallback):
 
 def train(settings, mixer, steps=10, batch_size=16, devices=1, **options):
     """A short real run; (parameters, losses and weights of all steps, DataMixer)."""
-    data_options = {key: options.pop(key) for key in ("workers", "draw") if key in options}
+    of_data = {"workers", "draw", "target", "unseen"} & options.keys()
+    data_options = {key: options.pop(key) for key in of_data}
     mixing_options = {key: options.pop(key) for key in list(options) if key.startswith("observe")}
     seed_everything(1, verbose=False)
     data = DataMixer(

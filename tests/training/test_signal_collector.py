@@ -19,17 +19,17 @@ from dograph.mixers import (
     DoReMi,
     DoReMiOnline,
     Probe,
+    Sketch,
     Stratified,
 )
 from dograph.mixers.doremi import exponentiated_gradient
-from dograph.mixers.schedule_settings import NodeSettings, ProbeSettings
+from dograph.signals.batch_signals import TokenGradients, join
 from dograph.signals.domain_gradients import DomainGradientSums
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
 from dograph.training.checkpoint_reader import load_reference
 from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
 
-PROBE = ProbeSettings(held_out=8, per_update=2)
 FROZEN = {"learning_rate": 1e-12, "final_learning_rate": 1e-12}
 
 
@@ -201,13 +201,23 @@ def test_domain_gradients_need_no_more_memory_than_they_say():
     assert sums._sums.shape == (5, 10)
 
 
-def schedule():
-    nodes = NodeSettings(clusters=4, observed=2, window=64)
-    return DoGraphSchedule(interval=3, nodes=nodes, probe=PROBE)
+def schedule(**options):
+    return DoGraphSchedule(**{"interval": 2, "measure": 4, "probe": 2, **options})
+
+
+class Probes(Stratified):
+    """Looks at sketches of held-out sequences with every step's signals."""
+
+    needs = frozenset({Sketch(), Probe(held_out=8, per_update=2)})
+    not_saved = frozenset({"seen"})
+
+    def update(self, signals):
+        self.seen = signals
+        return self.weights
 
 
 def test_held_out_sequences_are_never_trained_on_and_probes_hold_no_others(store, corpus_settings):
-    data = DataMixer(schedule(), corpus_settings, 32, 16, seed=1)
+    data = DataMixer(Probes(), corpus_settings, 32, 16, seed=1)
     data.setup()
     lengths = [len(domain) for domain in data.train_domains]
     batches = sum(lengths) // 16 * 3  # every domain is passed through at least once
@@ -229,60 +239,129 @@ def test_held_out_sequences_are_never_trained_on_and_probes_hold_no_others(store
 
 
 def test_a_domain_too_small_to_hold_out_from_is_named(store, corpus_settings):
-    mixer = DoGraphSchedule(probe=ProbeSettings(held_out=10**6))
+    mixer = Probes()
+    mixer.needs = frozenset({Probe(held_out=10**6, per_update=1)})
     with pytest.raises(UserError, match=r"domain .animals. has .*held_out"):
         DataMixer(mixer, corpus_settings, 32, 16).setup()
+    unseen = {"target": "animals", "unseen": ["animals"]}
+    with pytest.raises(UserError, match=r"domain .animals. has .*probe 1000000"):
+        DataMixer(schedule(probe=10**6), corpus_settings, 32, 16, **unseen).setup()
 
 
 def test_only_what_the_target_is_made_of_is_probed_and_held_out(store, corpus_settings):
-    mixer = DoGraphSchedule(probe=PROBE)
-    data = DataMixer(mixer, corpus_settings, 32, 16, seed=1, target="code")
+    data = DataMixer(Probes(), corpus_settings, 32, 16, seed=1, target="code")
     data.setup()
     assert [len(reserved) for reserved in data._reserved] == [0, 8, 0]
     assert data.probe_batch(0).domain.tolist() == [1, 1]
 
 
+def test_the_schedule_holds_nothing_out_of_what_it_trains_on(store, corpus_settings):
+    data = DataMixer(schedule(), corpus_settings, 32, 16, seed=1, target="code")
+    data.setup()
+    assert data._reserved == [[], [], []]
+    assert data.probe_batch(0) is None
+
+
 @pytest.mark.parametrize("probe", [0, 9])
 def test_probes_that_make_no_sense_are_refused(store, corpus_settings, probe):
-    class Probes(Stratified):
-        needs = frozenset({Probe(held_out=8, per_update=probe)})
-
     mixer = Probes()
+    mixer.needs = frozenset({Probe(held_out=8, per_update=probe)})
     with pytest.raises(UserError, match=f"probes {probe} of 8 held-out"):
         DataMixer(mixer, corpus_settings, 32, 16).setup()
 
 
 def test_a_probe_is_the_sketch_of_the_held_out_sequences(store, corpus_settings):
-    signals = []
-
-    class Looks(DoGraphSchedule):
-        def update(self, batch):
-            signals.append(batch)
-            return super().update(batch)
-
-    nodes = NodeSettings(clusters=4, observed=1, window=64)
-    mixer = Looks(interval=1, nodes=nodes, probe=PROBE)
+    mixer = Probes()
     _, _, data = train(corpus_settings, mixer, steps=1)
     _, model = first_batch_and_model(corpus_settings)
     sketcher = SequenceSketcher(model.network, SketchSettings(rank=4))
     forward = sketcher.record()
     losses = model.token_losses(data.probe_batch(0).tokens).mean(dim=1)
-    assert torch.allclose(signals[-1].probe_sketch, forward.sketch(losses), atol=1e-6)
-    assert torch.equal(signals[-1].probe_domain, data.probe_batch(0).domain)
+    assert torch.allclose(mixer.seen.probe_sketch, forward.sketch(losses), atol=1e-6)
+    assert torch.equal(mixer.seen.probe_domain, data.probe_batch(0).domain)
+    assert mixer.seen.probe_gradients is None
 
 
-def test_probing_and_sketching_change_nothing_but_the_draws(store, corpus_settings, monkeypatch):
+class Looks(DoGraphSchedule):
+    """Keeps the signals of all optimiser steps."""
+
+    not_saved = DoGraphSchedule.not_saved | {"seen"}
+
+    def step(self, signals):
+        self.__dict__.setdefault("seen", []).append(signals)
+        return super().step(signals)
+
+
+def token_gradients(model, tokens):
+    """(B, T, d) gradients of every sequence's mean loss at the outputs of the embedding layer."""
+    found = []
+    embedding = model.network.get_input_embeddings()
+    handle = embedding.register_forward_hook(lambda *given: found.append(given[2]))
+    losses = model.token_losses(tokens).mean(dim=1)
+    handle.remove()
+    return torch.autograd.grad(losses.sum(), found[0])[0]
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_gradients_at_the_embeddings_are_those_of_the_steps_sequences(
+    store, corpus_settings, parts
+):
+    """Of weighted losses, over micro-batches too; probes are of the unseen domain alone."""
+    mixer = Looks(interval=1, measure=2, probe=2, rank=32)
+    target = {"target": "code", "unseen": ["code"]}
+    options = {"batch_size": 16 // parts, "accumulate_grad_batches": parts, **target}
+    _, _, data = train(corpus_settings, mixer, steps=3, **options)
+    first = mixer.seen[0]
+    _, model = first_batch_and_model(corpus_settings)
+    read, probe = first.token_gradients, first.probe_gradients
+    assert torch.equal(read.domain, first.domain) and len(read.domain) == 16
+    assert set(read.domain.tolist()) == {0, 2}
+    for domain, row in zip(read.domain.tolist(), read.tokens.tolist(), strict=True):
+        sequences = data.train_domains[domain]
+        assert any(sequences[place][:-1].tolist() == row for place in range(len(sequences)))
+    assert probe.domain.tolist() == first.probe_domain.tolist() == [1, 1]
+    held_out = data.probe_batch(0).tokens
+    assert torch.equal(probe.tokens, held_out[:, :-1])
+    torch.testing.assert_close(
+        probe.gradients, token_gradients(model, held_out), rtol=1e-3, atol=1e-7
+    )
+    assert first.probe_sketch is None and first.sketch is None
+    assert [each.token_gradients is None for each in mixer.seen] == [False, False, True]
+    assert [each.probe_gradients is None for each in mixer.seen] == [False, False, True]
+
+
+def test_gradients_at_the_embeddings_are_exact(store, corpus_settings):
+    mixer = Looks(interval=1, measure=1, rank=32)
+    train(corpus_settings, mixer, steps=1)
+    batch, model = first_batch_and_model(corpus_settings)
+    read = mixer.seen[0].token_gradients
+    assert torch.equal(read.tokens, batch.tokens[:, :-1])
+    assert torch.equal(read.domain, batch.domain)
+    expected = token_gradients(model, batch.tokens)
+    torch.testing.assert_close(read.gradients, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_micro_batches_gradients_are_joined():
+    def part(domain, value):
+        domain = torch.tensor(domain)
+        tokens = torch.full((len(domain), 3), value)
+        read = TokenGradients(domain, tokens, torch.full((len(domain), 3, 2), float(value)))
+        return BatchSignals(0, domain, torch.ones(len(domain)), token_gradients=read)
+
+    joined = join([part([0, 1], 5), part([2, 1], 7)]).token_gradients
+    assert joined.domain.tolist() == [0, 1, 2, 1]
+    assert joined.tokens[:, 0].tolist() == [5, 5, 7, 7]
+    assert joined.gradients[:, 0, 0].tolist() == [5, 5, 7, 7]
+    without = BatchSignals(0, torch.tensor([0]), torch.ones(1))
+    assert join([without, without]).token_gradients is None
+
+
+def test_reading_gradients_changes_nothing_but_the_draws(store, corpus_settings, monkeypatch):
     """A schedule whose weights stay trains as stratified sampling of the same sequences does."""
     monkeypatch.setattr(DoGraphSchedule, "update", lambda self, signals: self.weights)
-
-    class HoldsOut(Stratified):
-        needs = frozenset({Probe(held_out=8, per_update=1)})
-
-        def needs_at(self, step, kind):
-            return False
-
-    scheduled = train(corpus_settings, schedule(), steps=7)
-    plain = train(corpus_settings, HoldsOut(), steps=7)
+    unseen = {"target": "code", "unseen": ["code"]}
+    scheduled = train(corpus_settings, schedule(), steps=7, **unseen)
+    plain = train(corpus_settings, Stratified(), steps=7, **unseen)
     assert torch.equal(scheduled[0], plain[0])
 
 
