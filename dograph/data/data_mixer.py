@@ -169,18 +169,19 @@ class DataMixer(LightningDataModule):
                 f"{type(self.mixer).__name__} probes {probe.per_update} of {probe.held_out} "
                 "held-out sequences: set per_update ≥ 1 and held_out ≥ per_update"
             )
-        if domain.domain in self.unseen:  # of which nothing is needed for training
-            held_out = min(len(domain), MOST_HELD_OUT)
+        count = len(domain)
+        if domain.domain in self.unseen:  # one is left, since a sampler has an order of each domain
+            held_out = min(count - 1, MOST_HELD_OUT)
             enough = held_out >= probe.per_update
         else:
-            held_out, enough = probe.held_out, len(domain) >= 2 * probe.held_out
+            held_out, enough = probe.held_out, count >= 2 * probe.held_out
         if not enough:
             raise UserError(
-                f"domain {domain.domain!r} has {len(domain)} sequences, too few to hold out "
-                f"{held_out} of them and probe {probe.per_update}: lower "
-                "mixer.init_args.probe.held_out or data.context, or raise its data.cap"
+                f"domain {domain.domain!r} has {count} sequences, too few to hold out "
+                f"{max(held_out, probe.per_update)} of them: lower mixer.init_args.probe or "
+                "data.context, or raise its data.cap"
             )
-        return np.linspace(0, len(domain) - 1, held_out).round().astype(int).tolist()
+        return np.linspace(0, count - 1, held_out).round().astype(int).tolist()
 
     def probe_batch(self, step: int) -> Batch | None:
         """Held-out sequences of each probed domain, chosen by seed and step alone; None without."""

@@ -29,7 +29,7 @@ sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys
     ("mixer", "arguments"),
     [
         ("DoGraph", "{clusters: 4, anchor: 1, laplacian: 0.1, max_difference: 0.5}"),
-        ("DoGraphSchedule", "{interval: 4, measure: 4}"),
+        ("DoGraphSchedule", "{interval: 4, measure: 4, skip: 0}"),
     ],
 )
 def test_graph_mixers_train(small_recipe, mixer, arguments):

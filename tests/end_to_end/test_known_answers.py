@@ -174,7 +174,7 @@ def test_online_doge_draws_less_noise(corpus):
 
 def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
     """The target is never drawn; the source that is its copy gains most."""
-    mixer = DoGraphSchedule(interval=10, measure=50)
+    mixer = DoGraphSchedule(interval=10, measure=50, skip=20)
     weights, _, realised = train(corpus, mixer, **UNSEEN)
     assert weights["target"] == realised["target"] == 0
     assert max(weights, key=weights.get) == "helper"
@@ -183,7 +183,7 @@ def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
 
 
 def test_the_schedule_lets_copies_share_and_keeps_the_floor(corpus):
-    mixer = DoGraphSchedule(interval=10, measure=50, problem=ProblemSettings(floor=0.25))
+    mixer = DoGraphSchedule(interval=10, measure=50, skip=20, problem=ProblemSettings(floor=0.25))
     weights, effective, realised = train(corpus, mixer)
     assert weights["helper"] == pytest.approx(weights["target"], abs=0.08)
     assert min(mixer.weights.tolist()) >= 0.25 * EVEN - 1e-9
@@ -196,7 +196,7 @@ def test_the_schedules_average_is_a_proxys_result(corpus):
     class Proxy(DoGraphSchedule):
         acts_on = frozenset()
 
-    mixer = Proxy(interval=10, measure=50)
+    mixer = Proxy(interval=10, measure=50, skip=20)
     weights, _, realised = train(corpus, mixer, target="target")
     assert weights["helper"] + weights["target"] > 0.6
     assert realised == pytest.approx(dict.fromkeys(realised, EVEN), abs=0.01)

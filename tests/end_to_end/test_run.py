@@ -254,7 +254,7 @@ def test_ctrl_c_saves_a_checkpoint_to_resume_from(store, corpus_settings, tmp_pa
 
 
 def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_path):
-    settings = "{interval: 4, measure: 8}"
+    settings = "{interval: 4, measure: 8, skip: 0}"
     folder = run("dograph_schedule_gpt2", corpus_settings, tmp_path, f"mixer.init_args={settings}")
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
     assert {"figures/schedule", "figures/domain_graph"} <= set(events.Tags()["images"])
@@ -268,7 +268,7 @@ def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_
 @pytest.mark.slow
 def test_a_schedule_resumes_bitwise(store, corpus_settings, tmp_path):
     """Gradients, kernel, graph and record resume as if never interrupted."""
-    settings = "{interval: 4, measure: 60}"
+    settings = "{interval: 4, measure: 60, skip: 4}"
     steps = ["trainer.max_steps=120", "trainer.val_check_interval=120"]
     more = [f"mixer.init_args={settings}", "data.workers=2"]
     overrides = small(corpus_settings, tmp_path, *steps, *more)

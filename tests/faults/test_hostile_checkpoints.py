@@ -25,7 +25,7 @@ VALUES = [
 MIXERS = {
     "Stratified": "{}",
     "DoGraph": "{clusters: 3, window: 2}",
-    "DoGraphSchedule": "{interval: 2, measure: 4}",
+    "DoGraphSchedule": "{interval: 2, measure: 4, skip: 0}",
     "DoReMiOnline": "{step_size: 0.5}",
     "DoGEOnline": "{}",
 }

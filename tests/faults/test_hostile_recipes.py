@@ -21,7 +21,7 @@ MIXERS = {
     "dograph.mixers.DynamicLoss": {},
     "dograph.mixers.DoGE": {},
     "dograph.mixers.DoGraph": {"clusters": 3, "beta": 0.1, "neighbours": 2, "prior": None},
-    "dograph.mixers.DoGraphSchedule": {"interval": 2, "measure": 2, "problem": {"kappa": 0.5}},
+    "dograph.mixers.DoGraphSchedule": {"interval": 2, "measure": 2, "skip": 0},
 }
 SCALARS = [
     *(None, True, False, -1, 0, 1, 2, 3, 7, 2**31, 2**63, -(10**30), 0.0, -0.5, 1.5, 1e-300, 1e300),

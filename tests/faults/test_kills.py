@@ -13,7 +13,7 @@ PHASES = ("preparing", "training", "checkpointing", "evaluating")
 MOST_CHAINS = 8
 TARGETS = (None, "training", "checkpointing", None, "evaluating", "checkpointing")
 CLUSTERS = "mixer.init_args.clusters=4"
-SCHEDULE = "{interval: 4, measure: 12}"
+SCHEDULE = "{interval: 4, measure: 12, skip: 2}"
 OTHERS = {
     "uniform_gpt2": [],
     "proportional_gpt2": [],

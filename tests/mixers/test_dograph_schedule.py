@@ -29,7 +29,7 @@ DIRECTIONS = {
 def ready(domains=DOMAINS, target=None, unseen=(), tokens=None, **options):
     own = {field.name for field in fields(ProblemSettings)} & options.keys()
     problem = ProblemSettings(**{name: options.pop(name) for name in own})
-    settings = {"interval": INTERVAL, "measure": MEASURE, "rank": RANK, **options}
+    settings = {"interval": INTERVAL, "measure": MEASURE, "skip": 0, "rank": RANK, **options}
     mixer = DoGraphSchedule(problem=problem, **settings)
     tokens = [10**9] * len(domains) if tokens is None else tokens
     mixer.setup(domains, tokens, BATCH, VOCABULARY, target, unseen)
@@ -77,6 +77,10 @@ def test_signals_are_asked_for_only_where_they_are_used():
     probed = [mixer.needs_at(step, Probe) for step in range(30)]
     assert probed == 4 * [False, False, False, False, True] + [False] * 10
     assert not any(mixer.needs_at(step, Sketch) for step in range(30))
+    late = ready(target="copy", skip=12)
+    read_at = [step for step in range(30) if late.needs_at(step, EmbeddingGradients)]
+    assert read_at == list(range(12, MEASURE))
+    assert [step for step in range(30) if late.needs_at(step, Probe)] == [14, 19]
     assert all(ready(reweigh=0.1).needs_at(step, Sketch) for step in range(30))
 
 
@@ -167,13 +171,13 @@ def test_the_prior_is_where_it_starts_where_it_is_pulled_to_and_what_it_keeps():
     assert pulled == pytest.approx(prior, abs=1e-3)
 
 
-def test_while_it_measures_it_goes_from_the_prior_to_its_weights():
-    mixer = ready(target="copy")
+@pytest.mark.parametrize("skip", [0, 8])
+def test_the_prior_is_drawn_while_it_is_measured(skip):
+    mixer = ready(target="copy", skip=skip)
     run(mixer)
-    shares = [weights[0].item() for _, weights in mixer.history]
     assert [step for step, _ in mixer.history] == list(range(0, 41, INTERVAL))
-    line = [0.25 + (0.925 - 0.25) * min(1, step / MEASURE) for step, _ in mixer.history]
-    assert shares == pytest.approx(line, abs=0.01)
+    for step, weights in mixer.history:
+        assert weights[0].item() == pytest.approx(0.925 if step >= MEASURE else 0.25, abs=0.01)
     settled = torch.stack([weights for step, weights in mixer.history if step >= MEASURE])
     torch.testing.assert_close(settled, settled[:1].expand_as(settled), rtol=0, atol=1e-4)
 
@@ -204,7 +208,7 @@ def test_the_snapshot_and_diagnostics_show_influences():
     snapshot = mixer.snapshot()
     last = snapshot.schedule.updates[-1]
     assert snapshot.schedule.sources == DOMAINS and snapshot.schedule.target == "copy"
-    assert [each.step for each in snapshot.schedule.updates] == list(range(5, 41, 5))
+    assert [each.step for each in snapshot.schedule.updates] == list(range(MEASURE, 41, INTERVAL))
     assert last.weights == pytest.approx(mixer.weights.tolist())
     assert last.influence[0] > 1
     assert last.influence[1:] == pytest.approx([0, 0, 0], abs=0.1)
@@ -319,6 +323,8 @@ def test_one_source_alone_is_drawn():
     [
         {"interval": 0},
         {"measure": INTERVAL - 1},
+        {"measure": MEASURE, "skip": MEASURE - INTERVAL + 1},
+        {"skip": -1},
         {"probe": 0},
         {"rank": 0},
         {"kappa": -1.0},

@@ -202,7 +202,7 @@ def test_domain_gradients_need_no_more_memory_than_they_say():
 
 
 def schedule(**options):
-    return DoGraphSchedule(**{"interval": 2, "measure": 4, "probe": 2, **options})
+    return DoGraphSchedule(**{"interval": 2, "measure": 4, "skip": 0, "probe": 2, **options})
 
 
 class Probes(Stratified):
@@ -241,10 +241,10 @@ def test_held_out_sequences_are_never_trained_on_and_probes_hold_no_others(store
 def test_a_domain_too_small_to_hold_out_from_is_named(store, corpus_settings):
     mixer = Probes()
     mixer.needs = frozenset({Probe(held_out=10**6, per_update=1)})
-    with pytest.raises(UserError, match=r"domain .animals. has .*held_out"):
+    with pytest.raises(UserError, match=r"domain .animals. has .*too few to hold out 1000000"):
         DataMixer(mixer, corpus_settings, 32, 16).setup()
     unseen = {"target": "animals", "unseen": ["animals"]}
-    with pytest.raises(UserError, match=r"domain .animals. has .*probe 1000000"):
+    with pytest.raises(UserError, match=r"domain .animals. has .*too few to hold out 1000000"):
         DataMixer(schedule(probe=10**6), corpus_settings, 32, 16, **unseen).setup()
 
 
@@ -307,7 +307,7 @@ def test_gradients_at_the_embeddings_are_those_of_the_steps_sequences(
     store, corpus_settings, parts
 ):
     """Of weighted losses, over micro-batches too; probes are of the unseen domain alone."""
-    mixer = Looks(interval=1, measure=2, probe=2, rank=32)
+    mixer = Looks(interval=1, measure=2, skip=0, probe=2, rank=32)
     target = {"target": "code", "unseen": ["code"]}
     options = {"batch_size": 16 // parts, "accumulate_grad_batches": parts, **target}
     _, _, data = train(corpus_settings, mixer, steps=3, **options)
@@ -331,7 +331,7 @@ def test_gradients_at_the_embeddings_are_those_of_the_steps_sequences(
 
 
 def test_gradients_at_the_embeddings_are_exact(store, corpus_settings):
-    mixer = Looks(interval=1, measure=1, rank=32)
+    mixer = Looks(interval=1, measure=1, skip=0, rank=32)
     train(corpus_settings, mixer, steps=1)
     batch, model = first_batch_and_model(corpus_settings)
     read = mixer.seen[0].token_gradients

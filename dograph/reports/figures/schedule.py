@@ -91,7 +91,8 @@ def _draw_terms(axes: Axes, updates: Sequence[ScheduleUpdate]) -> None:
     shares = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), 1e-30)
     steps = [update.step for update in updates]
     _over_time(axes, steps)
-    _stacked(axes, steps, dict(zip(names, shares.T.tolist(), strict=True)))
+    if names:  # none where every solve has failed
+        _stacked(axes, steps, dict(zip(names, shares.T.tolist(), strict=True)))
     appearance.label_percent(axes, 1.0)
     title_panel(axes, "The objective's terms", "share of their absolute values")
 
