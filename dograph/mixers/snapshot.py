@@ -37,11 +37,18 @@ class ScheduleSnapshot:
         sources: names of the m domains that are drawn.
         target: label of the run's target.
         updates: in the order of their steps; at least one.
+        prior: (m,) α_0, on the simplex. None: even.
     """
 
     sources: tuple[str, ...]
     target: str
     updates: list[ScheduleUpdate]
+    prior: tuple[float, ...] | None = None
+
+    @property
+    def prior_weights(self) -> tuple[float, ...]:
+        """(m,) the prior, written out."""
+        return self.prior or (1 / len(self.sources),) * len(self.sources)
 
 
 @dataclass(frozen=True)
