@@ -31,7 +31,7 @@ def finding(snapshot: MixerSnapshot) -> str | None:
     schedule = snapshot.schedule
     if schedule is None:
         return None
-    last, target = schedule.updates[-1], _called(schedule.target)
+    last, target = schedule.updates[-1], target_name(schedule.target)
     if not last.terms:
         return f"The solver failed at step {last.step}: the prior is drawn."
     named = outstanding(schedule)
@@ -71,7 +71,8 @@ def _variance(update: ScheduleUpdate) -> Floats:
     return np.maximum(squares, squares.mean())
 
 
-def _called(target: str) -> str:
+def target_name(target: str) -> str:
+    """A target's label as a sentence says it."""
     return {EVEN: "the even target", WORST: "the worst domain"}.get(target, target)
 
 

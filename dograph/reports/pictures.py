@@ -53,8 +53,8 @@ class Pictures:
         own = finite_graph(mixer)
         # The mixer's own clusters, where it has clustered just these sequences.
         clustered = own is not None and mixer.schedule is None
-        same = clustered and len(own.labels) == len(of_window.labels)
-        labels = own.labels.cpu() if own is not None and same else of_window.labels
+        labels = own.labels.cpu() if own is not None and clustered else of_window.labels
+        labels = labels if len(labels) == len(of_window.labels) else of_window.labels
         self.late = directions.gradient_directions(observed.sketches, observed.domain, labels, step)
         self.early = self.early or self.late
         figure = directions.gradient_directions_figure(self.late, names)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dograph.reports.figures import appearance
 from dograph.reports.figures.appearance import QUIET, SMALL, TEXT_COLOUR, Style, percent, style_of
+from dograph.reports.finding import target_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,7 @@ def schedule_figure(mixer: MixerSnapshot, step: int, sentence: str | None = None
     numbers = range(len(prior)) if mixer.graph_domain is None else mixer.graph_domain.tolist()
     styles = [style_of(number) for number in numbers]
     moved = np.ptp([update.weights for update in schedule.updates], axis=0).max() > MOVED
-    text = fill(sentence or f"Schedule for {schedule.target}", LINE)
+    text = fill(sentence or f"Schedule for {target_name(schedule.target)}", LINE)
     head = 0.75 + LINE_TALL * (1 + text.count("\n"))
     rows, below = max(ROW * len(prior), 1.2), OVER_TIME + 1.15 if moved else 0.0
     tall = head + rows + 0.7 + below
@@ -103,7 +104,7 @@ def _draw_influence(
     axes: Axes, schedule: ScheduleSnapshot, styles: Sequence[Style], order: Order
 ) -> None:
     last = schedule.updates[-1]
-    target = appearance.plain(schedule.target, 32)
+    target = appearance.plain(target_name(schedule.target), 32)
     _dress(axes, f"Influence on {target}", f"± standard error · step {last.step}")
     for place, index in enumerate(order):
         colour, marker = styles[index].colour, styles[index].marker
@@ -132,6 +133,7 @@ def _draw_weights(
     highest = max(*last.weights, *prior)
     axes.set_xlim(0, 1.3 * highest)
     axes.set_yticks(range(len(order)), [""] * len(order))
+    axes.locator_params(axis="x", nbins=4)
     appearance.label_percent(axes, highest, across=True)
 
 
