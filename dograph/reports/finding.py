@@ -35,9 +35,7 @@ def finding(snapshot: MixerSnapshot) -> str | None:
     if not last.terms:
         return f"The solver failed at step {last.step}: the prior is drawn."
     named = outstanding(schedule)
-    earlier = [index for index in outstanding(schedule, 0) if index not in named]
-    first = schedule.updates[0]
-    before = f" At step {first.step}: {_weights(schedule, first, earlier)}." if earlier else ""
+    before = _before(schedule, named)
     if not named:
         return _nothing(schedule, last, target) + before
     most = sum(last.weights[index] for index in named) >= 0.5
@@ -45,7 +43,7 @@ def finding(snapshot: MixerSnapshot) -> str | None:
     influences = _listed([_influence(last, index) for index in named])
     rest = sorted(set(range(len(schedule.sources))) - set(named), key=lambda i: last.influence[i])
     following = f"; next {schedule.sources[rest[-1]]} {_influence(last, rest[-1])}" if rest else ""
-    measured = f"measured in the first {first.step} steps.{before}"
+    measured = f"measured in the first {schedule.measured} steps.{before}"
     weights = _weights(schedule, last, named)
     return f"{weights}: {what} (influence {influences}{following}), {measured}"
 
@@ -74,6 +72,15 @@ def _variance(update: ScheduleUpdate) -> Floats:
 def target_name(target: str) -> str:
     """A target's label as a sentence says it."""
     return {EVEN: "the even target", WORST: "the worst domain"}.get(target, target)
+
+
+def _before(schedule: ScheduleSnapshot, named: Sequence[int]) -> str:
+    """A further sentence on what stood out when all was measured, and does so no longer."""
+    measured = [update.step >= schedule.measured for update in schedule.updates]
+    first = measured.index(True)
+    gone = [index for index in outstanding(schedule, first) if index not in named]
+    then = schedule.updates[first]
+    return f" At step {then.step}: {_weights(schedule, then, gone)}." if gone else ""
 
 
 def _nothing(schedule: ScheduleSnapshot, last: ScheduleUpdate, target: str) -> str:

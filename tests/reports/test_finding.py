@@ -9,13 +9,13 @@ SOURCES = ("python", "docs", "headers", "licences")
 TERMS = {"influence": -1.0, "curvature": 0.2}
 
 
-def schedule(*rows, target="stubs", errors=(0.05,) * 4, prior=None):
+def schedule(*rows, target="stubs", errors=(0.05,) * 4, prior=None, measure=100):
     """Updates of (weights, influence), 20 steps apart."""
     updates = [
         ScheduleUpdate(100 + 20 * index, list(weights), list(influence), list(errors), TERMS)
         for index, (weights, influence) in enumerate(rows)
     ]
-    return ScheduleSnapshot(SOURCES, target, updates, prior)
+    return ScheduleSnapshot(SOURCES, target, updates, prior, measure)
 
 
 def said(*rows, **settings):
@@ -71,6 +71,12 @@ def test_influence_without_weight_is_nothing_that_was_drawn():
 def test_what_stood_out_first_is_said_where_it_no_longer_does():
     assert said(ONE, ALIKE).endswith("within 0.03. At step 100: python 0.88.")
     assert said(TWO, ONE).endswith("measured in the first 100 steps. At step 100: docs 0.44.")
+
+
+def test_only_what_was_measured_counts():
+    assert said(TWO, ONE, measure=120).endswith("measured in the first 120 steps.")
+    assert said(ONE, measure=200).endswith("measured in the first 100 steps.")
+    assert said(TWO, ONE, measure=None).endswith("measured in the first 120 steps.")
 
 
 def test_a_failed_update_says_so():

@@ -72,6 +72,8 @@ def schedule_figure(mixer: MixerSnapshot, step: int, sentence: str | None = None
         panels = [figure.add_axes((x, bottom, 0.43, height)) for x in (0.05, 0.555)]
         _draw_influence_over_time(panels[0], schedule.updates, styles)
         _draw_weights_over_time(panels[1], schedule.updates, prior, styles, step)
+        for axes in panels:
+            axes.axvline(schedule.measured, color=TEXT_COLOUR, linewidth=1.0, linestyle=":")
     return figure
 
 
@@ -81,7 +83,8 @@ def pushes(update: ScheduleUpdate, prior: Floats, kernel: Floats) -> dict[str, F
     It is the term's negative gradient. A quadratic term's value v gives its gradient's size, as
     ``⟨α, ∇v⟩ = 2v`` for the curvature. The domains' graph, off by default, is left out.
     """
-    weights, terms = np.array(update.weights), update.terms
+    influence, terms = np.array(update.influence), update.terms
+    weights = _solution(update, prior)
     common = kernel @ weights
     excess = (weights - prior) / prior
     sizes = {"curvature": weights @ common, "prior": (weights - prior) @ excess}
@@ -89,7 +92,20 @@ def pushes(update: ScheduleUpdate, prior: Floats, kernel: Floats) -> dict[str, F
         name: -2 * terms.get(name, 0.0) * direction / max(sizes[name], 1e-12)
         for name, direction in (("curvature", common), ("prior", excess))
     }
-    return {"influence": np.array(update.influence), **quadratic}
+    return {"influence": influence, **quadratic}
+
+
+def _solution(update: ScheduleUpdate, prior: Floats) -> Floats:
+    """(m,) the solution; while it is measured, weights are between the prior and that.
+
+    How far they are is in the influence, which is linear.
+    """
+    weights, influence = np.array(update.weights), np.array(update.influence)
+    drawn = influence @ (weights - prior)
+    solved = -update.terms.get("influence", 0.0) - influence @ prior
+    if not update.terms or abs(drawn) < 1e-9:
+        return weights
+    return prior + (weights - prior) * solved / drawn
 
 
 def _dress(axes: Axes, title: str, meaning: str) -> None:
@@ -164,7 +180,9 @@ def _draw_influence_over_time(
     axes: Axes, updates: Sequence[ScheduleUpdate], styles: Sequence[Style]
 ) -> None:
     appearance.quiet_axes(axes)
-    appearance.title_panel(axes, "Influence over time", "± standard error · colours as above")
+    appearance.title_panel(
+        axes, "Influence over time", "± standard error · dotted: all measured"
+    )
     appearance.label_steps(axes)
     steps = [update.step for update in updates]
     values = np.array([update.influence for update in updates]).T
