@@ -37,11 +37,27 @@ class ScheduleSnapshot:
         sources: names of the m domains that are drawn.
         target: label of the run's target.
         updates: in the order of their steps; at least one.
+        prior: (m,) α_0, on the simplex. None: even.
+        measure: optimiser steps whose gradients are read; until then what is drawn is on its way
+            from the prior to the solution. None: all.
     """
 
     sources: tuple[str, ...]
     target: str
     updates: list[ScheduleUpdate]
+    prior: tuple[float, ...] | None = None
+    measure: int | None = None
+
+    @property
+    def prior_weights(self) -> tuple[float, ...]:
+        """(m,) the prior, written out."""
+        return self.prior or (1 / len(self.sources),) * len(self.sources)
+
+    @property
+    def measured(self) -> int:
+        """Optimiser steps whose gradients the last update knows."""
+        done = self.updates[-1].step
+        return done if self.measure is None else min(self.measure, done)
 
 
 @dataclass(frozen=True)

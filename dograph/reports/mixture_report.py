@@ -15,6 +15,7 @@ from dograph.errors import UserError, check_range
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.files.run_dir import FIGURES
 from dograph.mixers.base import LOSS
+from dograph.mixers.dograph_schedule import DoGraphSchedule
 from dograph.reports.cost import training_flops
 from dograph.reports.history import LossMeans, MixtureHistory, TrainingClock, Validation
 from dograph.reports.observation import ObservationWindow
@@ -141,7 +142,7 @@ class MixtureReport(Callback):
         self._board = Board(self._logger.experiment, self._run_folder / FIGURES)
         self._step = trainer.global_step
         self.history.domains = self._data.domains
-        self._board.begin(self._step)
+        self._board.begin(self._step, isinstance(self._data.mixer, DoGraphSchedule))
         self.clock.start()
 
     def on_train_batch_end(

@@ -16,6 +16,7 @@ from dograph.reports.figures import gradient_directions as directions
 from dograph.reports.figures.domain_graph import domain_graph_figure
 from dograph.reports.figures.schedule import schedule_figure
 from dograph.reports.figures.trajectories import weight_trajectories_figure
+from dograph.reports.finding import finding
 from dograph.reports.history import MixtureHistory
 from dograph.reports.observation import Observed, observed_graph
 from dograph.reports.tensorboard import Board
@@ -23,6 +24,8 @@ from dograph.reports.tensorboard import Board
 Names = Sequence[str]
 OWN_GRAPH = "as the mixer sees it"
 """Title of a graph that the mixer made itself."""
+OF_DOMAINS = "the domains that are drawn"
+"""Title of a schedule's graph."""
 
 
 class Pictures:
@@ -49,14 +52,17 @@ class Pictures:
         of_window = observed_graph(observed, mixer.clusters or self.clusters, self.seed)
         own = finite_graph(mixer)
         # The mixer's own clusters, where it has clustered just these sequences.
-        same = own is not None and len(own.labels) == len(of_window.labels)
-        labels = own.labels.cpu() if own is not None and same else of_window.labels
+        clustered = own is not None and mixer.schedule is None
+        labels = own.labels.cpu() if own is not None and clustered else of_window.labels
+        labels = labels if len(labels) == len(of_window.labels) else of_window.labels
         self.late = directions.gradient_directions(observed.sketches, observed.domain, labels, step)
         self.early = self.early or self.late
         figure = directions.gradient_directions_figure(self.late, names)
         board.picture("gradient_directions", figure, step)
         if own is None:
             _draw_graph(board, of_window, observed.domain, names, step, "weighted by the loss")
+        elif mixer.schedule is not None:
+            draw_own_graph(board, mixer, names, step)
         else:
             domain = mixer.graph_domain
             if domain is None and len(observed.domain) >= len(own.labels):
@@ -90,14 +96,17 @@ class Pictures:
 def draw_own_graph(board: Board, mixer: MixerSnapshot, names: Names, step: int) -> None:
     """Draws the mixer's last graph, if it has one; few know their nodes' domains."""
     own = finite_graph(mixer)
-    if own is not None:
-        _draw_graph(board, own, mixer.graph_domain, names, step, OWN_GRAPH)
+    if own is None:
+        return
+    nodes = None if mixer.schedule is None else mixer.schedule.sources
+    title = OWN_GRAPH if nodes is None else OF_DOMAINS
+    _draw_graph(board, own, mixer.graph_domain, names, step, title, nodes)
 
 
 def draw_schedule(board: Board, mixer: MixerSnapshot, step: int) -> None:
     """Draws how a sampling schedule came to its weights, if the mixer is one and has updated."""
-    if mixer.schedule is not None:
-        board.picture("schedule", schedule_figure(mixer.schedule), step, final=True)
+    if mixer.schedule is not None and mixer.graph is not None:
+        board.picture("schedule", schedule_figure(mixer, step, finding(mixer)), step, final=True)
 
 
 def draw_trajectories(
@@ -116,7 +125,13 @@ def finite_graph(mixer: MixerSnapshot) -> DomainGraph | None:
 
 
 def _draw_graph(
-    board: Board, graph: DomainGraph, domain: Tensor | None, names: Names, step: int, title: str
+    board: Board,
+    graph: DomainGraph,
+    domain: Tensor | None,
+    names: Names,
+    step: int,
+    title: str,
+    nodes: Names | None = None,
 ) -> None:
-    figure = domain_graph_figure(graph, domain, names, f"Domain graph, step {step}, {title}")
-    board.picture("domain_graph", figure, step)
+    title = f"Domain graph, step {step}, {title}"
+    board.picture("domain_graph", domain_graph_figure(graph, domain, names, title, nodes), step)

@@ -19,6 +19,7 @@ from dograph.files.atomic import read_json, write_json
 from dograph.files.records import from_dict
 from dograph.files.run_dir import SUMMARY
 from dograph.mixers.target import Target
+from dograph.reports.finding import finding
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,6 +67,7 @@ class RunSummary:
             last validation, by the names in ``SCORES``; empty without one.
         worst_domain: the one with the highest validation loss; None without validation.
         target: what the run is judged by, as in its recipe; None: even.
+        finding: what the mixer found, in one sentence; None for a mixer that does not say.
     """
 
     mixer: str
@@ -76,6 +78,7 @@ class RunSummary:
     scores: dict[str, float]
     worst_domain: str | None
     target: Any = None
+    finding: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -106,6 +109,7 @@ class RunSummary:
             **dict.fromkeys(SCORES),
             **self.scores,
             "worst_domain": self.worst_domain,
+            "finding": self.finding,
             "losses": {d.name: d.validation_loss for d in self.domains if self.scores},
             "weights": {
                 "last": {d.name: d.weight for d in self.domains},
@@ -162,6 +166,7 @@ def summarise_run(
         scores={key: scalars[f"validation/{key}"] for key in SCORES if losses},
         worst_domain=max(losses, key=lambda name: losses[name]) if losses else None,
         target=data.target.value,
+        finding=finding(mixer.snapshot()),
     )
 
 
@@ -203,13 +208,14 @@ def _decimals(value: float | None, places: int) -> str:
 def print_summary(
     summary: RunSummary, run_folder: Path, runs_folder: Path, console: Console | None = None
 ) -> None:
-    """Prints the table, speed, the mixer's weights, and how to open TensorBoard on all runs."""
+    """Prints the table, what was found, speed, weights, and how to open TensorBoard on all runs."""
     from rich.console import Console
     from rich.text import Text
 
     console = console or Console()
     console.print(final_table(summary))
     for line in (
+        *([summary.finding] if summary.finding else []),
         f"{summary.seconds:,.1f} s of training, {summary.tokens_per_second:,.0f} tokens/s, "
         f"{summary.flops:.2e} FLOPs",
         f"{summary.mixer}'s weights: {_weights(summary)}",
@@ -259,6 +265,7 @@ def read_summary(run_folder: Path) -> RunSummary:
         own = ("mixer", "steps", "seconds", "flops", "worst_domain")
         values = {key: content[key] for key in own}
         values["target"] = Target.parse(content.get("target")).value
+        values["finding"] = content.get("finding")
         scores = {key: content[key] for key in SCORES if content.get(key) is not None}
         domains = list(content["domains"].values())
         return from_dict(RunSummary, {**values, "domains": domains, "scores": scores})

@@ -38,10 +38,13 @@ def settle_event_files(folder: Path) -> None:
         path.rename(path.with_name(f"{match[1]}{number:010d}{match[3]}"))
 
 
-def chart_layout() -> dict[str, dict[str, list[object]]]:
+def chart_layout(schedule: bool = False) -> dict[str, dict[str, list[object]]]:
     """The charts of the Custom Scalars tab, each of all domains together.
 
     Tags are regular expressions of whole groups, so that a domain may have any name.
+
+    Args:
+        schedule: whether there are a sampling schedule's influences and terms.
     """
     mixture = {
         "Domain weights": ["weights/.*"],
@@ -58,9 +61,17 @@ def chart_layout() -> dict[str, dict[str, list[object]]]:
             f"validation/{score}_loss$" for score in ("target", "mean", "worst")
         ],
     }
+    influence = {
+        "Influence on the target": ["mixer/influence/.*"],
+        "Standard error of the influence": ["mixer/influence_error/.*"],
+        "Terms of the objective": ["mixer/term/.*"],
+    }
+    categories = {"Mixture": mixture, "Validation": validation}
+    if schedule:
+        categories["Schedule"] = influence
     return {
         category: {title: ["Multiline", tags] for title, tags in charts.items()}
-        for category, charts in (("Mixture", mixture), ("Validation", validation))
+        for category, charts in categories.items()
     }
 
 
@@ -83,14 +94,15 @@ class Board:
     def __init__(self, writer: SummaryWriter, figures: Path) -> None:
         self.writer, self.figures = writer, figures
 
-    def begin(self, step: int) -> None:
+    def begin(self, step: int, schedule: bool = False) -> None:
         """Writes the layout of the charts, and lets TensorBoard drop an interrupted run's points.
 
-        Those after ``step`` are dropped, so that no curve goes back in time.
+        Those after ``step`` are dropped, so that no curve goes back in time. ``schedule``: see
+        ``chart_layout``.
         """
         restart = Event(session_log=SessionLog(status=SessionLog.START))
         self.writer._get_file_writer().add_event(restart, step + 1)
-        self.writer.add_custom_scalars(chart_layout())
+        self.writer.add_custom_scalars(chart_layout(schedule))
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         """Writes ``group/name`` for every name."""

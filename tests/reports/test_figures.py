@@ -1,6 +1,7 @@
 """Figures of ordinary and ugly inputs."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Wedge
 
 from dograph.files.records import from_dict
 from dograph.graph.clusters import cluster_sequences
 from dograph.graph.domain_graph import DomainGraph
-from dograph.mixers.snapshot import ScheduleSnapshot, ScheduleUpdate
+from dograph.graph.kernel import kernel_distances
+from dograph.graph.schedule_solver import ScheduleProblem, ScheduleSolver
+from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.reports.figures.appearance import percent, plain, style_of
 from dograph.reports.figures.domain_graph import domain_graph_figure, nearest_pairs
 from dograph.reports.figures.gradient_directions import (
@@ -23,7 +27,7 @@ from dograph.reports.figures.gradient_directions import (
     gradient_directions_figure,
 )
 from dograph.reports.figures.layout import boxes_apart, spaced, squared_distance_plane
-from dograph.reports.figures.schedule import schedule_figure
+from dograph.reports.figures.schedule import pushes, schedule_figure
 from dograph.reports.figures.trajectories import smoothed, weight_trajectories_figure
 from dograph.reports.observation import Observed, observed_graph
 
@@ -261,40 +265,105 @@ def test_spaced_labels_keep_distance_order_and_middle(heights):
     assert placed.mean() == pytest.approx(heights.mean())
 
 
-def schedule(count, names=NAMES):
-    draw = np.random.default_rng(0)
-    updates = [
-        ScheduleUpdate(
-            step=40 * (index + 1),
-            weights=draw.dirichlet(np.ones(len(names))).tolist(),
-            influence=draw.normal(size=len(names)).tolist(),
-            error=draw.uniform(0, 0.3, len(names)).tolist(),
-            terms={"influence": -1.0 - index, "curvature": 0.5, "graph": 0.0, "prior": 0.1},
-        )
-        for index in range(count)
-    ]
-    return ScheduleSnapshot(tuple(names), "web 0.75, code 0.25", updates)
+def schedule(count, sources=NAMES, moves=True, target="stubs"):
+    """A mixer's snapshot after ``count`` updates, solved for influences of random gradients."""
+    draw, m = torch.Generator().manual_seed(0), len(sources)
+    means = torch.randn(m, 12, dtype=torch.float64, generator=draw)
+    kernel, prior = means @ means.T / 12, torch.full((m,), 1 / m, dtype=torch.float64)
+    influence = kernel[0] * torch.linspace(1, 0.1 if moves else 1, count)[:, None]
+    solver, updates = ScheduleSolver(), []
+    for index, row in enumerate(influence):
+        problem = ScheduleProblem(row, means.T / 12**0.5, torch.zeros(1, m), prior)
+        weights = solver(problem, kappa=0.5, nu=0.1).weights
+        errors = [0.1] * m
+        parts = (weights.tolist(), row.tolist(), errors, dict(solver.terms))
+        updates.append(ScheduleUpdate(100 + 20 * index, *parts))
+    domains = torch.arange(m)
+    graph = DomainGraph(
+        kernel=kernel,
+        distances=kernel_distances(kernel),
+        spread=torch.zeros(m),
+        counts=torch.ones(m, dtype=torch.long),
+        labels=domains,
+        weights=weights,
+    )
+    record = ScheduleSnapshot(tuple(sources), target, updates)
+    return MixerSnapshot(graph, domains + 1, schedule=record)
 
 
-@pytest.mark.parametrize("count", [1, 2, 30])
-@pytest.mark.parametrize("sources", [1, 4, 40])
-def test_schedules_of_any_length_render(count, sources):
-    figure = schedule_figure(schedule(count, [f"source {index}" for index in range(sources)]))
+@pytest.mark.parametrize("sources", [["one"], NAMES, ODD, [f"s{i}" for i in range(40)]])
+@pytest.mark.parametrize("count", [1, 30])
+def test_schedules_of_any_size_render(count, sources):
+    render(schedule_figure(schedule(count, sources), 900))
+
+
+def test_a_schedule_shows_influence_weight_and_pushes_of_every_source():
+    mixer = schedule(30, moves=False)
+    last = mixer.schedule.updates[-1]
+    figure = schedule_figure(mixer, 900, "the sentence")
     render(figure)
-    assert len(figure.axes) == 4
-    written = texts_of(figure)
-    assert "Drawn" in written and "Influence" in written and "The last update" in written
-    assert any(text.startswith("influence  ") for text in written)
-    assert any("web 0.75, code 0.25" in text for text in written)
+    influence, drawn, why = figure.axes
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["Influence on stubs", "Drawn", "Why"]
+    assert "the sentence" in texts_of(figure)
+    order = np.argsort(last.influence)
+    assert [t.get_text() for t in influence.get_yticklabels()] == [NAMES[i] for i in order]
+    bars = [patch.get_width() for patch in drawn.patches]
+    np.testing.assert_allclose(bars, np.array(last.weights)[order])
+    legend = [text.get_text() for text in why.get_legend().get_texts()]
+    assert legend == ["influence", "curvature", "prior"]
+    # The domains' own colours: here the first source is the corpus's second domain.
+    colours = [line.get_color() for line in influence.lines if len(line.get_xdata()) == 1]
+    assert set(colours) == {style_of(index).colour for index in (1, 2, 3)}
 
 
-def test_a_schedule_without_influence_or_failed_renders():
-    """All sources alike in nothing; an update whose solve failed has no terms."""
-    nothing = {"weights": [0.5, 0.5], "influence": [0.0, 0.0], "error": [0.0, 0.0], "terms": {}}
-    updates = [ScheduleUpdate(step=step, **nothing) for step in (20, 40)]
-    render(schedule_figure(ScheduleSnapshot(("a", "b"), "even", updates)))
-
-
-def test_a_schedules_odd_names_are_shown_as_they_are():
-    figure = schedule_figure(schedule(3, names=ODD))
+def test_a_schedule_that_moves_is_drawn_over_time_from_the_prior_on():
+    figure = schedule_figure(schedule(30), 900)
     render(figure)
+    assert len(figure.axes) == 5
+    drawn = figure.axes[-1]
+    assert drawn.get_title(loc="left") == "Drawn over time" and drawn.get_xlim() == (0, 900)
+    first = drawn.collections[0].get_paths()[0].vertices
+    assert first[:, 1].max() == pytest.approx(max(1 / 3, first[first[:, 0] > 100, 1].max()))
+
+
+def test_pushes_are_the_terms_gradients():
+    mixer = schedule(1)
+    last, kernel = mixer.schedule.updates[-1], mixer.graph.kernel.numpy()
+    weights, prior = np.array(last.weights), np.full(3, 1 / 3)
+    found = pushes(last, prior, 7 * kernel)  # its size does not matter
+    np.testing.assert_allclose(found["influence"], last.influence)
+    np.testing.assert_allclose(found["curvature"], -0.5 * kernel @ weights, atol=1e-6)
+    np.testing.assert_allclose(found["prior"], -0.1 * (weights - prior) / prior, atol=1e-6)
+    above = weights > 0.1 * prior + 1e-6
+    sums = sum(found.values())
+    assert np.ptp(sums[above]) < 1e-5 and (sums[~above] <= sums[above].max() + 1e-6).all()
+
+
+def test_pushes_are_those_at_the_solution_while_weights_are_on_their_way_to_it():
+    mixer = schedule(1)
+    last, kernel, prior = mixer.schedule.updates[-1], mixer.graph.kernel.numpy(), np.full(3, 1 / 3)
+    halfway = replace(last, weights=((np.array(last.weights) + prior) / 2).tolist())
+    for name, values in pushes(last, prior, kernel).items():
+        np.testing.assert_allclose(pushes(halfway, prior, kernel)[name], values)
+
+
+def test_a_failed_update_pushes_by_its_influence_alone():
+    update = ScheduleUpdate(100, [0.5, 0.5], [1.0, 0.2], [0.1, 0.1], {})
+    found = pushes(update, np.full(2, 0.5), np.eye(2))
+    assert not found["curvature"].any() and not found["prior"].any()
+
+
+def test_a_graph_of_domains_shows_their_names_and_no_clusters():
+    mixer = schedule(1)
+    names = ["unseen", *NAMES]
+    figure = domain_graph_figure(mixer.graph, mixer.graph_domain, names, nodes=NAMES)
+    render(figure)
+    shares = [percent(weight) for weight in mixer.graph.weights.tolist()]
+    labels = [text.get_text() for text in figure.axes[0].texts]
+    assert labels == [f"{name}\n{share}" for name, share in zip(NAMES, shares, strict=True)]
+    written = "\n".join(texts_of(figure))
+    assert "distance of the joined nodes" in written
+    assert not any(word in written for word in ("cluster", "human", "MMD", "n: sequences"))
+    colours = {patch.get_facecolor()[:3] for patch in figure.axes[0].patches}
+    assert {to_rgb(style_of(index).colour) for index in (1, 2, 3)} <= colours

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixers.dograph import DoGraph
+from dograph.mixers.dograph_schedule import DoGraphSchedule
 from dograph.reports.history import LossMeans, MixtureHistory, TrainingClock
 from dograph.reports.mixture_report import MixtureReport
 from dograph.reports.observation import ObservationWindow, observed_graph
@@ -106,6 +107,31 @@ def test_a_mixer_of_the_loss_shows_its_diagnostics_and_weighted_loss(fit_tiny, t
     last = [found.Scalars(f"effective/{name}")[-1].value for name in DOMAINS]
     assert sum(last) == pytest.approx(1)
     assert "tensorboard --logdir" in capsys.readouterr().out
+
+
+def test_a_schedule_shows_influences_charts_figures_and_its_finding(fit_tiny, tmp_path, capsys):
+    run = fit_tiny(tmp_path, DoGraphSchedule(interval=2, measure=4, rank=4))
+    found = events(run.folder)
+    tags = found.Tags()["scalars"]
+    for group in ("influence", "influence_error"):
+        for name in DOMAINS:
+            points = found.Scalars(f"mixer/{group}/{name}")
+            assert [event.step for event in points] == [4, 8, 12]
+    content = found.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    layout = layout_pb2.Layout.FromString(content)
+    hits = {
+        chart.title: sum(any(re.match(r, tag) for r in chart.multiline.tag) for tag in tags)
+        for chart in layout.category[-1].chart
+    }
+    assert hits == {
+        "Influence on the target": 3,
+        "Standard error of the influence": 3,
+        "Terms of the objective": 4,
+    }
+    steps = [event.step for event in found.Images("figures/schedule")]
+    assert steps == [6, 12]
+    sentence = json.loads((run.folder / "summary.json").read_text())["finding"]
+    assert " the even target" in sentence and sentence in capsys.readouterr().out
 
 
 def test_a_resumed_run_continues_its_trajectory(fit_tiny, tmp_path, stratified_run):

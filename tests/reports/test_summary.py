@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.mixers.target import Target
 from dograph.reports.summary import (
     final_table,
@@ -24,11 +26,13 @@ NAMES = ("python", "[bold]docs", "licences")
 LOSSES = {"python": 1.5, "[bold]docs": 2.5, "licences": 2.0}
 
 
-def summary_of(losses=LOSSES, target=None, unseen=()):
+def summary_of(losses=LOSSES, target=None, unseen=(), schedule=None):
     """A run of 64 sequences of 128 tokens."""
     sampler = SimpleNamespace(realised=np.array([32, 24, 8]), epochs=np.array([0.5, 2.0, 0.25]))
     mixer = SimpleNamespace(
-        weights=torch.tensor([0.5, 0.3, 0.2]), average_weights=torch.tensor([0.5, 0.4, 0.1])
+        weights=torch.tensor([0.5, 0.3, 0.2]),
+        average_weights=torch.tensor([0.5, 0.4, 0.1]),
+        snapshot=MixerSnapshot if schedule is None else partial(MixerSnapshot, schedule=schedule),
     )
     data = SimpleNamespace(
         sampler=sampler,
@@ -117,3 +121,22 @@ def test_print_says_how_to_open_tensorboard():
     assert "2,048 tokens/s" in text
     assert "licences 0.200 (average 0.100)" in text
     assert "[bold]docs" in text
+
+
+def test_what_was_found_stands_below_the_table_and_in_the_summary(tmp_path):
+    terms = {"influence": -1.0}
+    update = ScheduleUpdate(100, [0.9, 0.05, 0.05], [1.2, 0.2, 0.1], [0.05] * 3, terms)
+    summary = summary_of(schedule=ScheduleSnapshot(NAMES, "stubs", [update]))
+    sentence = (
+        "python 0.90: most of what stubs needs (influence 1.20 ± 0.05; next [bold]docs 0.20 ± "
+        "0.05), measured in the first 100 steps."
+    )
+    assert summary.finding == sentence
+    screen = io.StringIO()
+    print_summary(summary, tmp_path, tmp_path, Console(file=screen, width=200))
+    lines = screen.getvalue().splitlines()
+    assert "4.0 s of training" in lines[lines.index(sentence) + 1]
+    write_summary(summary, tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["finding"] == sentence
+    assert read_summary(tmp_path).finding == sentence
+    assert summary_of().finding is None

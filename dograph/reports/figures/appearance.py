@@ -96,7 +96,8 @@ def legend_marker(index: int, name: str) -> Line2D:
 def title_panel(axes: Axes, title: str, meaning: str) -> None:
     """Writes a panel's title, and its meaning below in small print."""
     axes.set_title(title, **TITLE, pad=16)
-    axes.text(0, 1.02, meaning, transform=axes.transAxes, **QUIET)
+    above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(meaning, (0, 1), (0, 5), **above, **QUIET)
 
 
 def label_steps(axes: Axes) -> None:
@@ -107,12 +108,13 @@ def label_steps(axes: Axes) -> None:
     axes.set_xlabel("optimiser step", **QUIET)
 
 
-def label_percent(axes: Axes, highest: float) -> None:
-    """Makes the y axis one of shares up to ``highest``, in percent."""
+def label_percent(axes: Axes, highest: float, across: bool = False) -> None:
+    """Makes the y axis, or the one ``across``, one of shares up to ``highest``, in percent."""
     from matplotlib.ticker import PercentFormatter
 
     decimals = 0 if highest > 0.24 else None  # below, the ticks are at 2.5 % and the like
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals, symbol=" %"))
+    axis = axes.xaxis if across else axes.yaxis
+    axis.set_major_formatter(PercentFormatter(1, decimals, symbol=" %"))
 
 
 def quiet_axes(axes: Axes) -> None:

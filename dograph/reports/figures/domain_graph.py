@@ -1,4 +1,4 @@
-"""The domain graph: clusters of gradients, and how far apart their distributions are."""
+"""The domain graph: clusters of gradients or domains, and how far apart they are."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ Counts = npt.NDArray[np.int64]
 NEIGHBOURS_DRAWN = 3
 PAGE = np.array([1.30, 0.96])
 NODE_SCALE, SMALLEST_RADIUS = 0.27, 0.02
-LABEL_WIDTH, LABEL_HEIGHT = 0.36, 0.125
+LABEL_WIDTH, LABEL_HEIGHT, LETTER_WIDTH = 0.36, 0.125, 0.028
+LONGEST_NODE = 18
 
 
 def domain_graph_figure(
-    graph: DomainGraph, domain: Tensor | None, names: Sequence[str], title: str = "Domain graph"
+    graph: DomainGraph,
+    domain: Tensor | None,
+    names: Sequence[str],
+    title: str = "Domain graph",
+    nodes: Sequence[str] | None = None,
 ) -> Figure:
-    """Draws the clusters near each other where their gradients are alike.
+    """Draws the nodes near each other where their gradients are alike.
 
     Nodes lie by classical multidimensional scaling of MMD (moved only where they or their
     labels would overlap); their area is the weight, their slices the human domains inside.
@@ -41,29 +46,34 @@ def domain_graph_figure(
         domain: (n,) human domain of each sequence of ``graph.labels``. None: plain nodes.
         names: the S human domains.
         title: over the figure.
+        nodes: the m nodes' names, where each is a domain and ``graph.labels`` counts them. None:
+            they are clusters of sequences.
     """
     squared = _squared_mmd(graph)
     weights = graph.weights.detach().cpu().double().numpy()
     plane, kept = layout.squared_distance_plane(squared)
     radii = np.maximum(NODE_SCALE * np.sqrt(np.clip(weights, 0, None)), SMALLEST_RADIUS)
-    places = _node_places(plane, radii)
+    texts = _texts(graph, nodes)
+    lengths = np.array([0 if nodes is None else len(text.split("\n")[0]) for text in texts])
+    places = _node_places(plane, radii, np.maximum(LABEL_WIDTH, LETTER_WIDTH * lengths))
     slices = None if domain is None else _domain_counts(graph, domain, len(names))
 
     figure = appearance.white_figure(8.6, 5.4)
     axes = figure.add_axes((0.01, 0.03, 0.73, 0.86))
     axes.set(xlim=(-PAGE[0], PAGE[0]), ylim=(-PAGE[1], PAGE[1]), aspect="equal")
     axes.axis("off")
-    _draw_edges(figure, axes, places, np.sqrt(squared))
+    measure = "MMD" if nodes is None else "distance"
+    _draw_edges(figure, axes, places, np.sqrt(squared), f"{measure} of the joined nodes")
     _draw_nodes(axes, places, radii, slices)
-    _draw_labels(axes, places, radii, graph)
-    explanation = "area: weight · n: sequences"
-    if slices is not None:
+    _draw_labels(axes, places, radii, texts)
+    explanation = "area: weight · n: sequences" if nodes is None else "area: what is drawn"
+    if slices is not None and nodes is None:
         _draw_domain_legend(figure, names, slices)
         explanation += " · slices: human domains"
     if not squared.any():
-        explanation += " · every MMD is 0: the places mean nothing"
+        explanation += f" · every {measure} is 0: the places mean nothing"
     elif len(weights) > 3:
-        explanation += f" · the plane keeps {percent(kept)} of the squared MMD"
+        explanation += f" · the plane keeps {percent(kept)} of the squared {measure}"
     ink = appearance.TEXT_COLOUR
     figure.text(0.02, 0.955, plain(title, 80), fontsize=12, color=ink, weight="bold")
     figure.text(0.02, 0.912, explanation, **appearance.QUIET)
@@ -77,10 +87,10 @@ def _squared_mmd(graph: DomainGraph) -> Floats:
     return np.where(squared <= rounding, 0.0, squared)
 
 
-def _node_places(plane: Floats, radii: Floats) -> Floats:
-    """(m, 2) centres; each node keeps room for itself and the label below it."""
+def _node_places(plane: Floats, radii: Floats, widths: Floats) -> Floats:
+    """(m, 2) centres; each node keeps room for itself and the label of a width below it."""
     tall = radii + LABEL_HEIGHT / 2
-    halves = np.stack([np.maximum(radii + 0.02, LABEL_WIDTH / 2), tall + 0.015], axis=1)
+    halves = np.stack([np.maximum(radii + 0.02, widths / 2), tall + 0.015], axis=1)
     below = np.stack([np.zeros_like(radii), np.full_like(radii, LABEL_HEIGHT / 2)], axis=1)
     room = np.maximum(PAGE - halves.max(axis=0), 0.1)
     return layout.boxes_apart(layout.scaled_to_fit(plane, room) - below, halves, PAGE) + below
@@ -102,7 +112,9 @@ def nearest_pairs(distances: Floats, neighbours: int = NEIGHBOURS_DRAWN) -> list
     return sorted(pairs)
 
 
-def _draw_edges(figure: Figure, axes: Axes, places: Floats, distances: Floats) -> None:
+def _draw_edges(
+    figure: Figure, axes: Axes, places: Floats, distances: Floats, measure: str
+) -> None:
     from matplotlib.collections import LineCollection
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
@@ -121,10 +133,10 @@ def _draw_edges(figure: Figure, axes: Axes, places: Floats, distances: Floats) -
     farness = np.asarray(norm(lengths[order]))
     look: dict[str, Any] = {"colors": shades(farness), "capstyle": "round", "zorder": 1}
     axes.add_collection(LineCollection(lines, linewidths=0.8 + 3.2 * (1 - farness), **look))
-    _draw_colour_bar(figure, norm, shades)
+    _draw_colour_bar(figure, norm, shades, measure)
 
 
-def _draw_colour_bar(figure: Figure, norm: Normalize, shades: Colormap) -> None:
+def _draw_colour_bar(figure: Figure, norm: Normalize, shades: Colormap, measure: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
@@ -138,7 +150,7 @@ def _draw_colour_bar(figure: Figure, norm: Normalize, shades: Colormap) -> None:
     bar.update_ticks()
     bar.ax.tick_params(labelsize=8, colors=appearance.QUIET_COLOUR, length=2)
     bar.ax.xaxis.get_offset_text().set(**appearance.QUIET)
-    bar.ax.set_title("MMD of the joined nodes", **appearance.SMALL, loc="left", pad=4)
+    bar.ax.set_title(measure, **appearance.SMALL, loc="left", pad=4)
 
 
 def _draw_nodes(axes: Axes, places: Floats, radii: Floats, slices: Counts | None) -> None:
@@ -166,15 +178,22 @@ def _filling(domain: int) -> dict[str, Any]:
     return {"facecolor": style.colour, "hatch": style.hatch, "edgecolor": "white"}
 
 
-def _draw_labels(axes: Axes, places: Floats, radii: Floats, graph: DomainGraph) -> None:
-    """Writes number, weight and sequences below each node."""
-    labels = zip(graph.weights.tolist(), graph.counts.tolist(), strict=True)
-    for node, (weight, count) in enumerate(labels):
-        text = f"{node + 1}\n{percent(weight)} · n {count}"
-        where = (places[node, 0], places[node, 1] - radii[node] - 0.02)
-        box = {"boxstyle": "round,pad=0.08", "color": "white", "alpha": 0.82, "linewidth": 0}
-        look = {**appearance.SMALL, "linespacing": 1.05, "zorder": 5, "bbox": box}
-        axes.text(*where, text, ha="center", va="top", **look)
+def _texts(graph: DomainGraph, nodes: Sequence[str] | None) -> list[str]:
+    """Each node's name or number and, in a second line, its weight and sequences."""
+    shares = [percent(weight) for weight in graph.weights.tolist()]
+    if nodes is not None:
+        names = [plain(name, LONGEST_NODE) for name in nodes]
+        return [f"{name}\n{share}" for name, share in zip(names, shares, strict=True)]
+    labels = enumerate(zip(shares, graph.counts.tolist(), strict=True), start=1)
+    return [f"{number}\n{share} · n {count}" for number, (share, count) in labels]
+
+
+def _draw_labels(axes: Axes, places: Floats, radii: Floats, texts: Sequence[str]) -> None:
+    """Writes each node's text below it."""
+    box = {"boxstyle": "round,pad=0.08", "color": "white", "alpha": 0.82, "linewidth": 0}
+    look = {**appearance.SMALL, "linespacing": 1.05, "zorder": 5, "bbox": box}
+    for place, radius, text in zip(places, radii, texts, strict=True):
+        axes.text(place[0], place[1] - radius - 0.02, text, ha="center", va="top", **look)
 
 
 def _draw_domain_legend(figure: Figure, names: Sequence[str], slices: Counts) -> None:
