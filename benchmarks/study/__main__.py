@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = made.add_argument
-    add("overrides", nargs="*", metavar="key=value", help="the last word on a key, in all runs")
     add("--cases", nargs="+", choices=list(CASES), metavar="CASE", help=", ".join(CASES))
     add("--methods", nargs="+", choices=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
     add("--seeds", type=int, default=5, metavar="N", help="0 to N − 1 (5)")
     add("--model", default="gpt2_pico", help="configuration of the model (gpt2_pico)")
     add("--trainer", help="configuration of the trainer; else the size's")
+    add("--set", nargs="+", default=[], metavar="key=value", help="overrides of all runs")
     add("--corpus", type=Path, metavar="FOLDER", help="the second corpus")
     add("--fixed", type=Path, metavar="FILE", help="YAML: weights of fixed mixtures by case")
     add("--runs", type=Path, metavar="FOLDER", help="of all runs (runs/study_SIZE)")
@@ -59,25 +60,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run, compare and write; 1 if a run failed."""
+    """Run, compare and write; 1 if a run failed or cases' runs do not compare."""
     arguments = parser().parse_args(words)
     if arguments.page:
         page.write_page()
         return 0
     size = arguments.model.removeprefix("gpt2_")
     results = page.RESULTS / size
-    runs = _runs(arguments, size, results)
+    runs, mistakes = _runs(arguments, size, results), list[str]()
     for case in _cases(arguments, runs):
         runs.console.rule(case.title, align="left")
-        if not arguments.no_run:
-            _make(case, runs, arguments)
-        if arguments.ablation:
-            _write_ablation(case, runs.folder, results)
-        elif (content := case_results(case, runs.folder)) is not None:
-            _write(results / f"{case.name}.json", content)
-    for failure in runs.failures:
-        print(f"{failure.log}: {failure.reason}\n{failure.last_lines()}")
-    return 1 if runs.failures else 0
+        try:
+            _study(case, runs, results, arguments)
+        except UserError as error:
+            mistakes.append(f"{case.name}: {error}")
+    mistakes += [f"{each.log}: {each.reason}\n{each.last_lines()}" for each in runs.failures]
+    for mistake in mistakes:
+        print(mistake, file=sys.stderr)
+    return 1 if mistakes else 0
 
 
 def _runs(arguments: argparse.Namespace, size: str, results: Path) -> Runs:
@@ -89,7 +89,7 @@ def _runs(arguments: argparse.Namespace, size: str, results: Path) -> Runs:
     composed = (f"compose.model={arguments.model}", f"compose.trainer={trainer}")
     return Runs(
         folder=arguments.runs or Path("runs", f"study_{size}"),
-        overrides=(*composed, *arguments.overrides),
+        overrides=(*composed, *arguments.set),
         seeds=range(arguments.seeds),
         processes=arguments.processes,
         threads=arguments.threads,
@@ -106,16 +106,24 @@ def _cases(arguments: argparse.Namespace, runs: Runs) -> list[Case]:
     return [case for case in CASES.values() if arguments.no_run or runs.can_run(case)]
 
 
-def _make(case: Case, runs: Runs, arguments: argparse.Namespace) -> None:
+def _study(case: Case, runs: Runs, results: Path, arguments: argparse.Namespace) -> None:
+    """Run what is missing of a case, and write its results, or those of its ablation."""
     if arguments.ablation:
-        runs.run_ablation(case)
+        if not arguments.no_run:
+            runs.run_ablation(case)
+        _write_ablation(case, runs.folder, results)
         return
-    runs.run(case, arguments.methods or METHODS)
-    if arguments.oracle:
-        runs.run_oracle(case)
+    if not arguments.no_run:
+        runs.run(case, arguments.methods or METHODS)
+        if arguments.oracle:
+            runs.run_oracle(case)
+    content = case_results(case, runs.folder)
+    if content is not None:
+        _write(results / f"{case.name}.json", content)
 
 
 def _write_ablation(case: Case, runs: Path, results: Path) -> None:
+    """Put a case into the file of the ablation, beside the cases that are in it."""
     path = results / f"{page.ABLATION}.json"
     content = ablation_results(case, runs)
     if content is not None:

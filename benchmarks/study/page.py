@@ -139,7 +139,17 @@ def cost_table(cases: Mapping[str, Results]) -> str:
         ]
         cells = [f"{mean:.2f}" for mean in means] or [NONE] * len(keys)
         lines.append([label, *cells, str(len(both))])
-    return table(["of all stages, over uniform's", "tokens", "FLOPs", "seconds", "cases"], lines)
+    costs = table(["of all stages, over uniform's", "tokens", "FLOPs", "seconds", "cases"], lines)
+    return "\n\n".join([costs, *_searches(cases)])
+
+
+def _searches(cases: Mapping[str, Results]) -> list[str]:
+    """A sentence on the runs that the best fixed mixtures took, which no method's cost counts."""
+    gaps = [case["gap"] for case in cases.values() if case["gap"]]
+    costs = [gap["search"]["search"]["runs"] for gap in gaps if gap.get("search")]
+    if not costs:
+        return []
+    return [f"The best fixed mixtures of {len(costs)} cases were searched in {sum(costs)} runs."]
 
 
 def missing(cases: Mapping[str, Results]) -> list[str]:

@@ -155,6 +155,21 @@ def test_finished_runs_are_kept_wherever_they_were_made(made, monkeypatch):
         runs.run(CASES["even_manuals"], [BASELINE])
 
 
+def test_a_case_that_does_not_compare_is_named_and_the_others_are_written(
+    made, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(page, "RESULTS", tmp_path / "results")
+    other = made / "worst_environment"
+    shutil.copytree(made / CASE.name, other)
+    path = other / SCHEDULE / "seed_0" / "provenance.json"
+    path.write_text(path.read_text().replace("f00d", "another"))
+    assert main(["--runs", str(made), "--no-run"]) == 1
+    assert "worst_environment: these runs are not comparable" in capsys.readouterr().err
+    written = json.loads((tmp_path / "results" / "pico" / f"{CASE.name}.json").read_text())
+    assert written == case_results(CASE, made)
+    assert not (tmp_path / "results" / "pico" / "worst_environment.json").exists()
+
+
 def test_numbers_are_short():
     assert rounded({"a": [1.23456789, 2], "b": "1.23456789"}) == {
         "a": [1.23457, 2],
@@ -178,16 +193,26 @@ def test_a_small_study(tmp_path, store, corpus_settings, monkeypatch):
     fixed = tmp_path / "fixed.yaml"
     fixed.write_text(yaml.safe_dump({CASE.name: {"animals": 0.5, "numbers": 0.25, "code": 0.25}}))
     words = [
-        *("--cases", CASE.name, "--seeds", "2", "--runs", str(tmp_path / "runs")),
+        *("--cases", CASE.name, "--seeds", "1", "--runs", str(tmp_path / "runs")),
         *("--fixed", str(fixed), "--methods", BASELINE, SCHEDULE, BEST_FIXED, "doge_gpt2"),
-        *(f"corpus.source={corpus_settings.source}", f"corpus.store={corpus_settings.store}"),
+        *(
+            "--set",
+            f"corpus.source={corpus_settings.source}",
+            f"corpus.store={corpus_settings.store}",
+        ),
         *("corpus.vocab_size=300", "corpus.validation_fraction=0.2", "trainer.max_steps=8"),
         *("data.context=16", "data.batch_size=8", "data.validation_sequences=8"),
         *("model.config={n_layer: 1, n_embd: 16, n_head: 2}", "trainer.val_check_interval=4"),
         *("report={every: 4, figures_every: 0, checkpoint_every: 100}",),
     ]
-    schedule = tmp_path / "runs" / CASE.name / SCHEDULE / "seed_1" / "summary.json"
+    schedule = tmp_path / "runs" / CASE.name / SCHEDULE / "seed_0" / "summary.json"
     assert main(words) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.study.__main__.ABLATED", (CASE.name,))
+        patch.setattr("benchmarks.study.ablation.TRIED", {"problem.kappa": (0.0,)})
+        assert main([words[0], words[1], "--ablation", *words[2:]]) == 0
+    ablation = json.loads((tmp_path / "results" / "pico" / "ablation.json").read_text())
+    assert ablation[CASE.name]["methods"]["kappa_0"]["seeds"] == [0]
     written = schedule.stat().st_mtime_ns
     content = json.loads((tmp_path / "results" / "pico" / f"{CASE.name}.json").read_text())
     assert set(content["methods"]) == {BASELINE, SCHEDULE, BEST_FIXED, "doge_gpt2"}
