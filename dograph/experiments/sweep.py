@@ -152,7 +152,10 @@ class Sweep:
             UserError: for mistakes, before anything runs.
             KeyboardInterrupt: on SIGINT or SIGTERM, after every run has saved a checkpoint.
         """
-        jobs = jobs_of(self.recipes, self.seeds, self.overrides)
+        return self.run_jobs(jobs_of(self.recipes, self.seeds, self.overrides))
+
+    def run_jobs(self, jobs: Sequence[Job]) -> list[Path]:
+        """The same for jobs of any recipes and overrides, in one folder of runs; at least one."""
         runs = jobs[0].parent.parent
         waiting = f"another sweep is running in {runs}; waiting for it"
         with exclusive(runs / ".sweep.lock", lambda: self._print(waiting)) as lock:

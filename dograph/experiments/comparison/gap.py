@@ -60,10 +60,14 @@ class Gap:
     note: str | None = None
 
 
-def gap_of(methods: Sequence[Method]) -> Gap | None:
-    """The gap between the baseline, which comes first, and the best oracle; None without one."""
+def gap_of(methods: Sequence[Method], named: str | None = None) -> Gap | None:
+    """The gap between the baseline, which comes first, and the best oracle; None without one.
+
+    ``named`` is a method that counts as an oracle, too.
+    """
     base, *others = methods
-    oracles = [method for method in others if is_oracle(method) and method.paired is not None]
+    best = [method for method in others if method.name == named or is_oracle(method)]
+    oracles = [method for method in best if method.paired is not None]
     if not oracles:
         return None
     oracle = min(oracles, key=lambda method: method.target.mean)

@@ -61,7 +61,7 @@ class Method:
         cost: tokens, flops and seconds of all stages.
         accuracies: mean accuracy of each suite of downstream tasks that all runs have.
         paired: differences to the baseline; None for the baseline, or without a common seed.
-        time_to_target: None without a common seed.
+        time_to_target: None without a common seed, or where a run has no history.
     """
 
     name: str
@@ -123,7 +123,9 @@ def _paired(pairs: Pairs) -> Paired:
     )
 
 
-def _time_to_target(pairs: Pairs) -> TimeToTarget:
+def _time_to_target(pairs: Pairs) -> TimeToTarget | None:
+    if not all(run.has_history for run, _ in pairs):
+        return None
     tokens, seconds = [], []
     for run, base in pairs:
         points, before = run.history.validations, run.earlier_cost

@@ -95,6 +95,11 @@ class ComparedRun:
             raise UserError(f"{self.final}: history and summary name different domains")
         return history
 
+    @property
+    def has_history(self) -> bool:
+        """Whether the run's history is there; its end is known without it."""
+        return (self.final / HISTORY).is_file()
+
     @cached_property
     def losses(self) -> dict[str, float]:
         """Final validation loss in nats a token, by domain; a UserError where it is not finite."""
@@ -155,7 +160,7 @@ def find_runs(paths: Sequence[Path]) -> list[ComparedRun]:
         runs = list(_below(path, DEEPEST))
         if not runs:
             raise UserError(
-                f"{path}: no finished run in it (a folder with {SUMMARY} and {HISTORY}): name "
+                f"{path}: no finished run in it (a folder with {SUMMARY} and {PROVENANCE}): name "
                 "folders such as runs/uniform_gpt2 or runs/uniform_gpt2/seed_0"
             )
         by_folder.update({run.folder.resolve(): run for run in runs})
@@ -235,7 +240,7 @@ def _below(folder: Path, deepest: int) -> Iterator[ComparedRun]:
 def _run_in(folder: Path) -> ComparedRun | None:
     """The run or the experiment in a folder; None for a summary of neither."""
     name = folder.resolve().parent.name
-    if (folder / HISTORY).is_file():
+    if any((folder / own).is_file() for own in (HISTORY, PROVENANCE)):
         return ComparedRun(name, folder, (("", folder),))
     stages = read_stages(folder)
     return ComparedRun(name, folder, tuple(stages)) if stages else None

@@ -295,6 +295,15 @@ def test_runs_are_found_from_any_folder_above_and_only_whole_ones(tmp_path):
     assert "proxy" not in left
 
 
+def test_runs_without_a_history_compare_by_their_ends(tmp_path):
+    study = write_study(tmp_path, seeds=(0, 1))
+    (study / "other_gpt2" / "seed_1" / "history.json").unlink()
+    other = compare([study]).methods[1]
+    assert other.seeds == (0, 1)
+    assert other.paired.target.mean == pytest.approx(-0.1)
+    assert other.time_to_target is None
+
+
 def test_what_is_no_run_or_runs_twice_is_said(tmp_path):
     with pytest.raises(UserError, match="no finished run"):
         find_runs([tmp_path])

@@ -1,0 +1,111 @@
+"""What the study compares: cases, methods and sizes, each as overrides of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+BASELINE = "uniform_gpt2"
+SCHEDULE = "dograph_schedule_gpt2"
+BEST_FIXED = "best_fixed"
+"""The method of a fixed mixture that was found beforehand."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A corpus and a target.
+
+    Attributes:
+        name: of its folder below the runs, and of its file of results.
+        title: as tables name it.
+        overrides: of every recipe.
+        given: whether its corpus is the folder that ``--corpus`` names, with the domains of
+            CORPUS; else it is the environment's.
+    """
+
+    name: str
+    title: str
+    overrides: tuple[str, ...]
+    given: bool = False
+
+    @property
+    def out_of_domain(self) -> bool:
+        """Whether the target is never trained on."""
+        return "compose.setting=unseen" in self.overrides
+
+
+def _setting(name: str, *more: str) -> tuple[str, ...]:
+    return (f"compose.setting={name}", *more)
+
+
+_ALL = (
+    Case("unseen_type_stubs", "unseen: type_stubs", _setting("unseen")),
+    Case("unseen_licences", "unseen: licences", _setting("unseen", "target=licences")),
+    Case("unseen_man_pages", "unseen: man_pages", _setting("unseen", "target=man_pages"), True),
+    Case("unseen_quotations", "unseen: quotations", _setting("unseen", "target=quotations"), True),
+    Case(
+        "unseen_perl_manual", "unseen: perl_manual", _setting("unseen", "target=perl_manual"), True
+    ),
+    Case("scarce_type_stubs", "scarce: type_stubs", _setting("scarce")),
+    Case(
+        "scarce_man_pages",
+        "scarce: man_pages",
+        _setting("scarce", "target=man_pages", "data.cap={man_pages: 16000}"),
+        True,
+    ),
+    Case("useless_share", "useless share", _setting("useless_share")),
+    Case("worst_environment", "worst domain, environment", _setting("worst")),
+    Case("worst_manuals", "worst domain, manuals", _setting("worst"), True),
+    Case("even_environment", "even, environment", _setting("even")),
+    Case("even_manuals", "even, manuals", _setting("even"), True),
+)
+CASES: Mapping[str, Case] = {case.name: case for case in _ALL}
+CORPUS = (
+    *("database_manual", "dictionary", "essays", "go_code", "kernel_docs", "man_pages"),
+    *("perl_manual", "quotations"),
+)
+"""Domains of the corpus that the cases with ``given`` need: folders with ``train.jsonl``."""
+ABLATED = ("unseen_type_stubs", "scarce_type_stubs", "even_environment")
+"""Cases of the ablation, unless others are named."""
+METHODS: Mapping[str, str] = {
+    BASELINE: "uniform",
+    BEST_FIXED: "best fixed",
+    SCHEDULE: "DoGraph's schedule",
+    "dograph_anchored_gpt2": "DoGraph, anchored",
+    "doge_gpt2": "DoGE",
+    "proportional_gpt2": "proportional",
+}
+"""Labels by recipe; the order of the columns."""
+DOGE_OUT_OF_DOMAIN = (
+    "stages.proxy.mixer.init_args.mu=0.2",
+    "stages.proxy.mixer.init_args.clip=1.0",
+)
+"""Published: clip 1, and mu 0.05 at a learning rate of 5e-4; their ratio counts, ours is 2e-3."""
+TRAINERS = {"pico": "cpu_pico", "nano": "cpu", "micro": "gpu"}
+"""Configurations of the trainer by size, unless ``--trainer`` names another."""
+
+
+def recipe_of(method: str) -> Path:
+    """The recipe that a method overrides."""
+    return ROOT / "recipes" / f"{BASELINE if method == BEST_FIXED else method}.yaml"
+
+
+def overrides_of(
+    case: Case, method: str, weights: Mapping[str, float] | None = None
+) -> tuple[str, ...]:
+    """What a method needs in a case, beside the case's own overrides.
+
+    Args:
+        case: the case.
+        method: a key of ``METHODS``.
+        weights: of the fixed mixture, by domain; for ``BEST_FIXED`` only.
+    """
+    if method == "doge_gpt2" and case.out_of_domain:
+        return DOGE_OUT_OF_DOMAIN
+    if method == BEST_FIXED and weights is not None:
+        named = ", ".join(f"{name}: {weight}" for name, weight in weights.items())
+        fixed = "mixer.class_path=dograph.mixers.Fixed"
+        return (fixed, f"mixer.init_args.weights={{{named}}}")
+    return ()

@@ -1,0 +1,221 @@
+"""The study of mixtures: its table of cases, its results, and the page that shows them."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.study import page
+from benchmarks.study.__main__ import main
+from benchmarks.study.ablation import TRIED, changes, default
+from benchmarks.study.cases import (
+    BASELINE,
+    BEST_FIXED,
+    CASES,
+    METHODS,
+    SCHEDULE,
+    overrides_of,
+    recipe_of,
+)
+from benchmarks.study.collect import ablation_results, case_results, rounded
+from benchmarks.study.runs import Runs, is_finished
+from dograph.errors import UserError
+from dograph.experiments.recipe.compose import RecipeFile
+
+sys.path.append(str(Path(__file__).parent.parent / "experiments" / "comparison"))
+from written_runs import RECIPE, write_experiment, write_run
+
+CASE = CASES["even_environment"]
+PICO = ("compose.model=gpt2_pico", "compose.trainer=cpu_pico")
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Runs of a case that arrived without checkpoints, five seeds; uniform ends at 4, 4.1, …"""
+    ends = {BASELINE: 0.0, BEST_FIXED: -0.5, SCHEDULE: -0.45, "proportional_gpt2": 0.2}
+    mixers = {BASELINE: "Stratified", BEST_FIXED: "Fixed", SCHEDULE: "DoGraphSchedule"}
+    for seed in range(5):
+        for name, gain in ends.items():
+            end = 4 + 0.1 * seed + gain + 0.01 * (-1) ** seed * bool(gain)
+            write(tmp_path / CASE.name / name, seed, end, mixers.get(name, "Proportional"))
+        folder = tmp_path / CASE.name / "doge_gpt2" / f"seed_{seed}"
+        write_experiment(folder, seed, [(3.8 + 0.1 * seed,) * 2], "DoGE")
+        for stage in ("proxy", "main"):
+            (folder / stage / "recipe.yaml").write_text(yaml.safe_dump(recipe("Fixed")))
+    return tmp_path
+
+
+def recipe(mixer):
+    trainer = {**RECIPE["trainer"], "max_steps": 40}
+    return {**RECIPE, "trainer": trainer, "mixer": {"class_path": f"dograph.mixers.{mixer}"}}
+
+
+def write(folder, seed, end, mixer):
+    """A finished run as it comes from another machine: three files."""
+    run = write_run(folder / f"seed_{seed}", seed, [(end, end)], mixer)
+    (run / "history.json").unlink()
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe(mixer)))
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_case_composes_with_every_method(case, method):
+    own = overrides_of(case, method, {"licences": 0.25, "readmes": 0.75})
+    file = RecipeFile(recipe_of(method), (*PICO, *case.overrides, *own))
+    values = file.compose(next(iter(file.stages), None)).values
+    assert values["trainer"]["max_steps"] == 800
+    assert (values["data"].get("unseen") == [values["target"]]) == case.out_of_domain
+    arguments = values["mixer"].get("init_args", {})
+    if method == BEST_FIXED:
+        assert arguments["weights"] == {"licences": 0.25, "readmes": 0.75}
+    if method == "doge_gpt2":
+        assert arguments["mu"] == (0.2 if case.out_of_domain else 0.04)
+
+
+def test_every_change_of_the_ablation_changes_one_setting():
+    for key in TRIED:
+        default(key)
+    for name, overrides in changes().items():
+        values = RecipeFile(recipe_of(SCHEDULE), overrides).compose().values
+        assert len(overrides) == 1
+        assert name.replace(".", "").replace("_", "").isalnum()
+        assert values["mixer"]["init_args"]
+
+
+def test_a_case_s_results_are_the_comparison_s(made):
+    content = case_results(CASE, made)
+    methods = content["methods"]
+    assert next(iter(methods)) == BASELINE
+    assert content["gap"]["oracle"] == BEST_FIXED
+    assert content["gap"]["mean"] == pytest.approx(0.498)
+    assert methods[SCHEDULE]["share"]["mean"] == pytest.approx(0.448 / 0.498, abs=1e-3)
+    assert methods["proportional_gpt2"]["paired"]["verdict"] == "loss"
+    assert methods["doge_gpt2"]["cost"]["tokens"] == 5000
+    assert methods[SCHEDULE]["weights"] == {"code": 0.5, "prose": 0.5}
+    text = json.dumps(content)
+    assert str(made) not in text
+    assert len(text) < 6000
+
+
+def test_without_the_baseline_there_are_no_results(made):
+    shutil.rmtree(made / CASE.name / BASELINE)
+    assert case_results(CASE, made) is None
+    assert case_results(CASES["worst_manuals"], made) is None
+
+
+def test_the_host_s_differences_are_one_note(made):
+    path = made / CASE.name / SCHEDULE / "seed_0" / "provenance.json"
+    path.write_text(path.read_text().replace("c0ffee", "beef"))
+    (made / CASE.name / SCHEDULE / "seed_9").mkdir()
+    shutil.copy(path, made / CASE.name / SCHEDULE / "seed_9")
+    assert case_results(CASE, made)["notes"] == [
+        f"Left out because they did not finish: {SCHEDULE}/seed_9.",
+        "Runs differ in their commit, which changes rounding and seconds.",
+    ]
+
+
+def test_an_ablation_is_judged_by_the_defaults(made):
+    name = next(iter(changes()))
+    assert ablation_results(CASE, made) is None
+    for seed in range(5):
+        write(made / CASE.name / "ablation" / name, seed, 3.5 + 0.1 * seed, "Proportional")
+    content = ablation_results(CASE, made)
+    assert next(iter(content["methods"])) == SCHEDULE
+    assert content["methods"][name]["paired"]["mean"] == pytest.approx(-0.052)
+    assert f"| {name.replace('_', ' ')} | **−0.052 ± " in page.ablation_table({CASE.name: content})
+
+
+def test_the_page_shows_shares_losses_and_what_is_missing(made):
+    shutil.rmtree(made / CASE.name / "proportional_gpt2" / "seed_4")
+    cases = {CASE.name: case_results(CASE, made)}
+    shares = page.shares_table("pico", cases)
+    assert "(results/pico/even_environment.json) | 5 | 4.200 ± 0.196 | 0.498 ± 0.014 |" in shares
+    assert "| **90 % [" in shares
+    assert "| *loss* −" in shares
+    differences = page.differences_table(cases)
+    assert "| *loss* +0.200 ± 0.018 (n = 4) |" in differences
+    assert "| – |" in differences
+    assert "code 0.50, prose 0.50" in page.weights_table(cases)
+    assert "| DoGE | 1.25 | 2.00 | 1.50 | 1 |" in page.cost_table(cases)
+    said = "\n".join(page.missing(cases))
+    assert "Not run: unseen: type_stubs" in said
+    assert "even, environment: without DoGraph, anchored; 4 seeds, no claim." in said
+
+
+def test_finished_runs_are_kept_wherever_they_were_made(made, monkeypatch):
+    assert is_finished(made / CASE.name / BASELINE, 4)
+    assert not is_finished(made / CASE.name / BASELINE, 5)
+    runs = Runs(made, PICO)
+    monkeypatch.setattr("benchmarks.study.runs.job_of", lambda *given: pytest.fail("runs again"))
+    runs.run(CASE, [BASELINE, SCHEDULE, "doge_gpt2", BEST_FIXED])
+    with pytest.raises(UserError, match="--corpus"):
+        runs.run(CASES["even_manuals"], [BASELINE])
+
+
+def test_a_case_that_does_not_compare_is_named_and_the_others_are_written(
+    made, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(page, "RESULTS", tmp_path / "results")
+    other = made / "worst_environment"
+    shutil.copytree(made / CASE.name, other)
+    path = other / SCHEDULE / "seed_0" / "provenance.json"
+    path.write_text(path.read_text().replace("f00d", "another"))
+    assert main(["--runs", str(made), "--no-run"]) == 1
+    assert "worst_environment: these runs are not comparable" in capsys.readouterr().err
+    written = json.loads((tmp_path / "results" / "pico" / f"{CASE.name}.json").read_text())
+    assert written == case_results(CASE, made)
+    assert not (tmp_path / "results" / "pico" / "worst_environment.json").exists()
+
+
+def test_numbers_are_short():
+    assert rounded({"a": [1.23456789, 2], "b": "1.23456789"}) == {
+        "a": [1.23457, 2],
+        "b": "1.23456789",
+    }
+
+
+def test_the_page_is_what_the_results_say():
+    text = page.PAGE.read_text()
+    assert text == page.page_with_results(text)
+
+
+def test_a_page_without_a_place_is_told():
+    with pytest.raises(ValueError, match="no place for the study"):
+        page.page_with_results("# Nothing")
+
+
+@pytest.mark.slow
+def test_a_small_study(tmp_path, store, corpus_settings, monkeypatch):
+    monkeypatch.setattr(page, "RESULTS", tmp_path / "results")
+    fixed = tmp_path / "fixed.yaml"
+    fixed.write_text(yaml.safe_dump({CASE.name: {"animals": 0.5, "numbers": 0.25, "code": 0.25}}))
+    words = [
+        *("--cases", CASE.name, "--seeds", "1", "--runs", str(tmp_path / "runs")),
+        *("--fixed", str(fixed), "--methods", BASELINE, SCHEDULE, BEST_FIXED, "doge_gpt2"),
+        *(
+            "--set",
+            f"corpus.source={corpus_settings.source}",
+            f"corpus.store={corpus_settings.store}",
+        ),
+        *("corpus.vocab_size=300", "corpus.validation_fraction=0.2", "trainer.max_steps=8"),
+        *("data.context=16", "data.batch_size=8", "data.validation_sequences=8"),
+        *("model.config={n_layer: 1, n_embd: 16, n_head: 2}", "trainer.val_check_interval=4"),
+        *("report={every: 4, figures_every: 0, checkpoint_every: 100}",),
+    ]
+    schedule = tmp_path / "runs" / CASE.name / SCHEDULE / "seed_0" / "summary.json"
+    assert main(words) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.study.__main__.ABLATED", (CASE.name,))
+        patch.setattr("benchmarks.study.ablation.TRIED", {"problem.kappa": (0.0,)})
+        assert main([words[0], words[1], "--ablation", *words[2:]]) == 0
+    ablation = json.loads((tmp_path / "results" / "pico" / "ablation.json").read_text())
+    assert ablation[CASE.name]["methods"]["kappa_0"]["seeds"] == [0]
+    written = schedule.stat().st_mtime_ns
+    content = json.loads((tmp_path / "results" / "pico" / f"{CASE.name}.json").read_text())
+    assert set(content["methods"]) == {BASELINE, SCHEDULE, BEST_FIXED, "doge_gpt2"}
+    assert content["methods"][BEST_FIXED]["weights"]["animals"] == 0.5
+    assert main(words) == 0
+    assert schedule.stat().st_mtime_ns == written
