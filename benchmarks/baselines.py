@@ -40,7 +40,7 @@ MIXERS = {
 SEQUENCES = 300
 """Maximum number of a domain's sequences that a hand-written loop reads."""
 SCHEDULE_INTERVAL, SCHEDULE_MEASURE = 5, 25
-"""Steps between the timed schedule's updates, and how many of the first it measures."""
+"""Steps between the timed schedule's updates, and how many of the first it reads."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def by_recipe(name: str, size: str) -> None:
     if name in ("schedule", "probed"):
         overrides.append(f"mixer.init_args.interval={SCHEDULE_INTERVAL}")
         overrides.append(f"mixer.init_args.measure={SCHEDULE_MEASURE}")
+        overrides.append("mixer.init_args.skip=0")
     if name == "probed":
         overrides.append("compose.setting=unseen")
     with tempfile.TemporaryDirectory() as folder:
