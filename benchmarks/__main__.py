@@ -29,8 +29,9 @@ from benchmarks.measuring import Row
 
 BENCHMARKS = {
     "training": "Training step, and DoGraph's overhead",
+    "schedule": "DoGraph's schedule",
     "solver": "The graph problem",
-    "clusters": "K-means and window",
+    "clusters": "K-means",
     "loader": "Loader",
     "prepare": "Text to tokens",
     "startup": "Start-up",

@@ -1,4 +1,4 @@
-"""Our recipes and their baselines: the processes that `benchmarks.training` interleaves.
+"""Our recipes and their baselines: the processes whose steps are interleaved.
 
 `python -m benchmarks.baselines NAME SIZE` is one such process.
 """
@@ -35,11 +35,12 @@ MIXERS = {
     "stratified": "uniform_gpt2.yaml",
     "dograph": "dograph_gpt2.yaml",
     "schedule": "dograph_schedule_gpt2.yaml",
+    "probed": "dograph_schedule_gpt2.yaml",
 }
 SEQUENCES = 300
 """Maximum number of a domain's sequences that a hand-written loop reads."""
-SCHEDULE_INTERVAL = 5
-"""Steps between updates of the measured schedule: one plain step, then the four sketched ones."""
+SCHEDULE_INTERVAL, SCHEDULE_MEASURE = 5, 25
+"""Steps between the timed schedule's updates, and how many of the first it reads."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,12 @@ def by_recipe(name: str, size: str) -> None:
         "report.checkpoint_minutes=1000000",
         "report.figures_every=0",
     ]
-    if name == "schedule":
+    if name in ("schedule", "probed"):
         overrides.append(f"mixer.init_args.interval={SCHEDULE_INTERVAL}")
+        overrides.append(f"mixer.init_args.measure={SCHEDULE_MEASURE}")
+        overrides.append("mixer.init_args.skip=0")
+    if name == "probed":
+        overrides.append("compose.setting=unseen")
     with tempfile.TemporaryDirectory() as folder:
         recipe = check(compose(RECIPES / MIXERS[name], overrides))
         train(recipe, prepare(recipe.corpus), Path(folder) / "run", callbacks=[Interleaved()])

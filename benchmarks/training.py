@@ -10,14 +10,13 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.baselines import SCHEDULE_INTERVAL, SIZES
+from benchmarks.baselines import SIZES
 from benchmarks.interleaved import interleave_steps
 from benchmarks.measuring import Row, median_ratio
-from dograph.mixers import DoGraphSchedule
 
 ROUNDS = {"nano": 30, "micro": 15, "small": 5}
 WARM_UP = {"nano": 5, "micro": 5, "small": 2}
-MOST = {"dograph": {"nano": 1.06, "micro": 1.03, "small": 1.03}, "schedule": 1.02}
+MOST = {"nano": 1.06, "micro": 1.03, "small": 1.03}
 THREADS = len(os.sched_getaffinity(0))
 NANO_GPT = "NANOGPT"
 """Environment variable with the folder of a copy of nanoGPT's repository."""
@@ -32,7 +31,7 @@ def rows() -> list[Row]:
 def rows_of_size(size: str) -> list[Row]:
     """Measure one size."""
     folder = os.environ.get(NANO_GPT)
-    names = ["stratified", "plain", "dograph", "schedule"]
+    names = ["stratified", "plain", "dograph"]
     if size != "small":  # its activation function only takes notable time in nano and micro
         names.append("stock")
     commands = {name: ["-m", "benchmarks.baselines", name, size] for name in names}
@@ -61,7 +60,7 @@ def rows_of_size(size: str) -> list[Row]:
     else:
         table.append(Row(f"{size}: … over nanoGPT's model in that loop", "", "", None, MISSING))
     overhead = median_ratio(times["dograph"], stratified)
-    most = MOST["dograph"][size]  # type: ignore[index]
+    most = MOST[size]
     spread = quartiles(times["dograph"], stratified)
     table.append(
         Row(
@@ -73,31 +72,12 @@ def rows_of_size(size: str) -> list[Row]:
             + ("" if overhead <= most else "; its parts: `--only overhead`, and noise"),
         )
     )
-    table.append(schedule_row(size, times["schedule"], stratified))
     return table
 
 
 def _over(size: str, what: str, times: dict[str, list[float]], name: str) -> Row:
     ratio = median_ratio(times[name], times["stratified"])
     return Row(f"{size}: … over {what}", f"{ratio:.2f}", "", None, "")
-
-
-def schedule_row(size: str, times: Sequence[float], stratified: Sequence[float]) -> Row:
-    """Overhead of the schedule's sketched and probed steps over its default interval."""
-    default = DoGraphSchedule().update_every
-    more: list[list[float]] = [[] for _ in range(SCHEDULE_INTERVAL)]
-    for step, (own, plain) in enumerate(zip(times, stratified, strict=True)):
-        more[(step + WARM_UP[size]) % SCHEDULE_INTERVAL].append(own / plain - 1)
-    extra = sum(statistics.median(place) for place in more[1:])
-    ratio = 1 + extra / default
-    probed = 1 + statistics.median(more[-1])
-    return Row(
-        f"{size}: training under the schedule over Stratified",
-        f"{ratio:.3f}",
-        f"≤ {MOST['schedule']}",
-        ratio <= float(MOST["schedule"]),  # type: ignore[arg-type]
-        f"4 sketched steps of {default}; the one with probe and update takes {probed:.2f} steps",
-    )
 
 
 def quartiles(numerators: Sequence[float], denominators: Sequence[float]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from dograph.signals.batch_signals import Probe, Sketch
+from dograph.signals.batch_signals import EmbeddingGradients, Probe, Request, Sketch
 from dograph.signals.layers import MATRICES, weight_of
 from dograph.signals.sketches import SequenceSketcher
 from dograph.training.language_model import LanguageModel
@@ -54,13 +54,24 @@ def sketch_flops(network: Any, sketcher: SequenceSketcher, context: int) -> int:
     return flops
 
 
+def embedding_flops(network: Any, rank: int) -> int:
+    """FLOPs per token to project the gradient at its embedding to ``rank`` numbers."""
+    width = int(network.get_input_embeddings().weight.shape[1])
+    return 2 * width * rank if width > rank else 0
+
+
+def inputs_backward_flops(network: Any, context: int) -> int:
+    """FLOPs per token of a backward down to the embeddings, without the weights' gradients."""
+    return forward_flops(network, context) + attention_flops(network, context)
+
+
 def training_flops(
     model: LanguageModel, collector: SignalCollector | None, context: int, steps: int = 1
 ) -> float:
     """FLOPs per trained token, with the signals that the mixer needs.
 
-    An estimate of matrix products alone: norms, softmax, the optimiser, validation, K-means and
-    the solver are left out.
+    An estimate of matrix products alone: norms, softmax, the optimiser, validation, K-means, sums
+    of gradients and the solver are left out.
 
     Args:
         model: the model in training.
@@ -76,24 +87,34 @@ def training_flops(
         flops += forward_flops(collector.reference.network, context)
     if collector.gradients is not None:
         flops += 3 * forward
-    if collector.sketcher is None:
-        return flops
-    data, mixer = collector.data, collector.data.mixer
-    if collector.sketcher.settings.exact:  # a backward of the whole batch for every sequence
-        sketch: float = 2 * forward * data.batch_size
-    else:
-        sketch = sketch_flops(model.network, collector.sketcher, context)
-    sketched, probed = (
-        sum(mixer.needs_at(step, kind) for step in range(steps)) / max(steps, 1)
-        for kind in (Sketch, Probe)
-    )
-    flops += sketched * sketch
+    mixer, probe = collector.mixer, float(forward)
+    if mixer.request(Sketch):
+        sketch = _sketch_flops(model, collector, context)
+        flops += _share(collector, Sketch, steps) * sketch
+        probe += sketch
+    if collector.embeddings is not None:
+        projection = embedding_flops(model.network, collector.embeddings.rank)
+        flops += _share(collector, EmbeddingGradients, steps) * projection
+        probe += inputs_backward_flops(model.network, context) + projection
     request = mixer.request(Probe)
     if request is None:
         return flops
     # Every rank makes the whole probe, once an optimiser step.
     sequences = request.per_update * sum(map(mixer.probes, mixer.domains))
     trainer = collector.trainer
-    batch = data.sampler.batch_size * int(trainer.accumulate_grad_batches)
-    probe = sequences * trainer.world_size / batch
-    return flops + probed * probe * (forward + sketch)
+    batch = collector.data.sampler.batch_size * int(trainer.accumulate_grad_batches)
+    whole = sequences * trainer.world_size / batch
+    return flops + _share(collector, Probe, steps) * whole * probe
+
+
+def _sketch_flops(model: LanguageModel, collector: SignalCollector, context: int) -> float:
+    """FLOPs per token of the mixer's sketches."""
+    assert collector.sketcher is not None
+    if collector.sketcher.settings.exact:  # a backward of the whole batch for every sequence
+        return 2 * forward_flops(model.network, context) * collector.data.batch_size
+    return sketch_flops(model.network, collector.sketcher, context)
+
+
+def _share(collector: SignalCollector, kind: type[Request], steps: int) -> float:
+    """Share of the run's steps at which the mixer is given a signal."""
+    return sum(collector.mixer.needs_at(step, kind) for step in range(steps)) / max(steps, 1)

@@ -2,12 +2,23 @@
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dograph.reports.cost import forward_flops, sketch_flops, training_flops
+from dograph.data.data_mixer import DataMixer
+from dograph.mixers import DoGraphSchedule
+from dograph.reports.cost import (
+    embedding_flops,
+    forward_flops,
+    inputs_backward_flops,
+    sketch_flops,
+    training_flops,
+)
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.signals.token_gradients import EmbeddingReader
 from dograph.training.language_model import LanguageModel
+from dograph.training.mixing_callback import MixingCallback
 
 CONTEXT, BATCH = 32, 3
 MODELS = {
@@ -54,3 +65,43 @@ def test_sketches(model, blocks):
     found = counted(lambda: forward.sketch(losses))
     # Matrices side by side (q, k, v) are not all passed on the way down, as the estimate has it.
     assert sketch_flops(model.network, sketcher, CONTEXT) == pytest.approx(found, rel=0.2)
+
+
+@pytest.mark.parametrize("rank", [4, 64])
+def test_gradients_at_the_embeddings(model, rank):
+    tokens = torch.randint(0, 300, (BATCH, CONTEXT + 1))
+    reader = EmbeddingReader(model.network, rank)
+
+    def probe():
+        reader.record()
+        reader.differentiate(model.token_losses(tokens).mean(dim=1))
+
+    network, projection = model.network, embedding_flops(model.network, rank)
+    expected = forward_flops(network, CONTEXT) + inputs_backward_flops(network, CONTEXT)
+    assert expected + projection == pytest.approx(counted(probe), rel=0.02)
+    assert projection == (2 * 64 * 4 if rank == 4 else 0)
+
+
+def test_the_schedule_costs_while_it_measures(corpus_settings):
+    mixer = DoGraphSchedule(interval=2, measure=4, probe=3, rank=4)
+    data = DataMixer(mixer, corpus_settings, 8, 8, target="code", unseen=["code"])
+    config = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 300, "n_positions": 8}
+    model = LanguageModel(config={**config, "bos_token_id": 0, "eos_token_id": 0})
+    found = {}
+
+    class Asked(Callback):
+        def on_train_start(self, trainer, *_):
+            found.update({n: training_flops(model, mixing.collector, 8, n) for n in (4, 8)})
+
+    mixing = MixingCallback()
+    trainer = Trainer(
+        accelerator="cpu", max_steps=1, max_epochs=-1, limit_val_batches=0, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, callbacks=[mixing, Asked()],
+    )  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    plain, projection = training_flops(model, None, 8), 2 * 16 * 4
+    forward = forward_flops(model.network, 8)
+    probe = 3 / 8 * (forward + inputs_backward_flops(model.network, 8) + projection)
+    assert found[4] == pytest.approx(plain + projection + probe / 2)
+    assert found[8] - plain == pytest.approx((found[4] - plain) / 2)
