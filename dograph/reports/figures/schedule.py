@@ -89,7 +89,7 @@ def pushes(update: ScheduleUpdate, prior: Floats, kernel: Floats) -> dict[str, F
     excess = (weights - prior) / prior
     sizes = {"curvature": float(weights @ common), "prior": float((weights - prior) @ excess)}
     quadratic = {
-        name: -2 * terms.get(name, 0.0) * direction / max(sizes[name], 1e-12)
+        name: -2 * terms.get(name, 0.0) * direction / max(float(sizes[name]), 1e-12)
         for name, direction in (("curvature", common), ("prior", excess))
     }
     return {"influence": influence, **quadratic}
@@ -101,8 +101,8 @@ def _solution(update: ScheduleUpdate, prior: Floats) -> Floats:
     How far they are is in the influence, which is linear.
     """
     weights, influence = np.array(update.weights), np.array(update.influence)
-    drawn = influence @ (weights - prior)
-    solved = -update.terms.get("influence", 0.0) - influence @ prior
+    drawn = float(influence @ (weights - prior))
+    solved = -update.terms.get("influence", 0.0) - float(influence @ prior)
     if not update.terms or abs(drawn) < 1e-9:
         return weights
     return prior + (weights - prior) * solved / drawn
