@@ -185,7 +185,8 @@ class DoGraphSchedule(BaseMixer):
             return MixerSnapshot(self.graph, drawn)
         sources = tuple(self.domains[index] for index in drawn.tolist())
         updates = [ScheduleUpdate(**each) for each in self.record]
-        schedule = ScheduleSnapshot(sources, self.target.label, updates)
+        prior = tuple(self.prior_weights[drawn].tolist())
+        schedule = ScheduleSnapshot(sources, self.target.label, updates, prior, self.measure)
         return MixerSnapshot(self.graph, drawn, schedule=schedule)
 
     def diagnostics(self) -> dict[str, float]:
