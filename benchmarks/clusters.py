@@ -1,4 +1,4 @@
-"""An update by K-means, window and graph: its share of the time between updates, and its growth."""
+"""Published DoGraph's K-means and graph: their share of a step, and how K-means grows."""
 
 from __future__ import annotations
 
@@ -13,39 +13,24 @@ from torch import Tensor
 from benchmarks.measuring import Row, growth
 from dograph.graph.clusters import cluster_sequences
 from dograph.graph.threads import one_thread
-from dograph.mixers import DoGraph, DoGraphSchedule
+from dograph.mixers import DoGraph
 from dograph.signals.batch_signals import BatchSignals
 from dograph.signals.sketches import SketchSettings
 
 BATCH = 32
 DOMAINS = 7
 LARGEST_SHARE = 0.01
-"""Largest share of the time between two updates that an update may take."""
+"""Largest share of a step that an update may take."""
 STEPS = 12
-UPDATES = 12
+SEQUENCES = 512
 
 
-class Gradients:
-    """Random sketches whose domains differ as much as their sequences scatter."""
-
-    def __init__(self, numbers: int) -> None:
-        self.generator = torch.Generator().manual_seed(0)
-        self.centres = torch.randn(DOMAINS, numbers, generator=self.generator)
-
-    def draw(self, count: int) -> tuple[Tensor, Tensor]:
-        """Draw (n, k) sketches and (n,) domains."""
-        domain = torch.randint(0, DOMAINS, (count,), generator=self.generator)
-        noise = torch.randn(count, self.centres.shape[1], generator=self.generator)
-        return self.centres[domain] + noise, domain
-
-    def signals(self, step: int) -> BatchSignals:
-        """Return signals of a batch, and of a probe with four sequences a domain."""
-        sketch, domain = self.draw(BATCH)
-        probe = torch.arange(DOMAINS).repeat(4)
-        loss = torch.ones(BATCH)
-        return BatchSignals(
-            step, domain, loss, sketch, probe_sketch=self.draw(28)[0], probe_domain=probe
-        )
+def draw_sketches(count: int, numbers: int) -> Tensor:
+    """Draw (n, k) sketches whose domains differ as much as their sequences scatter."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(DOMAINS, numbers, generator=generator)
+    domain = torch.randint(0, DOMAINS, (count,), generator=generator)
+    return centres[domain] + torch.randn(count, numbers, generator=generator)
 
 
 def numbers() -> int:
@@ -77,58 +62,28 @@ def published() -> tuple[float, float]:
     return statistics.median(mixer.seconds[1:]), statistics.median(steps)
 
 
-def median_seconds(action: Callable[[int], object], rounds: int) -> tuple[float, float]:
-    """Return the median wall-clock and processor time of an action, after an uncounted first call.
+def busy_seconds(action: Callable[[int], object], rounds: int) -> float:
+    """Return the median processor time of an action, after an uncounted first call.
 
-    Processor time is what the action would take on an idle machine.
+    It is what the action would take on an idle machine.
     """
     action(0)
-    wall, busy = [], []
+    busy = []
     for number in range(1, rounds + 1):
-        start, worked = time.perf_counter(), time.process_time()
+        worked = time.process_time()
         action(number)
-        wall.append(time.perf_counter() - start)
         busy.append(time.process_time() - worked)
-    return statistics.median(wall), statistics.median(busy)
-
-
-def schedule() -> tuple[float, float, int]:
-    """Return seconds of the schedule's update, filling its window included, and its interval."""
-    gradients, mixer = Gradients(numbers()), DoGraphSchedule()
-    mixer.setup([str(i) for i in range(DOMAINS)], [1] * DOMAINS, BATCH)
-    mixer.recent.add(*gradients.draw(mixer.window))
-    batches = [gradients.signals(number * mixer.update_every) for number in range(UPDATES + 1)]
-
-    def interval(number: int) -> None:
-        assert batches[number].sketch is not None
-        for _ in range(mixer.observed):
-            mixer.recent.add(batches[number].sketch, batches[number].domain)
-        mixer.update(batches[number])
-
-    return *median_seconds(interval, UPDATES), mixer.update_every
-
-
-def share_row(name: str, update: float, between: float, note: str) -> Row:
-    """Compare the seconds of an update with those between two updates."""
-    share = update / between
-    return Row(
-        f"{name}: an update's share of the time between updates",
-        f"{100 * share:.2f} % ({1000 * update:.1f} ms of {between:.2f} s)",
-        f"≤ {100 * LARGEST_SHARE:.0f} %",
-        share <= LARGEST_SHARE,
-        note,
-    )
+    return statistics.median(busy)
 
 
 def growth_row(name: str, sizes: tuple[int, ...], at: Callable[[int], tuple[int, int, int]]) -> Row:
-    """Fit the growth of K-means' time; ``at`` maps a size to (window, K, d)."""
+    """Fit the growth of K-means' time; ``at`` maps a size to (n, K, d)."""
     times = []
     for size in sizes:
-        window, clusters, width = at(size)
-        sketches, _ = Gradients(width).draw(window)
-        cluster = functools.partial(cluster_sequences, sketches, clusters)
+        count, clusters, width = at(size)
+        cluster = functools.partial(cluster_sequences, draw_sketches(count, width), clusters)
         with one_thread():  # as the mixers do
-            times.append(median_seconds(cluster, 7)[1])
+            times.append(busy_seconds(cluster, 7))
     shown = ", ".join(f"{1000 * value:.1f}" for value in times)
     return Row(
         f"K-means, growth in {name}",
@@ -138,15 +93,18 @@ def growth_row(name: str, sizes: tuple[int, ...], at: Callable[[int], tuple[int,
 
 
 def rows() -> list[Row]:
-    """Measure updates' shares of time, and growth in window, K and d around (512, 11, 1024)."""
-    width, window = numbers(), DoGraphSchedule().window
-    update, step = published()
-    wall, busy, interval = schedule()
-    note = f"({window}, {width}), every {interval} steps; {1000 * busy:.1f} ms of processor time"
+    """Measure an update's share of a step, and growth in n, K and d around (512, 11, 1024)."""
+    width, (update, step) = numbers(), published()
+    share = update / step
     return [
-        share_row("published DoGraph", update, step, f"({BATCH}, {width}), every step, in one run"),
-        share_row("schedule", wall, interval * step, note),
-        growth_row("the window", (128, 256, 512, 1024, 2048), lambda n: (n, 11, width)),
-        growth_row("K", (8, 16, 32, 64, 128), lambda k: (window, k, width)),
-        growth_row("d", (256, 512, 1024, 2048, 4096), lambda d: (window, 11, d)),
+        Row(
+            "published DoGraph: an update's share of a step",
+            f"{100 * share:.2f} % ({1000 * update:.1f} ms of {step:.2f} s)",
+            f"≤ {100 * LARGEST_SHARE:.0f} %",
+            share <= LARGEST_SHARE,
+            f"({BATCH}, {width}), in one run",
+        ),
+        growth_row("sequences", (128, 256, 512, 1024, 2048), lambda n: (n, 11, width)),
+        growth_row("K", (8, 16, 32, 64, 128), lambda k: (SEQUENCES, k, width)),
+        growth_row("d", (256, 512, 1024, 2048, 4096), lambda d: (SEQUENCES, 11, d)),
     ]

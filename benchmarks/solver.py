@@ -112,33 +112,33 @@ def edge_row(m: int) -> Row:
     return Row(f"all terms, {m} domains, edges bounded", figure, note=f"{edges} of {pairs} pairs")
 
 
-def schedule_row(clusters: int, sources: int) -> Row:
-    """Time the schedule's solve, with backward to its alignment."""
+def schedule_row(sources: int) -> Row:
+    """Time the schedule's solve, with backward to the influences."""
     generator = torch.Generator().manual_seed(0)
-    means = torch.randn(clusters, 1024, generator=generator, dtype=torch.float64)
-    root = torch.linalg.cholesky(gradient_kernel(means) / 1024 + 1e-6 * torch.eye(clusters)).T
+    means = torch.randn(sources, 1024, generator=generator, dtype=torch.float64)
+    kernel = gradient_kernel(means) / 1024
+    root = torch.linalg.cholesky(kernel + 1e-6 * torch.eye(sources)).T
     edges = edge_rows(affinity(squared_distances(means), 3))
-    shares = torch.softmax(torch.randn(clusters, sources, generator=generator).double(), dim=0)
     prior = torch.full((sources,), 1 / sources, dtype=torch.float64)
-    alignment = torch.randn(clusters, generator=generator, dtype=torch.float64)
-    moving = alignment.clone().requires_grad_()
+    influence = torch.randn(sources, generator=generator, dtype=torch.float64)
+    moving = influence.clone().requires_grad_()
     solver = ScheduleSolver(edges=True)
 
     def solve(b: Tensor) -> Tensor:
-        solution = solver(ScheduleProblem(b, root, edges, shares, prior, prior), lam=0.1, delta=0.2)
+        solution = solver(ScheduleProblem(b, root, edges, prior), lam=0.1, nu=0.1, delta=0.2)
         assert solution.ok, solution.status
         return solution.weights
 
     times = interleaved(
         {
-            "forward": lambda: solve(alignment),
+            "forward": lambda: solve(influence),
             "both": lambda: solve(moving).square().sum().backward(),
         },
         rounds=30,
     )
     forward, both = (1000 * statistics.median(times[way]) for way in ("forward", "both"))
     return Row(
-        f"the schedule's solve, {clusters} clusters, {sources} sources, edges bounded",
+        f"the schedule's solve, {sources} sources, edges bounded",
         f"{forward:.2f} ms, with backward {both:.2f} ms",
     )
 
@@ -157,4 +157,4 @@ def rows() -> list[Row]:
     note = f"forward from {SIZES[-2]} to {SIZES[-1]}: {large:.2f}; below, call overhead dominates"
     table.append(Row("growth in the number of domains, exponent", exponents, note=note))
     table.append(size_row(DEFAULT)[0])
-    return [*table, edge_row(32), edge_row(128), schedule_row(11, 7), schedule_row(64, 7)]
+    return [*table, edge_row(32), edge_row(128), schedule_row(7), schedule_row(64)]
