@@ -190,13 +190,9 @@ def test_the_schedule_lets_copies_share_and_keeps_the_floor(corpus):
     assert effective == pytest.approx(realised, abs=0.01)  # losses count alike
 
 
-def test_the_schedules_average_is_a_proxys_result(corpus):
-    """What it finds for the target alone, it also finds while it draws evenly."""
-
-    class Proxy(DoGraphSchedule):
-        acts_on = frozenset()
-
-    mixer = Proxy(interval=10, measure=50, skip=20)
-    weights, _, realised = train(corpus, mixer, target="target")
+def test_the_schedule_turns_to_a_target_and_to_its_copy(corpus):
+    weights, _, realised = train(
+        corpus, DoGraphSchedule(interval=10, measure=50, skip=20), target="target"
+    )
     assert weights["helper"] + weights["target"] > 0.6
-    assert realised == pytest.approx(dict.fromkeys(realised, EVEN), abs=0.01)
+    assert realised["helper"] + realised["target"] > 0.6

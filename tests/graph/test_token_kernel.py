@@ -79,9 +79,10 @@ def test_a_domains_own_product_is_without_bias():
     spread = torch.tensor(found).std().item() / 300**0.5
     assert sum(found) / 300 == pytest.approx(expected, abs=3 * spread)
     assert sum(biased) / 300 > 1.3 * expected
-    # `kernel` gives that product, with rows of one size.
-    batches = [sequences([0] * 12, seed, 0 * means) for seed in range(40)]
-    noise = torch.stack([filled([each], 1).kernel(everything(1))[0][0, 0] for each in batches])
+    # `kernel` gives that product, with rows of one size, here that of another domain.
+    batches = [sequences(torch.arange(24) % 2, seed) for seed in range(40)]
+    by_other = torch.tensor([False, True])
+    noise = torch.stack([filled([each], 2).kernel(by_other)[0][0, 0] for each in batches])
     assert noise.mean().abs() < 3 * noise.std() / 40**0.5
     assert noise.std() > 0
 
