@@ -56,10 +56,10 @@ _ALL = (
         True,
     ),
     Case("useless_share", "useless share", _setting("useless_share")),
-    Case("worst_environment", "worst domain, environment", _setting("worst")),
-    Case("worst_manuals", "worst domain, manuals", _setting("worst"), True),
-    Case("even_environment", "even, environment", _setting("even")),
-    Case("even_manuals", "even, manuals", _setting("even"), True),
+    Case("worst_environment", "worst domain (environment)", _setting("worst")),
+    Case("worst_manuals", "worst domain (manuals)", _setting("worst"), True),
+    Case("even_environment", "even (environment)", _setting("even")),
+    Case("even_manuals", "even (manuals)", _setting("even"), True),
 )
 CASES: Mapping[str, Case] = {case.name: case for case in _ALL}
 CORPUS = (

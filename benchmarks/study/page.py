@@ -155,12 +155,12 @@ def _searches(cases: Mapping[str, Results]) -> list[str]:
 def missing(cases: Mapping[str, Results]) -> list[str]:
     """What was not run, or with too few seeds for a claim, and the comparisons' notes."""
     absent = [CASES[name].title for name in CASES if name not in cases]
-    sentences = [f"Not run: {', '.join(absent)}."] if absent else []
+    sentences = [f"Not run: {'; '.join(absent)}."] if absent else []
     for name, case in cases.items():
         gone = [METHODS[each] for each in METHODS if not _has(case, each)]
         text = [f"without {', '.join(gone)}"] if gone else []
         few = sorted({len(each["seeds"]) for each in case["methods"].values()})[0]
-        text += [f"{few} seeds, no claim"] if few < FEWEST_SEEDS else []
+        text += [f"fewest seeds {few}, no claim"] if few < FEWEST_SEEDS else []
         if text:
             sentences.append(f"{CASES[name].title}: {'; '.join(text)}.")
     return ["Missing:", "\n".join(f"- {each}" for each in sentences)] if sentences else []
