@@ -64,7 +64,7 @@ def rows_of(size: str, way: str, found: Extra) -> list[Row]:
     mixer = DoGraphSchedule()
     reading = found.reading(mixer.update_every)
     recipe = check(compose(RECIPES / "dograph_schedule_gpt2.yaml", [f"compose.model=gpt2_{size}"]))
-    steps = int(recipe.trainer["max_steps"])
+    steps = int(recipe.arguments("trainer")["max_steps"])
     read = sum(mixer.needs_at(step, EmbeddingGradients) for step in range(steps))
     run = 1 + (read * reading + found.first - found.update) / steps
     most = MOST[size] if way == "schedule" else None

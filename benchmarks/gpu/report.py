@@ -19,7 +19,9 @@ INTRODUCTION = """\
 tries itself out on toy models. It trains GPT-2 124 M (16 × 1,024 tokens, vocabulary padded to
 50,304, bf16-mixed, compiled) by the shipped recipes with `compose.trainer=gpu`, and in a loop
 written by hand as nanoGPT's is: the same network, compiled whole with its loss. Each trains in a
-process of its own; segments of 40 steps take turns, and figures are medians. After these it marks
+process of its own; segments of 40 steps take turns, and figures are medians. The schedule is timed
+while it reads gradients, at every step; by default it does so in a run's first hundred or so, so
+that its share of a whole run stands beside. After these it marks
 the parts of a step by CUDA events, counts kernels by torch's profiler, reads peak memory, and
 compares losses of CPU and GPU. MFU is (6 N + 12 L T d) · tokens/s over the card's dense bf16 peak
 (PaLM, arXiv 2204.02311, appendix B; the H100's 989 TFLOP/s from NVIDIA's data sheet; `--peak`

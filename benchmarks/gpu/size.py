@@ -24,6 +24,8 @@ ENDLESS = (
     "report.checkpoint_minutes=1000000",
 )
 """Overrides by which a run neither ends, validates nor saves while it is measured."""
+READING = ("mixer.init_args.measure=1000000", "mixer.init_args.skip=0")
+"""Overrides by which the schedule reads gradients in every segment."""
 
 
 @dataclass(frozen=True)
@@ -138,5 +140,5 @@ def overrides(size: Size, device: str, store: str | None) -> list[str]:
 def mixer_overrides(name: str, size: Size) -> list[str]:
     """Overrides of one process of ``RUNS``."""
     if name == "schedule":
-        return list(size.schedule)
+        return [*READING, *size.schedule]
     return ["report.figures_every=0"] if name == "run without figures" else []

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 RANK = 16
 """r, the default of ``SketchSettings``."""
+TOKEN_RANK = 64
+"""Numbers that the schedule keeps of a token's gradient."""
 HALF, SINGLE = 2, 4
 """Bytes of a bfloat16 and of a float32 number."""
 Matrices = tuple[tuple[int, int], ...]
@@ -153,6 +155,31 @@ def sketch_numbers(model: Architecture) -> int:
 def gradient_bytes(model: Architecture, number: int = HALF) -> int:
     """Bytes a token of the last block's output gradients, all alive while a sketch is made."""
     return number * sum(n_out for _, n_out in model.block)
+
+
+def probe_flops(model: Architecture) -> int:
+    """FLOPs a token of a forward and a backward to the embeddings, without weights' gradients."""
+    return 2 * forward_flops(model) + 4 * model.layers * model.context * model.width
+
+
+def token_projection_flops(model: Architecture) -> int:
+    """FLOPs a token to project the gradient at its embedding."""
+    return 2 * model.width * TOKEN_RANK
+
+
+def token_projection_bytes(model: Architecture) -> int:
+    """Bytes a token of that: read in bfloat16, written and read as float32."""
+    return model.width * (HALF + 2 * SINGLE)
+
+
+def token_gradient_bytes() -> int:
+    """Bytes of a token's projected gradient and of its id (int64), which are gathered."""
+    return TOKEN_RANK * SINGLE + 8
+
+
+def domain_mean_bytes(model: Architecture, domains: int) -> int:
+    """Bytes of the domains' mean gradients at V embeddings, in two halves."""
+    return 2 * domains * model.vocabulary * TOKEN_RANK * SINGLE
 
 
 def checkpoint_bytes(model: Architecture) -> int:

@@ -25,9 +25,9 @@ LARGEST_BATCH = 4096
 """Largest global batch in sequences; more GPUs share it."""
 CLUSTERS, DOMAINS = 11, 7
 """m of published DoGraph; S of SlimPajama."""
-INTERVAL, OBSERVED, WINDOW, PROBE = 40, 4, 512, 4
-"""Defaults of ``DoGraphSchedule``: steps between updates, sketched steps among them, sketches in
-its window, probe sequences of each domain."""
+INTERVAL, READ, PROBE, RUN = 20, 80, 64, 20_000
+"""Defaults of ``DoGraphSchedule``: steps between updates, steps that read gradients, sequences of a
+probe; and steps of a run."""
 BASE, NVLINK_HOP, NETWORK_HOP, TREE_HOP = 6.6e-6, 1.0e-6, 2.7e-6, 5.0e-6
 """Seconds: start of a collective, a ring's hops, a tree's hop between nodes. NCCL's low-latency
 protocol (its src/graph/tuning.cc); other protocols take up to five times as long."""
@@ -37,13 +37,15 @@ in an iteration."""
 ITERATIONS, ITERATIONS_SIZE, ITERATIONS_GROWTH = 8, 256, 0.6
 """K-means iterations at 256 sequences, and their growth exponent: sketches of real text took
 2 … 4, 6 … 10, 13 … 32 and 41 … 75 at n = 32, 256, 2048 and 4096."""
-STATISTICS_NUMBER, SOLVE, PICK = 4.5e-9, 0.25e-3, 0.28e-6
-"""Seconds on one core: means and spread for each of the n·k numbers; the graph problem with m = 11;
-the sampler's draw of one sequence."""
+SOLVE, PICK = 0.25e-3, 0.28e-6
+"""Seconds on one core: the graph problem with m = 11; the sampler's draw of one sequence."""
 STORAGE = 2.0e9
 """Bytes/s of one writer to a shared file system; assumed."""
 PASSES, LAUNCHES = 30, 1.0e-3
 """K-means on a GPU: passes over the sketches, seconds of kernel launches; assumed."""
+SORTED, MEAN_PASSES = 256, 30
+"""The schedule's sums, assumed: bytes moved to sort a token's place by radix, in 64-bit keys and
+values; passes over the domains' means in all updates and the kernel."""
 
 
 @dataclass(frozen=True)
@@ -189,23 +191,30 @@ def _clustering_seconds(setting: Setting, changes: Changes) -> float:
     return fitted * numbers * SINGLE / HOST + kmeans_seconds(fitted, numbers)
 
 
-def schedule(setting: Setting, shared_probe: bool = False) -> dict[str, float]:
-    """Seconds that the schedule adds to a step, by part, on average over its interval.
+def schedule(setting: Setting) -> dict[str, float]:
+    """Seconds that the schedule adds, by part, to a step that reads gradients, on average.
 
-    Args:
-        setting: model and GPUs.
-        shared_probe: divide the probe among ranks; as it is, every rank makes all of it.
+    The probe is of one unseen domain; every rank makes all of it.
     """
-    model, numbers = setting.model, counts.sketch_numbers(setting.model)
-    sketched = backward_seconds(setting) + projection_seconds(setting)
-    probes = DOMAINS * PROBE / setting.share / (setting.gpus if shared_probe else 1)
-    probe = probes * (setting.compute(counts.forward_flops(model)) + sketched)
-    size = setting.batch * numbers * SINGLE
-    host = kmeans_seconds(WINDOW, numbers) + STATISTICS_NUMBER * WINDOW * numbers + SOLVE
-    results = 2 * object_seconds(setting, 8 * DOMAINS)
+    model, tokens = setting.model, setting.batch * setting.model.context
+    by_flops = counts.token_projection_flops(model) / (UTILISATION * SINGLE_RATE)
+    projected = setting.tokens * max(by_flops, counts.token_projection_bytes(model) / MEMORY)
+    gathered = counts.token_gradient_bytes()
+    sums = tokens * (3 * gathered + SORTED) / MEMORY  # read, and a sum read and written
+    means = MEAN_PASSES * counts.domain_mean_bytes(model, DOMAINS) / MEMORY / READ
+    sequence = (setting.compute(counts.probe_flops(model)) + projected) / setting.share
     return {
-        "sketched steps": OBSERVED * sketched / INTERVAL,
-        "probe": probe / INTERVAL,
-        "messages": (OBSERVED * ring_seconds(setting, size) + results) / INTERVAL,
-        "K-means, solve": (OBSERVED * size / HOST + host) / INTERVAL,
+        "projections": projected,
+        "messages": ring_seconds(setting, tokens * gathered),
+        "sums, means": sums + means,
+        "probe": PROBE * sequence / INTERVAL,
     }
+
+
+def schedule_run(setting: Setting, parts: dict[str, float]) -> float:
+    """Seconds that ``parts``, of steps that read gradients, are a step over a run.
+
+    Besides, every update solves and hands its weights over.
+    """
+    update = SOLVE + 2 * object_seconds(setting, 8 * DOMAINS)
+    return sum(parts.values()) * READ / RUN + update / INTERVAL

@@ -16,6 +16,7 @@ from benchmarks.scale.seconds import (
     loop_seconds,
     published,
     schedule,
+    schedule_run,
     shares,
     step_seconds,
 )
@@ -63,7 +64,7 @@ def sizes_table() -> str:
 
 
 def bytes_table() -> str:
-    """Memory of a GPU, sketches at 1,024 GPUs, checkpoints, and exact DoGE's gradients."""
+    """Memory of a GPU, what 1,024 GPUs gather, checkpoints, and exact DoGE's gradients."""
 
     def figures(model: Architecture) -> tuple[float, ...]:
         tokens, sequences = Setting(model, 1).tokens, Setting(model, GPUS[-1]).batch
@@ -71,10 +72,13 @@ def bytes_table() -> str:
         held = gradients + counts.HALF * model.vocabulary
         sketches = sequences * counts.sketch_numbers(model) * SINGLE
         written, exact = counts.checkpoint_bytes(model), DOMAINS * SINGLE * model.parameters
-        megabytes = (tokens * gradients / 1e6, tokens * held / 1e6, sketches / 1e6)
-        return (*megabytes, written / 1e9, written / STORAGE, exact / 1e9)
+        read = sequences * model.context * counts.token_gradient_bytes()
+        means = 2 * counts.domain_mean_bytes(model, DOMAINS)  # sums, and means over time
+        sizes = (tokens * gradients, tokens * held, sketches, read, means)
+        return (*(size / 1e6 for size in sizes), written / 1e9, written / STORAGE, exact / 1e9)
 
     header = ["output gradients, MB", "held by one backward, MB", "sketches gathered, MB"]
+    header += ["schedule: gathered, MB", "schedule: kept, MB"]
     return _by_model([*header, "checkpoint, GB", "written in, s", "exact DoGE, GB"], figures)
 
 
@@ -104,23 +108,27 @@ def published_table() -> str:
 
 
 def schedule_table() -> str:
-    """What the schedule adds to a step, in percent of it."""
+    """What the schedule adds to a step that reads gradients, and to a run, in percent."""
 
     def parts_of(setting: Setting) -> dict[str, float]:
         parts = schedule(setting)
-        shared = sum(schedule(setting, shared_probe=True).values())
-        return {**parts, "total": sum(parts.values()), "total, probe divided": shared}
+        unprobed = {name: part for name, part in parts.items() if name != "probe"}
+        runs = [schedule_run(setting, each) for each in (unprobed, parts)]
+        total = sum(unprobed.values())
+        return {**unprobed, "total": total, "probe": parts["probe"]} | {
+            "over a run": runs[0],
+            "… with a probe": runs[1],
+        }
 
     return _by_gpus(parts_of)
 
 
 def first_table() -> str:
-    """The least number of GPUs (powers of two) at which a part costs 5 % of a step."""
+    """The least number of GPUs (powers of two) at which a part of DoGraph costs 5 % of a step."""
 
     def parts_of(setting: Setting) -> dict[str, float]:
         waits = {"second backward": backward_seconds(setting), "the loop": loop_seconds(setting)}
-        scheduled = {f"schedule: {name}": part for name, part in schedule(setting).items()}
-        return shares({**published(setting), **waits, **scheduled}, setting)
+        return shares({**published(setting), **waits}, setting)
 
     names = list(parts_of(Setting(MODELS[0], 1)))
     lines = []

@@ -108,7 +108,7 @@ def kmeans_rows(sketches: Tensor) -> list[Row]:
 
 
 def host_rows(sketches: Tensor) -> list[Row]:
-    """Compare means and spread of a window, the graph problem, and the sampler."""
+    """Compare the graph problem and the sampler."""
     labels, solver, size = cluster_sequences(sketches, seconds.CLUSTERS, 0), GraphSolver(), 2048
     kernel = gradient_kernel(cluster_means(sketches, labels))
     spread, numbers = cluster_spread(sketches, labels), cluster_counts(labels)
@@ -116,10 +116,6 @@ def host_rows(sketches: Tensor) -> list[Row]:
     sampler = MixtureSampler([[1000] * 50] * seconds.DOMAINS, even, size, 0)
     batches = iter(sampler)
     actions: dict[str, tuple[float, Callable[[], object]]] = {
-        f"means and spread at {len(sketches)}": (
-            seconds.STATISTICS_NUMBER * sketches.numel(),
-            lambda: (cluster_means(sketches, labels), cluster_spread(sketches, labels)),
-        ),
         "graph problem, m = 11": (seconds.SOLVE, lambda: solver(kernel, spread, numbers)),
         f"sampler, a batch of {size}": (
             size * seconds.PICK,
@@ -137,5 +133,5 @@ def rows() -> list[Row]:
     torch.set_num_threads(1)
     with threadpool_limits(1):
         sketches = text_sketches(max(CLUSTERED))
-        host = host_rows(sketches[: seconds.WINDOW])
+        host = host_rows(sketches[:512])
         return [sketch_row(NANO), sketch_row(MICRO), *kmeans_rows(sketches), *host]

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.imports import arrows, levels
 from benchmarks.scale import counts, seconds
@@ -12,8 +14,11 @@ from benchmarks.scale.counted import counted_flops, network, sequence_losses, sk
 from benchmarks.scale.figure import draw
 from benchmarks.scale.seconds import Changes, Setting
 from benchmarks.scale.tables import GPUS, PAGE, page_with_tables
+from dograph.mixers import DoGraphSchedule
 from dograph.reports import cost
+from dograph.signals.batch_signals import EmbeddingGradients, Probe
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.signals.token_gradients import EmbeddingReader
 
 SMALL = counts.gpt2("small", 3, 64, 1, vocabulary=300, context=32)
 LLAMA = counts.llama("llama", 2, 64, 96, 1, vocabulary=300, context=32)
@@ -70,13 +75,32 @@ def test_bytes_of_real_tensors(model):
     assert sum(output.nbytes for output in outputs) == held
 
 
+def test_gradients_at_the_embeddings_of_real_models(model):
+    real, tokens = network(model), torch.randint(model.vocabulary, (2, model.context + 1))
+    reader = EmbeddingReader(real, rank=4)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        reader.record()
+        ids, gradients = reader.differentiate(sequence_losses(real, tokens))
+    counted = counter.get_total_flops() / ids.numel() - 2 * model.width * 4
+    assert counts.probe_flops(model) == pytest.approx(counted, rel=0.01)
+    by_rank = (counts.token_gradient_bytes() - 8) / counts.TOKEN_RANK
+    assert by_rank * gradients.numel() == gradients.nbytes
+    assert ids.nbytes == 8 * ids.numel()
+
+
+def test_constants_are_the_schedules():
+    mixer = DoGraphSchedule()
+    read = sum(mixer.needs_at(step, EmbeddingGradients) for step in range(seconds.RUN))
+    assert (mixer.update_every, read) == (seconds.INTERVAL, seconds.READ)
+    assert mixer.request(Probe).per_update == seconds.PROBE
+    assert mixer.request(EmbeddingGradients).rank == counts.TOKEN_RANK
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: f"{s.model.name}-{s.gpus}")
 def test_identities(setting):
     assert setting.batch == setting.share * setting.gpus <= seconds.LARGEST_BATCH
     alone = replace(setting, gpus=1)
     assert seconds.published(alone)["messages"] == seconds.schedule(alone)["messages"] == 0
-    shared = seconds.schedule(setting, shared_probe=True)
-    assert shared["probe"] == pytest.approx(seconds.schedule(setting)["probe"] / setting.gpus)
 
 
 @pytest.mark.parametrize("changes", [Changes(fitted=512), Changes(packed=True), Changes(late=True)])
