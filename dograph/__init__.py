@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from dograph.signals.batch_signals import (
         BatchSignals,
         DomainGradients,
+        EmbeddingGradients,
         ExcessLoss,
         Probe,
         Sketch,
+        TokenGradients,
     )
     from dograph.signals.sketches import SequenceSketcher, SketchSettings
     from dograph.training.language_model import LanguageModel
@@ -49,6 +51,7 @@ _HOMES = {
     "DomainGradients": "signals.batch_signals",
     "DomainPerplexity": "evaluation.perplexity",
     "DynamicLoss": "mixers.dynamic_loss",
+    "EmbeddingGradients": "signals.batch_signals",
     "ExcessLoss": "signals.batch_signals",
     "Fixed": "mixers.fixed",
     "GraphSolver": "graph.graph_solver",
@@ -65,6 +68,7 @@ _HOMES = {
     "Store": "data.corpus.store",
     "Stratified": "mixers.fixed",
     "Temperature": "mixers.fixed",
+    "TokenGradients": "signals.batch_signals",
     "UserError": "errors",
     "prepare": "data.corpus.prepare",
 }
@@ -84,6 +88,7 @@ __all__ = [
     "DomainGradients",
     "DomainPerplexity",
     "DynamicLoss",
+    "EmbeddingGradients",
     "ExcessLoss",
     "Fixed",
     "GraphSolver",
@@ -99,6 +104,7 @@ __all__ = [
     "Store",
     "Stratified",
     "Temperature",
+    "TokenGradients",
     "UserError",
     "prepare",
 ]

@@ -17,9 +17,9 @@ class TokenKernel:
     """Mean gradients of R domains at V token embeddings, and their kernel.
 
     Sequences fall into two halves, so that a domain's own product ``⟨g, g⟩`` is that of two
-    independent means: without bias, and their difference tells the error. A row ``v`` is divided
-    by the root of its mean square over the domains, as Adam divides by its second moment: else a
-    few frequent tokens decide.
+    independent means: without bias, and their difference tells the error. A product of two rows
+    ``v`` is divided by the root of their mean square over the domains, as Adam divides a step by
+    its second moment's: else a few frequent tokens decide.
 
     Between two calls of ``close`` sequences count alike; ``close`` then averages the means over
     time, each time brought to one size, since gradients shrink while a model learns.
@@ -41,8 +41,8 @@ class TokenKernel:
 
     @property
     def known(self) -> Tensor:
-        """(R,) bool, domains whose means are known in both halves."""
-        return (self._closed > 0).all(dim=0)
+        """(R,) bool, domains whose means are known."""
+        return (self._closed > 0).any(dim=0)
 
     def add(self, read: TokenGradients, vocab_size: int) -> None:
         """Adds n sequences; ``read.domain`` are their rows."""
@@ -85,6 +85,9 @@ class TokenKernel:
         assert self._means is not None
         rank = self._means.shape[1]
         halves = self._means.view(2, self.rows, -1)
+        # A few sequences may all fall into one half: it then stands for both.
+        absent = (self._closed == 0)[:, :, None].to(halves.device)
+        halves = torch.where(absent, halves.flip(0), halves)
         whole = halves.mean(dim=0)
         size = whole[scaled_by].view(int(scaled_by.sum()), -1, rank).square().mean(dim=(0, 2))
         scale = (size + SMALLEST_ROW * size.mean()).clamp(min=1e-30).rsqrt()

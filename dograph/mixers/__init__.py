@@ -7,7 +7,15 @@ from dograph.mixers.dograph_schedule import DoGraphSchedule
 from dograph.mixers.doremi import DoReMi, DoReMiOnline
 from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
-from dograph.signals.batch_signals import BatchSignals, DomainGradients, ExcessLoss, Probe, Sketch
+from dograph.signals.batch_signals import (
+    BatchSignals,
+    DomainGradients,
+    EmbeddingGradients,
+    ExcessLoss,
+    Probe,
+    Sketch,
+    TokenGradients,
+)
 
 __all__ = [
     "LOSS",
@@ -22,6 +30,7 @@ __all__ = [
     "DoReMiOnline",
     "DomainGradients",
     "DynamicLoss",
+    "EmbeddingGradients",
     "ExcessLoss",
     "Fixed",
     "Probe",
@@ -29,4 +38,5 @@ __all__ = [
     "Sketch",
     "Stratified",
     "Temperature",
+    "TokenGradients",
 ]

@@ -97,7 +97,7 @@ class DoGraphSchedule(BaseMixer):
         self.needs = {EmbeddingGradients(rank), Probe(probe, probe)}
         if reweigh is not None:
             self.needs |= {Sketch()}
-        elif type(self).loss_weights is DoGraphSchedule.loss_weights:
+        elif (type(self).acts_on, type(self).loss_weights) == (None, DoGraphSchedule.loss_weights):
             self.acts_on = {SAMPLING}
         self.skip, self.measure, self.problem = skip, measure, problem
         self.solver = ScheduleSolver(
@@ -129,8 +129,9 @@ class DoGraphSchedule(BaseMixer):
         return domain in self.unseen and self.target.mixture.get(domain, 0.0) > 0
 
     def needs_at(self, step: int, kind: type[Request]) -> bool:
-        """Whether a signal is needed: domains' gradients only from ``skip`` to ``measure``."""
-        if kind in (EmbeddingGradients, Probe) and not self.skip <= step < self.measure:
+        """Whether a signal is needed: domains' gradients from ``skip`` until all are measured."""
+        measured = step >= self.measure and self.kernel is not None
+        if kind in (EmbeddingGradients, Probe) and (step < self.skip or measured):
             return False
         return super().needs_at(step, kind)
 
@@ -208,12 +209,21 @@ class DoGraphSchedule(BaseMixer):
 
     def _measured(self, mixture: Tensor) -> bool:
         """Whether there is a kernel of all domains that count; frees the gradients for it."""
-        if self.kernel is None and self.gradients.known[self.trained | (mixture > 0)].all():
-            self.kernel = self.gradients.kernel(self.trained)
-            self.gradients.reset()
-            if not self.kernel[0].isfinite().all():
-                raise UserError("gradients at the embeddings are not finite: training has diverged")
-        return self.kernel is not None
+        if self.kernel is not None:
+            return True
+        missing = (self.trained | (mixture > 0)) & ~self.gradients.known
+        if missing.any():
+            names = [name for name, lacks in zip(self.domains, missing, strict=True) if lacks]
+            message = (
+                "the prior is drawn until every domain is measured; not one sequence of %s yet"
+            )
+            logger.warning(message, ", ".join(names))
+            return False
+        self.kernel = self.gradients.kernel(self.trained)
+        self.gradients.reset()
+        if not self.kernel[0].isfinite().all():
+            raise UserError("gradients at the embeddings are not finite: training has diverged")
+        return True
 
     def _target_mixture(self, signals: BatchSignals) -> Tensor:
         """(S,) τ; for the worst domain those within some of its loss count, too."""
