@@ -108,6 +108,7 @@ class DoGraphSchedule(BaseMixer):
         )
         self.gradients = TokenKernel(0)
         self.kernel: tuple[Tensor, Tensor] | None = None
+        self.unmeasured: list[str] = []
         self.graph: DomainGraph | None = None
         self.solution: Solution | None = None
         self.record: list[dict[str, Any]] = []
@@ -129,9 +130,8 @@ class DoGraphSchedule(BaseMixer):
         return domain in self.unseen and self.target.mixture.get(domain, 0.0) > 0
 
     def needs_at(self, step: int, kind: type[Request]) -> bool:
-        """Whether a signal is needed: domains' gradients from ``skip`` until all are measured."""
-        measured = step >= self.measure and self.kernel is not None
-        if kind in (EmbeddingGradients, Probe) and (step < self.skip or measured):
+        """Whether a signal is needed: domains' gradients only from ``skip`` to ``measure``."""
+        if kind in (EmbeddingGradients, Probe) and not self.skip <= step < self.measure:
             return False
         return super().needs_at(step, kind)
 
@@ -141,6 +141,7 @@ class DoGraphSchedule(BaseMixer):
         self.gradients = TokenKernel(len(self.domains))
         self.drawn_tokens = torch.zeros(len(self.domains), dtype=torch.float64)
         self.kernel = self.graph = self.solution = None
+        self.unmeasured = []
         self.record = []
         self.solver.reset()
         if self.published is not None:
@@ -213,11 +214,10 @@ class DoGraphSchedule(BaseMixer):
             return True
         missing = (self.trained | (mixture > 0)) & ~self.gradients.known
         if missing.any():
-            names = [name for name, lacks in zip(self.domains, missing, strict=True) if lacks]
-            message = (
-                "the prior is drawn until every domain is measured; not one sequence of %s yet"
-            )
-            logger.warning(message, ", ".join(names))
+            if not self.unmeasured:
+                self.unmeasured = [self.domains[index] for index in missing.nonzero().flatten()]
+                message = "no sequence of %s was drawn while gradients were read: the prior stays"
+                logger.warning(message, ", ".join(self.unmeasured))
             return False
         self.kernel = self.gradients.kernel(self.trained)
         self.gradients.reset()

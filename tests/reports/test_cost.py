@@ -83,7 +83,7 @@ def test_gradients_at_the_embeddings(model, rank):
 
 
 def test_the_schedule_costs_while_it_measures(corpus_settings):
-    mixer = DoGraphSchedule(interval=2, measure=4, probe=3, rank=4)
+    mixer = DoGraphSchedule(interval=2, measure=4, skip=0, probe=3, rank=4)
     data = DataMixer(mixer, corpus_settings, 8, 8, target="code", unseen=["code"])
     config = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 300, "n_positions": 8}
     model = LanguageModel(config={**config, "bos_token_id": 0, "eos_token_id": 0})

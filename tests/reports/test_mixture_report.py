@@ -110,7 +110,7 @@ def test_a_mixer_of_the_loss_shows_its_diagnostics_and_weighted_loss(fit_tiny, t
 
 
 def test_a_schedule_shows_influences_charts_figures_and_its_finding(fit_tiny, tmp_path, capsys):
-    run = fit_tiny(tmp_path, DoGraphSchedule(interval=2, measure=4, rank=4))
+    run = fit_tiny(tmp_path, DoGraphSchedule(interval=2, measure=4, skip=0, rank=4))
     found = events(run.folder)
     tags = found.Tags()["scalars"]
     for group in ("influence", "influence_error"):
