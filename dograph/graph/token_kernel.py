@@ -10,7 +10,7 @@ from torch import Tensor
 from dograph.signals.batch_signals import TokenGradients
 
 SMALLEST_ROW = 1e-3
-"""A row's mean square counts at least this share of all rows' mean, so that no rare token rules."""
+"""A row's mean square counts at least this share of all rows' mean: no rare token dominates."""
 
 
 class TokenKernel:
@@ -65,8 +65,8 @@ class TokenKernel:
         """Averages the means of what was added since the last call with the earlier ones."""
         if self._sums is None:
             return
-        if self._means is None:
-            self._means = torch.zeros_like(self._sums)
+        means = torch.zeros_like(self._sums) if self._means is None else self._means
+        self._means = means.to(self._sums.device)
         spread, present = (2, self.rows, -1), self._counts > 0
         sums = self._sums.view(spread) / self._counts.clamp(min=1)[:, :, None].to(self._sums)
         size = (sums.square().sum() / max(int(present.sum()), 1)).sqrt().clamp(min=1e-30)
@@ -97,6 +97,9 @@ class TokenKernel:
         own = ((halves[0] * scale) * halves[1]).sum(dim=1)
         kernel = (products - torch.diag(products.diagonal()) + torch.diag(own)).double()
         error = (by_half[0] - by_half[1]).abs() / 2
+        # Of one half alone nothing tells the error: it may be as large as the product.
+        single = (self._closed == 0).any(dim=0).to(kernel.device)
+        error = torch.where(single[:, None] | single[None, :], kernel.abs(), error)
         known = (self.known[:, None] & self.known[None, :]).to(kernel.device)
         kernel = torch.where(known, (kernel + kernel.T) / 2, 0.0)
         return kernel.cpu(), torch.where(known, error, 0.0).cpu()

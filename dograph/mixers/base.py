@@ -20,7 +20,7 @@ from dograph.signals.domain_sums import DomainLosses
 
 logger = logging.getLogger(__name__)
 
-_SETTINGS = {"acts_on", "needs", "update_every", "warmup", "prior", "floor"}
+_SETTINGS = {"acts_on", "acts_from", "needs", "update_every", "warmup", "prior", "floor"}
 _CORPUS = {"domains", "domain_tokens", "batch_size", "vocab_size", "target", "trained"}
 _SAVED_BY_BASE = {"history", "updates", "_domain_losses", "_start", "_warned"}
 NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
@@ -60,6 +60,7 @@ class BaseMixer(nn.Module):
             that it overrides say it. A proxy's updates do not act on sampling: it keeps drawing by
             ``prior``, and its average weights are what the next stage draws by.
         needs: requests for signals beyond each sequence's loss and domain.
+        acts_from: optimiser steps before the first that an update may change.
         whole_batch: whether loss weights must sum to 1. A mixer whose published loss leaves a
             part of the batch out says False; its sums may then be anything in [0, 1].
         not_saved: names of attributes that change and need not survive a resume.
@@ -73,6 +74,7 @@ class BaseMixer(nn.Module):
 
     acts_on: frozenset[Acts] | set[Acts] | None = None
     needs: frozenset[Request] | set[Request] = frozenset()
+    acts_from: int = 0
     whole_batch: bool = True
     not_saved: frozenset[str] | set[str] = frozenset()
     weights: Tensor

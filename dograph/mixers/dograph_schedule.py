@@ -30,7 +30,7 @@ from dograph.signals.batch_signals import (
 
 logger = logging.getLogger(__name__)
 LEAST_COSINE = 0.1
-"""Of the target's gradient and the prior's; below it, influences are not scaled up further."""
+"""Smallest cosine between the target's gradient and the prior's by which influences are scaled."""
 
 
 class DoGraphSchedule(BaseMixer):
@@ -47,14 +47,14 @@ class DoGraphSchedule(BaseMixer):
 
     over ``α ≥ ε α_0``, ``|α̃_i − α̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``). The
     influence b is ``Kτ``, scaled so that b and Kα agree at the prior, ``⟨b, α_0⟩ = α_0ᵀKα_0``: the
-    answer does not depend on the gradients' size. What still changes: a source that repeats loses
-    influence by ``exp(−epochs / R)`` (Muennighoff et al. 2023, arXiv 2305.16264), and where the
-    target is the worst domain, τ follows the losses. An unseen domain's gradients come from probes.
-    The average of α serves as a proxy's result.
+    answer does not depend on the gradients' size. What still changes: a source loses influence by
+    ``exp(−epochs / R)`` as it is passed through (after Muennighoff et al. 2023, arXiv 2305.16264),
+    and where the target is the worst domain, τ follows the losses of those that are trained on. An
+    unseen domain's gradients come from probes. The average of α serves as a proxy's result.
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.
-        measure: optimiser steps that are drawn by the prior, more than ``skip``.
+        measure: optimiser steps that are drawn by the prior, ≥ skip + interval.
         skip: optimiser steps before the first whose gradients are read, ≥ 0.
         probe: sequences of each unseen domain of the target that an update of these takes, ≥ 1.
         rank: numbers that are kept of a token's gradient, ≥ 1.
@@ -100,6 +100,7 @@ class DoGraphSchedule(BaseMixer):
         elif (type(self).acts_on, type(self).loss_weights) == (None, DoGraphSchedule.loss_weights):
             self.acts_on = {SAMPLING}
         self.skip, self.measure, self.problem = skip, measure, problem
+        self.acts_from = measure
         self.solver = ScheduleSolver(
             edges=problem.max_difference is not None, floor=problem.floor, backend=problem.solver
         )
@@ -122,7 +123,11 @@ class DoGraphSchedule(BaseMixer):
         """(S,) the prior; nothing for unseen domains."""
         weights = super().initial_weights() * self.trained
         if not (weights[self.trained] > 0).all():
-            raise UserError("prior gives a source no weight: leave it out of the corpus instead")
+            index = int((~(weights > 0) & self.trained).nonzero()[0])
+            raise UserError(
+                f"mixer.init_args.prior.{self.domains[index]} is 0: give it a weight, or name it "
+                "in data.unseen"
+            )
         return weights / weights.sum()
 
     def probes(self, domain: str) -> bool:
@@ -195,18 +200,18 @@ class DoGraphSchedule(BaseMixer):
         """Every source's influence with its error, epochs, the terms' values, solver's health."""
         published = {} if self.published is None else self.published.diagnostics()
         scalars = {f"reweigh/{name}": value for name, value in published.items()}
-        if not self.record or self.solution is None:
+        if not self.record:
             return scalars
         last = ScheduleUpdate(**self.record[-1])
         names = [name for name, drawn in zip(self.domains, self.trained, strict=True) if drawn]
         for key, values in (("influence", last.influence), ("influence_error", last.error)):
             scalars |= {f"{key}/{name}": x for name, x in zip(names, values, strict=True)}
         scalars |= {f"term/{name}": value for name, value in last.terms.items()}
-        return scalars | {
-            "solver_milliseconds": 1000 * self.solution.seconds,
-            "solver_optimal": float(self.solution.ok),
-            "solver_failures": float(self.solver.failures),
-        }
+        scalars["solver_failures"] = float(self.solver.failures)
+        if self.solution is not None:  # none yet in a resumed run
+            scalars["solver_milliseconds"] = 1000 * self.solution.seconds
+            scalars["solver_optimal"] = float(self.solution.ok)
+        return scalars
 
     def _measured(self, mixture: Tensor) -> bool:
         """Whether there is a kernel of all domains that count; frees the gradients for it."""
@@ -219,10 +224,14 @@ class DoGraphSchedule(BaseMixer):
                 message = "no sequence of %s was drawn while gradients were read: the prior stays"
                 logger.warning(message, ", ".join(self.unmeasured))
             return False
-        self.kernel = self.gradients.kernel(self.trained)
+        kernel, error = self.gradients.kernel(self.trained)
+        self.kernel = kernel, error
         self.gradients.reset()
-        if not self.kernel[0].isfinite().all():
-            raise UserError("gradients at the embeddings are not finite: training has diverged")
+        if not kernel.isfinite().all():
+            raise UserError(
+                "gradients at the embeddings are not finite: training has diverged; lower "
+                "model.learning_rate or clip gradients"
+            )
         return True
 
     def _target_mixture(self, signals: BatchSignals) -> Tensor:
@@ -238,7 +247,8 @@ class DoGraphSchedule(BaseMixer):
         assert self.kernel is not None
         (kernel, error), drawn = self.kernel, self.trained
         prior, own = self.prior_weights[drawn], kernel[drawn][:, drawn]
-        scale = own.diagonal().mean().clamp(min=1e-30)
+        # Noise alone may make the mean of two halves' products negative: then nothing stands out.
+        scale = own.diagonal().mean().clamp(min=1e-3 * own.abs().max()).clamp(min=1e-30)
         own = own / scale
         influence = (kernel @ mixture)[drawn]
         errors = (error.square() @ mixture.square()).sqrt()[drawn]
@@ -296,9 +306,11 @@ class DoGraphSchedule(BaseMixer):
         try:
             updates = [ScheduleUpdate(**each) for each in self.record]
         except TypeError as error:
-            raise UserError("the checkpoint's state of DoGraphSchedule is another's") from error
+            raise UserError(
+                "the checkpoint's state of DoGraphSchedule belongs to another mixer"
+            ) from error
         width = int(self.trained.sum())
         if any(len(each.weights) != width or len(each.error) != width for each in updates):
-            raise UserError("the checkpoint's state of DoGraphSchedule is another corpus's")
+            raise UserError("the checkpoint's state of DoGraphSchedule belongs to another corpus")
         self.graph = None if state["graph"] is None else DomainGraph(**state["graph"])
         self.solver.failures = int(state["failures"])

@@ -22,7 +22,8 @@ class ProblemSettings:
         neighbours: edges of each node in the graph, ≥ 1.
         floor: ε in [0, 1): every source keeps this share of its prior weight.
         repetition: R > 0, epochs after which a source has lost 63 % of its influence;
-            15.4 fits the loss of repeated data (arXiv 2305.16264).
+            15.4 fits the loss of repeated data (arXiv 2305.16264, which counts
+            from the second pass).
         worst_within: nats > 0: domains whose loss is so much below the worst count 63 % less,
             where the target is the worst.
         solver: "piqp", or "cvxpylayers", the reference.

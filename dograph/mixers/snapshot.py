@@ -38,8 +38,8 @@ class ScheduleSnapshot:
         target: label of the run's target.
         updates: in the order of their steps; at least one.
         prior: (m,) α_0, on the simplex. None: even.
-        measure: optimiser steps whose gradients are read; until then what is drawn is on its way
-            from the prior to the solution. None: all.
+        measure: step by which all gradients are read; until then the prior is drawn. None: that of
+            the last update.
     """
 
     sources: tuple[str, ...]
@@ -55,7 +55,7 @@ class ScheduleSnapshot:
 
     @property
     def measured(self) -> int:
-        """Optimiser steps whose gradients the last update knows."""
+        """Step by which the gradients of the last update were read."""
         done = self.updates[-1].step
         return done if self.measure is None else min(self.measure, done)
 

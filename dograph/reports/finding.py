@@ -43,7 +43,7 @@ def finding(snapshot: MixerSnapshot) -> str | None:
     influences = _listed([_influence(last, index) for index in named])
     rest = sorted(set(range(len(schedule.sources))) - set(named), key=lambda i: last.influence[i])
     following = f"; next {schedule.sources[rest[-1]]} {_influence(last, rest[-1])}" if rest else ""
-    measured = f"measured in the first {schedule.measured} steps.{before}"
+    measured = f"measured by step {schedule.measured}.{before}"
     weights = _weights(schedule, last, named)
     return f"{weights}: {what} (influence {influences}{following}), {measured}"
 
@@ -76,10 +76,8 @@ def target_name(target: str) -> str:
 
 def _before(schedule: ScheduleSnapshot, named: Sequence[int]) -> str:
     """A further sentence on what stood out when all was measured, and does so no longer."""
-    measured = [update.step >= schedule.measured for update in schedule.updates]
-    first = measured.index(True)
-    gone = [index for index in outstanding(schedule, first) if index not in named]
-    then = schedule.updates[first]
+    gone = [index for index in outstanding(schedule, 0) if index not in named]
+    then = schedule.updates[0]
     return f" At step {then.step}: {_weights(schedule, then, gone)}." if gone else ""
 
 

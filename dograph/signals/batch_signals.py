@@ -34,7 +34,7 @@ class ExcessLoss:
 
 @dataclass(frozen=True)
 class EmbeddingGradients:
-    """Requests every sequence's gradient at its tokens' embeddings, at every step.
+    """Requests every sequence's gradient at its tokens' embeddings, where ``needs_at`` says so.
 
     ``BatchSignals.token_gradients`` holds them, from training's own backward.
 
@@ -42,7 +42,7 @@ class EmbeddingGradients:
         rank: numbers a token, ≥ 1.
     """
 
-    rank: int = 32
+    rank: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Probe:
 
     Attributes:
         held_out: sequences of each probed domain that are never trained on, ≥ 1. An unseen
-            domain gives all that it has.
+            domain gives up to 4,096.
         per_update: of these, how many of each domain one probe takes, 1 … ``held_out``.
         domains: names of the probed domains. None: those of the run's target.
     """

@@ -7,6 +7,7 @@ the optimiser step ``on_train_batch_end`` lets the mixer update what the sampler
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,6 +25,8 @@ from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel
 from dograph.training.signal_collector import SignalCollector
 from dograph.training.step_state import StepState
+
+logger = logging.getLogger(__name__)
 
 
 class MixingCallback(Callback):
@@ -79,6 +82,13 @@ class MixingCallback(Callback):
                 "false"
             )
         dry_run(self.mixer, data.batch_size * trainer.world_size)
+        if 0 < trainer.max_steps <= self.mixer.acts_from:
+            logger.warning(
+                "trainer.max_steps is %d, but %s changes nothing in its first %d steps: raise it",
+                trainer.max_steps,
+                type(self.mixer).__name__,
+                self.mixer.acts_from,
+            )
         self.collector = SignalCollector(
             trainer, pl_module, data, self.sketch_settings, observed=self.observe_every > 0
         )

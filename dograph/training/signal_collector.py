@@ -176,11 +176,19 @@ class SignalCollector:
             finite.append(signals.sketch.isfinite().all())
         if self.embeddings is not None and self.embeddings.recorded:
             tokens, gradients = self.embeddings.take()
-            gradients = gradients / scale.to(gradients)[:, None, None]
+            gradients = self._unweighted(gradients, scale)
             read = self._gather(tokens), self._gather(gradients)
             signals.token_gradients = TokenGradients(signals.domain, *read)
             finite.append(read[1].isfinite().all())
         return all(map(bool, finite))
+
+    def _unweighted(self, gradients: Tensor, scale: Tensor) -> Tensor:
+        """(B, T, r) gradients of the losses themselves; 0 for a sequence that counts nothing."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            scale = scale * scaler.get_scale()
+        scale = scale.to(gradients)[:, None, None]
+        return torch.where(scale > 0, gradients / scale.clamp(min=1e-30), 0.0)
 
     def _sketch(self, losses: Tensor, step: int) -> Tensor | None:
         """(B, k) sketches of all ranks' sequences; None where the backward will bring them."""
@@ -225,9 +233,10 @@ class SignalCollector:
         for tokens in batch.tokens.to(device).split(self.data.batch_size):
             if self._probe_embeddings is not None:
                 self._probe_embeddings.record()
-            forward = None if self.sketcher is None else self.sketcher.record()
+            sketched = self.sketcher is not None and self.mixer.request(Sketch) is not None
+            forward = self.sketcher.record() if sketched and self.sketcher else None
             losses = self.model.token_losses(tokens).mean(dim=1)
-            if forward is not None and self.mixer.request(Sketch):
+            if forward is not None:
                 sketches.append(forward.sketch(losses, step))
             if self._probe_embeddings is not None:
                 read.append(self._probe_embeddings.differentiate(losses))

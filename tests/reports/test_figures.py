@@ -1,7 +1,6 @@
 """Figures of ordinary and ugly inputs."""
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -338,14 +337,6 @@ def test_pushes_are_the_terms_gradients():
     above = weights > 0.1 * prior + 1e-6
     sums = sum(found.values())
     assert np.ptp(sums[above]) < 1e-5 and (sums[~above] <= sums[above].max() + 1e-6).all()
-
-
-def test_pushes_are_those_at_the_solution_while_weights_are_on_their_way_to_it():
-    mixer = schedule(1)
-    last, kernel, prior = mixer.schedule.updates[-1], mixer.graph.kernel.numpy(), np.full(3, 1 / 3)
-    halfway = replace(last, weights=((np.array(last.weights) + prior) / 2).tolist())
-    for name, values in pushes(last, prior, kernel).items():
-        np.testing.assert_allclose(pushes(halfway, prior, kernel)[name], values)
 
 
 def test_a_failed_update_pushes_by_its_influence_alone():

@@ -30,7 +30,7 @@ ALIKE = ((0.28, 0.24, 0.24, 0.24), (1.02, 1.0, 0.98, 1.0))
 def test_the_source_that_stands_out_is_named_with_its_influence_and_the_next():
     assert said(ONE) == (
         "python 0.88: most of what stubs needs (influence 1.24 ± 0.05; next docs 0.31 ± 0.05), "
-        "measured in the first 100 steps."
+        "measured by step 100."
     )
 
 
@@ -70,13 +70,13 @@ def test_influence_without_weight_is_nothing_that_was_drawn():
 
 def test_what_stood_out_first_is_said_where_it_no_longer_does():
     assert said(ONE, ALIKE).endswith("within 0.03. At step 100: python 0.88.")
-    assert said(TWO, ONE).endswith("measured in the first 100 steps. At step 100: docs 0.44.")
+    assert said(TWO, ONE).endswith("measured by step 100. At step 100: docs 0.44.")
 
 
 def test_only_what_was_measured_counts():
-    assert said(TWO, ONE, measure=120).endswith("measured in the first 120 steps.")
-    assert said(ONE, measure=200).endswith("measured in the first 100 steps.")
-    assert said(TWO, ONE, measure=None).endswith("measured in the first 120 steps.")
+    assert "measured by step 120." in said(TWO, ONE, measure=120)
+    assert said(ONE, measure=200).endswith("measured by step 100.")
+    assert "measured by step 120." in said(TWO, ONE, measure=None)
 
 
 def test_a_failed_update_says_so():

@@ -129,7 +129,7 @@ def test_what_was_found_stands_below_the_table_and_in_the_summary(tmp_path):
     summary = summary_of(schedule=ScheduleSnapshot(NAMES, "stubs", [update]))
     sentence = (
         "python 0.90: most of what stubs needs (influence 1.20 ± 0.05; next [bold]docs 0.20 ± "
-        "0.05), measured in the first 100 steps."
+        "0.05), measured by step 100."
     )
     assert summary.finding == sentence
     screen = io.StringIO()

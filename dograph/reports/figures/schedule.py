@@ -72,8 +72,6 @@ def schedule_figure(mixer: MixerSnapshot, step: int, sentence: str | None = None
         panels = [figure.add_axes((x, bottom, 0.43, height)) for x in (0.05, 0.555)]
         _draw_influence_over_time(panels[0], schedule.updates, styles)
         _draw_weights_over_time(panels[1], schedule.updates, prior, styles, step)
-        for axes in panels:
-            axes.axvline(schedule.measured, color=TEXT_COLOUR, linewidth=1.0, linestyle=":")
     return figure
 
 
@@ -84,7 +82,7 @@ def pushes(update: ScheduleUpdate, prior: Floats, kernel: Floats) -> dict[str, F
     ``⟨α, ∇v⟩ = 2v`` for the curvature. The domains' graph, off by default, is left out.
     """
     influence, terms = np.array(update.influence), update.terms
-    weights = _solution(update, prior)
+    weights = np.array(update.weights)
     common = kernel @ weights
     excess = (weights - prior) / prior
     sizes = {"curvature": float(weights @ common), "prior": float((weights - prior) @ excess)}
@@ -93,19 +91,6 @@ def pushes(update: ScheduleUpdate, prior: Floats, kernel: Floats) -> dict[str, F
         for name, direction in (("curvature", common), ("prior", excess))
     }
     return {"influence": influence, **quadratic}
-
-
-def _solution(update: ScheduleUpdate, prior: Floats) -> Floats:
-    """(m,) the solution; while it is measured, weights are between the prior and that.
-
-    How far they are is in the influence, which is linear.
-    """
-    weights, influence = np.array(update.weights), np.array(update.influence)
-    drawn = float(influence @ (weights - prior))
-    solved = -update.terms.get("influence", 0.0) - float(influence @ prior)
-    if not update.terms or abs(drawn) < 1e-9:
-        return weights
-    return prior + (weights - prior) * solved / drawn
 
 
 def _dress(axes: Axes, title: str, meaning: str) -> None:
@@ -180,7 +165,7 @@ def _draw_influence_over_time(
     axes: Axes, updates: Sequence[ScheduleUpdate], styles: Sequence[Style]
 ) -> None:
     appearance.quiet_axes(axes)
-    appearance.title_panel(axes, "Influence over time", "± standard error · dotted: all measured")
+    appearance.title_panel(axes, "Influence over time", "± standard error")
     appearance.label_steps(axes)
     steps = [update.step for update in updates]
     values = np.array([update.influence for update in updates]).T
