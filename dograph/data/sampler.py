@@ -225,7 +225,7 @@ class MixtureSampler(Sampler[list[Pick]]):
         for key, valid in (
             ("weights", all(_is_mixture(row, count) for row in weights)),
             ("credit", np.isfinite(np.array(state["credit"], float)).all()),
-            ("credit", len(state["credit"]) == count),
+            ("credit", len(state["credit"]) == count and abs(sum(state["credit"])) < 1e-3),
             ("realised", len(state["realised"]) == count and min(state["realised"]) >= 0),
             ("realised", sum(state["realised"]) == state["trained"] * self.batch_size),
             ("orders", all(epoch >= 0 <= cursor for epoch, cursor in state["orders"])),

@@ -238,3 +238,13 @@ def test_the_same_seed_draws_the_same_for_ever(draw, digest, realised):
         draws.set_weights(moving if step % 3 else np.eye(3)[step % 2])
     assert draws.realised.tolist() == realised
     assert hashlib.sha256(json.dumps(signals).encode()).hexdigest()[:32] == digest
+
+
+@pytest.mark.parametrize("credit", [2.0**31, 1.0, float("nan")])
+def test_a_credit_that_no_sampler_has_is_refused(credit):
+    """Credits sum to 0; two billion would be drawn down one sequence at a time, for hours."""
+    sampler = MixtureSampler([[4], [4]], np.array([0.5, 0.5]), 2, seed=0)
+    state = sampler.state_dict()
+    state["credit"][1] += credit
+    with pytest.raises(UserError, match=r"sampler\.credit"):
+        sampler.load_state_dict(state)
