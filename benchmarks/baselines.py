@@ -39,7 +39,7 @@ MIXERS = {
 }
 SEQUENCES = 300
 """Maximum number of a domain's sequences that a hand-written loop reads."""
-SCHEDULE_INTERVAL, SCHEDULE_MEASURE = 5, 25
+SCHEDULE_INTERVAL, SCHEDULE_MEASURE = 5, 20
 """Steps between the timed schedule's updates, and how many of the first it reads."""
 
 

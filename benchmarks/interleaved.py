@@ -69,6 +69,11 @@ class SteppedProcess:
         self._wait()
         return time.perf_counter() - start
 
+    def processor_seconds(self) -> float:
+        """Return the processor time of all its threads so far."""
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
     def peak_memory(self) -> float:
         """Return the largest resident size so far, in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -92,6 +97,7 @@ def interleave_steps(
     warm_up: int,
     threads: int,
     at_end: Callable[[dict[str, SteppedProcess]], None] = lambda _: None,
+    processor: bool = False,
 ) -> dict[str, list[float]]:
     """Run children step by step in turn and return the seconds of every step, by name.
 
@@ -103,6 +109,7 @@ def interleave_steps(
         warm_up: number of steps before them, ≥ 1.
         threads: number of threads each child computes with.
         at_end: called with all children after their last step, before they end.
+        processor: return processor time, which a busy machine changes less.
     """
     children = {}
     for (
@@ -115,7 +122,10 @@ def interleave_steps(
     for round_number in range(warm_up - 1 + rounds):
         shift = round_number % len(names)
         for name in names[shift:] + names[:shift]:
+            worked = children[name].processor_seconds()
             seconds = children[name].step()
+            if processor:
+                seconds = children[name].processor_seconds() - worked
             if round_number >= warm_up - 1:
                 times[name].append(seconds)
     at_end(children)
