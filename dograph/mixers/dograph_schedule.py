@@ -27,6 +27,7 @@ from dograph.signals.batch_signals import (
     Request,
     Sketch,
 )
+from dograph.signals.domain_sums import DomainSums
 
 logger = logging.getLogger(__name__)
 LEAST_COSINE = 0.1
@@ -144,7 +145,7 @@ class DoGraphSchedule(BaseMixer):
         """Starts with no gradients."""
         self.prior_weights = self.weights.clone()
         self.gradients = TokenKernel(len(self.domains))
-        self.drawn_tokens = torch.zeros(len(self.domains), dtype=torch.float64)
+        self.drawn = DomainSums(len(self.domains))
         self.kernel = self.graph = self.solution = None
         self.unmeasured = []
         self.record = []
@@ -156,8 +157,7 @@ class DoGraphSchedule(BaseMixer):
         """Keeps the gradients, then updates where an update is due."""
         if signals.token_gradients is not None:
             self.gradients.add(signals.token_gradients, self.vocab_size)
-        counts = torch.bincount(signals.domain.cpu(), minlength=len(self.domains))
-        self.drawn_tokens += counts * signals.sequence_tokens
+        self.drawn.add(signals.domain, signals.sequence_loss)
         return super().step(signals)
 
     def loss_weights(self, signals: BatchSignals) -> Tensor:
@@ -175,7 +175,7 @@ class DoGraphSchedule(BaseMixer):
         mixture, done = self._target_mixture(signals), signals.step + 1
         if done < self.measure or not self._measured(mixture):
             return self.weights
-        problem, errors = self._problem(mixture)
+        problem, errors = self._problem(mixture, self.drawn.counts * signals.sequence_tokens)
         self.solution = self.solver(problem, **self.problem.scalars)
         if not self.solution.ok:
             logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)
@@ -242,8 +242,11 @@ class DoGraphSchedule(BaseMixer):
         losses = signals.domain_loss.masked_fill(~self.trained, -torch.inf)
         return torch.softmax(losses / self.problem.worst_within, dim=0)
 
-    def _problem(self, mixture: Tensor) -> tuple[ScheduleProblem, Tensor]:
-        """The problem of the sources that are drawn, and (m,) errors of their influences."""
+    def _problem(self, mixture: Tensor, passed: Tensor) -> tuple[ScheduleProblem, Tensor]:
+        """The problem of the sources that are drawn, and (m,) errors of their influences.
+
+        ``mixture`` (S,) is τ, ``passed`` (S,) are the tokens trained on so far.
+        """
         assert self.kernel is not None
         (kernel, error), drawn = self.kernel, self.trained
         prior, own = self.prior_weights[drawn], kernel[drawn][:, drawn]
@@ -258,8 +261,7 @@ class DoGraphSchedule(BaseMixer):
         common = torch.maximum(influence @ prior, LEAST_COSINE * norms).clamp(min=1e-12) / size
         influence, errors = influence / common, errors / common
         tokens = torch.tensor(self.domain_tokens, dtype=torch.float64)[drawn]
-        epochs = self.drawn_tokens[drawn] / tokens
-        worth = torch.exp(-epochs / self.problem.repetition)
+        worth = torch.exp(-passed[drawn] / tokens / self.problem.repetition)
         influence = torch.where(influence > 0, influence * worth, influence)
         values, vectors = torch.linalg.eigh(own)
         problem = ScheduleProblem(

@@ -72,8 +72,7 @@ class Projections:
         """(n, r) Gaussian of variance 1/r; drawn on the CPU, so equal on every device."""
         text = f"{self.seed}/{step}/{side}".encode()
         seed = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(width, rank, generator=generator) / rank**0.5
+        return gaussian(width, rank, seed)
 
     def _sketch(self, call: LayerCall, part: Factors, step: int) -> tuple[str, Tensor]:
         """A parameter's key, and the (B, …) sketch of its gradients."""
@@ -107,6 +106,12 @@ class Projections:
         if key not in self._kept:
             self._kept[key] = self.draw(side, width, rank, None).to(like)
         return self._kept[key]
+
+
+def gaussian(width: int, rank: int, seed: int) -> Tensor:
+    """(n, r) Gaussian of variance 1/r, which keeps inner products in expectation."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(width, rank, generator=generator) / rank**0.5
 
 
 def joined(parts: Iterable[tuple[str, Tensor]]) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError
+from dograph.signals.projections import gaussian
 
 
 class EmbeddingReader:
@@ -101,7 +102,5 @@ class EmbeddingReader:
             if width <= self.rank:
                 return exact
             if self._projection is None or self._projection.device != exact.device:
-                generator = torch.Generator().manual_seed(self.seed)
-                drawn = torch.randn(width, self.rank, generator=generator) / self.rank**0.5
-                self._projection = drawn.to(exact.device)
+                self._projection = gaussian(width, self.rank, self.seed).to(exact.device)
             return exact @ self._projection

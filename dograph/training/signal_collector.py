@@ -168,19 +168,22 @@ class SignalCollector:
 
         All ranks' sequences have their part.
         """
-        scale = self._own_weights / int(self.trainer.accumulate_grad_batches)
         finite = []
         if self._reader is not None:
             reader, self._reader = self._reader, None
-            signals.sketch = self._gather(reader.sketch(scale))
+            signals.sketch = self._gather(reader.sketch(self._scale()))
             finite.append(signals.sketch.isfinite().all())
         if self.embeddings is not None and self.embeddings.recorded:
             tokens, gradients = self.embeddings.take()
-            gradients = self._unweighted(gradients, scale)
+            gradients = self._unweighted(gradients, self._scale())
             read = self._gather(tokens), self._gather(gradients)
             signals.token_gradients = TokenGradients(signals.domain, *read)
             finite.append(read[1].isfinite().all())
         return all(map(bool, finite))
+
+    def _scale(self) -> Tensor:
+        """(B,) how much each own sequence's loss counts in the scalar that is differentiated."""
+        return self._own_weights / int(self.trainer.accumulate_grad_batches)
 
     def _unweighted(self, gradients: Tensor, scale: Tensor) -> Tensor:
         """(B, T, r) gradients of the losses themselves; 0 for a sequence that counts nothing."""
@@ -229,12 +232,12 @@ class SignalCollector:
         batch, sketches = self.data.probe_batch(step), []
         if batch is None:
             return {}
+        sketcher = self.sketcher if self.mixer.request(Sketch) else None
         read: list[tuple[Tensor, Tensor]] = []
         for tokens in batch.tokens.to(device).split(self.data.batch_size):
             if self._probe_embeddings is not None:
                 self._probe_embeddings.record()
-            sketched = self.sketcher is not None and self.mixer.request(Sketch) is not None
-            forward = self.sketcher.record() if sketched and self.sketcher else None
+            forward = sketcher.record() if sketcher is not None else None
             losses = self.model.token_losses(tokens).mean(dim=1)
             if forward is not None:
                 sketches.append(forward.sketch(losses, step))

@@ -130,7 +130,7 @@ def open_source(settings: CorpusSettings) -> Source:
 
 
 def _check_is_domain(source: Source, domain: str, mistake: str) -> None:
-    """Refuse a name that is no domain of the source."""
+    """Refuse a name that is not one of the source's domains."""
     if domain not in source.domains():
         domains, hint = list(source.domains()), nearest(domain, source.domains())
         raise UserError(f"{mistake}: {source.name} has the domains {domains}{hint}")

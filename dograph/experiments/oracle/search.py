@@ -34,13 +34,12 @@ from dograph.experiments.stages import differences
 from dograph.experiments.sweep import Job, Sweep, job_of
 from dograph.files.atomic import write_json
 from dograph.files.run_dir import MIXTURES, OF_ORACLE, ORACLE
+from dograph.reports.finding import target_name
 
 SEARCH_SEED = 1000
 """Added to the recipe's seed for the search, so that no validated seed chose the mixture."""
 FEWEST, EACH = 24, 3
 """Mixtures of the first round: so many, or so many for each domain, whichever is more."""
-CALLED = {"even": "the even target", "worst": "the worst domain"}
-"""Targets' labels that are no names of domains, in a sentence."""
 LATER = 4
 """A later round tries one mixture for so many of the first round's, at least two."""
 
@@ -100,7 +99,7 @@ class Oracle:
             self._print(f"best of {len(tried)}: {described(best.weights)}: {best.run.loss:.4f}")
         fit = self._fit(tried)
         even, oracle = self._validate(fit.weights)
-        target = CALLED.get(self.recipe.target.label, self.recipe.target.label)
+        target = target_name(self.recipe.target.label)
         result = OracleResult(self.name, target, tuple(tried), fit, oracle, even)
         record = {"inputs": self._inputs, "finished": True}
         write_json(self.folder / ORACLE, {**record, **result.as_json()})
