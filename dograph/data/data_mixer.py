@@ -138,7 +138,8 @@ class DataMixer(LightningDataModule):
             for name in names
         ]
         self.validation_domains = [
-            DomainSequences(self.store, name, "validation", self.context) for name in names
+            DomainSequences(self.store, name, "validation", self.context)
+            for name in (names if self.store.validates else ())
         ]
         tokens = [
             min(entry.train_tokens, self.cap.get(entry.name, entry.train_tokens))
@@ -207,7 +208,7 @@ class DataMixer(LightningDataModule):
         )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """One deterministic loader per domain, in the domains' order."""
+        """One deterministic loader per domain, in the domains' order; none if none is held out."""
         dataset = MixtureDataset(self.validation_domains)
         most, size = self.validation_sequences, self.batch_size
         batches = [

@@ -148,6 +148,7 @@ def quieten() -> None:
         # DataMixer's own state makes the loader resumable, and a resumed run's folder has files.
         ".*dataloader is not resumable.*",
         "Checkpoint directory .* is not empty.*",
+        "Total length of `list` across ranks is zero.*",  # without held-out text
         ".*isinstance\\(treespec, LeafSpec\\).*",
     ):
         warnings.filterwarnings("ignore", message=message)

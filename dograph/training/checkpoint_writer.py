@@ -207,7 +207,8 @@ def restore_errors(checkpoint: Path | None, saver: CheckpointSaver) -> Iterator[
 def validates_after(trainer: Trainer) -> bool:
     """Whether a validation follows the batch that has just been trained on."""
     every = trainer.val_check_batch
-    if not trainer.enable_validation or not isinstance(every, int):
+    has_text = sum(trainer.num_val_batches) > 0  # of a corpus without held-out text, none
+    if not trainer.enable_validation or not has_text or not isinstance(every, int):
         return False
     return (trainer.fit_loop.total_batch_idx + 1) % every == 0
 

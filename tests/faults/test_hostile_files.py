@@ -13,7 +13,8 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from dograph.data.corpus.readers import ALWAYS_ALLOWED, LARGEST_RATIO, read_documents
+from dograph.data.corpus.decompression import ALWAYS_ALLOWED, LARGEST_RATIO
+from dograph.data.corpus.readers import read_documents
 from dograph.data.corpus.source import FolderSource
 from dograph.data.corpus.staging import Staging
 from dograph.errors import UserError

@@ -51,13 +51,17 @@ class SeenDocuments:
             self._connection.execute("BEGIN")
             self._connection.execute("DELETE FROM seen WHERE domain = ?", (domain,))
 
-    def add(self, digest: bytes, domain: str) -> bool:
-        """Add a document; return False if some domain already has it."""
+    def add(self, digest: bytes, domain: str) -> str | None:
+        """Add a document; if some domain already has it, return that domain instead."""
         with self._named_errors():
             cursor = self._connection.execute(
                 "INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, domain)
             )
-        return cursor.rowcount == 1
+            if cursor.rowcount == 1:
+                return None
+            owner = "SELECT domain FROM seen WHERE hash = ?"
+            row = self._connection.execute(owner, (digest,)).fetchone()
+        return str(row[0]) if row else domain
 
     def commit(self) -> None:
         """Make the domain's hashes permanent."""

@@ -18,6 +18,7 @@ from email.message import Message
 from pathlib import Path, PurePosixPath
 
 from dograph.data.corpus.document import cut_stream, document_hash
+from dograph.data.corpus.left_out import FilesLeftOut
 from dograph.data.corpus.python_text import take_apart
 
 EXCLUDED_DISTRIBUTIONS = frozenset({"dograph"})
@@ -117,6 +118,8 @@ class EnvironmentSource:
     default_megabytes: Mapping[str, float] = {
         name: domain.megabytes for name, domain in DOMAINS.items()
     }
+
+    left_out: tuple[FilesLeftOut, ...] = ()
 
     def domains(self) -> tuple[str, ...]:
         """The names, sorted."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from dograph.data.corpus.chunks import INDEX, TokenType
 from dograph.data.corpus.derived import Derivation
+from dograph.data.corpus.left_out import DocumentsLeftOut, FilesLeftOut
 from dograph.errors import UserError, check_range
 from dograph.files.checksums import read_verified
 from dograph.files.records import Count, from_dict
@@ -59,6 +60,7 @@ class DomainEntry:
     bytes: Count
     derived: Derivation | None = None
     """What the domain was made from; None: from the source's own text."""
+    left_out: DocumentsLeftOut = field(default_factory=DocumentsLeftOut)
 
     def counts(self, split: Split) -> tuple[int, int]:
         """(documents, tokens) of a split."""
@@ -89,6 +91,20 @@ class Manifest:
     """Digest of the settings and the source that the store was made from."""
     files: dict[str, Digest] = field(repr=False, hash=False)
     """Digest of each file that is read later, by its path within the store."""
+    left_out: tuple[FilesLeftOut, ...] = field(default=(), kw_only=True)
+    """Files of the source that no domain holds."""
+
+
+def is_store(folder: Path) -> bool:
+    """Whether `prepare` made the folder, which may be damaged; a name alone does not tell."""
+    if (folder / TOKENIZER).is_file() and any(folder.glob(f"domains/*/*/{INDEX}")):
+        return True
+    try:
+        content = read_json_strictly(folder / MANIFEST)
+    except (OSError, ValueError):
+        return False
+    marks = {"format", "fingerprint", "token_type"}
+    return isinstance(content, dict) and marks <= content.keys()
 
 
 def split_folder(domain: str, split: Split) -> PurePosixPath:

@@ -14,8 +14,16 @@ from pathlib import Path
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from dograph.data.corpus.manifest import FORMAT, MANIFEST, SPLITS, TOKENIZER, DomainEntry, Split
-from dograph.data.corpus.report import ProgressBars, closing_table
+from dograph.data.corpus.manifest import (
+    FORMAT,
+    MANIFEST,
+    SPLITS,
+    TOKENIZER,
+    DomainEntry,
+    Split,
+    is_store,
+)
+from dograph.data.corpus.report import ProgressBars, closing_table, left_out_lines
 from dograph.data.corpus.settings import (
     ENVIRONMENT,
     GPT2_TOKENIZER,
@@ -54,22 +62,24 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
 
     Args:
         settings: what to prepare and where.
-        progress: whether to show progress bars. The table of a new store is always printed.
+        progress: whether to show progress bars, and the files that are left out of a store that
+            was prepared before. The table of a new store is always printed.
 
     Raises:
         UserError: if an input is missing, damaged, empty or not what the store was made from.
     """
     folder = Path(settings.source).expanduser()
     with file_errors(folder):
-        if (folder / MANIFEST).is_file():
+        if is_store(folder):
             return _open_source_store(folder.absolute(), settings)
         _check_exists(folder, settings)
         source = open_source(settings)
         inputs = inputs_digest(source, settings)
         path = store_path(source.name, settings, inputs)
-        if (path / MANIFEST).is_file() and not os.access(path.parent, os.W_OK):
-            return _reopen(path, inputs)  # a whole store, where no lock can be made
-    return _build(path, inputs, source, settings, progress)
+        bars = ProgressBars(Console(), progress)
+        if is_store(path) and not os.access(path.parent, os.W_OK):
+            return _reopen(path, inputs, source, bars)  # where no lock can be made
+    return _build(path, inputs, source, settings, bars)
 
 
 def _open_source_store(path: Path, settings: CorpusSettings) -> Store:
@@ -85,15 +95,14 @@ def _open_source_store(path: Path, settings: CorpusSettings) -> Store:
 
 
 def _build(
-    path: Path, inputs: str, source: Source, settings: CorpusSettings, progress: bool
+    path: Path, inputs: str, source: Source, settings: CorpusSettings, bars: ProgressBars
 ) -> Store:
     """Build a store, unless another process does so first."""
-    bars = ProgressBars(Console(), progress)
     lock_file = path.with_name(path.name + ".lock")
     waiting = f"another run is preparing {path}: waiting for it"
     with disk_errors(path), exclusive(lock_file, lambda: bars.note(waiting)) as lock:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            return _reopen(path, inputs)
+            return _reopen(path, inputs, source, bars)
         work_dir = open_work_dir(path, inputs)
         if not (work_dir / MANIFEST).exists():
             with bars.progress:
@@ -101,6 +110,8 @@ def _build(
         _finish(work_dir, path)
     store = Store.open(path)
     bars.console.print(closing_table(store))
+    for line in left_out_lines(store.domains, store.left_out):
+        bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
     return store
 
 
@@ -122,7 +133,7 @@ def _check_exists(source: Path, settings: CorpusSettings) -> None:
         return
     given = settings.store and Path(settings.store).expanduser().absolute()
     stores = [given] if given else sorted(_cache().glob(f"{glob.escape(source.name)}-*"))
-    kept = next((store for store in stores if (store / MANIFEST).is_file()), None)
+    kept = next((store for store in stores if is_store(store)), None)
     if kept is not None:
         raise UserError(
             f"corpus.source is {source}, which is gone: put it back, with its files' modification "
@@ -246,7 +257,8 @@ class _Build:
             documents = domain.train.documents, domain.validation.documents
             tokens = train.tokens, validation.tokens
             counts = (*documents, *tokens, domain.train.bytes)
-            entries.append(DomainEntry(domain.name, *counts, derivations.get(domain.name)))
+            derivation = derivations.get(domain.name)
+            entries.append(DomainEntry(domain.name, *counts, derivation, domain.left_out))
         names = [domain.name for domain in domains]
         Store(
             path=self.folder,
@@ -258,6 +270,7 @@ class _Build:
             token_type=token_type(vocabulary_size(tokenizer)),
             inputs=inputs,
             files=files,
+            left_out=self.source.left_out,
         ).write_manifest()
 
     def _tokenised(self, domain: StagedDomain, split: Split) -> TokenisedSplit:
@@ -269,8 +282,9 @@ class _Build:
         return tokenised
 
 
-def _reopen(path: Path, inputs: str) -> Store:
-    if not (path / MANIFEST).is_file():
+def _reopen(path: Path, inputs: str, source: Source, bars: ProgressBars) -> Store:
+    """Open a store that was prepared before, and name the files that its source leaves out."""
+    if not is_store(path):
         raise UserError(
             f"corpus.store is {path}, which exists and is not a store: set corpus.store to another "
             "folder"
@@ -279,9 +293,11 @@ def _reopen(path: Path, inputs: str) -> Store:
     if store.inputs != inputs:
         raise UserError(
             f"corpus.store is {path}, which was made from other inputs (source files, tokenizer or "
-            "settings have changed): set corpus.store to another folder, or delete this one and "
+            "settings have changed): set corpus.store to another folder, or move this one away and "
             "prepare again"
         )
+    for line in left_out_lines((), source.left_out):
+        bars.note(line)
     return store
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich import progress
 from rich.console import Console
 from rich.table import Table
 
+from dograph.data.corpus.left_out import FilesLeftOut, described
 from dograph.data.corpus.manifest import DomainEntry
 from dograph.data.corpus.store import Store
 
@@ -44,11 +45,11 @@ class ProgressBars:
 
 
 def closing_table(store: Store) -> Table:
-    """Documents, tokens, share of the tokens and validation tokens of each domain."""
+    """Documents, tokens, share of the tokens, validation tokens and what is left out, by domain."""
     total = sum(entry.train_tokens for entry in store.domains)
     table = Table(title=f"{store.path}", caption=f"fingerprint {store.fingerprint}")
     table.add_column("domain")
-    for heading in ("documents", "tokens", "share", "validation tokens"):
+    for heading in ("documents", "tokens", "share", "validation tokens", "left out"):
         table.add_column(heading, justify="right")
     has_derived = any(entry.derived for entry in store.domains)
     if has_derived:
@@ -65,4 +66,18 @@ def _row(total: int, *entries: DomainEntry) -> list[str]:
     documents = sum(entry.documents for entry in entries)
     tokens = sum(entry.train_tokens for entry in entries)
     held_out = sum(entry.validation_tokens for entry in entries)
-    return [f"{documents:,}", f"{tokens:,}", f"{tokens / max(1, total):.1%}", f"{held_out:,}"]
+    share = f"{tokens / max(1, total):.1%}"
+    left_out = sum(entry.left_out.count for entry in entries)
+    return [f"{documents:,}", f"{tokens:,}", share, f"{held_out:,}", f"{left_out:,}"]
+
+
+def left_out_lines(domains: Iterable[DomainEntry], files: Iterable[FilesLeftOut]) -> list[str]:
+    """One line for each domain of which documents are left out, and one for the files."""
+    lines = [
+        f"left out of {entry.name}: {'; '.join(reasons)}"
+        for entry in domains
+        if (reasons := entry.left_out.reasons())
+    ]
+    if left_out := described(files):
+        lines.append(f"left out of corpus.source: {left_out}")
+    return lines

@@ -34,7 +34,12 @@ class CorpusSettings:
     """Most text per domain in 10⁶ bytes, one cap for all or by name; None: the source's own."""
 
     text_key: str = "text"
-    """Key of a JSON line, or column of a Parquet file, that holds the text."""
+    """Key of a JSON line, or column of a Parquet file, that holds the text; ``content.text`` is the
+    key ``text`` within ``content``."""
+
+    skip_bad_rows: bool = False
+    """Leave out, and count, rows without text instead of stopping at the first: no key, no text,
+    no JSON object, no UTF-8."""
 
     derived: dict[str, dict[str, str]] = field(default_factory=dict)
     """Further domains made from the source's, ``{NAME: {from: DOMAIN, how: HOW}}``, with HOW one of

@@ -9,7 +9,19 @@ from typing import Protocol
 from dograph.data.corpus import readers
 from dograph.data.corpus.document import document_hash
 from dograph.data.corpus.environment import EnvironmentSource
+from dograph.data.corpus.left_out import (
+    DESCRIBED_ONLY,
+    EMPTY_FILE,
+    EMPTY_FOLDER,
+    HIDDEN,
+    LINKED_FOLDER,
+    UNKNOWN_ENDING,
+    FilesLeftOut,
+    FileTally,
+    described,
+)
 from dograph.data.corpus.manifest import check_domain_name
+from dograph.data.corpus.rows import BadRow
 from dograph.data.corpus.settings import ENVIRONMENT, CorpusSettings
 from dograph.errors import UserError, nearest
 
@@ -24,8 +36,11 @@ class Source(Protocol):
     def domains(self) -> tuple[str, ...]:
         """The names, sorted."""
 
-    def documents(self, domain: str) -> Iterator[str]:
-        """The domain's documents, the same stream each time."""
+    left_out: tuple[FilesLeftOut, ...]
+    """Files that no domain holds."""
+
+    def documents(self, domain: str) -> Iterator[str | BadRow]:
+        """The domain's documents, and rows that are left out; the same stream each time."""
 
     def where(self, domain: str) -> str:
         """The place where a user would look for the domain's text."""
@@ -39,11 +54,17 @@ class FolderSource:
 
     Files are read in the order of a hash of their names, so that a cap does not cut a domain down
     to its alphabetically first part. Names that begin with a dot or an underscore, and unknown
-    formats, are skipped. Links to files are read, wherever they lead; pipes, devices, broken links
-    and names that are unsafe or used twice are refused.
+    formats, are left out and counted. Links to files are read, wherever they lead; pipes, devices,
+    broken links, folders without a file to read, and names that are unsafe or used twice are
+    refused.
+
+    Args:
+        folder: the folder.
+        text_key: see `CorpusSettings`.
+        skip_bad_rows: see `CorpusSettings`.
     """
 
-    def __init__(self, folder: Path, text_key: str) -> None:
+    def __init__(self, folder: Path, text_key: str, skip_bad_rows: bool = False) -> None:
         if not folder.is_dir():
             raise UserError(
                 f"corpus.source is {folder}: it must be 'environment' or a folder with one folder "
@@ -51,58 +72,58 @@ class FolderSource:
             )
         self.name = folder.resolve().name or "corpus"
         self.default_megabytes: Mapping[str, float] = {}
-        self._folder, self._text_key = folder, text_key
+        self._folder, self._text_key, self._skip_bad_rows = folder, text_key, skip_bad_rows
         self._files: dict[str, list[Path]] = {}
+        tally = FileTally(folder)
         for entry in sorted(folder.iterdir()):
-            self._add(entry)
+            self._add(entry, tally)
+        self.left_out = tally.files()
         if not self._files:
+            left_out = f", only {described(self.left_out)}" if self.left_out else ""
             raise UserError(
-                f"corpus.source is {folder}, which holds no domain: put one folder or file per "
-                f"domain in it ({_known_formats()})"
+                f"corpus.source is {folder}, which holds no domain{left_out}: put one folder or "
+                f"file per domain in it ({readers.KNOWN_ENDINGS})"
             )
 
-    def _add(self, entry: Path) -> None:
-        name = entry.name if entry.is_dir() else readers.readable_stem(entry)
-        if name is None or entry.name.startswith((".", "_")):
-            return
-        if not entry.is_dir():
-            _check_regular(entry)
-        check_domain_name(entry, name)
-        if name in self._files:
-            raise UserError(f"{entry}: a second source of domain '{name}': rename one of the two")
-        self._files[name] = self._inside(entry) if entry.is_dir() else [entry]
-
-    @staticmethod
-    def _inside(folder: Path) -> list[Path]:
-        files = [
-            path
-            for path in folder.rglob("*")
-            if readers.readable_stem(path) is not None
-            and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-            and not path.is_dir()
-        ]
-        for path in files:
-            _check_regular(path)
-        return sorted(files, key=lambda path: document_hash(bytes(path.relative_to(folder))))
+    def _add(self, entry: Path, tally: FileTally) -> None:
+        is_folder = entry.is_dir()
+        name = entry.name if is_folder else readers.readable_stem(entry.name)
+        if entry.name.startswith((".", "_")):
+            tally.add(HIDDEN, entry)
+        elif name is None:
+            tally.add(UNKNOWN_ENDING, entry)
+        elif not is_folder and _describes(entry, self._text_key):
+            tally.add(DESCRIBED_ONLY, entry)
+        else:
+            check_domain_name(entry, name)
+            if name in self._files:
+                raise UserError(
+                    f"{entry}: a second source of domain '{name}': rename one of the two"
+                )
+            self._files[name] = _files_below(entry, tally) if is_folder else [entry]
+            for path in self._files[name]:
+                if path.stat().st_size == 0:
+                    tally.add(EMPTY_FILE, path)
 
     def domains(self) -> tuple[str, ...]:
         """The names, sorted."""
         return tuple(sorted(self._files))
 
-    def documents(self, domain: str) -> Iterator[str]:
+    def documents(self, domain: str) -> Iterator[str | BadRow]:
         """The documents of the domain's files, one file after the other."""
         for path in self._files[domain]:
-            yield from readers.read_documents(path, self._text_key)
+            yield from readers.read_documents(path, self._text_key, self._skip_bad_rows)
 
     def where(self, domain: str) -> str:
-        """The domain's folder or file, and the known formats."""
+        """The domain's folder or file."""
         files = self._files[domain]
-        place = files[0] if len(files) == 1 else self._folder / domain
-        return f"{place} ({_known_formats()})"
+        return str(files[0] if len(files) == 1 else self._folder / domain)
 
     def identity(self) -> list[str]:
         """Name, size and modification time of each file; a terabyte takes too long to read."""
         lines = [f"text_key={self._text_key}"]
+        if self._skip_bad_rows:
+            lines.append("skip_bad_rows")
         for domain in self.domains():
             for path in self._files[domain]:
                 state = path.stat()
@@ -117,7 +138,9 @@ def open_source(settings: CorpusSettings) -> Source:
     if settings.source == ENVIRONMENT:
         source = EnvironmentSource()
     else:
-        source = FolderSource(Path(settings.source).expanduser(), settings.text_key)
+        source = FolderSource(
+            Path(settings.source).expanduser(), settings.text_key, settings.skip_bad_rows
+        )
     if isinstance(settings.megabytes, dict):
         for domain in sorted(settings.megabytes):
             _check_is_domain(source, domain, f"corpus.megabytes names '{domain}'")
@@ -146,14 +169,43 @@ def cap_bytes(source: Source, domain: str, settings: CorpusSettings) -> int | No
     return None if cap is None else max(1, round(cap * 1e6))
 
 
+def _files_below(folder: Path, tally: FileTally) -> list[Path]:
+    """The files to read below a folder, in the order of a hash of their names."""
+    files, waiting, left_out = [], [folder], FileTally(folder.parent)
+    while waiting:
+        here = waiting.pop()
+        entries = sorted(here.iterdir())
+        if not entries:
+            left_out.add(EMPTY_FOLDER, here)
+        for path in entries:
+            is_folder = path.is_dir()
+            if path.name.startswith((".", "_")):
+                left_out.add(HIDDEN, path)
+            elif is_folder and path.is_symlink():
+                left_out.add(LINKED_FOLDER, path)
+            elif is_folder:
+                waiting.append(path)
+            elif readers.readable_stem(path.name) is None:
+                left_out.add(UNKNOWN_ENDING, path)
+            else:
+                _check_regular(path)
+                files.append(path)
+    if not files:
+        raise UserError(
+            f"{folder} holds no file to read, only {described(left_out.files())}: put text in it "
+            f"({readers.KNOWN_ENDINGS}), or begin its name with '_' to leave it out"
+        )
+    tally.extend(left_out)
+    return sorted(files, key=lambda path: document_hash(bytes(path.relative_to(folder))))
+
+
+def _describes(path: Path, text_key: str) -> bool:
+    """Whether a file is no domain but JSON that describes some, such as ``dataset_info.json``."""
+    _check_regular(path)
+    return readers.described_only(path, text_key) is not None
+
+
 def _check_regular(path: Path) -> None:
     if not path.is_file():
         kind = "a link to no file" if path.is_symlink() else "not a regular file"
-        raise UserError(f"{path} is {kind}: remove it from the corpus, or put the file there")
-
-
-def _known_formats() -> str:
-    plain = ", ".join(readers.JSON_LINES + readers.TEXT)
-    return (
-        f"{plain}, each also with {' or '.join(readers.COMPRESSIONS)}; {', '.join(readers.PARQUET)}"
-    )
+        raise UserError(f"{path} is {kind}: move it out of the corpus, or put the file there")

@@ -20,6 +20,8 @@ import zstandard
 from dograph.data.corpus.dedup import SeenDocuments, start_again
 from dograph.data.corpus.derived import Derivation
 from dograph.data.corpus.document import document_hash, hash_number, is_validation
+from dograph.data.corpus.left_out import DocumentsLeftOut, DocumentTally
+from dograph.data.corpus.rows import BadRow
 from dograph.errors import UserError
 from dograph.files.checksums import new_digest, read_marker, write_verified
 from dograph.files.records import Count, from_dict
@@ -49,6 +51,7 @@ class StagedDomain:
     name: str
     train: StagedSplit
     validation: StagedSplit
+    left_out: DocumentsLeftOut
 
     def split(self, name: str) -> StagedSplit:
         """A split by its name."""
@@ -145,7 +148,7 @@ class Staging:
     def domain(
         self,
         name: str,
-        documents: Callable[[], Iterator[str]],
+        documents: Callable[[], Iterator[str | BadRow]],
         cap: int | None,
         where: str,
         advance: Advance,
@@ -154,8 +157,9 @@ class Staging:
 
         Args:
             name: name of the domain.
-            documents: returns the domain's documents. It is called again if a split is left empty,
-                as happens with few documents; then one document moves to that split.
+            documents: returns the domain's documents, and rows that are left out. It is called
+                again if a split is left empty, as happens with few documents; then one document
+                moves to that split.
             cap: most bytes of text. None: all.
             where: place of the domain's text, for messages.
             advance: called with bytes of text done.
@@ -169,12 +173,15 @@ class Staging:
         staged, extremes = self._write(name, documents(), cap, by_hash, advance)
         counts = staged.train.documents, staged.validation.documents
         if sum(counts) == 0:
-            raise UserError(f"domain '{name}' holds no new text: {where}: add text or remove it")
+            raise UserError(
+                f"domain '{name}' holds no new text{_only(staged.left_out)}: {where}: add other "
+                "text to it, or move it out of the corpus"
+            )
         if self.validation_fraction > 0 and 0 in counts:
             if sum(counts) == 1:
                 raise UserError(
-                    f"domain '{name}' holds a single document: {where}: add a second, or set "
-                    "corpus.validation_fraction to 0"
+                    f"domain '{name}' holds a single document{_only(staged.left_out)}: {where}: "
+                    "add a second, or set corpus.validation_fraction=0 to train without validation"
                 )
             # One document moves to the split that was left empty.
             lowest, highest = extremes
@@ -208,7 +215,7 @@ class Staging:
                 begin = self._staged / origin.name / split
                 parts = (part_path(begin, number) for number in range(origin.split(split).parts))
                 made.append(_derive(folder / split, name, derivation, parts))
-            staged = StagedDomain(name, *made)
+            staged = StagedDomain(name, made[0], made[1], DocumentsLeftOut())
             write_verified(marker, asdict(staged))
         advance(staged.train.bytes + staged.validation.bytes)
         return staged
@@ -216,7 +223,7 @@ class Staging:
     def _write(
         self,
         name: str,
-        documents: Iterator[str],
+        documents: Iterator[str | BadRow],
         cap: int | None,
         held_out: Callable[[bytes], bool],
         advance: Advance,
@@ -225,24 +232,31 @@ class Staging:
         shutil.rmtree(folder, ignore_errors=True)
         self._seen.begin(name)
         lowest, highest = b"\xff" * 17, b""
-        taken = 0
+        taken, tally = 0, DocumentTally(name)
         train, held = PartWriter(folder / "train"), PartWriter(folder / "validation")
         with closing(train), closing(held):
-            for text in documents:
-                if not text.strip():
-                    continue
+            for text in tally.texts(documents):
                 # JSON can hold half a surrogate pair, which is not text and has no tokens.
                 data = text.encode("utf-8", "replace")
                 digest, size = document_hash(data), len(data)
                 if cap is not None and taken and taken + size > cap:
+                    tally.cap = cap
                     break
-                if not self._seen.add(digest, name):
+                if owner := self._seen.add(digest, name):
+                    tally.duplicates[owner] += 1
                     continue
                 (held if held_out(digest) else train).add(data.decode(), digest, size)
                 lowest, highest = min(lowest, digest), max(highest, digest)
                 taken += size
                 advance(size)
-        return StagedDomain(name, train.counts(), held.counts()), (lowest, highest)
+        staged = StagedDomain(name, train.counts(), held.counts(), tally.left_out())
+        return staged, (lowest, highest)
+
+
+def _only(left_out: DocumentsLeftOut) -> str:
+    """What else the domain's text holds, for a message."""
+    reasons = "; ".join(left_out.reasons())
+    return f" ({reasons})" if reasons else ""
 
 
 def _derive(folder: Path, name: str, derivation: Derivation, parts: Iterable[Path]) -> StagedSplit:

@@ -19,6 +19,7 @@ from dograph.data.corpus.manifest import (
     DomainEntry,
     Manifest,
     Split,
+    is_store,
     read_manifest,
     split_folder,
 )
@@ -79,6 +80,11 @@ class Store(Manifest):
             for split in entry.splits():
                 store._check_split(entry, split)
         return store
+
+    @property
+    def validates(self) -> bool:
+        """Whether any text is held out, as is not where ``corpus.validation_fraction`` was 0."""
+        return any(entry.validation_documents for entry in self.domains)
 
     def write_manifest(self) -> None:
         """Write ``manifest.json``, which makes the folder a store."""
@@ -203,11 +209,14 @@ def _check_complete(path: Path) -> None:
     """Refuse a folder without a manifest, and one in which a store is being made."""
     remedy = "run `dograph prepare` on your recipe"
     is_unfinished = path.name.endswith(_UNFINISHED)
-    if not is_unfinished and (path / MANIFEST).is_file():
-        return
+    if not is_unfinished and is_store(path):
+        if (path / MANIFEST).exists():
+            return
+        raise damaged(path, path / MANIFEST, "it is missing")
     if is_unfinished or work_dir_of(path).is_dir():
         raise UserError(f"store {path} is incomplete: {remedy} to finish it")
-    raise UserError(f"store {path} has no {MANIFEST}: {remedy} to make it")
+    why = f"a {MANIFEST} that is not dograph's" if (path / MANIFEST).exists() else f"no {MANIFEST}"
+    raise UserError(f"store {path} has {why}: {remedy} to make it, or give the path of a store")
 
 
 def fingerprint(

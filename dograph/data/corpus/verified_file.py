@@ -25,8 +25,8 @@ def damaged(store: Path, file: Path, why: object) -> UserError:
     reason = f"{type(why).__name__}: {why}" if isinstance(why, OSError) else str(why)
     return UserError(
         f"{file}: the store is damaged or of another version ({reason}): put the file back, or "
-        f"delete {store}, then run `dograph prepare` on your recipe; checkpoints are kept, and the "
-        "same command then resumes"
+        f"move {store} away and run `dograph prepare` on the recipe that names its text; "
+        "checkpoints are kept, and the same command then resumes"
     )
 
 

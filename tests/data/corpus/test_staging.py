@@ -79,7 +79,7 @@ def test_a_tiny_domain_has_both_splits(tmp_path, fraction):
 
 
 def test_an_empty_domain_and_a_single_document_are_refused(tmp_path):
-    with pytest.raises(UserError, match="'a' holds no new text: there"):
+    with pytest.raises(UserError, match=r"'a' holds no new text \(2 empty\): there"):
         stage(tmp_path, {"a": ["", "\n"]})
     with pytest.raises(UserError, match="single document"):
         stage(tmp_path, {"a": ["alone"]})
