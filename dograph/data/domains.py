@@ -43,7 +43,7 @@ class DomainSequences:
             raise UserError(
                 f"{self.folder}: domain {domain!r} has {self.chunk_tokens.sum()} {split} tokens, "
                 f"fewer than one sequence of data.context + 1 = {self.block}: lower data.context, "
-                "add text to the domain or remove it"
+                "add text to the domain or move it out of the corpus"
             )
         whole = np.concatenate([[0], np.cumsum(self.chunk_lengths)])
         most = whole[-1] if most_tokens is None else most_tokens // self.block

@@ -22,7 +22,7 @@ def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():
-        raise UserError(f"{path} is a link: delete it")
+        raise UserError(f"{path} is a link: move it away")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         try:

@@ -316,3 +316,16 @@ def test_every_recipe_runs_on_the_environment_corpus(name, tmp_path):
     summary = json.loads((tmp_path / name / "seed_0" / "summary.json").read_text())
     assert len(summary["domains"]) >= 6
     assert all(domain["validation_loss"] < 8.2 for domain in summary["domains"].values())
+
+
+def test_a_corpus_without_held_out_text_trains_without_validation(
+    corpus_settings, tmp_path, recwarn
+):
+    more = ("corpus.validation_fraction=0", f"corpus.store={tmp_path / 'store'}")
+    run("uniform_gpt2", corpus_settings, tmp_path / "runs", *more)
+    folder = tmp_path / "runs" / "uniform_gpt2" / "seed_0"
+    summary = json.loads((folder / "summary.json").read_text())
+    losses = [domain["validation_loss"] for domain in summary["domains"].values()]
+    assert losses == [None] * 3
+    assert (folder / "checkpoints" / "step=16.ckpt").exists()  # a step with a validation, else
+    assert not [str(entry.message) for entry in recwarn if "is zero" in str(entry.message)]

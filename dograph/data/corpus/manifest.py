@@ -40,8 +40,13 @@ def check_domain_name(where: Path | str, name: str) -> None:
         )
 
 
+def is_digest(value: str) -> bool:
+    """Whether a text is spelled as digests are."""
+    return _DIGEST.fullmatch(value) is not None
+
+
 def _check_digest(key: str, value: str) -> None:
-    if not _DIGEST.fullmatch(value):
+    if not is_digest(value):
         raise ValueError(f"{key} is {shown(value)}: it must be a digest")
 
 

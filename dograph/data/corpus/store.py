@@ -104,7 +104,7 @@ class Store(Manifest):
         if self.entry(domain).counts(split)[0] == 0:
             raise UserError(
                 f"store {self.path}: domain '{domain}' has no {split} documents: prepare it with "
-                "another corpus.validation_fraction"
+                "corpus.validation_fraction above 0, in another corpus.store"
             )
         return self.path / split_folder(domain, split)
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from dograph.data.corpus.manifest import is_digest
 from dograph.data.corpus.store import work_dir_of
 from dograph.data.corpus.tokenize_process import TokenisingFailedError
 from dograph.data.corpus.tokenize_worker import CHUNK_BYTES
@@ -50,8 +51,8 @@ def _inputs_of(work_dir: Path) -> str | None:
         return None
     try:
         inputs = read_json_strictly(work_dir / INPUTS)
-        if not isinstance(inputs, str):
-            raise ValueError("not text")
+        if not isinstance(inputs, str) or not is_digest(inputs):
+            raise ValueError("not a digest")  # a folder of somebody else's is never deleted
         return inputs
     except (OSError, ValueError) as error:
         raise UserError(
