@@ -105,8 +105,8 @@ class DocumentTally:
     """Counts the documents of ``domain`` that are left out while it is staged."""
 
     def __init__(self, domain: str) -> None:
-        self.duplicates: Counter[str] = Counter()
-        """By the domain that has the document."""
+        self.copies: Counter[str] = Counter()
+        """Duplicates, by the domain that has the document."""
         self.cap: int | None = None
         self._domain = domain
         self._empty = self._bad_rows = 0
@@ -125,9 +125,9 @@ class DocumentTally:
 
     def left_out(self) -> DocumentsLeftOut:
         """What was counted."""
-        others = {name: count for name, count in self.duplicates.items() if name != self._domain}
+        others = {name: count for name, count in self.copies.items() if name != self._domain}
         return DocumentsLeftOut(
-            duplicates=self.duplicates[self._domain],
+            duplicates=self.copies[self._domain],
             in_other_domains=others,
             empty=self._empty,
             bad_rows=self._bad_rows,

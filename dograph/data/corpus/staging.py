@@ -243,7 +243,7 @@ class Staging:
                     tally.cap = cap
                     break
                 if owner := self._seen.add(digest, name):
-                    tally.duplicates[owner] += 1
+                    tally.copies[owner] += 1
                     continue
                 (held if held_out(digest) else train).add(data.decode(), digest, size)
                 lowest, highest = min(lowest, digest), max(highest, digest)
