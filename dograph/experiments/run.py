@@ -29,6 +29,7 @@ from dograph.experiments.recipe.domains import check_domains
 from dograph.experiments.recipe.section import build
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT
+from dograph.mixers.user_code import mixer_errors
 from dograph.reports.mixture_report import MixtureReport, StepProgressBar
 from dograph.reports.summary import RunSummary, print_summary
 from dograph.reports.tensorboard import settle_event_files
@@ -106,7 +107,8 @@ def train(
     logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
     own, report, saver = build_callbacks(recipe, folder)
     trainer = build_trainer(recipe, logger, own)
-    recipe.mixer.check(data.batch_size * trainer.world_size)
+    with mixer_errors(recipe.mixer):
+        recipe.mixer.check(data.batch_size * trainer.world_size)
     # Provenance comes last: until it is written, a run has not begun.
     trainer.callbacks += [*callbacks, Provenance(folder, recipe, store)]  # type: ignore[attr-defined]
     seed_everything(recipe.seed, workers=True, verbose=False)
@@ -132,6 +134,7 @@ def _fit(
         memory_errors(),
         file_errors(folder, "runs", RESUMES),
         loader_errors(data.workers),
+        mixer_errors(data.mixer, lambda: f"after {trainer.global_step} steps"),
     ):
         if trainer.is_global_zero:
             settle_event_files(folder)
@@ -238,7 +241,8 @@ def check_batch(recipe: Recipe) -> None:
     """Check loaders and the mixer's settings against the global batch of this machine's devices."""
     processes = build_trainer(recipe, logger=False, callbacks=[]).world_size
     sequences = build_data(recipe).batch_size * processes
-    build(recipe.composition, "mixer.init_args", recipe.mixer.check, {"batch_size": sequences})
+    with mixer_errors(recipe.mixer):
+        build(recipe.composition, "mixer.init_args", recipe.mixer.check, {"batch_size": sequences})
 
 
 def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from typing import Any, TypeVar
 
 import torch
@@ -12,9 +11,17 @@ from torch import Tensor, nn
 
 from dograph.errors import UserError, check_range
 from dograph.mixers import state as own_state
-from dograph.mixers.simplex import admissible, on_simplex, part_of_simplex, weights_by_name
+from dograph.mixers.declared import LOSS, SAMPLING, Acts, check_declared
+from dograph.mixers.simplex import (
+    admissible,
+    as_weights,
+    on_simplex,
+    part_of_simplex,
+    weights_by_name,
+)
 from dograph.mixers.snapshot import MixerSnapshot
 from dograph.mixers.target import Target, TargetValue, check_names
+from dograph.mixers.user_code import mixer_errors
 from dograph.signals.batch_signals import BatchSignals, Probe, Request
 from dograph.signals.domain_sums import DomainLosses
 
@@ -26,18 +33,6 @@ _SAVED_BY_BASE = {"history", "updates", "_domain_losses", "_start", "_warned"}
 NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
 """Attributes that are no state of a mixer's own."""
 Kind = TypeVar("Kind", bound=Request)
-
-
-class Acts(Enum):
-    """Where a mixer acts."""
-
-    SAMPLING = "sampling"
-    """On what is drawn, between batches."""
-    LOSS = "loss"
-    """On how the batch at hand counts, before its backward."""
-
-
-SAMPLING, LOSS = Acts.SAMPLING, Acts.LOSS
 
 
 class BaseMixer(nn.Module):
@@ -157,6 +152,7 @@ class BaseMixer(nn.Module):
             target: what the run is judged by, as in a recipe (``Target``).
             unseen: domains that are never trained on.
         """
+        check_declared(self)
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
         self.batch_size, self.vocab_size = batch_size, vocab_size
         self.target = Target.parse(target, unseen)
@@ -165,15 +161,19 @@ class BaseMixer(nn.Module):
         self.trained = torch.tensor([name not in self.unseen for name in self.domains])
         if not self.trained.any():
             raise UserError("data.unseen names every domain: leave one to train on")
-        self.check(batch_size)
-        weights = self._admissible(self.initial_weights(), f"{self._name}'s start")
+        with mixer_errors(self):
+            self.check(batch_size)
+            start = self.initial_weights()
+        name = f"{self._name}.initial_weights' result"
+        weights = self._admissible(as_weights(start, len(self.domains), name, "domain"), name)
         for name in ("weights", "sampling_weights", "average_weights"):
             self.register_buffer(name, weights.clone())
         self.history = [(0, weights.clone())]
         self.updates = 0
         self._domain_losses = DomainLosses(len(self.domains))
         self._warned: set[str] = set()
-        self.reset()
+        with mixer_errors(self):
+            self.reset()
         self._start = own_state.start_of(self._own())
 
     def request(self, kind: type[Kind]) -> Kind | None:
@@ -223,13 +223,10 @@ class BaseMixer(nn.Module):
         if done <= self.warmup or done % self.update_every:
             return False
         signals.domain_loss = self._domain_losses.take()
-        proposed = self.update(signals)
-        if proposed.shape != self.weights.shape:
-            raise UserError(
-                f"{self._name}.update returned shape {tuple(proposed.shape)}, but there are "
-                f"{len(self.domains)} domains: return one weight for each of {self.domains}"
-            )
-        weights = self._admissible(proposed, f"{self._name}.update's result")
+        name = f"{self._name}.update's result at step {done}"
+        with mixer_errors(self, f"at step {done}"):
+            proposed = self.update(signals)
+        weights = self._admissible(as_weights(proposed, len(self.domains), name, "domain"), name)
         self.weights.copy_(weights)
         if self.acts(SAMPLING):
             self.sampling_weights.copy_(weights)
@@ -242,13 +239,10 @@ class BaseMixer(nn.Module):
         """(B,) float32 weights of the batch's losses; 1/B where the mixer does not act on them."""
         if not self.acts(LOSS) or signals.step < self.warmup:
             return signals.even_weights()
-        weights = self.loss_weights(signals)
-        if weights.shape != signals.domain.shape:
-            raise UserError(
-                f"{self._name}.loss_weights returned shape {tuple(weights.shape)} for a "
-                f"batch of {signals.batch_size} sequences: return one weight for each"
-            )
-        name = f"{self._name}.loss_weights' result"
+        name = f"{self._name}.loss_weights' result at step {signals.step + 1}"
+        with mixer_errors(self, f"at step {signals.step + 1}"):
+            proposed = self.loss_weights(signals)
+        weights = as_weights(proposed, signals.batch_size, name, "sequence of the batch")
         if self.whole_batch and signals.micro_batches == 1:
             return on_simplex(weights, name).float()
         return part_of_simplex(weights, name, signals.micro_batches)
@@ -264,7 +258,7 @@ class BaseMixer(nn.Module):
             "history_steps": torch.tensor(steps),
             "history_weights": torch.stack(weights),
             "domain_losses": self._domain_losses.state_dict(),
-            "own": own_state.changed_state(self._own(), self._start),
+            "own": own_state.changed_state(self._own(), self._start, self._buffers),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -280,8 +274,10 @@ class BaseMixer(nn.Module):
         return own_state.lost_attributes(self._own(), self._start)
 
     def _own(self) -> dict[str, Any]:
-        names = vars(self).keys() - NOT_OWN - self.not_saved
-        return {name: vars(self)[name] for name in sorted(names)}
+        names = vars(self).keys() - NOT_OWN - set(self.not_saved)
+        own = {name: vars(self)[name] for name in names}
+        own |= {name: self._buffers[name] for name in self._non_persistent_buffers_set}
+        return dict(sorted(own.items()))
 
     def _overrides(self, method: str) -> bool:
         return getattr(type(self), method) is not getattr(BaseMixer, method)

@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dograph.errors import UserError
 
 SIMPLEX_TOLERANCE = 1e-4
+
+
+def as_weights(values: Any, count: int, name: str, each: str) -> Tensor:
+    """(count,) float64 on the CPU from what a mixer returned, its values unchecked.
+
+    Args:
+        values: (count,) a real tensor of any type and device, a numpy array, or a list of numbers.
+        count: how many weights there must be.
+        name: what messages call the values.
+        each: what has one weight, e.g. "domain".
+    """
+    remedy = f"return a tensor of {count}, one weight for each {each}"
+    if isinstance(values, list | tuple):
+        try:
+            values = torch.tensor([float(value) for value in values], dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{name} is a list of what are not numbers: {remedy}") from error
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        values = torch.from_numpy(values.astype(np.float64))
+    if not isinstance(values, Tensor) or values.is_complex():
+        kind = "None" if values is None else f"a {type(values).__name__}"
+        raise UserError(f"{name} is {kind}: {remedy}")
+    if values.shape != (count,):
+        raise UserError(f"{name} has shape {tuple(values.shape)}: {remedy}")
+    return values.detach().to_dense().to("cpu", torch.float64)
 
 
 def on_simplex(weights: Tensor, name: str) -> Tensor:

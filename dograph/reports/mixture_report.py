@@ -14,7 +14,7 @@ from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError, check_range
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.files.run_dir import FIGURES
-from dograph.mixers.base import LOSS
+from dograph.mixers.declared import LOSS, diagnostics_of, snapshot_of
 from dograph.mixers.dograph_schedule import DoGraphSchedule
 from dograph.reports.cost import training_flops
 from dograph.reports.history import LossMeans, MixtureHistory, TrainingClock, Validation
@@ -247,7 +247,7 @@ class MixtureReport(Callback):
             ("epochs", sampler.epochs),
         ):
             board.by_domain(group, data.domains, values, step)
-        board.scalars("mixer", data.mixer.diagnostics(), step)
+        board.scalars("mixer", diagnostics_of(data.mixer), step)
         board.scalars("train", self._training_scalars(trainer), step)
         before_tokens, before_seconds = self._last_point
         total, seconds = self._last_point = (int(tokens.sum()), self.clock.seconds)
@@ -279,7 +279,7 @@ class MixtureReport(Callback):
                 "step %d: no finite gradient sketches to draw; look at train/loss", self._step
             )
             return
-        mixer = self._data.mixer.snapshot()
+        mixer = snapshot_of(self._data.mixer)
         scalars = self.pictures.draw_window(board, observed, mixer, self._data.domains, self._step)
         board.scalars("observed", scalars, self._step)
 
@@ -287,7 +287,7 @@ class MixtureReport(Callback):
         mixer, names, step = self._data.mixer, self._data.domains, self._step
         if self.history.steps:
             draw_trajectories(board, self.history, names, step, live=not mixer.is_proxy)
-        snapshot = mixer.snapshot()
+        snapshot = snapshot_of(mixer)
         draw_schedule(board, snapshot, step)
         if not self.mixing.observe_every:
             draw_own_graph(board, snapshot, names, step)

@@ -18,6 +18,7 @@ from dograph.evaluation.screen_table import screen_table
 from dograph.files.atomic import read_json, write_json
 from dograph.files.records import from_dict
 from dograph.files.run_dir import SUMMARY
+from dograph.mixers.declared import snapshot_of
 from dograph.mixers.target import Target
 from dograph.reports.finding import finding
 
@@ -166,7 +167,7 @@ def summarise_run(
         scores={key: scalars[f"validation/{key}"] for key in SCORES if losses},
         worst_domain=max(losses, key=lambda name: losses[name]) if losses else None,
         target=data.target.value,
-        finding=finding(mixer.snapshot()),
+        finding=finding(snapshot_of(mixer)),
     )
 
 

@@ -71,6 +71,17 @@ class DomainGradients:
 
 Request = Sketch | ExcessLoss | Probe | DomainGradients | EmbeddingGradients
 
+REQUESTED_BY = {
+    "sketch": "Sketch()",
+    "excess_loss": "ExcessLoss(reference)",
+    "domain_kernel": "DomainGradients()",
+    "token_gradients": "EmbeddingGradients(rank)",
+    "probe_sketch": "Sketch() and Probe(...)",
+    "probe_gradients": "EmbeddingGradients(rank) and Probe(...)",
+    "probe_domain": "Probe(...)",
+}
+"""By signal, what a mixer's ``needs`` must hold to get it."""
+
 
 @dataclass
 class TokenGradients:
@@ -156,8 +167,8 @@ class BatchSignals:
         return bool(torch.stack(checks).all())
 
     def even_weights(self) -> Tensor:
-        """(B,) 1/B for every sequence."""
-        return torch.full((self.batch_size,), 1 / self.batch_size)
+        """(B,) float32 1/B for every sequence, whatever type the model's numbers have."""
+        return torch.full((self.batch_size,), 1 / self.batch_size, dtype=torch.float32)
 
     def by_domain(self, values: Tensor, absent: Tensor) -> Tensor:
         """(S,) float64 mean over each domain's sequences, on the CPU.

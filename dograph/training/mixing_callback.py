@@ -8,8 +8,11 @@ the optimiser step ``on_train_batch_end`` lets the mixer update what the sampler
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -18,6 +21,7 @@ from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
 from dograph.mixers.dry_run import dry_run
+from dograph.mixers.random_state import global_random_state, set_global_random_state
 from dograph.mixers.simplex import on_simplex
 from dograph.signals.batch_signals import BatchSignals, Sketch, join
 from dograph.signals.domain_sums import DomainSums
@@ -27,6 +31,8 @@ from dograph.training.signal_collector import SignalCollector
 from dograph.training.step_state import StepState
 
 logger = logging.getLogger(__name__)
+RANDOM_STATE = "random_states"
+"""A checkpoint's key for the global random states of all ranks."""
 
 
 class MixingCallback(Callback):
@@ -60,6 +66,7 @@ class MixingCallback(Callback):
         self.signals: BatchSignals | None = None
         self._effective = DomainSums(0)
         self._state = StepState()
+        self._random_state: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepares what the DataMixer's mixer needs, before training."""
@@ -125,6 +132,9 @@ class MixingCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Has the coming forward recorded where somebody needs its sketches."""
+        if self._random_state is not None:  # by now loaders have drawn what they draw at a start
+            set_global_random_state(self._random_state, trainer.strategy.root_device)
+            self._random_state = None
         if not self._state.micro_batches:
             self._state = self.model.step_state = StepState(trainer.global_step)
         if self.collector is not None:
@@ -148,7 +158,8 @@ class MixingCallback(Callback):
         if not self._state.usable:
             weights = signals.even_weights()
         else:
-            weights = self.mixer.checked_loss_weights(signals)
+            with float32_by_default():  # the precision's own is that of the forward
+                weights = self.mixer.checked_loss_weights(signals)
         trained = self.mixer.trained
         if self.mixer.sampling_weights[~trained].any():  # drawn to be scored, and not trained on
             weights = weights * trained[signals.domain.cpu()]
@@ -220,3 +231,45 @@ class MixingCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores them."""
         self._effective.load_state_dict(state_dict)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds every rank's global random state, which a mixer or dropout may draw from."""
+        own = global_random_state(trainer.strategy.root_device)
+        checkpoint[RANDOM_STATE] = every_ranks(own)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keeps this rank's until the first batch; of another number of ranks none fits."""
+        states = checkpoint.get(RANDOM_STATE, [])
+        if len(states) == trainer.world_size:
+            self._random_state = states[trainer.global_rank]
+        else:
+            logger.warning(
+                "the checkpoint holds the random states of %d processes, this run has %d: random "
+                "numbers start anew",
+                len(states),
+                trainer.world_size,
+            )
+
+
+def every_ranks(value: Any) -> list[Any]:
+    """A plain value of each rank, in their order; every rank must call this."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+@contextmanager
+def float32_by_default() -> Iterator[None]:
+    """New tensors have float32, whatever the trainer's precision sets for the model's forward."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

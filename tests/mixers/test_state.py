@@ -1,7 +1,10 @@
 """A mixer's own state survives a resume unnamed, or the dry run says what would be lost."""
 
+import collections
+import itertools
 import random
-from collections import deque
+import time
+from collections import defaultdict, deque
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from torch import Tensor
 from dograph.errors import UserError
 from dograph.mixers import LOSS, SAMPLING, BaseMixer, BatchSignals, DoGraphSchedule, DoReMi
 from dograph.mixers.dry_run import dry_run
+from dograph.mixers.plain import same, to_plain
+from dograph.mixers.random_state import global_random_state, set_global_random_state
 
 DOMAINS = ("books", "code", "web")
 
@@ -117,36 +122,212 @@ def test_a_checkpoint_replaces_no_method_and_no_setting(name):
 
 
 class Forgets(BaseMixer):
-    """Draws at random, by a generator that no checkpoint can hold."""
+    """Counts by an iterator, which no checkpoint can hold."""
 
     def __init__(self):
         super().__init__()
-        self.draw = random.Random(0)
+        self.count = itertools.count(1)
 
     def update(self, signals: BatchSignals) -> Tensor:
-        weights = torch.tensor([self.draw.random() + 0.1 for _ in self.domains])
-        return weights / weights.sum()
+        return torch.softmax(torch.arange(3.0) * next(self.count), dim=0)
 
 
 def test_the_dry_run_says_what_a_resume_would_lose():
-    with pytest.raises(UserError, match=r"Forgets\.draw is a Random .* not_saved"):
+    with pytest.raises(UserError, match=r"Forgets\.count is a count .* not_saved"):
         dry_run(ready(Forgets()), 6)
 
     class Knows(Forgets):
-        not_saved = frozenset({"draw"})
+        not_saved = frozenset({"count"})
 
     dry_run(ready(Knows()), 6)
     dry_run(ready(Keeps()), 6)
 
 
 def test_what_turns_up_later_is_said_at_the_checkpoint(caplog):
-    mixer = ready(Forgets())
+    mixer = ready(BaseMixer())
     mixer.get_extra_state()
     assert not caplog.messages
-    mixer.step(signals(0))
+    mixer.count = itertools.count()
     mixer.get_extra_state()
     mixer.get_extra_state()
-    assert caplog.messages == ["Forgets.draw cannot be saved: a resume would lose it"]
+    assert caplog.messages == ["BaseMixer.count cannot be saved: a resume would lose it"]
+
+
+TALLY: list[int] = []
+
+
+class OfTheModule(BaseMixer):
+    def update(self, signals):
+        TALLY.append(1)
+        return torch.softmax(torch.arange(3.0) * len(TALLY), dim=0)
+
+
+class OfTheClass(BaseMixer):
+    calls = 0
+
+    def update(self, signals):
+        type(self).calls += 1
+        return torch.softmax(torch.arange(3.0) * self.calls, dim=0)
+
+
+class OfADefault(BaseMixer):
+    def update(self, signals, tally=[]):  # noqa: B006
+        tally.append(1)
+        return torch.softmax(torch.arange(3.0) * len(tally), dim=0)
+
+
+def of_a_closure():
+    tally = {"calls": 0}
+
+    class OfAClosure(BaseMixer):
+        def update(self, signals):
+            tally["calls"] += 1
+            return torch.softmax(torch.arange(3.0) * tally["calls"], dim=0)
+
+    return OfAClosure()
+
+
+class OfAFunction(BaseMixer):
+    def reset(self):
+        tally = []
+        self.count = lambda: tally.append(1)
+
+    def update(self, signals):
+        self.count()
+        return self.weights
+
+
+class OfAGenerator(BaseMixer):
+    def reset(self):
+        self.numbers = (number for number in range(9))
+
+
+@pytest.mark.parametrize(
+    ("mixer", "name"),
+    [
+        (OfTheModule, "TALLY .of the module"),
+        (OfTheClass, "OfTheClass.calls .of the class"),
+        (OfADefault, "tally .kept by OfADefault.update"),
+        (of_a_closure, "tally .kept by OfAClosure.update"),
+        (OfAFunction, "OfAFunction.count is a function"),
+        (OfAGenerator, "OfAGenerator.numbers is a generator"),
+    ],
+)
+def test_state_outside_of_the_mixer_is_named(mixer, name):
+    with pytest.raises(UserError, match=rf"{name}.*not_saved"):
+        dry_run(ready(mixer()), 6)
+
+
+def test_what_a_mixer_only_notes_elsewhere_is_warned_of(caplog):
+    noted = []
+
+    class Notes(BaseMixer):
+        def update(self, signals):
+            noted.append(signals.step)
+            return self.weights
+
+    dry_run(ready(Notes()), 6)
+    assert "Notes changes noted (kept by Notes.update) while training" in caplog.messages[0]
+    Notes.not_saved = frozenset({"noted"})
+    dry_run(ready(Notes()), 6)
+    assert len(caplog.messages) == 1
+
+
+def test_what_is_only_seen_by_its_effect_is_warned_of(caplog):
+    class ByTheClock(BaseMixer):
+        def update(self, signals):
+            return torch.softmax(
+                torch.tensor([time.perf_counter_ns() % 997 / 997, 1.0, 1.0]), dim=0
+            )
+
+    dry_run(ready(ByTheClock()), 6)
+    assert "ByTheClock gives other weights after a resume" in caplog.messages[0]
+
+
+class Draws(BaseMixer):
+    """Draws by every global generator and by generators of its own, and keeps odd values."""
+
+    def reset(self) -> None:
+        self.own = torch.Generator().manual_seed(1), np.random.default_rng(1), random.Random(1)
+        self.old = np.random.RandomState(1)
+        self.counts, self.steps, self.runs = collections.Counter(), set(), defaultdict(list)
+        self.total, self.alias, self.largest = 0, self.weights, np.float64(0)
+        self.logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+        self.optimizer = torch.optim.SGD([self.logits], lr=0.1, momentum=0.9)
+        self.register_buffer("unnamed", torch.zeros(3), persistent=False)
+
+    def update(self, signals: BatchSignals) -> Tensor:
+        (self.logits * torch.randn(3).double()).sum().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        torchs, numpys, pythons = self.own
+        drawn = torch.rand(3, generator=torchs) + numpys.random() + pythons.random()
+        drawn = drawn + self.old.rand() + np.random.rand() + random.random()  # noqa: NPY002
+        self.counts[signals.step % 2] += 1
+        self.steps.add(signals.step)
+        self.runs[signals.step % 3].append(drawn)
+        self.total = 0.5 * self.total + drawn  # begins as a number, goes on as a tensor
+        self.largest = max(self.largest, np.float64(drawn.max()))
+        self.unnamed += drawn
+        moved = (
+            self.logits.detach() + self.unnamed / 10 + self.total * self.counts[0] * len(self.steps)
+        )
+        return 0.5 * torch.softmax(moved * self.largest, dim=0) + 0.5 * self.alias
+
+
+def test_generators_counters_and_aliases_survive_to_the_bit(tmp_path, caplog):
+    whole = ready(Draws())
+    for step in range(5):
+        whole.step(signals(step))
+    torch.save((whole.state_dict(), global_random_state()), tmp_path / "state.pt")
+    for step in range(5, 12):
+        whole.step(signals(step))
+    resumed = ready(Draws())
+    state, random_state = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed.load_state_dict(state)
+    set_global_random_state(random_state)
+    for step in range(5, 12):
+        resumed.step(signals(step))
+    assert torch.equal(whole.weights, resumed.weights)
+    assert (type(resumed.counts), type(resumed.runs)) == (collections.Counter, defaultdict)
+    dry_run(ready(Draws()), 6)
+    assert not caplog.messages
+
+
+def test_what_points_back_to_the_mixer_is_no_state():
+    class Helped(BaseMixer):
+        def reset(self):
+            self.method, self.function = self.helper, lambda: self.updates
+
+        def helper(self):
+            return self.function()
+
+        def update(self, signals):
+            return torch.softmax(torch.randn(3) + self.method(), dim=0)
+
+    dry_run(ready(Helped()), 6)
+
+
+def test_state_that_would_run_code_or_cannot_come_back_is_refused():
+    class Holds(BaseMixer):
+        def get_extra_state(self):
+            return {**super().get_extra_state(), "more": object()}
+
+    class Late(BaseMixer):
+        def update(self, signals):
+            self.register_buffer("late", torch.ones(3))
+            return self.weights
+
+    with pytest.raises(UserError, match=r"Holds's state cannot be loaded .* must not run code"):
+        dry_run(ready(Holds()), 6)
+    with pytest.raises(UserError, match=r"Late cannot be restored .*late.*register all buffers"):
+        dry_run(ready(Late()), 6)
+
+
+def test_the_dry_run_leaves_every_random_state_alone():
+    before = to_plain(global_random_state())
+    dry_run(ready(Draws()), 6)
+    assert same(before, to_plain(global_random_state()))
 
 
 class LossSeeker(BaseMixer):

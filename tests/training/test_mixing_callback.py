@@ -1,18 +1,27 @@
 """Invariants 3, 5 and 10: workers, observers and ranks do not change training."""
 
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor
 
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
-from dograph.mixers import BaseMixer, BatchSignals, DoGraph, Stratified
+from dograph.mixers import (
+    BaseMixer,
+    BatchSignals,
+    DoGEOnline,
+    DoGraph,
+    DoReMiOnline,
+    Stratified,
+)
 from dograph.signals.batch_signals import join
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel
@@ -43,16 +52,21 @@ class Losses(MixingCallback):
         self.trace.append((self.signals.sequence_loss.clone(), self.data.mixer.weights.clone()))
 
 
+PRECISIONS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+
+
 def train(settings, mixer, steps=10, batch_size=16, devices=1, **options):
     """A short real run; (parameters, losses and weights of all steps, DataMixer)."""
     of_data = {"workers", "draw", "target", "unseen"} & options.keys()
     data_options = {key: options.pop(key) for key in of_data}
     mixing_options = {key: options.pop(key) for key in list(options) if key.startswith("observe")}
-    seed_everything(1, verbose=False)
+    after, resume = options.pop("after", []), options.pop("ckpt_path", None)
+    seed_everything(options.pop("seed", 1), verbose=False)
     data = DataMixer(
         mixer, settings, 32, batch_size, validation_sequences=8, seed=1, **data_options
     )
-    model = LanguageModel(config={**TINY, "vocab_size": 300}, **options.pop("model", {}))
+    config = {**TINY, "vocab_size": 300, **options.pop("config", {})}
+    model = LanguageModel(config=config, **options.pop("model", {}))
     mixing = Losses(sketch=options.pop("sketch", SketchSettings(rank=4)), **mixing_options)
     trainer = Trainer(
         accelerator="cpu",
@@ -66,10 +80,10 @@ def train(settings, mixer, steps=10, batch_size=16, devices=1, **options):
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
         limit_val_batches=0,
-        callbacks=[mixing],
+        callbacks=[mixing, *after],
         **options,
     )
-    trainer.fit(model, datamodule=data)
+    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     parameters = torch.cat([parameter.flatten() for parameter in model.parameters()]).detach()
     return parameters, mixing.trace, data
 
@@ -154,7 +168,7 @@ def test_accumulated_micro_batches_are_seen_as_one_batch(store, corpus_settings)
             return super().update(batch)
 
     _, _, data = train(corpus_settings, Looks(), steps=3, batch_size=8, accumulate_grad_batches=2)
-    steps = signals[1:]  # the first is the rehearsal
+    steps = signals[-3:]  # the others are the dry run's
     assert [batch.batch_size for batch in steps] == [16, 16, 16]
     assert all(batch.loss_weights.sum().item() == pytest.approx(1) for batch in steps)
     assert data.sampler.trained == 6
@@ -223,3 +237,66 @@ def test_two_processes_agree_with_one(store, corpus_settings, tmp_path):
             assert torch.allclose(losses, one, atol=1e-4)
             assert torch.allclose(weights, one_weights, atol=1e-4)
         assert torch.allclose(first[0], alone[0], atol=1e-3)
+
+
+class Draws(LossSeeker):
+    """Draws at random from every global generator, before and after the backward."""
+
+    def update(self, signals: BatchSignals) -> Tensor:
+        drawn = torch.randn(len(self.domains)) + np.random.rand() + random.random()  # noqa: NPY002
+        return torch.softmax(drawn.double(), dim=0)
+
+    def loss_weights(self, signals: BatchSignals) -> Tensor:
+        return torch.softmax(torch.rand(signals.batch_size), dim=0)
+
+
+class Saves(Callback):
+    """Saves one checkpoint, as a run that is killed right afterwards leaves it."""
+
+    def __init__(self, path, step):
+        self.path, self.step = path, step
+
+    def on_train_batch_end(self, trainer, *arguments):
+        if trainer.global_step == self.step and not self.path.exists():
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_random_numbers_go_on_where_the_checkpoint_left_them(
+    store, corpus_settings, tmp_path, accumulate
+):
+    """Mixers that draw at random, and dropout, resume to the bit."""
+    path, dropout = tmp_path / "step.ckpt", {"resid_pdrop": 0.5, "embd_pdrop": 0.5}
+    options = {"accumulate_grad_batches": accumulate, "config": dropout, "batch_size": 8}
+    whole = train(corpus_settings, Draws(), 8, after=[Saves(path, 5)], **options)
+    resumed = train(corpus_settings, Draws(), 8, ckpt_path=path, seed=9, **options)
+    assert torch.equal(whole[0], resumed[0])
+    assert torch.equal(whole[1][-1][1], resumed[1][-1][1])
+    assert whole[2].sampler.realised.tolist() == resumed[2].sampler.realised.tolist()
+
+
+def test_other_ranks_random_states_are_not_taken(store, corpus_settings, tmp_path, caplog):
+    path = tmp_path / "step.ckpt"
+    train(corpus_settings, Stratified(), 3, after=[Saves(path, 2)])
+    content = torch.load(path, weights_only=True)
+    content["random_states"] *= 2
+    torch.save(content, path)
+    train(corpus_settings, Stratified(), 3, ckpt_path=path)
+    assert "random states of 2 processes, this run has 1" in caplog.text
+
+
+class Halves(BaseMixer):
+    """Makes its weights in torch's default type."""
+
+    def loss_weights(self, signals: BatchSignals) -> Tensor:
+        return torch.full((signals.batch_size,), 1.0) / signals.batch_size
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+@pytest.mark.parametrize("mixer", [Stratified, Halves, DoReMiOnline, DoGEOnline, LossSeeker])
+def test_any_precision_trains_any_mixer(store, corpus_settings, precision, mixer):
+    parameters, trace, _ = train(
+        corpus_settings, mixer(), steps=2, batch_size=12, precision=precision
+    )
+    assert parameters.dtype == PRECISIONS[precision] and parameters.isfinite().all()
+    assert all(weights.dtype == torch.float64 for _, weights in trace)

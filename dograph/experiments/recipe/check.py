@@ -22,7 +22,10 @@ from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.compose import Composition, flat
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
 from dograph.mixers.base import BaseMixer
+from dograph.mixers.declared import check_declared
+from dograph.mixers.random_state import random_state_kept
 from dograph.mixers.target import Target
+from dograph.mixers.user_code import mixer_errors
 from dograph.reports.settings import ReportSettings
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel, check_schedule
@@ -154,8 +157,11 @@ def build_mixer(composition: Composition, seed: int) -> BaseMixer:
     _follow_seed(arguments, init_args, seed)
 
     def build_with_parts() -> BaseMixer:
-        parts = section_parser(builds, set()).instantiate_classes(Namespace(section=arguments))
-        return builds(**vars(parts.section))
+        with mixer_errors(builds), random_state_kept(seed):
+            parts = section_parser(builds, set()).instantiate_classes(Namespace(section=arguments))
+            mixer = builds(**vars(parts.section))
+        check_declared(mixer)
+        return mixer
 
     mixer: BaseMixer = build(composition, "mixer.init_args", build_with_parts, {})
     return mixer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from lightning.pytorch.strategies import Strategy
 
 from dograph.errors import UserError, nearest
 from dograph.mixers.base import BaseMixer
+from dograph.mixers.user_code import first_line, line_of
 
 PARTS = (Strategy, Precision, ClusterEnvironment, LayerSync, CheckpointIO)
 """Base classes of what a trainer may be given as a class."""
@@ -83,10 +85,22 @@ def _import(class_path: str, where: str) -> Any:
             f"{where}, which cannot be imported ({error}): name its file with --mixers, or put its "
             "folder on PYTHONPATH"
         ) from error
+    except (Exception, SystemExit) as error:  # whatever the module's own code raises
+        raise UserError(f"{where}, whose module fails: {_told(error, module_name)}") from error
     attribute = getattr(module, name, None)
     if attribute is None:
         raise UserError(f"{where}: {module_name} has no {name!r}{nearest(name, dir(module))}")
     return attribute
+
+
+def _told(error: BaseException, module: str) -> str:
+    """Where an error in a module's own code is, and what it says."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {first_line(error)}: correct that line"
+    spec = importlib.util.find_spec(module)
+    line = line_of(error, {str(spec.origin)} if spec else set())
+    at = f"{line.filename}:{line.lineno}: `{line.line}`: " if line else ""
+    return f"{at}{first_line(error)}: correct that line"
 
 
 def import_mixer(class_path: str, origin: str) -> type[BaseMixer]:

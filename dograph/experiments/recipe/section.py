@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import is_dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -26,7 +28,11 @@ def check_section(
         raise composition.error(key, f"must be a mapping, got {given!r}")
     if key == "trainer":
         check_classes(given, f"{composition.origin(key)}: {key}")
-    parser = section_parser(builds, skip)
+    hints = _hints(composition, key, builds)
+    try:
+        parser = section_parser(builds, skip)
+    except ValueError as error:  # an argument without a type
+        raise _wrong_signature(composition, key, builds, error) from error
     known = parser.get_defaults().get("section", Namespace())
     for name in skip.intersection(given):
         why = ": a run is one epoch of trainer.max_steps steps" if key == "trainer" else ""
@@ -36,7 +42,7 @@ def check_section(
     for name, value in given.items():
         if isinstance(known.get(name), Namespace) and not isinstance(value, Mapping):
             raise composition.error(f"{key}.{name}", f"is {value!r}: it must be a mapping")
-    _check_nulls(composition, key, builds, given)
+    _check_nulls(composition, key, hints, given)
     if not vars(known):
         return known
     try:
@@ -83,18 +89,51 @@ def unknown_key(composition: Composition, key: str, choices: Sequence[str]) -> U
     return UserError(f"{composition.origin(key)}: unknown key {key!r}{hint}")
 
 
+def _hints(composition: Composition, key: str, builds: type) -> dict[str, Any]:
+    """The types of a class's arguments; UserError for one that is not defined where it is named."""
+    constructor: Any = builds if is_dataclass(builds) else getattr(builds, "__init__")  # noqa: B009
+    try:
+        return get_type_hints(constructor)
+    except Exception as error:  # whatever evaluating the user's text raises
+        undefined = filter(partial(_is_undefined, builds), constructor.__annotations__)
+        wrong = next(undefined, "…")
+        text = f"has a type in {builds.__name__}.__init__ that is not defined ({error})"
+        remedy = "import it in the module of the class, and not only for type checkers"
+        raise composition.error(f"{key}.{wrong}", f"{text}: {remedy}") from error
+
+
+def _is_undefined(builds: type, name: str) -> bool:
+    """Whether an argument's type cannot be evaluated."""
+    constructor: Any = getattr(builds, "__init__")  # noqa: B009
+    alone = SimpleNamespace(__annotations__={name: constructor.__annotations__[name]})
+    try:
+        get_type_hints(alone, constructor.__globals__)
+    except Exception:
+        return True
+    return False
+
+
+def _wrong_signature(
+    composition: Composition, key: str, builds: type, error: ValueError
+) -> UserError:
+    named = re.search(r"Parameter '(\w+)'", str(error))
+    if named is None:
+        return composition.error(key, f"{builds.__name__}.__init__: {error}")
+    text = f"has no type in {builds.__name__}.__init__: write one, e.g. `{named[1]}: float`"
+    return composition.error(f"{key}.{named[1]}", text)
+
+
 def _check_nulls(
-    composition: Composition, key: str, builds: type, given: Mapping[str, Any]
+    composition: Composition, key: str, hints: Mapping[str, Any], given: Mapping[str, Any]
 ) -> None:
     """Raise UserError for a null where the class takes none; jsonargparse lets it pass."""
-    constructor: Any = builds if is_dataclass(builds) else getattr(builds, "__init__")  # noqa: B009
-    hints = get_type_hints(constructor)
     for name, value in given.items():
         hint = hints.get(name, Any)
         if value is None and hint is not Any and type(None) not in get_args(hint):
             raise composition.error(f"{key}.{name}", "is null: leave it out, or give it a value")
         if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
-            _check_nulls(composition, f"{key}.{name}", hint, value)
+            inner = f"{key}.{name}"
+            _check_nulls(composition, inner, _hints(composition, inner, hint), value)
 
 
 def _wrong_value(composition: Composition, section: str, error: ArgumentError) -> UserError:

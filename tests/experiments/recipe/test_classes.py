@@ -156,3 +156,74 @@ def test_a_strategy_may_be_a_class_with_arguments():
     assert first.strategy is not second.strategy
     assert is_sharded("fsdp")
     assert not is_sharded(first.strategy)
+
+
+BUGS = """\
+from typing import TYPE_CHECKING
+
+import torch
+from dograph.mixers import BaseMixer
+
+if TYPE_CHECKING:
+    from nowhere import Nowhere
+
+
+class Untyped(BaseMixer):
+    def __init__(self, k):
+        super().__init__()
+
+
+class Undefined(BaseMixer):
+    def __init__(self, j: int = 1, *, k: "list[Nowhere]" = None):
+        super().__init__()
+
+
+class Fails(BaseMixer):
+    def __init__(self, k: float):
+        super().__init__()
+        self.scale = 1 / (k - k)
+
+
+class NoSuper(BaseMixer):
+    def __init__(self, k: int = 3):
+        self.k = k
+
+
+class Draws(BaseMixer):
+    def __init__(self, k: int = 3):
+        super().__init__()
+        self.noise = torch.rand(k)
+"""
+
+
+@pytest.fixture
+def bugs(tmp_path, monkeypatch):
+    """Names a class of a module with bugs, as an override of a recipe."""
+    (tmp_path / "bugs.py").write_text(BUGS)
+    (tmp_path / "broken.py").write_text("import torch\n\nscale = 1 / 0\n")
+    (tmp_path / "unparsable.py").write_text("class M(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield lambda name: f"mixer={{class_path: {name}, init_args: {{k: 3}}}}"
+    for name in ("bugs", "broken", "unparsable"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bugs.Untyped", "mixer.init_args.k has no type in Untyped.__init__: write one, e.g. `k"),
+        ("bugs.Undefined", "mixer.init_args.k has a type in Undefined.__init__ that is not def"),
+        ("bugs.Fails", "bugs.py:23: Fails.__init__ fails before training in `self.scale = 1 /"),
+        ("bugs.NoSuper", "NoSuper.__init__ does not call super().__init__(): call it first"),
+        ("broken.M", "broken.py:3: `scale = 1 / 0`: ZeroDivisionError: division by zero"),
+        ("unparsable.M", "unparsable.py:1: SyntaxError"),
+    ],
+)
+def test_bugs_of_a_users_class_are_told_in_a_sentence(bugs, name, message):
+    assert message in refused(bugs(name))
+
+
+def test_random_numbers_of_a_constructor_follow_the_recipes_seed(bugs):
+    first, again = (check(compose(MAIN, [bugs("bugs.Draws")])).mixer.noise for _ in range(2))
+    other = check(compose(MAIN, [bugs("bugs.Draws"), "seed=1"])).mixer.noise
+    assert first.tolist() == again.tolist() != other.tolist()

@@ -1,0 +1,199 @@
+"""A user's mixer with a bug: the message names the mixer, the method, the step and the line."""
+
+import numpy as np
+import pytest
+import torch
+
+from dograph.errors import UserError
+from dograph.mixers import BaseMixer, BatchSignals, Sketch
+from dograph.mixers.declared import diagnostics_of, snapshot_of
+from dograph.mixers.dry_run import dry_run
+from dograph.mixers.user_code import mixer_errors
+
+DOMAINS = ("books", "code", "web")
+EVEN = [1 / 3] * 3
+
+
+def ready(mixer):
+    mixer.setup(DOMAINS, (100, 300, 600), batch_size=6)
+    return mixer
+
+
+def signals(step=0):
+    return BatchSignals(step, torch.arange(6) % 3, torch.ones(6))
+
+
+def returning(method, value):
+    """A mixer whose method returns a value."""
+    return type("M", (BaseMixer,), {method: lambda self, *_: value})()
+
+
+@pytest.mark.parametrize(
+    "value", [np.array(EVEN), EVEN, tuple(EVEN), np.float32(EVEN), torch.tensor(EVEN).bfloat16()]
+)
+def test_arrays_and_lists_are_taken(value):
+    mixer = ready(returning("update", value))
+    if isinstance(value, torch.Tensor):
+        value = value.double() / value.double().sum()
+        mixer = ready(returning("update", value.requires_grad_()))
+    mixer.step(signals())
+    assert mixer.weights.tolist() == pytest.approx(EVEN, rel=1e-6)
+    assert not mixer.weights.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "is None: return a tensor of 3, one weight for each domain"),
+        ({"books": 1.0}, "is a dict: return a tensor of 3"),
+        (1.0, "is a float: return a tensor of 3"),
+        (["a", "b", "c"], "is a list of what are not numbers"),
+        ([[1.0], [0.0], [0.0]], "is a list of what are not numbers"),
+        (np.array(["a", "b", "c"]), "is a ndarray"),
+        (torch.ones(3, dtype=torch.complex64), "is a Tensor: return a tensor of 3"),
+        (torch.ones(3, 1), r"has shape \(3, 1\): return a tensor of 3"),
+        (torch.tensor(1.0), r"has shape \(\): return a tensor of 3"),
+        ([], r"has shape \(0,\): return a tensor of 3"),
+        ([float("nan"), 1, 0], "not finite"),
+        ([-1.0, 1.0, 1.0], "off the simplex"),
+    ],
+)
+def test_anything_else_is_refused_in_a_sentence(value, message):
+    with pytest.raises(UserError, match=f"M.update's result at step 8 .*{message}"):
+        ready(returning("update", value)).step(signals(7))
+    with pytest.raises(UserError, match=r"M.initial_weights' result"):
+        ready(returning("initial_weights", value))
+    with pytest.raises(UserError, match=r"M.loss_weights' result at step 1"):
+        ready(returning("loss_weights", value)).checked_loss_weights(signals())
+
+
+def test_loss_weights_are_float32_and_detached():
+    given = torch.full((6,), 1 / 6, dtype=torch.float64, requires_grad=True)
+    found = ready(returning("loss_weights", given)).checked_loss_weights(signals())
+    assert found.dtype == torch.float32 and not found.requires_grad
+
+
+class Fails(BaseMixer):
+    """Fails where it is told to."""
+
+    needs = frozenset({Sketch()})
+
+    def __init__(self, where):
+        self.where = where
+        super().__init__()
+        self.fail("__init__")
+
+    def fail(self, here):
+        if here == self.where:
+            raise KeyError(here)
+
+    def check(self, batch_size):
+        self.fail("check")
+
+    def initial_weights(self):
+        self.fail("initial_weights")
+        return super().initial_weights()
+
+    def reset(self):
+        self.fail("reset")
+
+    def update(self, signals):
+        self.fail("update")
+        return self.weights
+
+    def loss_weights(self, signals):
+        self.fail("loss_weights")
+        return super().loss_weights(signals)
+
+    def needs_at(self, step, kind):
+        self.fail("needs_at")
+        return super().needs_at(step, kind)
+
+    def diagnostics(self):
+        self.fail("diagnostics")
+        return {}
+
+    def get_extra_state(self):
+        self.fail("get_extra_state")
+        return super().get_extra_state()
+
+    def set_extra_state(self, state):
+        self.fail("set_extra_state")
+        super().set_extra_state(state)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("check", "initial_weights", "reset", "update", "loss_weights", "diagnostics"),
+        *("get_extra_state", "set_extra_state"),
+    ],
+)
+def test_the_method_the_moment_and_the_line_are_named(method):
+    with pytest.raises(UserError) as caught:
+        dry_run(ready(Fails(method)), 6)
+    text = str(caught.value)
+    assert f"Fails.{method} fails " in text and f"KeyError: '{method}'" in text
+    assert "test_user_code.py:" in text and "raise KeyError(here)" in text
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_constructors_and_later_calls_are_guarded_alike():
+    failing = pytest.raises(UserError, match=r"Fails.__init__ fails before training")
+    with failing, mixer_errors(Fails):
+        Fails("__init__")
+    mixer = ready(Fails("needs_at"))
+    failing = pytest.raises(UserError, match=r"Fails.needs_at fails after 3 steps")
+    with failing, mixer_errors(mixer, lambda: "after 3 steps"):
+        mixer.needs_at(3, Sketch)
+
+
+def test_a_method_of_other_arguments_and_an_exit_are_named():
+    class Odd(BaseMixer):
+        def update(self):
+            return self.weights
+
+    class Leaves(BaseMixer):
+        def update(self, signals):
+            raise SystemExit(0)
+
+    with pytest.raises(UserError, match=r"Odd.update fails at step 1 in `def update\(self\):`"):
+        ready(Odd()).step(signals())
+    with pytest.raises(UserError, match=r"Leaves.update fails at step 1 .*SystemExit"):
+        ready(Leaves()).step(signals())
+
+
+def test_a_signal_that_was_not_asked_for_is_named():
+    class Forgot(BaseMixer):
+        def update(self, signals):
+            return torch.softmax(signals.sketch.norm(dim=1), dim=0)
+
+    with pytest.raises(UserError, match=r"signals.sketch is None unless .* needs hold Sketch\(\)"):
+        ready(Forgot()).step(signals())
+
+
+def test_errors_that_are_not_the_mixers_pass():
+    for error in (MemoryError(), RuntimeError("DataLoader worker (pid 1) is killed"), KeyError(1)):
+        with pytest.raises(type(error)), mixer_errors(BaseMixer()):
+            raise error
+
+
+def test_what_a_class_declares_is_checked():
+    class NoSuper(BaseMixer):
+        def __init__(self):
+            self.scale = 1
+
+    for given, message in (
+        ({"needs": [Sketch]}, "needs is .*give a set such as"),
+        ({"needs": {Sketch}}, "needs is"),
+        ({"acts_on": {"sampling"}}, "acts_on is"),
+        ({"not_saved": "cache"}, "not_saved is 'cache'"),
+    ):
+        with pytest.raises(UserError, match=f"M.{message}"):
+            ready(type("M", (BaseMixer,), given)())
+    with pytest.raises(UserError, match=r"NoSuper.__init__ does not call super\(\).__init__\(\)"):
+        ready(NoSuper())
+    with pytest.raises(UserError, match=r"M.diagnostics returned \{'a': 'b'\}: return numbers"):
+        diagnostics_of(returning("diagnostics", {"a": "b"}))
+    with pytest.raises(UserError, match=r"M.snapshot returned None: return a MixerSnapshot"):
+        snapshot_of(returning("snapshot", None))
