@@ -30,7 +30,7 @@ STAGES = {
     "the lock": ("dograph.data.corpus.prepare:exclusive", 1, 0),
     "documents": ("dograph.data.corpus.staging:PartWriter.add", 100, 8192),
     "hashes": ("dograph.data.corpus.dedup:SeenDocuments.commit", 1, 0),
-    "the tokenizer": ("dograph.data.corpus.prepare:make_tokenizer", 1, 0),
+    "the tokenizer": ("dograph.data.corpus.tokenize_process:TokenizeProcess.train", 1, 0),
     "tokens": ("dograph.data.corpus.tokenize_process:TokenizeProcess.run", 1, 4096),
     "the manifest": ("dograph.data.corpus.store:Store.write_manifest", 1, 0),
 }

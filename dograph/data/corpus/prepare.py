@@ -34,11 +34,11 @@ from dograph.data.corpus.source import Source, cap_bytes, open_source
 from dograph.data.corpus.staging import StagedDomain, Staging
 from dograph.data.corpus.store import Store, fingerprint
 from dograph.data.corpus.tokenize_process import TokenizeProcess
-from dograph.data.corpus.tokenize_worker import SplitJob, TokenisedSplit, marker_path
+from dograph.data.corpus.tokenize_worker import SplitJob, TokenisedSplit, TrainJob, marker_path
 from dograph.data.corpus.tokenizer import (
     end_of_text,
+    get_tokenizer,
     load,
-    make_tokenizer,
     token_type,
     tokenizer_hash,
     vocabulary_size,
@@ -175,7 +175,7 @@ class _Build:
         process = TokenizeProcess(self.folder / "tokenise.log", self.lock)
         with contextlib.closing(process):
             originals, derived = self._stage()
-            tokenizer = self._tokenizer(originals)
+            tokenizer = self._tokenizer(process, originals)
             domains = sorted([*originals, *derived], key=lambda domain: domain.name)
             self._tokenise(process, domains, tokenizer)
         self._manifest(domains, tokenizer, inputs)
@@ -198,20 +198,22 @@ class _Build:
                     derived.append(staging.derived(name, made, origins[made.origin], advance))
         return staged, derived
 
-    def _tokenizer(self, domains: list[StagedDomain]) -> Tokenizer:
+    def _tokenizer(self, process: TokenizeProcess, domains: list[StagedDomain]) -> Tokenizer:
         path = self.folder / TOKENIZER
         marker = self.folder / "tokenised" / TOKENIZER_MARKER
         if not path.exists() or read_marker(marker) != {TOKENIZER: file_digest(path)}:
+            beside = path.with_suffix(".new")
             with self.bars.step("tokenizer", None):
-                tokenizer = make_tokenizer(
-                    self.settings.tokenizer, self.settings.vocab_size, self.folder, domains
-                )
-                end_of_text(tokenizer)
-                beside = path.with_suffix(".new")
-                # Not by its own `save`, which raises a bare Exception if the disk is full.
-                beside.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-                beside.replace(path)
-                write_verified(marker, {TOKENIZER: file_digest(path)})
+                if self.settings.tokenizer == TRAIN_TOKENIZER:
+                    size = self.settings.vocab_size
+                    process.train(TrainJob(str(self.folder), domains, size, str(beside)))
+                else:
+                    tokenizer = get_tokenizer(self.settings.tokenizer)
+                    end_of_text(tokenizer)
+                    # Not by its own `save`, which raises a bare Exception if the disk is full.
+                    beside.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+            beside.replace(path)
+            write_verified(marker, {TOKENIZER: file_digest(path)})
         return load(path)
 
     def _tokenise(

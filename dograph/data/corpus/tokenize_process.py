@@ -1,4 +1,4 @@
-"""Starts the process that tokenises (`tokenize_worker`), sends it jobs and reads its messages."""
+"""Starts the process of `tokenize_worker`, sends it jobs and reads its messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dograph.data.corpus.tokenize_worker import SplitJob
+from dograph.data.corpus.tokenize_worker import SplitJob, TrainJob
 from dograph.errors import UserError
 
 _POLL_SECONDS = 0.5
@@ -62,12 +62,19 @@ class TokenizeProcess:
                 with suppress(BrokenPipeError):  # unsent bytes are no longer needed
                     pipe.close()
 
+    def train(self, job: TrainJob) -> None:
+        """Train a tokenizer and write it to a file; raises as `run` does."""
+        self._request({"train": asdict(job)}, lambda _: None)
+
     def run(self, folder: Path, jobs: list[SplitJob], advance: Callable[[int], None]) -> None:
         """Tokenise splits into the store in the making, a folder; advance by bytes of text done.
 
         Raises `TokenisingFailedError` if the process ends early, or a UserError that it reports.
         """
         request = {"folder": str(folder), "jobs": [asdict(job) for job in jobs]}
+        self._request(request, advance)
+
+    def _request(self, request: dict[str, Any], advance: Callable[[int], None]) -> None:
         commands, messages = self._process.stdin, self._process.stdout
         assert commands is not None and messages is not None
         with suppress(BrokenPipeError):  # it has ended: reading finds out and says why

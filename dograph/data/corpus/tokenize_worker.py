@@ -1,4 +1,4 @@
-"""Third step: tokenise parts to litdata folders, in a process of its own.
+"""Train the tokenizer, and tokenise parts to litdata folders, in a process of its own.
 
 ``litdata.optimize`` takes over the process that calls it: it seeds ``random``, NumPy and torch,
 replaces the start method of multiprocessing and the handler of Ctrl-C, empties its cache folders,
@@ -6,8 +6,9 @@ and waits for ever if a worker is killed. This process does nothing else, and ha
 at work, so that its workers can be forked safely: importing torch anew in each of two workers per
 domain and split would take longer than tokenising.
 
-`main`, run in a fresh interpreter, reads one JSON object with `SplitJob`s from its standard input
-and writes one JSON line per finished part, finished split and failure to its standard output.
+`main`, run in a fresh interpreter, reads one JSON object a line from its standard input, a
+`TrainJob` or `SplitJob`s, and writes one JSON line per finished part, finished request and failure
+to its standard output. Ctrl-C kills it, while the libraries' own code would make a user wait.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import active_children
+from multiprocessing import active_children, get_context
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ from tokenizers import Tokenizer
 from dograph.data.corpus.chunks import INDEX, TokenType, write_document_ends, write_index
 from dograph.data.corpus.dedup import start_again
 from dograph.data.corpus.manifest import TOKENIZER, Split, split_folder
-from dograph.data.corpus.staging import part_path, read_part
+from dograph.data.corpus.staging import StagedDomain, part_path, read_part
+from dograph.data.corpus.tokenizer import sample, train
 from dograph.errors import UserError, quoted_user_error
 from dograph.files.checksums import file_digest, read_marker, write_verified
 from dograph.files.records import Count, from_dict
@@ -45,6 +48,18 @@ BATCH = 8
 _POLL_SECONDS = 0.5
 _LONGEST_ERROR = 2_000
 """Characters of an error's end; a longer write to a pipe might be mixed with another's."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A tokenizer to be trained."""
+
+    folder: str
+    """The store in the making."""
+    domains: list[StagedDomain]
+    vocab_size: int
+    output: str
+    """File to write."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,22 @@ class TokenisedSplit:
             return from_dict(cls, read_marker(marker))
         except ValueError:
             return None
+
+
+def train_tokenizer(job: TrainJob, messages: int) -> None:
+    """Train in a process of its own: the trainer's threads must not be here when workers fork."""
+    child = get_context("fork").Process(target=_train, args=(job, messages))
+    child.start()
+    child.join()
+
+
+def _train(job: TrainJob, messages: int) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    with _reported(messages):
+        tokenizer = train(job.vocab_size, sample(Path(job.folder), job.domains))
+        # Not by its own `save`, which raises a bare Exception if the disk is full.
+        Path(job.output).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+        send(messages, {"finished": True})
 
 
 class PartTokenizer:
@@ -212,26 +243,41 @@ def watch(owner: int, messages: int) -> None:
     end_group()
 
 
+@contextmanager
+def _reported(messages: int) -> Iterator[None]:
+    """Send an error in the block, then end all: its text goes not to the log.
+
+    The log may be on the full disk that is the error.
+    """
+    try:
+        yield
+    except Exception:
+        text = traceback.format_exc()
+        send(messages, {"failed": text[-_LONGEST_ERROR:], "user_error": quoted_user_error(text)})
+        end_group()
+
+
 def main() -> None:
-    """Tokenise the splits that standard input names."""
+    """Do what the lines of standard input ask for, until it ends."""
     owner = os.getppid()
     messages = isolate()
     from litdata import optimize  # noqa: F401 — while the documents are being staged
 
-    request = json.loads(sys.stdin.readline() or "null")
-    if request is None:
-        return  # the owner has no split left
+    threading.Thread(target=watch, args=(owner, messages), daemon=True).start()
+    for line in sys.stdin:
+        request = json.loads(line)
+        with _reported(messages):
+            if "train" in request:
+                train_tokenizer(from_dict(TrainJob, request["train"]), messages)
+            else:
+                _tokenise(request, messages)
+
+
+def _tokenise(request: dict[str, Any], messages: int) -> None:
     # litdata empties its cache folders, so it gets its own.
     scratch = Path(request["folder"], "litdata")
     os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(scratch / "chunks")
     os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(scratch / "data")
-    threading.Thread(target=watch, args=(owner, messages), daemon=True).start()
-    try:
-        for job in request["jobs"]:
-            tokenise_split(SplitJob(**job), messages)
-        send(messages, {"finished": True})
-    except Exception:
-        # Not through the log, which may be on the full disk that is the error.
-        text = traceback.format_exc()
-        send(messages, {"failed": text[-_LONGEST_ERROR:], "user_error": quoted_user_error(text)})
-        end_group()
+    for job in request["jobs"]:
+        tokenise_split(SplitJob(**job), messages)
+    send(messages, {"finished": True})

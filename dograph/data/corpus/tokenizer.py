@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dograph.data.corpus.chunks import TokenType
-from dograph.data.corpus.settings import GPT2_TOKENIZER, TRAIN_TOKENIZER
+from dograph.data.corpus.settings import GPT2_TOKENIZER
 from dograph.data.corpus.staging import StagedDomain, part_path, read_part
 from dograph.errors import UserError
 from dograph.files.checksums import json_digest
@@ -21,18 +22,19 @@ SAMPLE_BYTES = 8_000_000
 """Bytes of text to learn a vocabulary from, the same share from each domain."""
 SAMPLE_PARTS = 32
 """Parts of a domain over which the sample is spread."""
+LONGEST_WORD = 500
+"""Characters of a word to learn from: the trainer's time grows with the square of a word's length.
+Longer ones, e.g. of DNA or base64, are cut."""
+_BLANK = "\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
+"""Unicode's white space, by which the pre-tokenizer parts words; Python's has some more."""
+_LONG_RUN = re.compile(
+    f"(?<![^{_BLANK}])[^{_BLANK}]{{{LONGEST_WORD},}}|(?<![{_BLANK}])[{_BLANK}]{{{LONGEST_WORD},}}"
+)
+"""Holds every long word: words are of blanks, or of other characters after at most one blank."""
 
 
-def make_tokenizer(
-    choice: str, vocab_size: int, folder: Path, domains: list[StagedDomain]
-) -> Tokenizer:
-    """Train, load or fetch the tokenizer that the choice, ``corpus.tokenizer``, names.
-
-    A vocabulary of ``vocab_size`` is trained on the staged domains in ``folder``, a store in the
-    making.
-    """
-    if choice == TRAIN_TOKENIZER:
-        return train(vocab_size, sample(folder, domains))
+def get_tokenizer(choice: str) -> Tokenizer:
+    """Load or fetch the tokenizer that the choice, ``corpus.tokenizer``, names."""
     if choice != GPT2_TOKENIZER:
         return load(Path(choice).expanduser())
     try:
@@ -63,10 +65,12 @@ def load(path: Path) -> Tokenizer:
 def train(vocab_size: int, texts: Iterator[str]) -> Tokenizer:
     """Learn a byte-level BPE of at most ``vocab_size`` tokens; id 0 is the end of text.
 
-    The same texts give the same vocabulary, whatever the number of cores.
+    The same texts give the same vocabulary, whatever the number of cores. The time grows in
+    proportion to the text, since words of more than ``LONGEST_WORD`` characters are cut.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = words
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -74,8 +78,18 @@ def train(vocab_size: int, texts: Iterator[str]) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    pieces = itertools.chain.from_iterable(cut_long_words(text, words) for text in texts)
+    tokenizer.train_from_iterator(pieces, trainer)
     return tokenizer
+
+
+def cut_long_words(text: str, words: pre_tokenizers.PreTokenizer) -> Iterable[str]:
+    """Cut a text within its words of more than ``LONGEST_WORD`` characters; most have none."""
+    cuts = [0]
+    for run in _LONG_RUN.finditer(text):
+        for _, (start, end) in words.pre_tokenize_str(run.group()):
+            cuts += range(run.start() + start + LONGEST_WORD, run.start() + end, LONGEST_WORD)
+    return [text[start:end] for start, end in itertools.pairwise([*cuts, len(text)])]
 
 
 def sample(folder: Path, domains: list[StagedDomain]) -> Iterator[str]:

@@ -1,11 +1,16 @@
+import random
+import time
+
 import pytest
 from small_corpora import sentences
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from dograph.data.corpus.tokenizer import (
+    LONGEST_WORD,
+    cut_long_words,
     end_of_text,
     load,
-    make_tokenizer,
+    get_tokenizer,
     token_type,
     tokenizer_hash,
     train,
@@ -40,7 +45,7 @@ def test_two_bytes_where_the_vocabulary_fits():
 
 def test_a_missing_or_wrong_tokenizer_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.json is not a file"):
-        make_tokenizer(str(tmp_path / "absent.json"), 300, tmp_path, [])
+        get_tokenizer(str(tmp_path / "absent.json"))
     (tmp_path / "wrong.json").write_text("{}")
     with pytest.raises(UserError, match=r"wrong\.json cannot be read"):
         load(tmp_path / "wrong.json")
@@ -55,9 +60,39 @@ def test_gpt2_without_a_hub_says_what_else_can_be_done(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"path of its tokenizer\.json"):
-        make_tokenizer("gpt2", 300, tmp_path, [])
+        get_tokenizer("gpt2")
 
 
 def test_a_vocabulary_without_end_of_text_is_refused():
     with pytest.raises(UserError, match="no end-of-text token"):
         end_of_text(Tokenizer(models.WordLevel({"a": 0})))
+
+
+WORDS = pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+@pytest.mark.parametrize(
+    "word", ["ACGT" * 50_000, "-" * 200_000, "7" * 200_000, " " * 200_000, "漢字かな" * 50_000]
+)
+def test_long_words_are_cut_and_text_between_them_is_not(word):
+    text = f"A word, {word} and {'x' * LONGEST_WORD} more.\n" * 2
+    pieces = [*cut_long_words(text, WORDS)]
+    assert "".join(pieces) == text
+    longest = max(
+        end - start for piece in pieces for _, (start, end) in WORDS.pre_tokenize_str(piece)
+    )
+    assert longest <= LONGEST_WORD + 1  # with the blank before it
+    assert len(pieces) < 3 + 2 * (len(word) / LONGEST_WORD + 2)
+
+
+@pytest.mark.parametrize("text", ["", *sentences(1, 2), "(a1+" * 5000, "a\x1c" * 5000, "été " * 500])
+def test_text_without_long_words_is_trained_on_as_it_is(text):
+    longest = max((end - at for _, (at, end) in WORDS.pre_tokenize_str(text)), default=0)
+    assert ([*cut_long_words(text, WORDS)] == [text]) is (longest <= LONGEST_WORD)
+
+
+def test_training_on_a_long_word_takes_no_time_squared():
+    draw = random.Random(0)
+    begin = time.monotonic()
+    assert vocabulary_size(train(300, iter(["".join(draw.choices("ACGT", k=300_000))]))) == 300
+    assert time.monotonic() - begin < 30  # uncut 30 s and more on an idle core
