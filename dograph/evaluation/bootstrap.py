@@ -30,7 +30,7 @@ def scores(
     Sequences are resampled with replacement within each domain; scores over domains come from the
     domains' draws together. Percentiles of few sequences lie too near the value, so ``widening``
     moves them away from it. A domain of one sequence has no interval, nor has a score over
-    domains that include one.
+    domains that include one. Bits per byte are left out if a domain's bytes are not known.
     """
     drawn = [_ratios(domain, resamples, [seed, i]) for i, domain in enumerate(held_out)]
     losses, sizes = (np.stack(values, axis=1) for values in zip(*drawn, strict=True))
@@ -41,7 +41,7 @@ def scores(
     weighted_bits = weighted / (math.log(2) * (sizes @ weights))
     alike = widening(held_out, np.full(len(held_out), 1 / len(held_out)))
     worst = _worst(held_out, losses, bits)
-    return Scores(
+    result = Scores(
         domains=tuple(map(_domain_score, held_out, losses.T, bits.T)),
         mean=_score(losses.mean(axis=1), bits.mean(axis=1), alike),
         worst=worst,
@@ -51,6 +51,8 @@ def scores(
         target=worst if target and target.is_worst else _aimed(held_out, losses, bits, target),
         target_label=None if target is None else target.label,
     )
+    counted = all(domain.bytes is not None for domain in held_out)
+    return result if counted else result.without_bits()
 
 
 def _aimed(
@@ -103,7 +105,8 @@ def _ratios(domain: HeldOut, resamples: int, seed: Sequence[int]) -> tuple[Value
     times = draw.multinomial(count, np.full(count, 1 / count), size=resamples)
     times = np.concatenate([np.ones((1, count), dtype=times.dtype), times])
     tokens = count * domain.tokens
-    return times @ domain.nats / tokens, times @ domain.bytes / tokens
+    sizes = np.ones(count) if domain.bytes is None else domain.bytes  # any: `scores` drops them
+    return times @ domain.nats / tokens, times @ sizes / tokens
 
 
 def _domain_score(domain: HeldOut, losses: Values, bits: Values) -> DomainScore:
@@ -111,7 +114,7 @@ def _domain_score(domain: HeldOut, losses: Values, bits: Values) -> DomainScore:
         name=domain.domain,
         sequences=len(domain.nats),
         tokens=len(domain.nats) * domain.tokens,
-        bytes=int(domain.bytes.sum()),
+        bytes=None if domain.bytes is None else int(domain.bytes.sum()),
         train_tokens=domain.train_tokens,
         score=_score(losses, bits, widening([domain], np.ones(1))),
     )

@@ -23,6 +23,7 @@ from dograph.evaluation.task_results import (
     suite_of,
     write_results,
 )
+from dograph.evaluation.text_bytes import why_no_bits_per_byte
 from dograph.files.atomic import write_json
 from dograph.files.run_dir import TASKS
 
@@ -63,13 +64,17 @@ def evaluate_checkpoint(
     report = _Report(evaluated, output, force)
     report.note(f"Checkpoint: {evaluated.checkpoint}")
     report.note(f"Corpus: {evaluated.store.path}")
+    left_out = why_no_bits_per_byte(evaluated.store)
+    if left_out is not None:
+        report.note(f"Warning: bits/byte are left out, and tasks' own would mislead: {left_out}")
     if words:
         report.run_tasks(words, task_folder, examples, seed, batch_size or 32)
     scores = evaluate(evaluated, sequences, batch_size, resamples, seed, report.console)
     report.console.print(scores_table(scores))
     if (few := few_sequences_note(scores)) is not None:
         report.note(f"Note: {few}")
-    report.add({"resamples": resamples, "seed": seed, **scores.as_json()})
+    found = {"resamples": resamples, "seed": seed, **scores.as_json()}
+    report.add({**found, "bits_per_byte_left_out": left_out} if left_out else found)
     if output is not None:
         report.note(f"Wrote: {output}")
 

@@ -89,7 +89,7 @@ def describe(evaluated: EvaluatedModel) -> dict[str, Any]:
 def scores_table(result: Scores) -> Table:
     """One row for each domain, the worst in bold, then all of them together."""
     caption = "[…]: 95 % bootstrap over sequences; weighted: by the corpus' train tokens"
-    if result.worst_bits_domain != result.worst_domain:
+    if result.worst_bits_domain not in (None, result.worst_domain):
         caption += f"; worst bits/byte: {result.worst_bits_domain}'s"
     headings = ("tokens", "loss", "perplexity", "bits/byte")
     table = screen_table("Validation text", "domain", *headings, caption=caption)
@@ -109,7 +109,9 @@ def _cells(score: Score) -> tuple[str, str, str]:
     return _cell(score.loss), f"{score.perplexity.value:,.2f}", _cell(score.bits_per_byte)
 
 
-def _cell(interval: Interval) -> str:
+def _cell(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
     # The escaped bracket keeps rich from taking an interval for markup.
     if interval.low is None or interval.high is None:
         return f"{interval.value:.3f} \\[none]"

@@ -12,7 +12,7 @@ import torch
 from dograph.data.data_mixer import evenly_spaced
 from dograph.data.domains import DomainSequences, MixtureDataset
 from dograph.evaluation.evaluated_model import EvaluatedModel
-from dograph.evaluation.text_bytes import TextBytes
+from dograph.evaluation.text_bytes import TextBytes, why_no_bits_per_byte
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class HeldOut:
     Attributes:
         nats: (n,) float64, losses summed over each sequence's tokens.
         tokens: number of tokens predicted in every sequence.
-        bytes: (n,) bytes of the predicted text.
+        bytes: (n,) bytes of the predicted text; None if the tokenizer loses text.
         train_tokens: the domain's training tokens in the store.
     """
 
     domain: str
     nats: npt.NDArray[np.float64]
     tokens: int
-    bytes: npt.NDArray[np.int64]
+    bytes: npt.NDArray[np.int64] | None
     train_tokens: int
 
 
@@ -58,7 +58,8 @@ def held_out_losses(
         batch_size: sequences per forward.
         advance: called with the number of sequences done.
     """
-    dataset, counted = MixtureDataset(domains), TextBytes(evaluated.store)
+    dataset, store = MixtureDataset(domains), evaluated.store
+    counted = None if why_no_bits_per_byte(store) else TextBytes(store)
     held_out = []
     for index, domain in enumerate(domains):
         nats, sizes = [], []
@@ -66,15 +67,16 @@ def held_out_losses(
             tokens = dataset.__getitems__(picks).tokens
             losses = evaluated.model.token_losses(tokens.to(evaluated.model.device))
             nats.append(losses.double().sum(dim=1).cpu().numpy())
-            sizes.append(counted(tokens.numpy()))
+            if counted is not None:
+                sizes.append(counted(tokens.numpy(), domain.domain))
             advance(len(picks))
         held_out.append(
             HeldOut(
                 domain.domain,
                 np.concatenate(nats),
                 evaluated.context,
-                np.concatenate(sizes),
-                evaluated.store.entry(domain.domain).train_tokens,
+                np.concatenate(sizes) if sizes else None,
+                store.entry(domain.domain).train_tokens,
             )
         )
     return held_out

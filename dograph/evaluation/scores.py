@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -27,12 +27,12 @@ class Interval:
 class Score:
     """How well text is predicted: nats a token, their exponential, and bits per byte of text.
 
-    Bits per byte compare across tokenizers.
+    Bits per byte compare across tokenizers. They are None where the tokenizer loses text.
     """
 
     loss: Interval
     perplexity: Interval
-    bits_per_byte: Interval
+    bits_per_byte: Interval | None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class DomainScore:
     name: str
     sequences: int
     tokens: int
-    bytes: int
+    bytes: int | None
     train_tokens: int
     score: Score
 
@@ -58,7 +58,7 @@ class Scores:
             of a maximum, which resampling biases upwards.
         weighted: mean by the domains' train tokens in the store.
         worst_domain: the one with the highest loss, and so the highest perplexity.
-        worst_bits_domain: the one with the most bits per byte.
+        worst_bits_domain: the one with the most bits per byte; None where these are.
         target: of the run's target, and ``target_label`` its name; None where it is not known.
     """
 
@@ -67,7 +67,7 @@ class Scores:
     worst: Score
     weighted: Score
     worst_domain: str
-    worst_bits_domain: str
+    worst_bits_domain: str | None
     target: Score | None = None
     target_label: str | None = None
 
@@ -75,6 +75,19 @@ class Scores:
     def losses(self) -> dict[str, float]:
         """Nats a token by domain."""
         return {domain.name: domain.score.loss.value for domain in self.domains}
+
+    def without_bits(self) -> Scores:
+        """The scores without bits per byte and bytes."""
+        overall: dict[str, Any] = {
+            name: replace(getattr(self, name), bits_per_byte=None)
+            for name in ("mean", "worst", "weighted", "target")
+            if getattr(self, name) is not None
+        }
+        domains = tuple(
+            replace(domain, bytes=None, score=replace(domain.score, bits_per_byte=None))
+            for domain in self.domains
+        )
+        return replace(self, domains=domains, worst_bits_domain=None, **overall)
 
     def as_json(self) -> dict[str, Any]:
         """In JSON's types; every worst value names its domain."""
@@ -84,6 +97,7 @@ class Scores:
         content["domains"] = {domain.pop("name"): domain for domain in content["domains"]}
         worst, worst_bits = content.pop("worst_domain"), content.pop("worst_bits_domain")
         for name, interval in content["worst"].items():
-            interval["domain"] = worst_bits if name == "bits_per_byte" else worst
+            if interval is not None:
+                interval["domain"] = worst_bits if name == "bits_per_byte" else worst
         result: dict[str, Any] = finite_json(content)
         return result

@@ -1,5 +1,6 @@
 """Bootstrap intervals against formulas."""
 
+import dataclasses
 import io
 import math
 
@@ -161,3 +162,17 @@ def test_the_seed_decides_the_draws():
 def test_what_is_not_finite_is_null_in_json():
     lost = HeldOut("lost", np.full(3, math.nan), 10, np.full(3, 40), 1)
     assert scores([lost], 5).as_json()["mean"]["loss"]["value"] is None
+
+
+def test_scores_without_bytes_have_no_bits_per_byte():
+    kept = HeldOut("kept", np.full(4, 50.0), 10, np.full(4, 80), 1)
+    lost = HeldOut("lost", np.full(4, 30.0), 10, None, 1)
+    found = scores([kept, lost], 50, target=Target())
+    for score in (found.mean, found.worst, found.weighted, found.target, found.domains[0].score):
+        assert score.bits_per_byte is None
+    assert (
+        found.mean.loss == scores([kept, dataclasses.replace(lost, bytes=kept.bytes)], 50).mean.loss
+    )
+    assert found.as_json()["worst"]["bits_per_byte"] is None
+    assert found.as_json()["domains"]["kept"]["bytes"] is None
+    assert "–" in [*scores_table(found).columns[-1].cells]

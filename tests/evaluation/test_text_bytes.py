@@ -1,14 +1,16 @@
 """Bytes of text by tokens, for byte-level and other tokenizers."""
 
+import dataclasses
 import json
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.round_trip import RoundTrip
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.tokenizer import END_OF_TEXT
-from dograph.evaluation.text_bytes import TextBytes
+from dograph.evaluation.text_bytes import TextBytes, why_no_bits_per_byte
 
 TEXTS = [f"naïve 你好 🙂 text {number}, tabs\tand  blanks\n" for number in range(30)]
 
@@ -75,3 +77,26 @@ def test_a_special_token_spelt_out_is_text(tmp_path):
     tokenizer.encode_special_tokens = True
     row = np.array([[store.end_of_text, *tokenizer.encode(END_OF_TEXT).ids, store.end_of_text]])
     assert TextBytes(store)(row)[0] == len(END_OF_TEXT)
+
+
+def trips(store, *shares):
+    """The store with other round trips."""
+    entries = [
+        dataclasses.replace(entry, round_trip=share and RoundTrip(10_000, *share, 5_000, 7))
+        for entry, share in zip(store.domains, shares, strict=True)
+    ]
+    return dataclasses.replace(store, domains=tuple(entries))
+
+
+def test_bits_per_byte_are_left_out_where_text_is_lost(store):
+    whole, most, lost = (10_000, 10_000), (9_950, 9_950), (9_700, 9_700)
+    assert why_no_bits_per_byte(trips(store, whole, whole, most)) is None
+    reason = why_no_bits_per_byte(trips(store, whole, whole, lost))
+    assert "numbers 97.00% (7 of 5,000 tokens are unknown)" in reason
+    assert why_no_bits_per_byte(trips(store, None, None, None)) is None  # every byte is a token
+
+
+def test_bytes_are_those_that_were_tokenised(store):
+    row = np.array([[store.end_of_text, *store.tokenizer().encode("cat dog " * 50).ids]])
+    longer = TextBytes(trips(store, (10_000, 20_000), (10_000, 9_950), None))
+    assert [int(longer(row, name)[0]) for name in ("animals", "code", "numbers")] == [200, 402, 400]

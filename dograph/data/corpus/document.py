@@ -29,6 +29,24 @@ def is_validation(digest: bytes, fraction: float) -> bool:
     return hash_number(digest) < fraction * 2.0**64
 
 
+def cut_end(data: bytes, size: int) -> tuple[bytes, bytes]:
+    """Cut about ``size`` bytes off the end of a text in UTF-8; neither part is empty.
+
+    The cut is after the nearest blank line if there is one nearby, else after a line, else after a
+    space.
+    """
+    place = len(data) - size
+    first, last = max(0, place - size // 4), place + size // 4
+    for mark in (b"\n\n", b"\n", b" "):
+        marks = data.rfind(mark, first, place), data.find(mark, place, last)
+        if near := [found + len(mark) for found in marks if found >= 0]:
+            place = min(near, key=lambda end: abs(end - place))
+            break
+    while data[place] & 0xC0 == 0x80:  # within a character
+        place -= 1
+    return data[:place], data[place:]
+
+
 def cut_stream(blocks: Iterable[str], limit: int = PIECE_CHARACTERS) -> Iterator[str]:
     """Cut text that arrives in blocks into pieces of at most ``limit`` characters.
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from dograph.data.corpus.chunks import INDEX, TokenType
 from dograph.data.corpus.derived import Derivation
 from dograph.data.corpus.left_out import DocumentsLeftOut, FilesLeftOut
+from dograph.data.corpus.round_trip import RoundTrip
 from dograph.errors import UserError, check_range
 from dograph.files.checksums import read_verified
 from dograph.files.records import Count, from_dict
@@ -66,6 +67,17 @@ class DomainEntry:
     derived: Derivation | None = None
     """What the domain was made from; None: from the source's own text."""
     left_out: DocumentsLeftOut = field(default_factory=DocumentsLeftOut)
+    validation_bytes: Count | None = None
+    """None in a store of an earlier version, as is ``round_trip``."""
+    round_trip: RoundTrip | None = None
+    """What the tokenizer keeps of a sample of the domain's text."""
+
+    @property
+    def held_out(self) -> float | None:
+        """Share of the domain's bytes that is held out for validation; None: not known."""
+        if self.validation_bytes is None or not self.bytes + self.validation_bytes:
+            return None
+        return self.validation_bytes / (self.bytes + self.validation_bytes)
 
     def counts(self, split: Split) -> tuple[int, int]:
         """(documents, tokens) of a split."""

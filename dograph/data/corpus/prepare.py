@@ -23,7 +23,14 @@ from dograph.data.corpus.manifest import (
     Split,
     is_store,
 )
-from dograph.data.corpus.report import ProgressBars, closing_table, left_out_lines
+from dograph.data.corpus.report import (
+    ProgressBars,
+    closing_table,
+    left_out_lines,
+    round_trip_note,
+    share_warnings,
+)
+from dograph.data.corpus.round_trip import RoundTrip, RoundTripMeter, pieces
 from dograph.data.corpus.settings import (
     ENVIRONMENT,
     GPT2_TOKENIZER,
@@ -31,7 +38,7 @@ from dograph.data.corpus.settings import (
     CorpusSettings,
 )
 from dograph.data.corpus.source import Source, cap_bytes, open_source
-from dograph.data.corpus.staging import StagedDomain, Staging
+from dograph.data.corpus.staging import StagedDomain, Staging, spread
 from dograph.data.corpus.store import Store, fingerprint
 from dograph.data.corpus.tokenize_process import TokenizeProcess
 from dograph.data.corpus.tokenize_worker import SplitJob, TokenisedSplit, TrainJob, marker_path
@@ -51,6 +58,10 @@ from dograph.files.lock import exclusive
 
 TOKENIZER_MARKER = ".tokenizer.json"
 """Unlike any domain's marker."""
+ROUND_TRIP_CHARACTERS, ROUND_TRIP_PARTS = 2_000_000, 16
+"""Text of all domains that is encoded and decoded again, and parts of each split it is from."""
+LEAST_KEPT = 0.25
+"""Share of the text that a tokenizer must keep: blanks alone are a sixth of English text."""
 
 
 def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
@@ -110,7 +121,12 @@ def _build(
         _finish(work_dir, path)
     store = Store.open(path)
     bars.console.print(closing_table(store))
-    for line in left_out_lines(store.domains, store.left_out):
+    lines = [
+        *left_out_lines(store.domains, store.left_out),
+        *share_warnings(store, settings.validation_fraction),
+        round_trip_note(store),
+    ]
+    for line in lines:
         bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
     return store
 
@@ -177,8 +193,9 @@ class _Build:
             originals, derived = self._stage()
             tokenizer = self._tokenizer(process, originals)
             domains = sorted([*originals, *derived], key=lambda domain: domain.name)
+            round_trips = self._round_trips(domains)
             self._tokenise(process, domains, tokenizer)
-        self._manifest(domains, tokenizer, inputs)
+        self._manifest(domains, tokenizer, round_trips, inputs)
 
     def _stage(self) -> tuple[list[StagedDomain], list[StagedDomain]]:
         """Stage the source's domains, then those derived from them."""
@@ -216,6 +233,32 @@ class _Build:
             write_verified(marker, {TOKENIZER: file_digest(path)})
         return load(path)
 
+    def _round_trips(self, domains: list[StagedDomain]) -> dict[str, RoundTrip]:
+        """What the tokenizer keeps of a sample of each domain; refuse one that keeps hardly any."""
+        tokenizer = load(self.folder / TOKENIZER)
+        meter = RoundTripMeter(tokenizer, end_of_text(tokenizer))
+        most = ROUND_TRIP_CHARACTERS // (2 * len(domains))
+        kept = {}
+        with self.bars.step("round trip", None) as advance:
+            for domain in domains:
+                texts = (
+                    piece
+                    for split in SPLITS
+                    for text in spread(self.folder, domain, split, most, ROUND_TRIP_PARTS)
+                    for piece in pieces(text)
+                )
+                kept[domain.name] = meter(texts)
+                advance(kept[domain.name].bytes)
+        all_kept = sum(kept.values(), RoundTrip(0, 0, 0, 0, 0))
+        if all_kept.share < LEAST_KEPT:
+            unknown = f"{all_kept.unknown:,} of {all_kept.tokens:,} tokens are unknown"
+            raise UserError(
+                f"corpus.tokenizer is {self.settings.tokenizer}, with which {all_kept.share:.0%} "
+                f"of the text comes back when it is encoded and decoded ({unknown}): choose one "
+                "made for such text, or 'train'"
+            )
+        return kept
+
     def _tokenise(
         self, process: TokenizeProcess, domains: list[StagedDomain], tokenizer: Tokenizer
     ) -> None:
@@ -249,7 +292,13 @@ class _Build:
             workers=self.settings.workers,
         )
 
-    def _manifest(self, domains: list[StagedDomain], tokenizer: Tokenizer, inputs: str) -> None:
+    def _manifest(
+        self,
+        domains: list[StagedDomain],
+        tokenizer: Tokenizer,
+        round_trips: dict[str, RoundTrip],
+        inputs: str,
+    ) -> None:
         hash_of_tokenizer = tokenizer_hash(tokenizer)
         files = {TOKENIZER: file_digest(self.folder / TOKENIZER)}
         entries, derivations = [], self.settings.derivations()
@@ -259,8 +308,16 @@ class _Build:
             documents = domain.train.documents, domain.validation.documents
             tokens = train.tokens, validation.tokens
             counts = (*documents, *tokens, domain.train.bytes)
-            derivation = derivations.get(domain.name)
-            entries.append(DomainEntry(domain.name, *counts, derivation, domain.left_out))
+            entries.append(
+                DomainEntry(
+                    domain.name,
+                    *counts,
+                    derivations.get(domain.name),
+                    domain.left_out,
+                    domain.validation.bytes,
+                    round_trips[domain.name],
+                )
+            )
         names = [domain.name for domain in domains]
         Store(
             path=self.folder,

@@ -1,4 +1,4 @@
-"""Progress bars while `prepare` works, and its closing table."""
+"""Progress bars while `prepare` works, its closing table and warnings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from rich.table import Table
 
 from dograph.data.corpus.left_out import FilesLeftOut, described
 from dograph.data.corpus.manifest import DomainEntry
+from dograph.data.corpus.round_trip import LOSSLESS, RoundTrip
+from dograph.data.corpus.split import is_near
 from dograph.data.corpus.store import Store
+
+MOST_NAMED = 5
+"""Domains that a warning names."""
 
 
 class ProgressBars:
@@ -45,11 +50,12 @@ class ProgressBars:
 
 
 def closing_table(store: Store) -> Table:
-    """Documents, tokens, share of the tokens, validation tokens and what is left out, by domain."""
+    """Documents, tokens, their share, validation tokens, bytes held out, what is left out."""
     total = sum(entry.train_tokens for entry in store.domains)
     table = Table(title=f"{store.path}", caption=f"fingerprint {store.fingerprint}")
     table.add_column("domain")
-    for heading in ("documents", "tokens", "share", "validation tokens", "left out"):
+    headings = ("documents", "tokens", "share", "validation tokens", "held out", "left out")
+    for heading in headings:
         table.add_column(heading, justify="right")
     has_derived = any(entry.derived for entry in store.domains)
     if has_derived:
@@ -65,10 +71,19 @@ def closing_table(store: Store) -> Table:
 def _row(total: int, *entries: DomainEntry) -> list[str]:
     documents = sum(entry.documents for entry in entries)
     tokens = sum(entry.train_tokens for entry in entries)
-    held_out = sum(entry.validation_tokens for entry in entries)
-    share = f"{tokens / max(1, total):.1%}"
+    validation_tokens = sum(entry.validation_tokens for entry in entries)
+    held_out = sum(entry.validation_bytes or 0 for entry in entries)
+    text = held_out + sum(entry.bytes for entry in entries)
+    share, part = tokens / max(1, total), held_out / max(1, text)
     left_out = sum(entry.left_out.count for entry in entries)
-    return [f"{documents:,}", f"{tokens:,}", share, f"{held_out:,}", f"{left_out:,}"]
+    return [
+        f"{documents:,}",
+        f"{tokens:,}",
+        f"{share:.1%}",
+        f"{validation_tokens:,}",
+        f"{part:.1%}",
+        f"{left_out:,}",
+    ]
 
 
 def left_out_lines(domains: Iterable[DomainEntry], files: Iterable[FilesLeftOut]) -> list[str]:
@@ -81,3 +96,44 @@ def left_out_lines(domains: Iterable[DomainEntry], files: Iterable[FilesLeftOut]
     if left_out := described(files):
         lines.append(f"left out of corpus.source: {left_out}")
     return lines
+
+
+def share_warnings(store: Store, asked: float) -> list[str]:
+    """A line for each domain of which far more or less is held out than was asked."""
+    return [
+        f"Warning: domain '{entry.name}': {entry.held_out:.1%} of its bytes are held out, while "
+        f"corpus.validation_fraction is {asked:g}: its documents are too few, small or unequal; "
+        "add text, or change the fraction"
+        for entry in store.domains
+        if asked > 0
+        and entry.held_out is not None
+        and not is_near(*_bytes_of_splits(entry), fraction=asked)
+    ]
+
+
+def _bytes_of_splits(entry: DomainEntry) -> tuple[int, int]:
+    held_out = entry.validation_bytes or 0
+    return held_out, held_out + entry.bytes
+
+
+def round_trip_note(store: Store) -> str:
+    """What share of the sampled text comes back when it is encoded and decoded."""
+    trips = {entry.name: entry.round_trip for entry in store.domains if entry.round_trip}
+    size = sum(trip.bytes for trip in trips.values())
+    lossy = sorted((trip.share, name) for name, trip in trips.items() if trip.share < 1)
+    if not lossy:
+        return f"tokenizer: all of {size / 1e6:.1f} MB of sampled text comes back"
+    named = ", ".join(f"{name} {kept_share(trips[name])}" for _, name in lossy[:MOST_NAMED])
+    more = f" and {len(lossy) - MOST_NAMED} more domains" if len(lossy) > MOST_NAMED else ""
+    then = "" if lossy[0][0] >= LOSSLESS else ": `dograph evaluate` leaves bits per byte out"
+    return (
+        f"Warning: the tokenizer loses text; of {size / 1e6:.1f} MB that were sampled, encoded and "
+        f"decoded, this share came back: {named}{more}{then}"
+    )
+
+
+def kept_share(trip: RoundTrip) -> str:
+    """The share that comes back and the unknown tokens; never 100 % if anything is lost."""
+    share = min(trip.share, 0.9999) if trip.share < 1 else 1.0
+    unknown = f" ({trip.unknown:,} of {trip.tokens:,} tokens are unknown)" if trip.unknown else ""
+    return f"{share:.2%}{unknown}"

@@ -5,7 +5,6 @@ A domain is done when ``staged/<domain>.json`` exists; an interrupted run resume
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import shutil
@@ -19,9 +18,17 @@ import zstandard
 
 from dograph.data.corpus.dedup import SeenDocuments, start_again
 from dograph.data.corpus.derived import Derivation
-from dograph.data.corpus.document import document_hash, hash_number, is_validation
+from dograph.data.corpus.document import cut_end, document_hash, hash_number
 from dograph.data.corpus.left_out import DocumentsLeftOut, DocumentTally
 from dograph.data.corpus.rows import BadRow
+from dograph.data.corpus.split import (
+    MOST_WEIGHED,
+    HeldOutByHash,
+    HeldOutBySize,
+    Sizes,
+    choose_by_size,
+    is_near,
+)
 from dograph.errors import UserError
 from dograph.files.checksums import new_digest, read_marker, write_verified
 from dograph.files.records import Count, from_dict
@@ -125,12 +132,31 @@ def read_part(path: Path) -> Iterator[str]:
         raise UserError(f"{path}: damaged ({error}): {remedy}") from error
 
 
+def spread(folder: Path, domain: StagedDomain, split: str, most: int, parts: int) -> Iterator[str]:
+    """Yield about ``most`` characters of a split's documents, from at most so many of its parts.
+
+    ``folder`` is the store in the making. Parts are evenly spaced, each read from its beginning,
+    and no document exceeds ``most``.
+    """
+    have = domain.split(split).parts
+    count = min(have, parts)
+    for index in range(count):
+        path = part_path(folder / "staged" / domain.name / split, index * have // count)
+        taken = 0
+        for text in read_part(path):
+            yield text[:most]
+            taken += len(text)
+            if taken >= most // count:
+                break
+
+
 @dataclass
 class Staging:
     """Stages domains one after the other.
 
     ``folder`` is the store in the making, whose folder ``staged`` gets the parts;
-    ``validation_fraction`` is the share of documents to hold out.
+    ``validation_fraction`` is the share of documents to hold out, by their hashes; where few
+    documents decide what share of the bytes that is, by their sizes.
     """
 
     folder: Path
@@ -158,8 +184,8 @@ class Staging:
         Args:
             name: name of the domain.
             documents: returns the domain's documents, and rows that are left out. It is called
-                again if a split is left empty, as happens with few documents; then one document
-                moves to that split.
+                again if the choice by hash leaves a split empty, or a share of the bytes that is
+                far from what was asked.
             cap: most bytes of text. None: all.
             where: place of the domain's text, for messages.
             advance: called with bytes of text done.
@@ -169,33 +195,35 @@ class Staging:
         if staged is not None:
             advance(staged.train.bytes + staged.validation.bytes)
             return staged
-        by_hash = functools.partial(is_validation, fraction=self.validation_fraction)
-        staged, extremes = self._write(name, documents(), cap, by_hash, advance)
-        counts = staged.train.documents, staged.validation.documents
-        if sum(counts) == 0:
+        fraction = self.validation_fraction
+        staged, sizes = self._write(name, documents(), cap, HeldOutByHash(fraction), advance)
+        if not sizes:
             raise UserError(
                 f"domain '{name}' holds no new text{_only(staged.left_out)}: {where}: add other "
                 "text to it, or move it out of the corpus"
             )
-        if self.validation_fraction > 0 and 0 in counts:
-            if sum(counts) == 1:
+        if fraction > 0 and not self._is_fair(staged):
+            if len(sizes) == 1:
                 raise UserError(
                     f"domain '{name}' holds a single document{_only(staged.left_out)}: {where}: "
                     "add a second, or set corpus.validation_fraction=0 to train without validation"
                 )
-            # One document moves to the split that was left empty.
-            lowest, highest = extremes
-            no_validation = staged.validation.documents == 0
-            staged, _ = self._write(
-                name,
-                documents(),
-                cap,
-                lambda digest: digest == lowest if no_validation else digest != highest,
-                lambda _: None,
-            )
+            by_size = choose_by_size(sizes, fraction)
+            staged, _ = self._write(name, documents(), cap, by_size, lambda _: None)
         self._seen.commit()
         write_verified(marker, asdict(staged))
         return staged
+
+    def _is_fair(self, staged: StagedDomain) -> bool:
+        """Whether the splits' sizes are about what was asked, or so many documents' that are not.
+
+        None is empty either way.
+        """
+        if 0 in (staged.train.documents, staged.validation.documents):
+            return False
+        documents = staged.train.documents + staged.validation.documents
+        held_out, total = staged.validation.bytes, staged.train.bytes + staged.validation.bytes
+        return documents > MOST_WEIGHED or is_near(held_out, total, self.validation_fraction)
 
     def derived(
         self, name: str, derivation: Derivation, origin: StagedDomain, advance: Advance
@@ -225,13 +253,14 @@ class Staging:
         name: str,
         documents: Iterator[str | BadRow],
         cap: int | None,
-        held_out: Callable[[bytes], bool],
+        held_out: HeldOutByHash | HeldOutBySize,
         advance: Advance,
-    ) -> tuple[StagedDomain, tuple[bytes, bytes]]:
+    ) -> tuple[StagedDomain, Sizes]:
+        """Write both splits; returns the sizes of the first documents, up to ``MOST_WEIGHED``."""
         folder = self._staged / name
         shutil.rmtree(folder, ignore_errors=True)
         self._seen.begin(name)
-        lowest, highest = b"\xff" * 17, b""
+        sizes: list[tuple[bytes, int]] = []
         taken, tally = 0, DocumentTally(name)
         train, held = PartWriter(folder / "train"), PartWriter(folder / "validation")
         with closing(train), closing(held):
@@ -245,12 +274,17 @@ class Staging:
                 if owner := self._seen.add(digest, name):
                     tally.copies[owner] += 1
                     continue
-                (held if held_out(digest) else train).add(data.decode(), digest, size)
-                lowest, highest = min(lowest, digest), max(highest, digest)
+                end = held_out.bytes_of(digest, size)
+                if 0 < end < size:
+                    for split, piece in zip((train, held), cut_end(data, end), strict=True):
+                        split.add(piece.decode(), document_hash(piece), len(piece))
+                else:
+                    (held if end else train).add(data.decode(), digest, size)
+                if len(sizes) < MOST_WEIGHED:
+                    sizes.append((digest, size))
                 taken += size
                 advance(size)
-        staged = StagedDomain(name, train.counts(), held.counts(), tally.left_out())
-        return staged, (lowest, highest)
+        return StagedDomain(name, train.counts(), held.counts(), tally.left_out()), sizes
 
 
 def _only(left_out: DocumentsLeftOut) -> str:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dograph.data.corpus.chunks import TokenType
 from dograph.data.corpus.settings import GPT2_TOKENIZER
-from dograph.data.corpus.staging import StagedDomain, part_path, read_part
+from dograph.data.corpus.staging import StagedDomain, spread
 from dograph.errors import UserError
 from dograph.files.checksums import json_digest
 
@@ -96,16 +96,7 @@ def sample(folder: Path, domains: list[StagedDomain]) -> Iterator[str]:
     """Yield documents to learn a vocabulary from, evenly from all domains and parts of each."""
     share = SAMPLE_BYTES // len(domains)
     for domain in domains:
-        count = min(domain.train.parts, SAMPLE_PARTS)
-        for index in range(count):
-            number = index * domain.train.parts // count
-            path = part_path(folder / "staged" / domain.name / "train", number)
-            taken = 0
-            for text in read_part(path):
-                yield text[:share]
-                taken += len(text)
-                if taken >= share // count:
-                    break
+        yield from spread(folder, domain, "train", share, SAMPLE_PARTS)
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:

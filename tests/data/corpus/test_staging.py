@@ -108,3 +108,33 @@ def test_a_domain_killed_before_its_marker_is_staged_afresh(tmp_path):
     before = stage(tmp_path, domains)
     (tmp_path / "staged" / "b.json").unlink()
     assert stage(tmp_path, domains) == before
+
+
+def test_few_large_documents_lose_no_more_text_than_asked(tmp_path):
+    texts = [" ".join(map(str, range(start, start + 12_000))) for start in (0, 20_000)]
+    (domain,) = stage(tmp_path / "one", {"a": texts})
+    (tmp_path / "other").mkdir()
+    (same,) = stage(tmp_path / "other", {"a": texts[::-1]})
+    size = domain.train.bytes + domain.validation.bytes
+    assert size == sum(len(text) for text in texts)
+    assert domain.validation.bytes / size == pytest.approx(0.05, rel=0.1)
+    train, held = (staged_texts(tmp_path / "one", domain, s) for s in ("train", "validation"))
+    assert sorted([train[0] + held[0], train[1]]) == sorted(texts) or sorted(
+        [train[0], train[1] + held[0]]
+    ) == sorted(texts)
+    assert staged_texts(tmp_path / "other", same, "validation") == held
+
+
+def test_a_large_document_that_is_held_out_by_its_hash_is_trained_on(tmp_path):
+    small = sentences(8, 300)
+    large = next(
+        text
+        for text in (f"{number} " + "word " * 50_000 for number in range(1000))
+        if is_validation(document_hash(text.encode()), 0.05)
+    )
+    (domain,) = stage(tmp_path, {"a": [*small, large]})
+    held = staged_texts(tmp_path, domain, "validation")
+    assert 0.025 < domain.validation.bytes / (domain.train.bytes + domain.validation.bytes) < 0.1
+    assert large not in held
+    by_hash = [text for text in small if is_validation(document_hash(text.encode()), 0.05)]
+    assert set(by_hash) <= set(held)

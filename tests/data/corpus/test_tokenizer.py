@@ -9,8 +9,8 @@ from dograph.data.corpus.tokenizer import (
     LONGEST_WORD,
     cut_long_words,
     end_of_text,
-    load,
     get_tokenizer,
+    load,
     token_type,
     tokenizer_hash,
     train,
@@ -85,7 +85,9 @@ def test_long_words_are_cut_and_text_between_them_is_not(word):
     assert len(pieces) < 3 + 2 * (len(word) / LONGEST_WORD + 2)
 
 
-@pytest.mark.parametrize("text", ["", *sentences(1, 2), "(a1+" * 5000, "a\x1c" * 5000, "été " * 500])
+@pytest.mark.parametrize(
+    "text", ["", *sentences(1, 2), "(a1+" * 5000, "a\x1c" * 5000, "été " * 500]
+)
 def test_text_without_long_words_is_trained_on_as_it_is(text):
     longest = max((end - at for _, (at, end) in WORDS.pre_tokenize_str(text)), default=0)
     assert ([*cut_long_words(text, WORDS)] == [text]) is (longest <= LONGEST_WORD)
