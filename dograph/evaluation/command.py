@@ -73,8 +73,8 @@ def evaluate_checkpoint(
     report.console.print(scores_table(scores))
     if (few := few_sequences_note(scores)) is not None:
         report.note(f"Note: {few}")
-    found = {"resamples": resamples, "seed": seed, **scores.as_json()}
-    report.add({**found, "bits_per_byte_left_out": left_out} if left_out else found)
+    reason = {} if left_out is None else {"bits_per_byte_left_out": left_out}
+    report.add({"resamples": resamples, "seed": seed, **scores.as_json(), **reason})
     if output is not None:
         report.note(f"Wrote: {output}")
 

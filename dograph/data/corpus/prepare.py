@@ -30,7 +30,12 @@ from dograph.data.corpus.report import (
     round_trip_note,
     share_warnings,
 )
-from dograph.data.corpus.round_trip import RoundTrip, RoundTripMeter, pieces
+from dograph.data.corpus.round_trip import (
+    RoundTrip,
+    RoundTripMeter,
+    hardly_any_kept,
+    measure_domains,
+)
 from dograph.data.corpus.settings import (
     ENVIRONMENT,
     GPT2_TOKENIZER,
@@ -38,7 +43,7 @@ from dograph.data.corpus.settings import (
     CorpusSettings,
 )
 from dograph.data.corpus.source import Source, cap_bytes, open_source
-from dograph.data.corpus.staging import StagedDomain, Staging, spread
+from dograph.data.corpus.staging import StagedDomain, Staging
 from dograph.data.corpus.store import Store, fingerprint
 from dograph.data.corpus.tokenize_process import TokenizeProcess
 from dograph.data.corpus.tokenize_worker import SplitJob, TokenisedSplit, TrainJob, marker_path
@@ -58,10 +63,6 @@ from dograph.files.lock import exclusive
 
 TOKENIZER_MARKER = ".tokenizer.json"
 """Unlike any domain's marker."""
-ROUND_TRIP_CHARACTERS, ROUND_TRIP_PARTS = 2_000_000, 16
-"""Text of all domains that is encoded and decoded again, and parts of each split it is from."""
-LEAST_KEPT = 0.25
-"""Share of the text that a tokenizer must keep: blanks alone are a sixth of English text."""
 
 
 def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
@@ -236,28 +237,15 @@ class _Build:
     def _round_trips(self, domains: list[StagedDomain]) -> dict[str, RoundTrip]:
         """What the tokenizer keeps of a sample of each domain; refuse one that keeps hardly any."""
         tokenizer = load(self.folder / TOKENIZER)
-        meter = RoundTripMeter(tokenizer, end_of_text(tokenizer))
-        most = ROUND_TRIP_CHARACTERS // (2 * len(domains))
-        kept = {}
         with self.bars.step("round trip", None) as advance:
-            for domain in domains:
-                texts = (
-                    piece
-                    for split in SPLITS
-                    for text in spread(self.folder, domain, split, most, ROUND_TRIP_PARTS)
-                    for piece in pieces(text)
-                )
-                kept[domain.name] = meter(texts)
-                advance(kept[domain.name].bytes)
-        all_kept = sum(kept.values(), RoundTrip(0, 0, 0, 0, 0))
-        if all_kept.share < LEAST_KEPT:
-            unknown = f"{all_kept.unknown:,} of {all_kept.tokens:,} tokens are unknown"
+            meter = RoundTripMeter(tokenizer, end_of_text(tokenizer))
+            round_trips = measure_domains(meter, self.folder, domains, advance)
+        if problem := hardly_any_kept(round_trips):
             raise UserError(
-                f"corpus.tokenizer is {self.settings.tokenizer}, with which {all_kept.share:.0%} "
-                f"of the text comes back when it is encoded and decoded ({unknown}): choose one "
-                "made for such text, or 'train'"
+                f"corpus.tokenizer is {self.settings.tokenizer}, {problem}: choose one made for "
+                "such text, or 'train'"
             )
-        return kept
+        return round_trips
 
     def _tokenise(
         self, process: TokenizeProcess, domains: list[StagedDomain], tokenizer: Tokenizer

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders
 
+from dograph.data.corpus.staging import StagedDomain, spread
 from dograph.files.records import Count
 
+SAMPLE_CHARACTERS, SAMPLE_PARTS = 2_000_000, 16
+"""Text of all domains that is encoded and decoded again, and parts of each split it is from."""
 PIECE_CHARACTERS = 4_000
 """Characters of each piece of a document that is encoded and decoded."""
 LOSSLESS = 0.99
 """Share of the bytes from which on bits per byte mean something: the model predicts the text."""
+LEAST_KEPT = 0.25
+"""Share of the bytes that a tokenizer must keep: blanks alone are a sixth of English text."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,38 @@ class RoundTripMeter:
             tokens += len(ids)
             unknown += sum(number == self._unknown for number in ids)
         return RoundTrip(size, kept, decoded, tokens, unknown)
+
+
+def measure_domains(
+    meter: RoundTripMeter,
+    folder: Path,
+    domains: list[StagedDomain],
+    advance: Callable[[int], None],
+) -> dict[str, RoundTrip]:
+    """Measure a sample of both splits of each domain of the store in the making, by name."""
+    most = SAMPLE_CHARACTERS // (2 * len(domains))
+
+    def sampled(domain: StagedDomain) -> Iterator[str]:
+        for split in ("train", "validation"):
+            for text in spread(folder, domain, split, most, SAMPLE_PARTS):
+                yield from pieces(text)
+
+    round_trips = {}
+    for domain in domains:
+        round_trips[domain.name] = meter(sampled(domain))
+        advance(round_trips[domain.name].bytes)
+    return round_trips
+
+
+def hardly_any_kept(round_trips: dict[str, RoundTrip]) -> str | None:
+    """How little of all domains' text comes back, for a message; None if it is enough."""
+    together = sum(round_trips.values(), RoundTrip(0, 0, 0, 0, 0))
+    if together.share >= LEAST_KEPT:
+        return None
+    return (
+        f"with which {together.share:.0%} of the text comes back when it is encoded and decoded "
+        f"({together.unknown:,} of {together.tokens:,} tokens are unknown)"
+    )
 
 
 def pieces(text: str) -> list[str]:
