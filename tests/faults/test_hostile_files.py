@@ -1,7 +1,9 @@
 """Untrusted corpus files: reading ends, in documents or in an error that names the file."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import socket
 import time
@@ -21,6 +23,12 @@ from dograph.errors import UserError
 
 MUTATIONS = 1_000
 LONGEST = 10.0
+PACKS = {
+    "gz": gzip.compress,
+    "zst": zstandard.compress,
+    "xz": lzma.compress,
+    "bz2": bz2.compress,
+}
 TEXTS = [f"document {n} with some words, äöü and 漢字 " * (n % 7 + 1) for n in range(80)]
 HOSTILE_LINES = [
     b'{"text": ' * 100_000,
@@ -51,10 +59,11 @@ def whole_files(folder):
     """{name: bytes} of one sound file of each kind."""
     lines = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
     text = "\n\n".join(TEXTS).encode()
-    files = {"a.jsonl": lines, "a.txt": text, "a.md": text}
+    array = json.dumps([{"text": text} for text in TEXTS], indent=1).encode()
+    files = {"a.jsonl": lines, "a.json": array, "a.txt": text, "a.md": text}
     for name, data in list(files.items()):
-        files[f"{name}.gz"] = gzip.compress(data)
-        files[f"{name}.zst"] = zstandard.ZstdCompressor().compress(data)
+        for ending, pack in PACKS.items():
+            files[f"{name}.{ending}"] = pack(data)
     for compression in ("snappy", "zstd", "none"):
         path = folder / "whole.parquet"
         table = pyarrow.table({"id": list(range(len(TEXTS))), "text": TEXTS})
@@ -92,7 +101,10 @@ def read(path):
     begin = time.monotonic()
     try:
         documents = list(read_documents(path, "text"))
-        assert all(isinstance(document, str) for document in documents)
+        assert all(
+            isinstance(document, str) or (document.is_file and path.suffix != ".jsonl")
+            for document in documents
+        )
         ended = "documents"
     except UserError as error:
         assert path.name in str(error) and len(str(error)) < 3_000, str(error)[:500]
@@ -118,7 +130,8 @@ def test_mutated_files_end_in_documents_or_a_named_error(tmp_path, chance):
 @pytest.mark.parametrize("number", range(len(HOSTILE_LINES)))
 def test_hostile_lines_end_too(tmp_path, number):
     good = json.dumps({"text": "good"}).encode()
-    for name, pack in (("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress), ("a.txt", bytes)):
+    files = [("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress), ("a.json", bytes), ("a.txt", bytes)]
+    for name, pack in files:
         (tmp_path / name).write_bytes(pack(b"\n".join([good, HOSTILE_LINES[number], good])))
         read(tmp_path / name)
 
@@ -148,13 +161,17 @@ def test_half_pairs_and_nul_characters_are_staged(tmp_path):
     assert staged.train.documents == 2
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "txt"])
-@pytest.mark.parametrize("kind", ["gz", "zst"])
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        *((ending, kind) for ending in ("jsonl", "txt") for kind in ("gz", "zst")),
+        *(("json", "gz"), ("jsonl", "xz"), ("txt", "bz2")),
+    ],
+)
 def test_a_bomb_is_refused_and_memory_stays_flat(tmp_path, kind, ending):
-    packs = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress}
     path = tmp_path / f"bomb.{ending}.{kind}"
     line = b" " * 1023 + b"\n"
-    path.write_bytes(packs[kind](line * 2**16) * 16)  # a gigabyte
+    path.write_bytes(PACKS[kind](line * 2**16) * 16)  # a gigabyte
     assert LARGEST_RATIO * path.stat().st_size < 2**30
     tracemalloc.start()
     with pytest.raises(UserError, match=rf"bomb\.{ending}\.{kind}: .* over {LARGEST_RATIO} times"):

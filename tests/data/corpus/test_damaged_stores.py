@@ -315,6 +315,20 @@ def test_what_cannot_be_redone_is_named(half, name, fault):
         prepare(half.settings, progress=False)
 
 
+def test_the_remedies_for_a_half_prepared_store_help(half, small_store):
+    (half.work_dir / "staged" / "seen.sqlite").write_bytes(b"garbage" * 100)
+    (half.work_dir / "staged" / "web.json").unlink()
+    with pytest.raises(UserError, match=f"delete {half.work_dir} and prepare again"):
+        prepare(half.settings, progress=False)
+    shutil.rmtree(half.work_dir)
+    half.work_dir.mkdir()
+    (half.work_dir / "inputs.json").write_text('"mine"')
+    with pytest.raises(UserError, match=r"is not an interrupted preparation .*: move it away"):
+        prepare(half.settings, progress=False)
+    half.work_dir.rename(half.place.with_name("mine"))
+    assert same_files(prepare(half.settings, progress=False).path, small_store.path)
+
+
 @pytest.mark.parametrize("name", ["staged", "tokenised", "domains", "staged/web", "litdata"])
 def test_a_half_prepared_store_with_links_touches_nothing_outside(half, tmp_path, name):
     outside = tmp_path / "outside"
