@@ -137,19 +137,24 @@ def _check_columns(path: Path, file: Any, text_key: str) -> None:
 
     Pages are decompressed whole.
     """
-    columns = [file.schema.column(place).path for place in range(len(file.schema))]
+    columns = [file.schema.column(place) for place in range(len(file.schema))]
     below = f"{text_key}."
-    if text_key not in columns and not any(column.startswith(below) for column in columns):
-        raise UserError(
-            f"{path}: no column '{text_key}'; it has {listed(columns)}: set corpus.text_key to one "
-            "of them"
-        )
+    if not any(f"{column.path}.".startswith(below) for column in columns):
+        texts = [column.path for column in columns if _holds_text(column)]
+        remedy = f"set corpus.text_key to one of {listed(texts)}" if texts else "add one"
+        names = listed(file.schema_arrow.names)
+        raise UserError(f"{path}: no column '{text_key}'; it has {names}: {remedy}")
     for number in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(number)
         for place in range(group.num_columns):
             column = group.column(place)
             if column.path_in_schema == text_key or column.path_in_schema.startswith(below):
                 check_ratio(path, column.total_compressed_size, column.total_uncompressed_size)
+
+
+def _holds_text(column: Any) -> bool:
+    """Whether a Parquet column has one text, or some bytes, a row."""
+    return bool(column.physical_type == "BYTE_ARRAY" and column.max_repetition_level == 0)
 
 
 def _plain_text(path: Path, _: str) -> Iterator[str]:

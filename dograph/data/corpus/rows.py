@@ -40,9 +40,8 @@ def text_of(row: Mapping[str, Any], text_key: str, where: str) -> str | BadRow:
     try:
         value = _look_up(row, text_key)
     except KeyError:
-        keys = sorted(_dotted(row))
-        remedy = "set corpus.text_key to one of them" if keys else "give it one"
-        return BadRow(where, f"no key '{text_key}'; it has {listed(keys)}", remedy)
+        problem = f"no key '{text_key}'; it has {listed(sorted(row))}"
+        return BadRow(where, problem, _other_key(row))
     if value is None:
         return ""
     if isinstance(value, bytes):
@@ -52,12 +51,8 @@ def text_of(row: Mapping[str, Any], text_key: str, where: str) -> str | BadRow:
             return not_utf8(where, error)
     if isinstance(value, str):
         return with_unix_line_ends(value.removeprefix("\ufeff"))
-    if isinstance(value, Mapping) and value:
-        inner = listed(sorted(f"{text_key}.{key}" for key in value))
-        remedy = f"set corpus.text_key to one of {inner}"
-    else:
-        remedy = "set corpus.text_key to the key that holds the text"
-    return BadRow(where, f"'{text_key}' is a {type(value).__name__}, not text", remedy)
+    problem = f"'{text_key}' is a {type(value).__name__}, not text"
+    return BadRow(where, problem, _other_key(row))
 
 
 def not_utf8(where: str, error: UnicodeDecodeError) -> BadRow:
@@ -90,10 +85,13 @@ def _look_up(row: Mapping[str, Any], key: str) -> Any:
     return _look_up(inner, rest)
 
 
-def _dotted(row: Mapping[str, Any]) -> list[str]:
-    """The row's keys, with those of objects in it."""
+def _other_key(row: Mapping[str, Any]) -> str:
+    """The remedy for rows like this one: the keys that do hold text, also within objects."""
     keys = []
     for key, value in row.items():
-        inner = [f"{key}.{name}" for name in value] if isinstance(value, Mapping) else []
-        keys += inner or [key]
-    return keys
+        inner = value.items() if isinstance(value, Mapping) else ()
+        below = [(f"{key}.{name}", part) for name, part in inner]
+        keys += [name for name, part in [(key, value), *below] if isinstance(part, str | bytes)]
+    if not keys:
+        return "write its text under a key of its own"
+    return f"set corpus.text_key to one of {listed(sorted(keys))}"

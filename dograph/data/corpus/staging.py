@@ -200,7 +200,7 @@ class Staging:
         if not sizes:
             raise UserError(
                 f"domain '{name}' holds no new text{_only(staged.left_out)}: {where}: add other "
-                "text to it, or move it out of the corpus"
+                f"text to it, {_another_key(staged.left_out)}or move it out of the corpus"
             )
         if fraction > 0 and not self._is_fair(staged):
             if len(sizes) == 1:
@@ -291,6 +291,12 @@ def _only(left_out: DocumentsLeftOut) -> str:
     """What else the domain's text holds, for a message."""
     reasons = "; ".join(left_out.reasons())
     return f" ({reasons})" if reasons else ""
+
+
+def _another_key(left_out: DocumentsLeftOut) -> str:
+    """The remedy for a domain whose rows hold no text."""
+    is_wrong = left_out.bad_rows > 0
+    return "set corpus.text_key to the key that holds it, " if is_wrong else ""
 
 
 def _derive(folder: Path, name: str, derivation: Derivation, parts: Iterable[Path]) -> StagedSplit:

@@ -73,13 +73,27 @@ def wide_window(folder):
 
 GOOD = rows(TEXTS)
 NESTED = "".join(json.dumps({"content": {"text": text}, "id": 1}) + "\n" for text in TEXTS)
+NO_VALIDATION = {"text_key": "body", "validation_fraction": 0.0}  # it is one document
 REPEATED = "the same line\n" * 10_000
 FAULTS = [
     # (step that makes the fault, message, {remedy as the message words it: step that follows it})
     (
         write("new.jsonl", rows(TEXTS, "body")),
         "no key 'text'",
-        {"set corpus.text_key to one of them": setting(text_key="body")},
+        {"set corpus.text_key to one of ['body']": setting(text_key="body")},
+    ),
+    (
+        write("new/0.json", json.dumps({"body": TEXTS})),
+        "'new' holds no new text (1 row without text (first: ",
+        {
+            "add other text to it": write("new/a.jsonl", GOOD),
+            "move it out of the corpus": move_out("new"),
+        },
+    ),
+    (
+        write("new/0.json", json.dumps({"body": TEXTS[0] * 2_000}, indent=1)),
+        "one JSON value: no key 'text'; it has ['body']",
+        {"set corpus.text_key to the key that holds it": setting(**NO_VALIDATION)},
     ),
     (
         write("new.jsonl", GOOD + '{"meta": 1}\n' + rows(["good"])),
@@ -104,8 +118,8 @@ FAULTS = [
     ),
     (
         write("new.jsonl", NESTED),
-        "it has ['content.text', 'id']",
-        {"set corpus.text_key to one of them": setting(text_key="content.text")},
+        "it has ['content', 'id']",
+        {"set corpus.text_key to one of ['content.text']": setting(text_key="content.text")},
     ),
     (
         write("new.jsonl", "[1]\n"),
@@ -118,9 +132,9 @@ FAULTS = [
         {"write one JSON object per line": write("new.json", GOOD)},
     ),
     (
-        parquet(pyarrow.table({"body": TEXTS})),
-        "no column 'text'",
-        {"set corpus.text_key to one of them": setting(text_key="body")},
+        parquet(pyarrow.table({"id": range(8), "tags": [["a"]] * 8, "body": TEXTS})),
+        "no column 'text'; it has ['id', 'tags', 'body']",
+        {"set corpus.text_key to one of ['body']": setting(text_key="body")},
     ),
     (
         parquet(pyarrow.table({"text": [b"\xff", *(text.encode() for text in TEXTS)]})),
@@ -260,7 +274,6 @@ def test_the_remedy_is_named_and_helps(corpus, tmp_path, make, message, remedy, 
         settings = dataclasses.replace(settings, **step)
     else:
         step(corpus)
-        (tmp_path / "moved").unlink(missing_ok=True)
     assert all(domain.train.documents for domain in stage(settings, tmp_path / "work"))
 
 
