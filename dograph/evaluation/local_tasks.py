@@ -13,7 +13,7 @@ import yaml
 
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError, check_range
-from dograph.evaluation.local_examples import CHOICES, DomainExamples, Example
+from dograph.evaluation.local_examples import DomainExamples, Example
 from dograph.evaluation.task_results import CLOZE, CONTINUATION, LOCAL
 
 MARK = ".dograph-tasks"
@@ -116,18 +116,14 @@ def _draw(
             note(f"{entry.name}: no local tasks, it has no validation documents")
             continue
         domain = DomainExamples(store, entry.name, context, seed)
-        documents = len(domain.eligible)
         for kind, draw in ((CLOZE, domain.cloze), (CONTINUATION, domain.continuations)):
             task, drawn = f"{kind}_{entry.name}", draw(examples)
-            if drawn:
-                made[task] = kind, drawn
-            else:
-                note(
-                    f"{task}: left out, {documents} validation documents are long enough and "
-                    f"{CHOICES} are needed, with words parted by blanks"
-                )
-            if 0 < len(drawn) < examples:
-                note(f"{task}: {len(drawn)} examples, its {documents} documents give no more")
+            count = len(drawn.examples)
+            if count:
+                made[task] = kind, drawn.examples
+            if count < examples:
+                given = f"{count} examples, its documents give no more" if count else "left out"
+                note(f"{task}: {given}: {drawn.reason}")
     return made
 
 

@@ -1,9 +1,11 @@
 """The local suite: right answers are the corpus' own, wrong ones are not; the seed decides."""
 
 import json
+import re
 
 import pytest
 import yaml
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
@@ -132,7 +134,7 @@ def test_documents_are_chosen_by_their_length(store, monkeypatch):
     assert 0 < len(fewer.eligible) < len(drawn.eligible) < len(lengths)
 
 
-def prepared(folder, documents):
+def prepared(folder, documents, tokenizer="train"):
     (folder / "text").mkdir(parents=True)
     for domain, count in documents.items():
         words = [f"word{i} and some more of them {i * i} times over" * 8 for i in range(count)]
@@ -141,6 +143,7 @@ def prepared(folder, documents):
     settings = CorpusSettings(
         source=str(folder / "text"),
         store=str(folder / "store"),
+        tokenizer=tokenizer,
         vocab_size=300,
         validation_fraction=0.3,
     )
@@ -163,3 +166,55 @@ def test_domains_with_too_little_text_are_left_out_with_a_note(tmp_path):
 def test_numbers_out_of_range_are_refused(store, tmp_path, context, examples):
     with pytest.raises(UserError):
         write_local_tasks(store, tmp_path, context, examples)
+
+
+def sentence_pieces(kind, path):
+    """A tokenizer that puts a blank before each text, as T5's and LLaMA's do."""
+    words = [
+        f"{word} {word}{n}" for n, word in enumerate(["word", "and", "some", "more", "of", "them"])
+    ]
+    if kind == "unigram":
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=90, special_tokens=["</s>"], show_progress=False
+        )
+    else:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+        trainer = trainers.BpeTrainer(vocab_size=90, special_tokens=["</s>"], show_progress=False)
+    tokenizer.decoder = decoders.Metaspace()
+    alphabet = [f"word{n} times over" for n in range(200)]
+    tokenizer.train_from_iterator([*words, *alphabet], trainer)
+    tokenizer.save(str(path))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_tokenizers_that_add_a_blank_have_continuations_too(tmp_path, kind):
+    store = prepared(tmp_path, {"many": 40}, sentence_pieces(kind, tmp_path / "pieces.json"))
+    names = write_local_tasks(store, tmp_path / "tasks", 64, 10, 0)
+    assert names == ["local_cloze_many", "local_continuation_many"]
+    documents, encode = texts(store, "many"), store.tokenizer().encode
+    for example in read(tmp_path / "tasks", "local_continuation_many"):
+        context = example["context"]
+        for index, choice in enumerate(example["choices"]):
+            assert choice[0] == " "
+            assert len(encode(context + choice).ids) - len(encode(context).ids) == 16
+            own = documents[example["document"]]
+            assert (context + choice in own) is (index == example["label"])
+
+
+def test_the_reason_for_leaving_a_task_out_is_the_true_one(store, monkeypatch):
+    drawn = DomainExamples(store, "animals", CONTEXT, 0)
+    drawn.eligible = drawn.eligible[:3]
+    assert re.match(
+        r"3 of its \d+ validation documents have 48 tokens or more, and 4", drawn.cloze(5).reason
+    )
+    without_blanks = DomainExamples(store, "animals", CONTEXT, 0)
+    monkeypatch.setattr(without_blanks, "_text", lambda tokens, first, end: "ACGT" * 20)
+    for task in (without_blanks.cloze(5), without_blanks.continuations(5)):
+        assert task.examples == []
+        assert task.reason == "no words are parted by blanks (100 of 100 draws)"
