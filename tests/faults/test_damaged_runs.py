@@ -54,7 +54,7 @@ def damaged_run(small_recipe, store, tmp_path):
 def check_message(text, path):
     """The plain message, once, without a worker's traceback."""
     assert f"error: {path}: the store is damaged" in text
-    assert "delete" in text
+    assert f"move {path.parents[3]} away" in text
     assert "dograph prepare" in text
     assert "Traceback" not in text
 

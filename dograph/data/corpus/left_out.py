@@ -44,8 +44,8 @@ class FileTally:
 
     def add(self, reason: str, path: Path) -> None:
         """Count a file or a folder."""
-        name = path.relative_to(self._source).as_posix()
-        self._add(FilesLeftOut(reason, 1, (name if name.isprintable() else ascii(name),)))
+        name = _printable(path.relative_to(self._source).as_posix())
+        self._add(FilesLeftOut(reason, 1, (name,)))
 
     def extend(self, other: FileTally) -> None:
         """Count what another tally of the same source has counted."""
@@ -117,7 +117,9 @@ class DocumentTally:
         for text in documents:
             if isinstance(text, BadRow):
                 self._bad_rows += 1
-                self._first_bad_row = self._first_bad_row or f"{text.where}: {text.problem}"
+                self._first_bad_row = self._first_bad_row or _printable(
+                    f"{text.where}: {text.problem}"
+                )
             elif not text.strip():
                 self._empty += 1
             else:
@@ -139,6 +141,11 @@ class DocumentTally:
 def described(files: Iterable[FilesLeftOut]) -> str:
     """Files that were left out, on one line."""
     return "; ".join(map(str, files))
+
+
+def _printable(name: str) -> str:
+    """A name of an untrusted file, which must not control a terminal."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _counted(count: int, thing: str) -> str:

@@ -6,10 +6,11 @@ import shutil
 import pytest
 from small_corpora import sentences, write_corpus
 
-from dograph.data.corpus.left_out import DocumentsLeftOut
+from dograph.data.corpus.left_out import DocumentsLeftOut, DocumentTally
 from dograph.data.corpus.manifest import is_store
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.report import closing_table, left_out_lines
+from dograph.data.corpus.rows import BadRow
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.source import FolderSource
 from dograph.data.corpus.store import Store
@@ -56,6 +57,12 @@ def test_a_name_with_control_characters_is_shown_as_ascii(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "b\x1b[2J\n.csv").write_text("b")
     assert FolderSource(tmp_path, "text").left_out[0].first == (r"'b\x1b[2J\n.csv'",)
+
+
+def test_a_bad_row_of_such_a_file_is_shown_as_ascii_too():
+    tally = DocumentTally("a")
+    assert list(tally.texts([BadRow("b\x1b[2J.jsonl, line 1", "a list", ""), "text"])) == ["text"]
+    assert tally.left_out().first_bad_row == r"'b\x1b[2J.jsonl, line 1: a list'"
 
 
 @pytest.mark.parametrize("inside", ["code.lisp", "_part.txt", "deeper/x.bin", None])
