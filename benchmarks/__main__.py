@@ -62,7 +62,7 @@ def measure(name: str) -> dict[str, Any]:
         rows = Path(scratch) / "rows.json"
         command = [sys.executable, "-m", "benchmarks", "--only", name, "--write-rows", str(rows)]
         subprocess.run(command, check=True, cwd=FOLDER.parent)
-        table = json.loads(rows.read_text())
+        table = json.loads(rows.read_text(encoding="utf-8"))
     return {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
@@ -76,7 +76,7 @@ def machine() -> str:
     name = next(
         (
             line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
             if line.startswith("model name")
         ),
         platform.processor(),
@@ -133,14 +133,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.write_rows:
         rows = importlib.import_module(f"benchmarks.{arguments.only}").rows()
-        arguments.write_rows.write_text(json.dumps([asdict(row) for row in rows]))
+        arguments.write_rows.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
         return
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for name in [arguments.only] if arguments.only else BENCHMARKS:
         results[name] = measure(name)
         show(name, results[name])
-        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-        TABLE.write_text(page(results))
+        RESULTS.write_text(
+            json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        TABLE.write_text(page(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

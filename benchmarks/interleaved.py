@@ -72,11 +72,11 @@ class SteppedProcess:
     def processor_seconds(self) -> float:
         """Return the processor time of all its threads so far."""
         threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
-        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+        return sum(int(thread.read_text(encoding="utf-8").split()[0]) for thread in threads) / 1e9
 
     def peak_memory(self) -> float:
         """Return the largest resident size so far, in MB."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
 

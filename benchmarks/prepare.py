@@ -45,14 +45,16 @@ def texts() -> Iterator[str]:
     """Yield Python files without end; a mark in each round keeps them from being duplicates."""
     files = sorted(Path(sysconfig.get_paths()["purelib"]).rglob("*.py"))
     for number, path in enumerate(cycle(files)):
-        yield f"# round {number // len(files)}\n{path.read_text(errors='ignore')}"
+        yield f"# round {number // len(files)}\n{path.read_text(encoding='utf-8', errors='ignore')}"
 
 
 def write_corpus(folder: Path, megabytes: int) -> float:
     """Fill four JSONL files alternately and return the megabytes of text written."""
     folder.mkdir()
     written = 0
-    files = [(folder / f"domain_{index}.jsonl").open("w") for index in range(DOMAINS)]
+    files = [
+        (folder / f"domain_{index}.jsonl").open("w", encoding="utf-8") for index in range(DOMAINS)
+    ]
     for file, text in zip(cycle(files), texts(), strict=False):
         file.write(json.dumps({"text": text}) + "\n")
         written += len(text.encode(errors="ignore"))

@@ -50,7 +50,7 @@ def _tree(root: int) -> Iterator[int]:
     yield root
     for task in Path(f"/proc/{root}/task").glob("*/children"):
         try:
-            children = task.read_text().split()
+            children = task.read_text(encoding="utf-8").split()
         except OSError:  # it ended between listing and reading
             continue
         for child in children:
@@ -60,7 +60,7 @@ def _tree(root: int) -> Iterator[int]:
 def _kilobytes(number: int) -> tuple[int, int]:
     """Return (PSS, PSS without file pages) of a process; zeros if it has ended."""
     try:
-        lines = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()[1:]
+        lines = Path(f"/proc/{number}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
     except OSError:
         return 0, 0
     sizes = {key: int(rest.split()[0]) for key, rest in (line.split(":") for line in lines)}

@@ -39,7 +39,12 @@ def execute(*words: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, on two threads, in the project's folder."""
     threads = {"OMP_NUM_THREADS": str(THREADS)}
     return subprocess.run(
-        words, check=True, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True
+        words,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, **threads},
+        capture_output=True,
+        encoding="utf-8",
     )
 
 

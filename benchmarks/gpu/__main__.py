@@ -118,7 +118,7 @@ def main() -> None:
         given.size = "full" if given.device == "cuda" else "toy"
     with tempfile.TemporaryDirectory() as folder:
         measure(given, Path(folder))
-    print((given.out / TABLES).read_text())
+    print((given.out / TABLES).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def main() -> None:
             }
             for name in COMPARED
         }
-    given.write.write_text(json.dumps(found))
+    given.write.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

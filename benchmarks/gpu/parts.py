@@ -126,7 +126,7 @@ def agreement(bench: Bench, seconds: float) -> dict[str, Any]:
     )
     if done.returncode:
         raise RuntimeError(done.stderr.decode(errors="replace")[-SHOWN:])
-    losses = json.loads(path.read_text())
+    losses = json.loads(path.read_text(encoding="utf-8"))
     return {"rows": [_difference(bench, *each) for each in losses.items()], "measured": losses}
 
 

@@ -105,7 +105,7 @@ class MeasuredProcess:
         os.close(self._answers)
 
     def _failure(self, what: str) -> ProcessFailedError:
-        errors = self._errors.read_text(errors="replace")[-SHOWN:]
+        errors = self._errors.read_text(encoding="utf-8", errors="replace")[-SHOWN:]
         return ProcessFailedError(f"{self.name}: {what}\n{errors}")
 
 

@@ -40,8 +40,8 @@ def write(results: dict[str, Any], folder: Path) -> None:
     """Write all results so far."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=1, ensure_ascii=False, default=_row)
-    (folder / RESULTS).write_text(text + "\n")
-    (folder / TABLES).write_text(markdown(json.loads(text)))
+    (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+    (folder / TABLES).write_text(markdown(json.loads(text)), encoding="utf-8")
 
 
 def _row(value: Any) -> Any:
@@ -72,7 +72,7 @@ def section(folder: Path = OUT) -> list[str]:
     path = folder / RESULTS
     if not path.exists():
         return [INTRODUCTION, NOT_YET]
-    results = json.loads(path.read_text())
+    results = json.loads(path.read_text(encoding="utf-8"))
     rows = [Row(**row) for part in results["parts"].values() for row in part.get("rows", [])]
     return [INTRODUCTION, subtitle(results["about"]), "", *rows_table(rows)]
 

@@ -85,7 +85,11 @@ def _runs(arguments: argparse.Namespace, size: str, results: Path) -> Runs:
     if trainer is None:
         raise UserError(f"command line: --model is {arguments.model}: name its --trainer, too")
     given = arguments.fixed or results / FIXED
-    fixed = yaml.safe_load(given.read_text()) if arguments.fixed or given.is_file() else {}
+    fixed = (
+        yaml.safe_load(given.read_text(encoding="utf-8"))
+        if arguments.fixed or given.is_file()
+        else {}
+    )
     composed = (f"compose.model={arguments.model}", f"compose.trainer={trainer}")
     return Runs(
         folder=arguments.runs or Path("runs", f"study_{size}"),
@@ -127,7 +131,7 @@ def _write_ablation(case: Case, runs: Path, results: Path) -> None:
     path = results / f"{page.ABLATION}.json"
     content = ablation_results(case, runs)
     if content is not None:
-        before = json.loads(path.read_text()) if path.is_file() else {}
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         _write(path, {**before, case.name: content})
 
 
@@ -135,7 +139,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=1, ensure_ascii=False)
     lists = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
-    path.write_text(lists + "\n")
+    path.write_text(lists + "\n", encoding="utf-8")
     print(f"Wrote {path}")
 
 

@@ -234,4 +234,4 @@ def _marked(text: str, method: Results) -> str:
 
 def write_page(path: Path = PAGE) -> None:
     """Write the generated part of the page."""
-    path.write_text(page_with_results(path.read_text()))
+    path.write_text(page_with_results(path.read_text(encoding="utf-8")), encoding="utf-8")

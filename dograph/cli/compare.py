@@ -36,11 +36,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Print a table, and write a folder of files."""
-    from rich.console import Console
-
     from dograph.experiments.comparison import tables
     from dograph.experiments.comparison.comparison import compare
     from dograph.experiments.comparison.page import check_writable, write_files
+    from dograph.terminal.progress import print_line
+    from dograph.terminal.screen import Screen
 
     folder: Path | None = arguments.output
     if arguments.tensorboard and folder is None:
@@ -48,14 +48,14 @@ def execute(arguments: Namespace) -> int:
     if folder is not None:
         check_writable(folder, arguments.force)
     comparison = compare(arguments.runs, arguments.baseline, arguments.allow)
-    console = Console()
+    console = Screen()
     if arguments.format:
         formats = {"markdown": tables.as_markdown, "csv": tables.as_csv, "json": tables.as_json}
         print(formats[arguments.format](comparison), end="")
     else:
         console.print(tables.as_table(comparison))
         for note in comparison.notes:
-            console.print(note, markup=False, highlight=False)
+            print_line(console, note)
     if folder is not None:
         from dograph.experiments.comparison.figures import comparison_figures
 

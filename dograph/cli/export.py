@@ -37,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Print a run's weights, or write them to a file."""
+    from dograph.files.atomic import write_output
     from dograph.reports.export import export
 
     text = export(arguments.run, arguments.format, arguments.prefix, arguments.weights)
@@ -46,7 +47,7 @@ def execute(arguments: Namespace) -> int:
     if arguments.output.exists() and not arguments.force:
         raise UserError(f"{arguments.output} exists: name another file, or add --force")
     try:
-        arguments.output.write_text(text)
+        write_output(arguments.output, text)
     except OSError as error:
         raise UserError(f"{arguments.output}: cannot be written: {error.strerror}") from error
     print(f"Wrote {arguments.output}")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dograph.cli import (
+    EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USER_ERROR,
     compare,
@@ -24,6 +25,7 @@ from dograph.cli import (
 )
 from dograph.cli.allocator import keep_freed_memory
 from dograph.errors import UserError, file_errors
+from dograph.terminal.encoding import print_everything, use_utf8
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
@@ -57,6 +59,9 @@ def build_parser(program: str) -> ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> int:
     """`dograph …`: exit code 0, 2 for a mistake the user can fix, 130 when interrupted."""
+    if arguments is None:  # the command of this process, not a call from Python
+        use_utf8()
+    print_everything()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     parser = build_parser(program)
     parsed, rest = parser.parse_known_args(arguments)
@@ -74,13 +79,29 @@ def main(arguments: Sequence[str] | None = None, program: str = "dograph") -> in
 
             allow_code(parsed.mixers)
         with file_errors():
-            return int(COMMANDS[parsed.command].execute(parsed))
+            code = int(COMMANDS[parsed.command].execute(parsed))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"{program}: error: {printable(str(error))}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except BrokenPipeError:
+        if reader_remains():
+            raise
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print(f"\n{program}: stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def reader_remains() -> bool:
+    """Whether stdout still has a reader; if not (`dograph … | head`), what is left is dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def printable(text: str) -> str:
@@ -99,6 +120,7 @@ def printable(text: str) -> str:
 
 def lightning_main() -> int:
     """`lightning …`: `run RECIPE.yaml` is ours, everything else is lightning_sdk's command."""
+    use_utf8()
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("run", "-h", "--help"):
         return main(arguments or ["--help"], program="lightning")

@@ -35,12 +35,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Search, validate, and print a table and one sentence."""
-    from rich.console import Console
-
     from dograph.experiments.oracle.search import Oracle
     from dograph.experiments.recipe.compose import RecipeFile
+    from dograph.terminal.progress import print_line
+    from dograph.terminal.screen import Screen
 
-    console = Console()
+    console = Screen()
     names = ("mixtures", "rounds", "seeds", "processes", "threads", "force")
     options = {name: getattr(arguments, name) for name in names}
     file = RecipeFile(arguments.recipe, arguments.overrides)
@@ -48,5 +48,5 @@ def execute(arguments: Namespace) -> int:
     result = oracle.run()
     console.print(result.table())
     for line in (result.sentence, f"Wrote {oracle.folder / 'oracle.json'}"):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, line)
     return 0

@@ -19,13 +19,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> int:
     """Print the verdict; 1 if anything differs."""
-    from rich.console import Console
-
     from dograph.experiments.rank_zero import is_rank_zero
     from dograph.experiments.reproduction import reproduce, runs_of
+    from dograph.terminal.screen import Screen
     from dograph.training.checkpoint_writer import Interrupted
 
-    console, agrees = Console(quiet=not is_rank_zero()), True
+    console, agrees = Screen(quiet=not is_rank_zero()), True
     for folder in runs_of(arguments.run):
         try:
             result = reproduce(folder)

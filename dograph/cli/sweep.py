@@ -35,10 +35,9 @@ def numbers(text: str) -> list[int]:
 
 def execute(arguments: Namespace) -> int:
     """Run what is missing; 1 if a run failed."""
-    from rich.console import Console
-    from rich.text import Text
-
     from dograph.experiments.sweep import Sweep
+    from dograph.terminal.progress import print_line
+    from dograph.terminal.screen import Screen
 
     recipes = [Path(word) for word in arguments.recipes if "=" not in word]
     overrides = [word for word in arguments.recipes if "=" in word] + arguments.overrides
@@ -47,10 +46,10 @@ def execute(arguments: Namespace) -> int:
     shares = (arguments.processes, arguments.threads)
     sweep = Sweep(recipes, arguments.seeds, overrides, *shares, arguments.mixers)
     finished = sweep.run()
-    console = Console()
+    console = Screen()
     for failure in sweep.failures:
-        console.rule(Text(f"{failure.job.name}: {failure.reason}, {failure.log}"), align="left")
-        console.print(failure.last_lines(), markup=False, highlight=False)
+        print_line(console, f"── {failure.job.name}: {failure.reason}, {failure.log}")
+        print_line(console, failure.last_lines())
     total = len(finished) + len(sweep.failures)
     console.print(f"{len(finished)} of {total} runs are finished", highlight=False)
     return EXIT_FAILED if sweep.failures else 0

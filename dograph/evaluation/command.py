@@ -24,8 +24,9 @@ from dograph.evaluation.task_results import (
     write_results,
 )
 from dograph.evaluation.text_bytes import why_no_bits_per_byte
-from dograph.files.atomic import write_json
+from dograph.files.atomic import as_text, write_output
 from dograph.files.run_dir import TASKS
+from dograph.terminal.screen import Screen
 
 
 def evaluate_checkpoint(
@@ -86,7 +87,7 @@ class _Report:
     evaluated: EvaluatedModel
     output: Path | None
     force: bool
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=Screen)
     content: dict[str, Any] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
@@ -128,7 +129,7 @@ class _Report:
         if self.output is None:
             return
         try:
-            write_json(self.output, {**describe(self.evaluated), **self.content})
+            write_output(self.output, as_text({**describe(self.evaluated), **self.content}))
         except OSError as error:
             raise UserError(f"{self.output}: cannot be written: {error.strerror}") from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +14,8 @@ from dograph.evaluation.evaluated_model import EvaluatedModel
 from dograph.evaluation.held_out import held_out_losses, open_domains
 from dograph.evaluation.run_source import DATA_DEFAULTS
 from dograph.evaluation.scores import Interval, Score, Scores
-from dograph.evaluation.screen_table import screen_table
+from dograph.terminal.progress import progress_of
+from dograph.terminal.tables import screen_table
 
 FEW = 30
 """Sequences of a domain below which its interval rests on a guess at how losses spread."""
@@ -53,25 +53,10 @@ def evaluate(
     for name, number in (("sequences", count), ("batch-size", size), ("resamples", resamples)):
         check_range(f"--{name}", number, at_least=1)
     domains = open_domains(evaluated)
-    with _progress(console) as bar:
-        task = bar.add_task("", total=sum(min(count, len(domain)) for domain in domains))
-        losses = held_out_losses(
-            evaluated, domains, count, size, lambda done: bar.advance(task, done)
-        )
+    total = sum(min(count, len(domain)) for domain in domains)
+    with progress_of(console, "validation", total, "sequences") as advance:
+        losses = held_out_losses(evaluated, domains, count, size, advance)
     return scores(losses, resamples, seed, evaluated.target)
-
-
-def _progress(console: Console | None) -> Progress:
-    return Progress(
-        TextColumn("validation"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("sequences"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=console is None,
-    )
 
 
 def describe(evaluated: EvaluatedModel) -> dict[str, Any]:
@@ -112,10 +97,9 @@ def _cells(score: Score) -> tuple[str, str, str]:
 def _cell(interval: Interval | None) -> str:
     if interval is None:
         return "–"
-    # The escaped bracket keeps rich from taking an interval for markup.
     if interval.low is None or interval.high is None:
-        return f"{interval.value:.3f} \\[none]"
-    return f"{interval.value:.3f} \\[{interval.low:.3f}, {interval.high:.3f}]"
+        return f"{interval.value:.3f} [none]"
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def few_sequences_note(result: Scores) -> str | None:

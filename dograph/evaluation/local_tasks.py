@@ -15,6 +15,7 @@ from dograph.data.corpus.store import Store
 from dograph.errors import UserError, check_range
 from dograph.evaluation.local_examples import DomainExamples, Example
 from dograph.evaluation.task_results import CLOZE, CONTINUATION, LOCAL
+from dograph.files.atomic import write_text
 
 MARK = ".dograph-tasks"
 """A file that marks a folder as ours and names the files that may be replaced."""
@@ -133,17 +134,17 @@ def _write(folder: Path, made: Made, metadata: dict[str, Any], before: list[str]
     names = [f"{task}.{ending}" for task in made for ending in ("jsonl", "yaml")]
     folder.mkdir(parents=True, exist_ok=True)
     # A name in the mark without a file does no harm; a file without its name would stay.
-    (folder / MARK).write_text("\n".join([*before, *names]), encoding="utf-8")
+    write_text(folder / MARK, "\n".join([*before, *names]))
     for old in before:
         (folder / Path(old).name).unlink(missing_ok=True)
     for task, (kind, drawn) in made.items():
         data = folder / f"{task}.jsonl"
         lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in drawn]
-        data.write_text("".join(lines), encoding="utf-8")
+        write_text(data, "".join(lines))
         settings = _task(task, kind, data, metadata)
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        (folder / f"{task}.yaml").write_text(text, encoding="utf-8")
-    (folder / MARK).write_text("\n".join(names), encoding="utf-8")
+        write_text(folder / f"{task}.yaml", text)
+    write_text(folder / MARK, "\n".join(names))
     return list(made)
 
 

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from dograph.errors import UserError
 from dograph.evaluation.scores import finite_json
-from dograph.evaluation.screen_table import screen_table
 from dograph.files.atomic import read_json, write_json
 from dograph.files.run_dir import TASKS
+from dograph.terminal.tables import screen_table
 
 LOCAL, CLOZE, CONTINUATION = "local", "local_cloze", "local_continuation"
 """The suite made of a store's text, and its two kinds of tasks, which have a mean each."""

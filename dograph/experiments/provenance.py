@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError
 from dograph.experiments.recipe.check import Recipe
-from dograph.files.atomic import read_json, write_json
+from dograph.files.atomic import read_json, write_json, write_text
 from dograph.files.checksums import file_digest, json_digest
 from dograph.files.run_dir import PROVENANCE, RECIPE
 
@@ -49,7 +49,7 @@ class Provenance(Callback):
             self._note_changes()
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / RECIPE).write_text(self.recipe.as_yaml())
+        write_text(self.folder / RECIPE, self.recipe.as_yaml())
         write_json(self.folder / PROVENANCE, self.content(trainer))
 
     def _note_changes(self) -> None:
@@ -135,7 +135,7 @@ def host_metadata() -> dict[str, Any]:
 def processor() -> str:
     """The processor's model by the system's name for it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -162,7 +162,9 @@ def own_commit() -> str | None:
 def _git(root: Path, *words: str) -> str:
     command = ["git", *words]
     try:
-        answer = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            command, cwd=root, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
     except OSError:  # git is not installed
         return ""
     return answer.stdout.strip()

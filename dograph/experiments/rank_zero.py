@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from rich.console import Console
+
+from dograph.terminal.progress import print_line
+from dograph.terminal.screen import Screen
 
 
 def is_rank_zero() -> bool:
@@ -14,4 +16,4 @@ def is_rank_zero() -> bool:
 @rank_zero_only
 def rank_zero_print(text: str) -> None:
     """Print a line on rank zero."""
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+    print_line(Screen(), text)

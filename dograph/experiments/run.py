@@ -30,7 +30,8 @@ from dograph.experiments.recipe.section import build
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT
 from dograph.mixers.user_code import mixer_errors
-from dograph.reports.mixture_report import MixtureReport, StepProgressBar
+from dograph.reports.mixture_report import MixtureReport
+from dograph.reports.progress import training_progress
 from dograph.reports.summary import RunSummary, print_summary
 from dograph.reports.tensorboard import settle_event_files
 from dograph.training.checkpoint_writer import (
@@ -202,7 +203,7 @@ def build_callbacks(
     )
     guard = NonFiniteGuard(folder, settings.non_finite_limit)
     has_bar = recipe.arguments("trainer")["enable_progress_bar"] is not False
-    bar = [StepProgressBar(perplexity)] if has_bar else []
+    bar = [training_progress(perplexity, mixing)] if has_bar else []
     # The saver comes last: by then the others have counted the step it saves.
     return [mixing, guard, perplexity, report, *bar, saver], report, saver
 

@@ -27,6 +27,8 @@ from dograph.files.checksums import json_digest
 from dograph.files.lock import exclusive
 from dograph.files.run_dir import SUMMARY, seed_dir
 from dograph.reports.summary import read_stages
+from dograph.terminal.progress import Pace, duration, print_line
+from dograph.terminal.screen import Screen, is_live
 
 LAST_LINES = 12
 """Lines of a failed run's log that are shown."""
@@ -98,7 +100,7 @@ class Failure:
 
     def last_lines(self) -> str:
         """The end of the log; empty without one."""
-        text = self.log.read_text(errors="replace") if self.log.is_file() else ""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
         return "\n".join(text.rstrip().splitlines()[-LAST_LINES:])
 
 
@@ -129,7 +131,7 @@ class Sweep:
     """threads of each run. None: the environment's number, else an equal share of cores."""
     mixers: Path | None = None
     """file or folder of the user's own mixers."""
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=Screen)
     failures: list[Failure] = field(init=False, default_factory=list)
     """failed runs of the last ``run``."""
     _signals: int = field(init=False, default=0)
@@ -172,7 +174,7 @@ class Sweep:
         return [folder for job in jobs if (folder := job.finished())]
 
     def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_line(self.console, text)
 
     def _print_other_commits(self, done: Sequence[Path]) -> None:
         """Name other commits that finished runs: whether they compare, the reader judges."""
@@ -185,7 +187,8 @@ class Sweep:
     def _progress(self, total: int, done: int) -> Progress:
         text = TextColumn("{task.description}", markup=False)
         columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        bar = Progress(*columns, console=self.console, transient=True)
+        hidden = not is_live(self.console)
+        bar = Progress(*columns, console=self.console, transient=True, disable=hidden)
         bar.add_task("runs", total=total, completed=done)
         return bar
 
@@ -204,7 +207,7 @@ class Sweep:
                 signal.signal(kind, handler)
 
     def _run(self, missing: Sequence[Job], logs: Path, lock: int, bar: Progress) -> None:
-        waiting, running, passed_on = list(missing), list[Running](), 0
+        waiting, running, passed_on, pace = list(missing), list[Running](), 0, Pace()
         logs.mkdir(parents=True, exist_ok=True)
         while running or (waiting and not self._signals):
             free = set(range(self.processes)) - {run.slot for run in running}
@@ -225,6 +228,9 @@ class Sweep:
                 bar.advance(bar.task_ids[0])
             names = ", ".join(run.job.name for run in running)
             bar.update(bar.task_ids[0], description=names or "runs")
+            if bar.disable and names and pace.due():
+                left = len(waiting) + len(running)
+                self._print(f"after {duration(pace.seconds)}: {left} to finish; running: {names}")
 
     def _pass_on(self, running: Sequence[Running]) -> int:
         """Let every run save a checkpoint and end; kill them on a second signal."""

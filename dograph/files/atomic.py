@@ -4,20 +4,68 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+BESIDE = ".new"
+"""End of the names of files that are being written; a killed process leaves them."""
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in UTF-8 beside its place, flush it to the disk, and rename it, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    flush(path.parent)
+    """Write a file in UTF-8 beside its place, flush it to the disk, and rename it, in one step.
+
+    If that fails, an earlier file stays as it was, and nothing is left beside it. A link is
+    replaced, not its target, which may be outside an untrusted folder.
+    """
+    write_files({path: text.encode("utf-8")})
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """The same for several files: none takes its place until all are on the disk."""
+    written: dict[Path, Path] = {}
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A name that nobody else has: NAME.new may be the user's own.
+            beside = written[path] = path.with_name(f".{secrets.token_hex(8)}{BESIDE}")
+            with _error_names(path), beside.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                if path.is_file() and not path.is_symlink():
+                    beside.chmod(stat.S_IMODE(path.stat().st_mode))
+        for path, beside in written.items():
+            with _error_names(path):
+                beside.replace(path)
+    finally:
+        for beside in written.values():
+            with suppress(OSError):
+                beside.unlink()
+    for folder in {path.parent for path in written}:
+        flush(folder)
+
+
+@contextmanager
+def _error_names(path: Path) -> Iterator[None]:
+    """Let errors name the file that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def write_output(path: Path, text: str) -> None:
+    """The same for a file that the user named: a link's target is written, a device or pipe too."""
+    if (path.exists() and not path.is_file()) or path.absolute().is_relative_to("/dev"):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    else:
+        write_text(path.resolve(), text)
 
 
 def write_json(path: Path, value: Any) -> None:

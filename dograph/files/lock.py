@@ -41,6 +41,6 @@ def exclusive(path: Path, on_wait: Callable[[], None]) -> Iterator[int]:
 def holder(path: Path) -> str:
     """The process that holds a lock file, or held it last."""
     try:
-        return path.read_text(errors="replace") or "another process"
+        return path.read_text(encoding="utf-8", errors="replace") or "another process"
     except OSError:
         return "another process"

@@ -1,4 +1,4 @@
-"""A run's report: a bar and TensorBoard while it trains, a summary at the end."""
+"""A run's report: TensorBoard while it trains, a summary at the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from dograph.data.data_mixer import DataMixer
@@ -27,35 +26,6 @@ from dograph.training.mixing_callback import MixingCallback
 logger = logging.getLogger(__name__)
 STATEFUL = ("history", "losses", "window", "pictures")
 """Parts of a report that a checkpoint keeps."""
-
-
-class StepProgressBar(RichProgressBar):
-    """Lightning's rich bar without epochs, with the last validation's losses in nats.
-
-    They are mean and worst over domains, before them the target's, unless that is even.
-
-    Args:
-        perplexity: the same trainer's callback.
-    """
-
-    def __init__(self, perplexity: DomainPerplexity) -> None:
-        super().__init__(leave=True)
-        self.perplexity = perplexity
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return "Training"
-
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """The losses, once there is a validation."""
-        target, by_name = self.perplexity.target, self.perplexity.losses
-        if not by_name:
-            return {}
-        losses = by_name.values()
-        shown = {} if target.is_even else {"target": f"{target.loss(by_name):.3f}"}
-        mean, worst = sum(losses) / len(losses), max(losses)
-        return {**shown, "mean loss": f"{mean:.3f}", "worst": f"{worst:.3f}"}
 
 
 class MixtureReport(Callback):

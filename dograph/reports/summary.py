@@ -14,13 +14,13 @@ import numpy as np
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
 from dograph.evaluation.scores import finite_json
-from dograph.evaluation.screen_table import screen_table
 from dograph.files.atomic import read_json, write_json
 from dograph.files.records import from_dict
 from dograph.files.run_dir import SUMMARY
 from dograph.mixers.declared import snapshot_of
 from dograph.mixers.target import Target
 from dograph.reports.finding import finding
+from dograph.terminal.tables import screen_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -210,10 +210,11 @@ def print_summary(
     summary: RunSummary, run_folder: Path, runs_folder: Path, console: Console | None = None
 ) -> None:
     """Prints the table, what was found, speed, weights, and how to open TensorBoard on all runs."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = console or Console()
+    from dograph.terminal.screen import Screen
+
+    console = console or Screen()
     console.print(final_table(summary))
     for line in (
         *([summary.finding] if summary.finding else []),
@@ -238,14 +239,14 @@ def _weights(summary: RunSummary) -> str:
 
 def print_costs(stages: Mapping[str, RunSummary], console: Console | None = None) -> None:
     """Prints the cost of every stage and of all together."""
-    from rich.console import Console
+    from dograph.terminal.screen import Screen
 
     table = screen_table("Cost", "stage", "mixer", "tokens", "FLOPs", "seconds")
     for name, summary in stages.items():
         table.add_row(name, summary.mixer, *_cost_cells(summary.cost))
     table.add_section()
     table.add_row("all", "", *_cost_cells(total_cost(stages.values())))
-    (console or Console()).print(table)
+    (console or Screen()).print(table)
 
 
 def _cost_cells(cost: Mapping[str, float]) -> tuple[str, str, str]:

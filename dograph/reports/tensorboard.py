@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
+from dograph.files.atomic import write_files
 from dograph.files.run_dir import EVENT_FILES
 
 if TYPE_CHECKING:
@@ -124,9 +126,10 @@ class Board:
         from PIL import Image
 
         pixels = show_figure(self.writer, name, figure, step)
-        self.figures.mkdir(parents=True, exist_ok=True)
         path = self.figures / (f"{name}.png" if final else f"{name}_{step:07d}.png")
-        Image.fromarray(pixels).save(path)
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, format="PNG")
+        write_files({path: content.getvalue()})
         return path
 
     def flush(self) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 
 from dograph.errors import UserError, find_refusal
 from dograph.files.atomic import flush
 from dograph.files.run_dir import CHECKPOINTS
+from dograph.terminal.screen import Screen
 from dograph.training.checkpoint_reader import newest_checkpoints, read_checkpoint, steps_done
 
 PARTIAL = ".partial"
@@ -121,7 +121,7 @@ class CheckpointSaver(Callback):
         if self.received:
             raise KeyboardInterrupt
         self.received = True
-        Console(stderr=True).print(
+        Screen(stderr=True).print(
             "\nStopping after this step to save a checkpoint (again to stop at once)."
         )
 

@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from tokenizers import Tokenizer
 
 from dograph.data.corpus.manifest import (
@@ -59,7 +58,9 @@ from dograph.data.corpus.work_dir import INPUTS, disk_errors, open_work_dir
 from dograph.errors import UserError, file_errors
 from dograph.files.atomic import flush, flush_tree
 from dograph.files.checksums import file_digest, json_digest, read_marker, write_verified
+from dograph.files.home import cache, expand_home
 from dograph.files.lock import exclusive
+from dograph.terminal.screen import Screen
 
 TOKENIZER_MARKER = ".tokenizer.json"
 """Unlike any domain's marker."""
@@ -80,7 +81,7 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
     Raises:
         UserError: if an input is missing, damaged, empty or not what the store was made from.
     """
-    folder = Path(settings.source).expanduser()
+    folder = expand_home(settings.source, "corpus.source")
     with file_errors(folder):
         if is_store(folder):
             return _open_source_store(folder.absolute(), settings)
@@ -88,7 +89,7 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
         source = open_source(settings)
         inputs = inputs_digest(source, settings)
         path = store_path(source.name, settings, inputs)
-        bars = ProgressBars(Console(), progress)
+        bars = ProgressBars(Screen(), progress)
         if is_store(path) and not os.access(path.parent, os.W_OK):
             return _reopen(path, inputs, source, bars)  # where no lock can be made
     return _build(path, inputs, source, settings, bars)
@@ -135,21 +136,16 @@ def _build(
 def store_path(name: str, settings: CorpusSettings, inputs: str) -> Path:
     """Where the store of a source, given its name, is or will be."""
     if settings.store is not None:
-        return Path(settings.store).expanduser().absolute()
-    return _cache() / f"{name}-{inputs[:12]}"
-
-
-def _cache() -> Path:
-    cache = os.environ.get("DOGRAPH_CACHE") or Path.home() / ".cache" / "dograph"
-    return Path(cache).expanduser().absolute()
+        return expand_home(settings.store, "corpus.store").absolute()
+    return cache() / f"{name}-{inputs[:12]}"
 
 
 def _check_exists(source: Path, settings: CorpusSettings) -> None:
     """Refuse a source that is gone, and name the store that was prepared from it."""
     if settings.source == ENVIRONMENT or source.exists():
         return
-    given = settings.store and Path(settings.store).expanduser().absolute()
-    stores = [given] if given else sorted(_cache().glob(f"{glob.escape(source.name)}-*"))
+    given = settings.store and expand_home(settings.store, "corpus.store").absolute()
+    stores = [given] if given else sorted(cache().glob(f"{glob.escape(source.name)}-*"))
     kept = next((store for store in stores if is_store(store)), None)
     if kept is not None:
         raise UserError(
@@ -162,7 +158,7 @@ def inputs_digest(source: Source, settings: CorpusSettings) -> str:
     """Digest of everything that the store depends on, quick enough for every start."""
     tokenizer = settings.tokenizer
     if tokenizer not in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
-        tokenizer = tokenizer_hash(load(Path(tokenizer).expanduser()))
+        tokenizer = tokenizer_hash(load(expand_home(tokenizer, "corpus.tokenizer")))
     described = {
         "format": FORMAT,
         "source": source.identity(),

@@ -14,13 +14,16 @@ from dograph.data.corpus.manifest import DomainEntry
 from dograph.data.corpus.round_trip import LOSSLESS, RoundTrip
 from dograph.data.corpus.split import is_near
 from dograph.data.corpus.store import Store
+from dograph.terminal.progress import ProgressLines, print_line
+from dograph.terminal.screen import is_live
+from dograph.terminal.tables import screen_table
 
 MOST_NAMED = 5
 """Domains that a warning names."""
 
 
 class ProgressBars:
-    """Progress bars in bytes of text, one per step; silent unless ``visible``."""
+    """Progress in bytes of text, a bar or lines for each step; silent unless ``visible``."""
 
     def __init__(self, console: Console, visible: bool) -> None:
         self.console = console
@@ -32,34 +35,39 @@ class ProgressBars:
             progress.TransferSpeedColumn(),
             progress.TimeElapsedColumn(),
             console=console,
-            disable=not visible,
+            disable=not (visible and is_live(console)),
         )
 
     def note(self, text: str) -> None:
         """Print a line."""
         if self._visible:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            print_line(self.console, text)
 
     @contextmanager
     def step(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Show one bar; yields a function to call with bytes done."""
+        """Show one step; yields a function to call with bytes done."""
+        if self._visible and self.progress.disable:
+            yield ProgressLines(self.console, name, total, megabytes).advance
+            return
         task = self.progress.add_task(name, total=total)
         yield lambda done: self.progress.advance(task, done)
         finished = self.progress.tasks[task].completed
         self.progress.update(task, total=finished or 1, completed=finished or 1)
 
 
+def megabytes(count: float) -> str:
+    """Bytes in 10⁶: "12.3 MB"."""
+    return f"{count / 1e6:,.1f} MB"
+
+
 def closing_table(store: Store) -> Table:
     """Documents, tokens, their share, validation tokens, bytes held out, what is left out."""
     total = sum(entry.train_tokens for entry in store.domains)
-    table = Table(title=f"{store.path}", caption=f"fingerprint {store.fingerprint}")
-    table.add_column("domain")
-    headings = ("documents", "tokens", "share", "validation tokens", "held out", "left out")
-    for heading in headings:
-        table.add_column(heading, justify="right")
     has_derived = any(entry.derived for entry in store.domains)
-    if has_derived:
-        table.add_column("made from")
+    headings = ["documents", "tokens", "share", "validation tokens", "held out", "left out"]
+    headings += ["made from"] if has_derived else []
+    fingerprint = f"fingerprint {store.fingerprint}"
+    table = screen_table(str(store.path), "domain", *headings, caption=fingerprint)
     for entry in store.domains:
         made_from = "" if entry.derived is None else str(entry.derived)
         table.add_row(entry.name, *_row(total, entry), *([made_from] if has_derived else []))

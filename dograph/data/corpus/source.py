@@ -24,6 +24,7 @@ from dograph.data.corpus.manifest import check_domain_name
 from dograph.data.corpus.rows import BadRow
 from dograph.data.corpus.settings import ENVIRONMENT, CorpusSettings
 from dograph.errors import UserError, nearest
+from dograph.files.home import expand_home
 
 
 class Source(Protocol):
@@ -138,9 +139,8 @@ def open_source(settings: CorpusSettings) -> Source:
     if settings.source == ENVIRONMENT:
         source = EnvironmentSource()
     else:
-        source = FolderSource(
-            Path(settings.source).expanduser(), settings.text_key, settings.skip_bad_rows
-        )
+        folder = expand_home(settings.source, "corpus.source")
+        source = FolderSource(folder, settings.text_key, settings.skip_bad_rows)
     if isinstance(settings.megabytes, dict):
         for domain in sorted(settings.megabytes):
             _check_is_domain(source, domain, f"corpus.megabytes names '{domain}'")

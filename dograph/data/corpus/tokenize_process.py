@@ -16,6 +16,7 @@ from typing import Any
 
 from dograph.data.corpus.tokenize_worker import SplitJob, TrainJob
 from dograph.errors import UserError
+from dograph.files.home import home_in
 
 _POLL_SECONDS = 0.5
 _TAIL = 4_000
@@ -45,7 +46,7 @@ class TokenizeProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env={**os.environ, "PYTHONPATH": search},
+                env={**os.environ, "PYTHONPATH": search, **home_in(log.parent)},
                 pass_fds=(lock,),
                 start_new_session=True,  # Ctrl-C reaches only this process, which ends the other
             )
@@ -88,7 +89,7 @@ class TokenizeProcess:
                 raise UserError(message["user_error"])
             if "failed" in message:
                 raise TokenisingFailedError(f"tokenising failed: {message['failed']}")
-        text = self._log.read_text(errors="replace")[-_TAIL:].strip()
+        text = self._log.read_text(encoding="utf-8", errors="replace")[-_TAIL:].strip()
         raise TokenisingFailedError(f"the tokenising process ended\n{text}")
 
     def _messages(self, descriptor: int) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from dograph.data.corpus.settings import GPT2_TOKENIZER
 from dograph.data.corpus.staging import StagedDomain, spread
 from dograph.errors import UserError
 from dograph.files.checksums import json_digest
+from dograph.files.home import expand_home
 
 END_OF_TEXT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "[SEP]")
@@ -36,7 +37,7 @@ _LONG_RUN = re.compile(
 def get_tokenizer(choice: str) -> Tokenizer:
     """Load or fetch the tokenizer that the choice, ``corpus.tokenizer``, names."""
     if choice != GPT2_TOKENIZER:
-        return load(Path(choice).expanduser())
+        return load(expand_home(choice, "corpus.tokenizer"))
     try:
         return Tokenizer.from_pretrained(choice)
     except Exception as error:  # whatever the hub's client raises, the remedy is the same

@@ -18,6 +18,7 @@ from dograph.experiments.comparison.conditions import CONDITIONS, HOST, setting_
 from dograph.experiments.comparison.statistics import Verdict
 from dograph.experiments.comparison.styles import method_styles
 from dograph.experiments.recipe.compose import flat
+from dograph.files import atomic
 from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR
 
 if TYPE_CHECKING:
@@ -56,9 +57,8 @@ def write_files(comparison: Comparison, figures: Mapping[str, Figure], folder: P
     texts = [as_page(comparison, figures), *(write(comparison) for write in writers)]
     paths = [folder / name for name in FILES]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(paths, texts, strict=True):
-            path.write_text(text, encoding="utf-8")
+        contents = {path: text.encode() for path, text in zip(paths, texts, strict=True)}
+        atomic.write_files(contents)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
     return paths

@@ -272,18 +272,12 @@ def _estimate(value: Estimate | None) -> dict[str, Any] | None:
 
 def as_table(comparison: Comparison) -> Table:
     """The first table, for the screen: what is most asked."""
-    from rich.box import HORIZONTALS
-    from rich.table import Table
-    from rich.text import Text
+    from dograph.terminal.tables import screen_table
 
     names = headings(comparison)
     asked = ("verdict", "of the gap", "tokens, all stages")
     shown = [0, 2, 4, 5, *(place for place, name in enumerate(names) if name in asked)]
-    table = Table(title="Comparison", title_justify="left", box=HORIZONTALS, pad_edge=False)
-    table.collapse_padding = True  # so that it fits a narrow screen
-    for column in shown:
-        first = column == 0
-        table.add_column(Text(names[column]), justify="left" if first else "right", no_wrap=first)
+    table = screen_table("Comparison", *(names[column] for column in shown))
     for row in summary_rows(comparison):
-        table.add_row(*(Text(row[column]) for column in shown))
+        table.add_row(*(row[column] for column in shown))
     return table

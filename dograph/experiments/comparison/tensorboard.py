@@ -79,6 +79,9 @@ def _replacing(folder: Path) -> Iterator[Path]:
     """An empty folder that takes the place of ``folder`` in the end, if all goes well."""
     folder = folder.resolve()
     beside, before = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
+    for ours in (beside, before):
+        if ours.is_dir() and any(ours.iterdir()) and not (ours / MARK).is_file():
+            raise UserError(f"{ours} is not of dograph: move it away, or name another folder")
     _restore(folder, before)
     empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not empty and not (folder / MARK).is_file():

@@ -130,7 +130,7 @@ class OracleResult:
         """The best mixtures that were tried, then the optimum and the even one, validated."""
         from rich.text import Text
 
-        from dograph.evaluation.screen_table import screen_table
+        from dograph.terminal.tables import screen_table
 
         title = f"{self.target}: loss of {len(self.tried)} fixed mixtures, in nats"
         table = screen_table(title, "mixture", "round", "loss", "expected", caption=self._caption())

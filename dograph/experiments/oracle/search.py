@@ -35,6 +35,7 @@ from dograph.experiments.sweep import Job, Sweep, job_of
 from dograph.files.atomic import write_json
 from dograph.files.run_dir import MIXTURES, OF_ORACLE, ORACLE
 from dograph.reports.finding import target_name
+from dograph.terminal.screen import Screen
 
 SEARCH_SEED = 1000
 """Added to the recipe's seed for the search, so that no validated seed chose the mixture."""
@@ -66,7 +67,7 @@ class Oracle:
     """threads of each run. None: as in a sweep."""
     force: bool = False
     """whether an oracle of another recipe may be replaced; its runs are kept."""
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=Screen)
 
     def __post_init__(self) -> None:
         for key, value, least in (

@@ -21,6 +21,7 @@ from dograph.errors import check_range
 from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.compose import Composition, flat
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
+from dograph.files.home import expand_home
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.declared import check_declared
 from dograph.mixers.random_state import random_state_kept
@@ -121,7 +122,7 @@ def check(composition: Composition) -> Recipe:
     settings["target"] = build(composition, "target", Target.parse, given)
     mixer = build_mixer(composition, seed)
     _check_model(composition, sections["model"].as_dict())
-    runs = Path(values.get("runs", "runs")).expanduser()
+    runs = expand_home(values.get("runs", "runs"), "runs")
     return Recipe(
         composition, values["name"], seed, runs, mixer=mixer, sections=sections, **settings
     )
