@@ -46,6 +46,10 @@ def execute(arguments: Namespace) -> int:
         return 0
     if arguments.output.exists() and not arguments.force:
         raise UserError(f"{arguments.output} exists: name another file, or add --force")
+    if not arguments.output.absolute().parent.is_dir():
+        raise UserError(
+            f"{arguments.output}: cannot be written: its folder does not exist: make it first"
+        )
     try:
         write_output(arguments.output, text)
     except OSError as error:

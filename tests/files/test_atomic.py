@@ -2,27 +2,12 @@
 
 import errno
 import os
-import resource
-import signal
 import stat
-from contextlib import contextmanager
 
 import pytest
+from full_files import room_for
 
 from dograph.files.atomic import write_files, write_output, write_text
-
-
-@contextmanager
-def room_for(size):
-    """No file may grow beyond ``size`` bytes, as on a disk that is full."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("write", [write_text, write_output])

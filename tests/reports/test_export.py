@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from full_files import room_for
 from litdata import CombinedStreamingDataset, StreamingDataset, TokensLoader
 
 from dograph.cli.export import EXPORT_FORMATS
@@ -27,6 +28,19 @@ def run(tmp_path):
     """Folder of a run whose average weights are ``WEIGHTS``; the last ones are uniform."""
     write_summary(summary_of(WEIGHTS), tmp_path)
     return tmp_path
+
+
+def test_a_full_disk_leaves_the_file_before(run, tmp_path, capsys):
+    target = tmp_path / "weights.yaml"
+    assert main(["export", str(run), "--output", str(target)]) == 0
+    before = target.read_text()
+    command = ["export", str(run), "--output", str(target), "--force"]
+    with room_for(10):
+        assert main(command) == 2
+    assert "weights.yaml: cannot be written" in capsys.readouterr().err
+    assert target.read_text() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.json", "weights.yaml"]
+    assert main(command) == 0
 
 
 def test_every_format_of_the_command_line_is_there():
