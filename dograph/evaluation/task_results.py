@@ -122,7 +122,7 @@ def read_results(run: Path) -> Results:
         tasks = content["tasks"] if content is not None else {}
         return {name: _from_json(dict(entry)) for name, entry in tasks.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: delete it, and evaluate the tasks again") from error
+        raise UserError(f"{path} is damaged: move it away, and evaluate the tasks again") from error
 
 
 def _from_json(entry: dict[str, Any]) -> TaskResult:

@@ -146,8 +146,8 @@ def newest_sound(folder: Path, below: float = math.inf) -> Path | None:
             return path
     if damaged:
         raise UserError(
-            f"{damaged[0]}: damaged, and there is no whole checkpoint before it; delete the "
-            f"checkpoints in {damaged[0].parent} to begin this run anew"
+            f"{damaged[0]}: damaged, and there is no whole checkpoint before it: move "
+            f"{damaged[0].parent} away to begin this run anew"
         )
     return None
 

@@ -54,8 +54,8 @@ class NonFiniteGuard(Callback):
             raise UserError(
                 f"{in_a_row} optimiser steps in a row had losses or gradients that are not finite "
                 f"({total} in all were skipped): their documents are in "
-                f"{self.folder / NON_FINITE}; look at them, lower model.learning_rate, or resume "
-                "from an earlier checkpoint"
+                f"{self.folder / NON_FINITE}; look at them, or lower model.learning_rate and "
+                "run again"
             )
 
     def _write(self, trainer: Trainer, in_a_row: int) -> None:
