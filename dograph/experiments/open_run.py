@@ -11,7 +11,7 @@ from typing import Any
 from dograph.errors import UserError, file_errors
 from dograph.experiments.provenance import read_provenance
 from dograph.experiments.rank_zero import is_rank_zero
-from dograph.files.atomic import read_json
+from dograph.files.atomic import read_json, remove_unfinished
 from dograph.files.lock import exclusive, holder
 from dograph.files.run_dir import EVENT_FILES, FINAL_CHECKPOINT, LOCK, RECIPE, SUMMARY, seed_dir
 from dograph.training.checkpoint_reader import newest_sound, steps_done
@@ -35,6 +35,7 @@ def open_run(folder: Path, steps: int) -> Iterator[Path | None]:
     with file_errors(folder, "runs", RESUMES), claimed(folder):
         check_inside(folder)
         remove_partial(folder)
+        remove_unfinished(folder)
         yield newest_sound(folder, below=steps)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 BESIDE = ".new"
 """End of the names of files that are being written; a killed process leaves them."""
+UNFINISHED = re.compile(r"\.[0-9a-f]{16}" + re.escape(BESIDE))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -57,6 +59,13 @@ def _error_names(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove files that a killed process left half written directly in a folder."""
+    for path in folder.glob(f".*{BESIDE}"):
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink()
 
 
 def write_output(path: Path, text: str) -> None:

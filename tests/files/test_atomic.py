@@ -7,7 +7,7 @@ import stat
 import pytest
 from full_files import room_for
 
-from dograph.files.atomic import write_files, write_output, write_text
+from dograph.files.atomic import remove_unfinished, write_files, write_output, write_text
 
 
 @pytest.mark.parametrize("write", [write_text, write_output])
@@ -71,3 +71,12 @@ def test_a_pipe_and_a_device_are_written_to_and_stay(tmp_path):
     null.symlink_to("/dev/null")
     write_output(null, "weights")
     assert null.is_symlink()
+
+
+def test_only_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / ".0123456789abcdef.new").write_text("half")
+    others = [tmp_path / name for name in ("mine.new", ".mine.new", ".0123.new")]
+    for path in others:
+        path.write_text("mine")
+    remove_unfinished(tmp_path)
+    assert set(tmp_path.iterdir()) == set(others)
