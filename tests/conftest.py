@@ -72,14 +72,24 @@ corpus:
 """
 
 
+@pytest.fixture(scope="session")
+def recipe_text(corpus_settings, store):
+    """A small recipe's text by name, mixer and steps; it has no `runs`."""
+
+    def text(name, mixer="dograph.mixers.Stratified", steps=8):
+        source, place = corpus_settings.source, corpus_settings.store
+        return SMALL_RECIPE.format(name=name, mixer=mixer, steps=steps, source=source, store=place)
+
+    return text
+
+
 @pytest.fixture
-def small_recipe(tmp_path, corpus_settings, store):
+def small_recipe(tmp_path, recipe_text):
     """Writes a small recipe by name and mixer."""
 
     def write(name, mixer="dograph.mixers.Stratified", steps=8, more=""):
         path = tmp_path / f"{name}.yaml"
-        source, place = corpus_settings.source, corpus_settings.store
-        text = SMALL_RECIPE.format(name=name, mixer=mixer, steps=steps, source=source, store=place)
+        text = recipe_text(name, mixer, steps)
         path.write_text(text + f"runs: {tmp_path / 'runs'}\n" + more)
         return path
 

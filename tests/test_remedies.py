@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import SMALL_RECIPE
 
 from dograph.cli.main import main
 from dograph.data.corpus.prepare import prepare
@@ -85,16 +84,10 @@ RUN = {
 
 
 @pytest.fixture(scope="module")
-def place(corpus_settings, store, tmp_path_factory):
+def place(recipe_text, tmp_path_factory):
     """A folder with a small recipe, its finished run, and functions that call commands."""
     folder = tmp_path_factory.mktemp("remedies")
-    text = SMALL_RECIPE.format(
-        name="small",
-        mixer="dograph.mixers.Stratified",
-        steps=4,
-        source=corpus_settings.source,
-        store=corpus_settings.store,
-    )
+    text = recipe_text("small", steps=4)
     recipe = folder / "small.yaml"
     recipe.write_text(text + f"runs: {folder / 'runs'}\n")
     assert main(["run", str(recipe)]) == 0
