@@ -216,7 +216,7 @@ def _check_complete(path: Path) -> None:
     if is_unfinished or work_dir_of(path).is_dir():
         raise UserError(f"store {path} is incomplete: {remedy} to finish it")
     why = f"a {MANIFEST} that is not dograph's" if (path / MANIFEST).exists() else f"no {MANIFEST}"
-    raise UserError(f"store {path} has {why}: {remedy} to make it, or give the path of a store")
+    raise UserError(f"store {path} has {why}: {remedy} and give the path that it prints")
 
 
 def fingerprint(

@@ -108,7 +108,8 @@ class ComparedRun:
         if len(losses) < len(domains) or not losses:
             raise UserError(
                 f"{self.final}: the run ended without a finite validation loss for every domain; "
-                "leave it out, or run it again with trainer.val_check_interval set"
+                "leave it out, or run it again with trainer.val_check_interval set and "
+                "corpus.validation_fraction above 0"
             )
         try:
             self.target.check(list(losses))
