@@ -165,7 +165,14 @@ class BaseMixer(nn.Module):
             self.check(batch_size)
             start = self.initial_weights()
         name = f"{self._name}.initial_weights' result"
-        weights = self._admissible(as_weights(start, len(self.domains), name, "domain"), name)
+        weights = on_simplex(as_weights(start, len(self.domains), name, "domain"), name)
+        if self.floor and not weights[self.trained].all():
+            index = int((self.trained & (weights == 0)).nonzero()[0])
+            raise UserError(
+                f"mixer.init_args.prior.{self.domains[index]} is 0, but floor is {self.floor} and "
+                "would draw it: give it a weight, name it in data.unseen, or set floor to 0"
+            )
+        weights = admissible(weights, self.trained, self.floor, name)
         for name in ("weights", "sampling_weights", "average_weights"):
             self.register_buffer(name, weights.clone())
         self.history = [(0, weights.clone())]

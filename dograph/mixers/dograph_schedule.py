@@ -146,6 +146,8 @@ class DoGraphSchedule(BaseMixer):
         self.prior_weights = self.weights.clone()
         self.gradients = TokenKernel(len(self.domains))
         self.drawn = DomainSums(len(self.domains))
+        self._counted = torch.zeros(len(self.domains), dtype=torch.int64)
+        self._worst = torch.zeros(len(self.domains), dtype=torch.float64)
         self.kernel = self.graph = self.solution = None
         self.unmeasured = []
         self.record = []
@@ -235,12 +237,22 @@ class DoGraphSchedule(BaseMixer):
         return True
 
     def _target_mixture(self, signals: BatchSignals) -> Tensor:
-        """(S,) τ; for the worst domain those within some of its loss count, too."""
+        """(S,) τ; for the worst domain those within some of its loss count, too.
+
+        A domain that was not drawn since the last update keeps its part.
+        """
         if not self.target.is_worst:
             return self.target.weights(self.domains)
         assert signals.domain_loss is not None
-        losses = signals.domain_loss.masked_fill(~self.trained, -torch.inf)
-        return torch.softmax(losses / self.problem.worst_within, dim=0)
+        counts = self.drawn.counts
+        present, self._counted = self.trained & (counts > self._counted), counts.clone()
+        # A loss that is not measured anew is of an earlier model, and would look the worse for it.
+        kept = self._worst * ~present
+        among = present if kept.any() else self.trained
+        losses = (signals.domain_loss / self.problem.worst_within).masked_fill(~among, -torch.inf)
+        shared = torch.softmax(losses, dim=0)
+        self._worst = shared if among is self.trained else kept + (1 - kept.sum()) * shared
+        return self._worst
 
     def _problem(self, mixture: Tensor, passed: Tensor) -> tuple[ScheduleProblem, Tensor]:
         """The problem of the sources that are drawn, and (m,) errors of their influences.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dograph.errors import check_range
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
-from dograph.signals.batch_signals import BatchSignals, ExcessLoss
+from dograph.signals.batch_signals import BatchSignals, ExcessLoss, count_domains
 
 
 def exponentiated_gradient(
@@ -18,7 +18,7 @@ def exponentiated_gradient(
     scores: Tensor,
     step_size: float,
     smoothing: float,
-    trained: Tensor | None = None,
+    present: Tensor | None = None,
 ) -> Tensor:
     """DoReMi's update (Algorithm 1): ``α ← (1 − c) α e^{ηλ} / Σ α e^{ηλ} + c / S``.
 
@@ -27,8 +27,9 @@ def exponentiated_gradient(
         scores: (S,) λ, mean clipped excess loss of each domain in nats.
         step_size: η ≥ 0.
         smoothing: c in [0, 1].
-        trained: (S,) bool, False for domains of weight 0 that smoothing leaves at 0. None: all
-            are True.
+        present: (S,) bool, the domains with a score; the others keep their weight, and those with
+            one share the rest by the formula, S being their number. None: all have one. What is 0
+            stays 0.
 
     Returns:
         (S,) the new α, computed in log space.
@@ -37,19 +38,26 @@ def exponentiated_gradient(
     >>> exponentiated_gradient(torch.full((2,), 0.5, dtype=torch.float64), scores, 1, 0)
     tensor([0.7500, 0.2500], dtype=torch.float64)
     """
-    moved = torch.softmax(weights.log() + step_size * scores, dim=0)
-    shared = torch.ones_like(moved) if trained is None else trained.to(moved.dtype)
-    return (1 - smoothing) * moved + smoothing * shared / shared.sum()
+    alive = weights > 0
+    moving = alive if present is None else alive & present
+    if not moving.any():
+        return weights
+    moved = torch.softmax((weights.log() + step_size * scores).where(moving, -torch.inf), dim=0)
+    shared = moving.to(moved.dtype)
+    proposed = (1 - smoothing) * moved + smoothing * shared / shared.sum()
+    if torch.equal(moving, alive):
+        return proposed
+    return torch.where(moving, weights[moving].sum() * proposed, weights)
 
 
 class DoReMi(BaseMixer):
     """The proxy of DoReMi: the domains that a reference model shows to be learnable count more.
 
     Each step, with ``λ_s`` the mean over domain s's tokens of ``max(ℓ_θ − ℓ_reference, 0)``
-    (``batch_signals.clipped_excess``; kept from the step before where s is absent,
-    ``ln(vocabulary)`` at first), α is multiplied by ``e^{ηλ}`` (``exponentiated_gradient``), and
-    the new α weighs the batch's losses. Sampling stays as ``prior`` says; the average of α over
-    the steps is the result, for a main run to draw by.
+    (``batch_signals.clipped_excess``), α is multiplied by ``e^{ηλ}``
+    (``exponentiated_gradient``), and the new α weighs the batch's losses. A domain that is absent
+    from the batch keeps its α: nothing is known of it. Sampling stays as ``prior`` says; the
+    average of α over the steps is the result, for a main run to draw by.
 
     With several micro-batches a step the losses are weighed by the α of the step before, since
     λ is known only once all micro-batches are done; the update itself is the same.
@@ -64,7 +72,7 @@ class DoReMi(BaseMixer):
         prior: sampling weights by domain name, and the first α. None: uniform.
 
     Attributes:
-        scores: (S,) float64 buffer, λ of the last step.
+        scores: (S,) float64 buffer, each domain's last λ; infinite where it never had one.
     """
 
     acts_on = frozenset({LOSS})
@@ -86,33 +94,33 @@ class DoReMi(BaseMixer):
         self.step_size, self.smoothing, self.normalise = step_size, smoothing, normalise
 
     def reset(self) -> None:
-        """Starts with the score of a model that knows nothing."""
-        first = math.log(max(self.vocab_size, 1))
-        self.register_buffer("scores", torch.full_like(self.weights, first))
+        """Starts without scores."""
+        self.register_buffer("scores", torch.full_like(self.weights, torch.inf))
 
     def update(self, signals: BatchSignals) -> Tensor:
         """(S,) the next α; remembers the scores."""
         self.scores.copy_(self._scores(signals))
-        return self._next(self.scores)
+        return self._next(signals)
 
     def loss_weights(self, signals: BatchSignals) -> Tensor:
         """(B,) the batch's losses weighed by the α that this batch leads to."""
         weights = self.weights
         if signals.micro_batches == 1:
-            weights = self._next(self._scores(signals))
+            weights = self._next(signals)
         if self.normalise == "paper":
             return signals.per_domain(weights)
         return signals.per_sequence(weights / self.sampling_weights.clamp(min=1e-12))
 
     def diagnostics(self) -> dict[str, float]:
-        """Score λ of every domain that is trained on, in nats."""
+        """Last score λ of every domain that had one, in nats."""
         scores = zip(self.domains, self.scores.tolist(), strict=True)
-        return {f"excess_loss/{name}": score for name, score in scores if name not in self.unseen}
+        return {f"excess_loss/{name}": score for name, score in scores if math.isfinite(score)}
 
-    def _next(self, scores: Tensor) -> Tensor:
-        """(S,) the next α."""
+    def _next(self, signals: BatchSignals) -> Tensor:
+        """(S,) the next α; only the batch's own domains move."""
         factors = self.step_size, self.smoothing
-        return exponentiated_gradient(self.weights, scores, *factors, self.trained)
+        present = count_domains(signals.domain, len(self.domains)) > 0
+        return exponentiated_gradient(self.weights, self._scores(signals), *factors, present)
 
     def _scores(self, signals: BatchSignals) -> Tensor:
         assert signals.excess_loss is not None

@@ -208,7 +208,8 @@ class BatchSignals:
         Args:
             factors: (S,) f ≥ 0.
         """
-        total = (self._step_counts(len(factors)) * factors).sum()
+        # As in DoReMi's public code, where all of a batch's domains may have weight 0.
+        total = (self._step_counts(len(factors)) * factors).sum().clamp(min=1e-10)
         return (self.micro_batches * factors / total)[self.domain.cpu()]
 
     def _step_counts(self, domains: int) -> Tensor:

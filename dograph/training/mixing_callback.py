@@ -96,10 +96,27 @@ class MixingCallback(Callback):
                 type(self.mixer).__name__,
                 self.mixer.acts_from,
             )
+        self._warn_of_few_sequences(trainer)
         self.collector = SignalCollector(
             trainer, pl_module, data, self.sketch_settings, observed=self.observe_every > 0
         )
         pl_module.reduce_loss = self.reduce_loss
+
+    def _warn_of_few_sequences(self, trainer: Trainer) -> None:
+        """Warns where an update cannot have seen every domain."""
+        mixer, steps = self.mixer, self.mixer.update_every
+        batch = self.data.batch_size * trainer.world_size * int(trainer.accumulate_grad_batches)
+        trained = int(mixer.trained.sum())
+        if (mixer.is_proxy or mixer.acts(SAMPLING)) and batch * steps < trained:
+            logger.warning(
+                "%s updates every %d step(s) of %d sequences, fewer than the %d domains: those "
+                "that are absent keep their weights or lose; raise data.batch_size or "
+                "trainer.accumulate_grad_batches",
+                type(mixer).__name__,
+                steps,
+                batch,
+                trained,
+            )
 
     @property
     def mixer(self) -> BaseMixer:

@@ -47,18 +47,36 @@ def test_three_domains_and_two_steps_by_hand():
     batch = signals([0, 0, 1, 2], [first[0] - 0.1, first[0] + 0.1, 0.0, 0.0])
     assert mixer.step(batch)
     assert mixer.weights.tolist() == pytest.approx([4 / 6, 1 / 6, 1 / 6], rel=1e-5)
-    # Books are absent now and keep their score: once more by 4; web moves by 3.
+    # Books are absent now and keep their weight; of the others' third web moves by 3.
     assert mixer.step(signals([1, 2], [0.0, math.log(3) / 2], step=1))
-    assert mixer.weights.tolist() == pytest.approx([16 / 20, 1 / 20, 3 / 20], rel=1e-5)
-    average = [(4 / 6 + 16 / 20) / 2, (1 / 6 + 1 / 20) / 2, (1 / 6 + 3 / 20) / 2]
+    assert mixer.weights.tolist() == pytest.approx([8 / 12, 1 / 12, 3 / 12], rel=1e-5)
+    average = [(4 / 6 + 8 / 12) / 2, (1 / 6 + 1 / 12) / 2, (1 / 6 + 3 / 12) / 2]
     assert mixer.average_weights.tolist() == pytest.approx(average, rel=1e-5)
 
 
-def test_a_domain_that_never_came_has_the_score_of_a_model_that_knows_nothing():
-    mixer = ready(DoReMi("reference.ckpt", smoothing=0.0))
-    mixer.step(signals([0, 1], [0.0, 0.0]))
-    assert mixer.weights.tolist() == pytest.approx([1 / 102, 1 / 102, VOCABULARY / 102])
-    assert mixer.scores.tolist() == pytest.approx([0, 0, math.log(VOCABULARY)])
+def test_a_domain_that_never_came_keeps_its_weight_and_shows_no_score():
+    mixer = ready(DoReMi("reference.ckpt", smoothing=0.1))
+    mixer.step(signals([0, 1], [math.log(3), 0.0]))
+    # Of two thirds: 0.9 · (3/4, 1/4) + 0.1 · (1/2, 1/2).
+    assert mixer.weights.tolist() == pytest.approx([0.725 * 2 / 3, 0.275 * 2 / 3, 1 / 3])
+    assert mixer.diagnostics() == pytest.approx(
+        {"excess_loss/books": math.log(3), "excess_loss/code": 0.0}
+    )
+
+
+def test_a_prior_of_0_stays_0():
+    mixer = ready(DoReMi("reference.ckpt", prior={"books": 1, "code": 0, "web": 1}))
+    for step in range(5):
+        mixer.step(signals([0, 2], [1.0, 0.0], step))
+    assert mixer.weights[1] == 0 and mixer.average_weights[1] == 0
+    with pytest.raises(UserError, match=r"prior.code is 0, but floor is 0.1 and would draw it"):
+        ready(DoReMiOnline(prior={"books": 1, "code": 0, "web": 1}))
+
+
+def test_a_batch_of_domains_of_weight_0_counts_nothing():
+    prior = {"books": 1, "code": 0, "web": 1}
+    mixer = ready(DoReMi("reference.ckpt", 1.0, 0.0, "repository", prior))
+    assert mixer.checked_loss_weights(signals([1, 1], [0.5, 0.5])).tolist() == [0, 0]
 
 
 def test_the_proxy_keeps_drawing_as_before():

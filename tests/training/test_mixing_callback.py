@@ -300,3 +300,12 @@ def test_any_precision_trains_any_mixer(store, corpus_settings, precision, mixer
     )
     assert parameters.dtype == PRECISIONS[precision] and parameters.isfinite().all()
     assert all(weights.dtype == torch.float64 for _, weights in trace)
+
+
+def test_a_batch_of_fewer_sequences_than_domains_is_warned_of(store, corpus_settings, caplog):
+    train(corpus_settings, DoReMiOnline(), 1, batch_size=2)
+    assert "DoReMiOnline updates every 1 step(s) of 2 sequences, fewer than the 3" in caplog.text
+    caplog.clear()
+    train(corpus_settings, DoReMiOnline(), 1, batch_size=2, accumulate_grad_batches=2)
+    train(corpus_settings, Stratified(), 1, batch_size=2)
+    assert "fewer than" not in caplog.text
