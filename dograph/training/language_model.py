@@ -17,7 +17,7 @@ from dograph.data.batch import Batch
 from dograph.errors import check_range
 from dograph.signals.layers import transformer_blocks
 from dograph.training.cross_entropy import token_losses
-from dograph.training.network import build_network
+from dograph.training.network import build_network, check_causal
 from dograph.training.step_state import StepState
 
 ReduceLoss = Callable[[Batch, Tensor], Tensor]
@@ -105,6 +105,7 @@ class LanguageModel(LightningModule):
         self.observed_modules: Sequence[str] = ()
         self.skipped = torch.zeros(2)
         self.network: Any = build_network(architecture, config or {}, pretrained)
+        check_causal(self.network, pretrained or architecture, self.context)
 
     @property
     def vocab_size(self) -> int:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from dograph.errors import UserError
+from dograph.training.cross_entropy import token_losses
+
+logger = logging.getLogger(__name__)
 
 MOST_LAYERS = 10_000
 """Maximum layer count; catches typos before a network is built for hours."""
+PROBED = 8
+"""Tokens on which a network's causality is tried."""
 _LAYERS = re.compile(r"layer|block|depth|attention_types", re.IGNORECASE)
 
 
@@ -65,6 +72,48 @@ def build_network(
         return AutoModelForCausalLM.from_config(settings)
     except Exception as error:  # whatever transformers makes of it: the configuration is at fault
         raise UserError(f"model.config: {architecture} refuses {config}: {error}") from error
+
+
+def check_causal(network: Any, architecture: str, context: int | None = None) -> None:
+    """Raises UserError for a network whose prediction of a token depends on that token, or later.
+
+    Its losses would be those of copying. The gradient of all losses but the last, by the embedding
+    of the last token that the network sees, is exactly 0 in a causal one; a few tokens suffice.
+    """
+    count = min(PROBED, context or PROBED)
+    embedding = network.get_input_embeddings()
+    if count < 2 or next(network.parameters()).is_meta:
+        return
+    settings = network.config.to_dict().items()
+    special = [value for key, value in settings if key.endswith(("_id", "_index"))]  # e.g. padding
+    plain = [token for token in range(min(network.config.vocab_size, 64)) if token not in special]
+    tokens = torch.tensor((plain * count)[: count + 1])
+    looked_up: list[Tensor] = []
+    hook = embedding.register_forward_hook(
+        lambda *given: looked_up.append(given[-1].requires_grad_())
+    )
+    was_training = network.training
+    try:
+        with torch.enable_grad():
+            logits = network.eval()(input_ids=tokens[None, :-1], use_cache=False).logits
+            losses = token_losses(logits, tokens[None, 1:])
+            (gradient,) = torch.autograd.grad(losses[:, :-1].sum(), looked_up[0])
+    except Exception as error:  # of a kernel that only another device has
+        reason = f"{type(error).__name__}: {error}"
+        logger.warning(
+            "model.architecture is %s: not known to be causal (%s)", architecture, reason
+        )
+        return
+    finally:
+        hook.remove()
+        network.train(was_training)
+    sizes = gradient[0].abs().amax(dim=-1)
+    if sizes[-1] > 1e-5 * sizes.max():
+        raise UserError(
+            f"model.architecture is {architecture}, which sees the tokens that it is to predict: "
+            "take a causal one such as gpt2 or llama, or set model.config.is_decoder: true where "
+            f"{architecture} has it"
+        )
 
 
 def _check_sizes(config: Any, settings: PretrainedConfig, path: str = "model.config") -> None:

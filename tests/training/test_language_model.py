@@ -15,7 +15,7 @@ from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
 from dograph.mixers.target import Target
 from dograph.training.language_model import LanguageModel, warmup_cosine
-from dograph.training.network import build_network, takes
+from dograph.training.network import build_network, check_causal, takes
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "model"
 TINY = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 50, "n_positions": 12}
@@ -127,3 +127,38 @@ def test_the_schedule_warms_up_then_falls_to_its_final_value(warmup, total, fina
     assert rising[-1] == falling[0] == 1
     assert all(later <= earlier + 1e-12 for earlier, later in pairwise(falling))
     assert falling[-1] == pytest.approx(final)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "electra", "xlm", "megatron-bert"])
+def test_architectures_that_see_later_tokens_are_refused(architecture):
+    config = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config |= {"vocab_size": 50, **({"intermediate_size": 16} if architecture != "xlm" else {})}
+    with pytest.raises(UserError, match=rf"model.architecture is {architecture}, which sees the"):
+        LanguageModel(architecture, config)
+    if architecture != "xlm":
+        LanguageModel(architecture, {**config, "is_decoder": True})
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gpt_neox", "mamba", "mixtral", "bloom"])
+def test_causal_architectures_are_built_with_the_same_random_numbers(architecture, caplog):
+    config = {"hidden_size": 16, "num_hidden_layers": 1, "vocab_size": 50}
+    more = {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 16}
+    config |= {key: value for key, value in more.items() if takes(architecture, key)}
+    torch.manual_seed(0)
+    network = build_network(architecture, config)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    model = LanguageModel(architecture, config)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.network.training == network.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not caplog.messages
+    with torch.device("meta"):
+        LanguageModel(architecture, config)
+
+
+def test_what_cannot_be_tried_here_is_said(caplog, monkeypatch):
+    network = build_network("gpt2", {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 50})
+    monkeypatch.setattr(network.transformer.h[0], "forward", None)
+    check_causal(network, "gpt2")
+    assert "model.architecture is gpt2: not known to be causal (TypeError" in caplog.text
