@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gpu import report as gpu
 from benchmarks.measuring import Row
+from dograph.terminal.screen import Screen
 
 BENCHMARKS = {
     "training": "Training step, and DoGraph's overhead",
@@ -118,7 +118,7 @@ def show(name: str, part: dict[str, Any]) -> None:
     for row in part["rows"]:
         holds = {True: "yes", False: "NO", None: ""}[row["holds"]]
         table.add_row(row["quantity"], row["figure"], row["target"], holds, row["note"])
-    Console().print(table)
+    Screen().print(table)
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from dograph.mixers.doge import sketched_kernel
 from dograph.signals.domain_gradients import DomainGradientSums
 from dograph.signals.recorded_forward import SketchMode
 from dograph.signals.sketches import SequenceSketcher, SketchSettings
+from dograph.terminal.screen import Screen
 from dograph.training.cross_entropy import token_losses
 from dograph.training.network import build_network
 
@@ -157,7 +157,7 @@ def main() -> None:
             cells = [f"{weight:.3f}" for weight in weights.tolist()]
             table.add_row(name, str(seed), *cells, f"{distance:.3f}", f"{seconds:.3f}")
         table.add_section()
-    Console(width=160).print(table)
+    Screen().print(table)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A message names a remedy, and the remedy works: each is followed here to its success."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,11 @@ from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
 
 SCHEDULE = "mixer.class_path=dograph.mixers.DoGraphSchedule"
+MEASURES = (
+    "mixer={class_path: dograph.mixers.DoGraphSchedule, "
+    "init_args: {interval: 1, measure: 1, skip: 0, probe: PROBE}}"
+)
+UNSEEN = ("data.unseen=[animals]", "target=animals")
 CHECKED = {
     # cause: (overrides, what the message says, overrides after the remedy)
     "figures more often than windows": (
@@ -77,6 +83,11 @@ RUN = {
         ["model.learning_rate=1e30", "model.warmup=0", "report.non_finite_limit=1"],
         r"lower model\.learning_rate and run again",
         ["model.learning_rate=1e-3", "model.warmup=0", "report.non_finite_limit=1"],
+    ),
+    "more held out than a domain has": (
+        [MEASURES.replace("PROBE", "100000"), *UNSEEN],
+        r"too few to hold out \d+ of them: lower mixer\.init_args\.probe",
+        [MEASURES.replace("PROBE", "2"), *UNSEEN],
     ),
     "a stage of a recipe without": (["--stage", "main"], "leave --stage out", []),
 }
@@ -231,6 +242,11 @@ def test_what_an_evaluation_asks_for(place, say, store, corpus_settings, tmp_pat
     works("evaluate", place.run, *quick, "--context", 16)
 
 
+def store_of(provenance):
+    """The store that a run was trained on."""
+    return json.loads(provenance.read_text())["corpus"]
+
+
 @pytest.mark.slow
 def test_a_corpus_is_prepared_with_the_tokenizer_that_an_evaluation_names(
     place, say, corpus_settings, tmp_path
@@ -240,6 +256,11 @@ def test_a_corpus_is_prepared_with_the_tokenizer_that_an_evaluation_names(
     prepare(other, progress=False)
     text = say("evaluate", place.run, *quick, "--corpus", other.store)
     tokenizer = re.search(r"prepare that corpus with corpus\.tokenizer=(\S+)", text)[1]
+    lost = shutil.copytree(place.run, tmp_path / "lost")
+    origin = lost / "provenance.json"
+    origin.write_text(origin.read_text().replace(store_of(origin), str(tmp_path / "gone")))
+    text_of_lost = say("evaluate", lost, *quick, "--corpus", other.store)
+    assert text_of_lost.endswith("prepare that corpus with that tokenizer\n")
     again = CorpusSettings(
         source=corpus_settings.source, tokenizer=tokenizer, store=f"{tmp_path}/again"
     )

@@ -118,16 +118,25 @@ def _check_tokens(
     checkpoint: Path, model: LanguageModel, store: Store, source: RunSource | None
 ) -> None:
     if source is not None and not _same_tokenizer(store, source):
+        kept = _has_tokenizer(source)
+        remedy = f"corpus.tokenizer={source.corpus / TOKENIZER}" if kept else "that tokenizer"
         raise UserError(
             f"store {store.path} was made with tokenizer {store.tokenizer_hash}, but {checkpoint} "
-            f"was trained with {source.tokenizer}: prepare that corpus with "
-            f"corpus.tokenizer={source.corpus / TOKENIZER}"
+            f"was trained with {source.tokenizer}: prepare that corpus with {remedy}"
         )
     if model.vocab_size < store.vocab_size:
         raise UserError(
             f"{checkpoint} has {model.vocab_size} tokens, but the tokenizer of {store.path} has "
             f"{store.vocab_size}: name a store that was prepared with the model's tokenizer"
         )
+
+
+def _has_tokenizer(source: RunSource) -> bool:
+    """Whether the store that the run was trained on is there, and still has its tokenizer."""
+    try:
+        return Store.open(source.corpus).tokenizer_hash == source.tokenizer
+    except UserError:
+        return False
 
 
 def _same_tokenizer(store: Store, source: RunSource) -> bool:

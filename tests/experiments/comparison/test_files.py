@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from full_files import room_for
 from written_runs import write_run, write_study
 
 from dograph.cli.main import main
@@ -102,6 +103,16 @@ def test_nothing_is_overwritten_unasked(study, tmp_path, capsys):
     assert (tmp_path / "comparison.md").read_text() == "mine"
     assert main(["compare", str(study), "--output", str(tmp_path), "--force"]) == 0
     assert (tmp_path / "comparison.md").read_text() != "mine"
+
+
+def test_a_full_disk_leaves_the_files_before(study, tmp_path, capsys):
+    command = ["compare", str(study), "--output", str(tmp_path)]
+    assert main(command) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with room_for(1000):  # less than the page, more than the table
+        assert main([*command, "--force"]) == 2
+    assert "cannot be written: File too large" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_format_alone_goes_to_the_screen(study, capsys):
