@@ -1,0 +1,48 @@
+"""Ctrl-C while a corpus is prepared: the command ends at once, and leaves nothing running."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def corpus(folder):
+    """A domain of few words, and one of two documents that are one word each."""
+    draw = random.Random(0)
+    texts = {
+        "words": [f"{number} " + "one two three " * 50 for number in range(40)],
+        "letters": ["".join(draw.choices("ACGT", k=2_000_000)) for _ in range(2)],
+    }
+    folder.mkdir()
+    for domain, documents in texts.items():
+        lines = [json.dumps({"text": text}) for text in documents]
+        (folder / f"{domain}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_training_of_a_tokenizer_at_once(tmp_path):
+    """At once: sooner than the command began, so that a busy machine does not matter."""
+    recipe, store = tmp_path / "recipe.yaml", tmp_path / "store"
+    source = str(corpus(tmp_path / "text"))
+    section = {"source": source, "vocab_size": 50_000, "store": str(store)}  # trained for minutes
+    recipe.write_text(json.dumps({"corpus": section}))
+    command = [sys.executable, "-m", "dograph", "prepare", str(recipe)]
+    begin = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        while not (tmp_path / "store.partial" / "staged" / "words.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        begun = time.monotonic() - begin
+        time.sleep(begun)
+        process.send_signal(signal.SIGINT)
+        interrupted = time.monotonic()
+        output = process.communicate()[0].decode()  # to its end: no process is left that holds it
+    assert time.monotonic() - interrupted < max(2, begun)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert not store.exists()
