@@ -8,8 +8,9 @@ Examples:
   lightning run recipes/doremi_gpt2.yaml stages.proxy.trainer.max_steps=100 --stage proxy
 
 A run that was stopped or killed resumes from its newest checkpoint when the same command is given
-again; --resume resumes a run whatever has changed since. A recipe with stages runs what is
-missing: finished stages are used again while their inputs stay the same.
+again; --resume resumes a run under a changed recipe: a changed key takes effect or is refused. A
+recipe with stages runs what is missing: finished stages are used again while their inputs stay the
+same.
 """
 
 from __future__ import annotations

@@ -28,6 +28,15 @@ MOST_HELD_OUT = 4096
 """Sequences of an unseen domain that probes choose from."""
 
 
+KEYS_OF = {
+    "corpus fingerprint": "corpus",
+    "global batch size": "data.batch_size over all devices",
+    "held out": "mixer.init_args",
+    "mixer": "mixer.class_path",
+}
+"""Keys of a recipe behind what a checkpoint shares with its run, where the names are others."""
+
+
 def evenly_spaced(
     domain: int, length: int, count: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[list[Pick]]:
@@ -255,9 +264,10 @@ class DataMixer(LightningDataModule):
         for key, value in self._identity().items():
             was = state["belongs_to"].get(key)
             if was != value:
+                named = f" ({KEYS_OF[key]})" if key in KEYS_OF else ""
                 raise UserError(
-                    f"the checkpoint's {key} is {was}, but this run's is {value}: resume with the "
-                    "same recipe, or start a new run"
+                    f"the checkpoint's {key}{named} is {was}, but this run's is {value}: resume "
+                    "with the same recipe, or start a new run"
                 )
         self.mixer.load_state_dict(state["mixer"])
         for name in ("weights", "sampling_weights"):

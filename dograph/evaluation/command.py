@@ -68,6 +68,8 @@ def evaluate_checkpoint(
     left_out = why_no_bits_per_byte(evaluated.store)
     if left_out is not None:
         report.note(f"Warning: bits/byte are left out, and tasks' own would mislead: {left_out}")
+    if evaluated.source is not None and evaluated.source.changed is not None:
+        report.note(f"Note: the run was resumed under another recipe: {evaluated.source.changed}")
     if words:
         report.run_tasks(words, task_folder, examples, seed, batch_size or 32)
     scores = evaluate(evaluated, sequences, batch_size, resamples, seed, report.console)

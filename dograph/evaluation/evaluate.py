@@ -68,6 +68,7 @@ def describe(evaluated: EvaluatedModel) -> dict[str, Any]:
         "trained_on_this_corpus": evaluated.on_own_corpus,
         "split": "validation",
         "context": evaluated.context,
+        "changed_midway": evaluated.source.changed if evaluated.source else None,
     }
 
 

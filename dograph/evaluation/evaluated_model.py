@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dograph.data.corpus.manifest import TOKENIZER
+from dograph.data.corpus.manifest import MANIFEST, TOKENIZER
 from dograph.data.corpus.store import Store
 from dograph.data.corpus.tokenizer import tokenizer_hash
 from dograph.errors import UserError, check_range
@@ -104,6 +104,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def _own_store(source: RunSource) -> Store:
+    if not (source.corpus / MANIFEST).is_file():
+        raise UserError(
+            f"{source.folder} was trained on the store {source.corpus}, which is not here, and no "
+            f"store in the cache has its fingerprint {source.fingerprint}: copy it from the other "
+            "machine, or prepare its text here, and name it with --corpus STORE"
+        )
     store = Store.open(source.corpus)
     if store.fingerprint != source.fingerprint:
         raise UserError(

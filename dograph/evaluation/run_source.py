@@ -11,10 +11,12 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dograph.data.corpus.store import find_store
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.files.atomic import read_json
 from dograph.files.bounded_yaml import load_bounded
+from dograph.files.changes import midway_changes
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT, PROVENANCE, RECIPE, SUMMARY
 from dograph.mixers.target import Target
 
@@ -30,11 +32,12 @@ class RunSource:
 
     Attributes:
         folder: the run directory.
-        corpus: path of its store.
+        corpus: path of its store; one of its fingerprint in the cache, if the recorded is gone.
         fingerprint: of that store as the run saw it.
         tokenizer: hash of its tokenizer.
         data: context, validation_sequences and batch_size of its recipe.
         target: what the run was to lower, by its recipe.
+        changed: what was changed while the run was trained; None for a run of one recipe.
     """
 
     folder: Path
@@ -43,6 +46,7 @@ class RunSource:
     tokenizer: str
     data: dict[str, int]
     target: Target
+    changed: str | None = None
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -79,11 +83,13 @@ def find_run_source(checkpoint: Path) -> RunSource | None:
         return None
     try:
         metadata = read_json(folder / PROVENANCE)
+        recorded = Path(metadata["corpus"])
         return RunSource(
             folder=folder,
-            corpus=Path(metadata["corpus"]),
+            corpus=find_store(recorded, str(metadata["fingerprint"])) or recorded,
             fingerprint=str(metadata["fingerprint"]),
             tokenizer=str(metadata["tokenizer"]),
+            changed=midway_changes(folder, metadata),
             **_recipe_settings(folder / RECIPE),
         )
     except (ValueError, KeyError, TypeError) as error:

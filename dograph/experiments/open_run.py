@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
 from dograph.errors import UserError, file_errors
-from dograph.experiments.provenance import read_provenance
 from dograph.experiments.rank_zero import is_rank_zero
-from dograph.files.atomic import read_json, remove_unfinished
+from dograph.experiments.run_inputs import RunInputs
+from dograph.files.atomic import remove_unfinished
 from dograph.files.lock import exclusive, holder
 from dograph.files.run_dir import EVENT_FILES, FINAL_CHECKPOINT, LOCK, RECIPE, SUMMARY, seed_dir
 from dograph.training.checkpoint_reader import newest_sound, steps_done
@@ -83,16 +82,20 @@ def is_finished(folder: Path) -> bool:
     return all((folder / name).exists() for name in LEFT)
 
 
-def same_runs(parent: Path, seed: int, digest: str) -> list[Path]:
-    """``seed_S``, ``seed_S_1`` … that hold a run with this digest of its inputs."""
+def runs_of_seed(parent: Path, seed: int) -> list[Path]:
+    """``seed_S``, ``seed_S_1`` …, whatever they hold."""
     first = seed_dir(parent, seed)
-    folders = [first, *sorted(parent.glob(f"{first.name}_*"))]
-    return [folder for folder in folders if _digest(folder) == digest]
+    return [first, *sorted(parent.glob(f"{first.name}_*"))]
 
 
-def place_for(parent: Path, seed: int, digest: str) -> Path:
+def same_runs(parent: Path, seed: int, inputs: RunInputs) -> list[Path]:
+    """``seed_S``, ``seed_S_1`` … that hold a run with these inputs."""
+    return [folder for folder in runs_of_seed(parent, seed) if inputs.is_of(folder)]
+
+
+def place_for(parent: Path, seed: int, inputs: RunInputs) -> Path:
     """The folder of the same run if that is unfinished, else a free one."""
-    unfinished = (folder for folder in same_runs(parent, seed, digest) if not is_finished(folder))
+    unfinished = (folder for folder in same_runs(parent, seed, inputs) if not is_finished(folder))
     return next(unfinished, None) or free_folder(seed_dir(parent, seed))
 
 
@@ -111,19 +114,3 @@ def is_free(folder: Path) -> bool:
         path.name in (LOCK, RECIPE) or path.match("*.new") or path.match(EVENT_FILES)
         for path in folder.iterdir()
     )
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """A JSON file's object; empty if it is missing or damaged."""
-    try:
-        content = read_json(path)
-    except (ValueError, OSError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _digest(folder: Path) -> object:
-    try:
-        return read_provenance(folder).get("digest")
-    except UserError:  # a missing or damaged file belongs to no run
-        return None

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError, check_range, nearest
-from dograph.experiments.provenance import run_inputs
 from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe, check, check_again
 from dograph.experiments.recipe.compose import RecipeFile
 from dograph.experiments.recipe.domains import check_domains
 from dograph.experiments.recipe.section import build, check_section
+from dograph.experiments.run_inputs import RunInputs
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import FINAL_CHECKPOINT, seed_dir
 from dograph.reports.summary import RunSummary, read_summary
@@ -171,15 +171,15 @@ class Plan:
         composition = self.file.compose(run.stage, artefacts, run.replaced)
         return check_again(self.recipes[run.stage], composition)
 
-    def inputs(self, run: StageRun, done: Mapping[str, Artefacts], store: Store) -> dict[str, Any]:
+    def inputs(self, run: StageRun, done: Mapping[str, Artefacts], store: Store) -> RunInputs:
         """All that decides the numbers of a stage's run, wherever earlier stages' files are."""
         identities = {stage: made.identity() for stage, made in done.items()}
-        return run_inputs(self.file.compose(run.stage, identities, run.replaced).values, store)
+        return RunInputs(self.file.compose(run.stage, identities, run.replaced).values, store)
 
     def digest(self, corpora: Corpora) -> str:
         """A digest of all that decides the experiment's numbers; it needs every corpus prepared."""
         inputs = {
-            stage: run_inputs(recipe.composition.values, corpora.prepare(recipe))
+            stage: RunInputs(recipe.composition.values, corpora.prepare(recipe)).content
             for stage, recipe in self.recipes.items()
         }
         rounds = asdict(self.rounds) if self.rounds else None

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import OmegaConf
 
+from dograph.data.corpus.manifest import SPLITS
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError
 from dograph.experiments.recipe.check import Recipe
+from dograph.experiments.recipe.compose import load_yaml
 from dograph.files.atomic import read_json, write_json, write_text
-from dograph.files.checksums import file_digest, json_digest
+from dograph.files.changes import recipe_text
 from dograph.files.run_dir import PROVENANCE, RECIPE
+
+if TYPE_CHECKING:
+    from dograph.experiments.run_inputs import RunInputs
 
 REQUIRED = {"seed": int, "fingerprint": str, "tokenizer": str, "corpus": str}
 """Keys that every run's provenance has, with their types."""
@@ -27,53 +32,69 @@ PACKAGES = (
     *("dograph", "lightning", "torch", "transformers", "litdata"),
     *("piqp", "cvxpylayers", "numpy"),
 )
-WITHOUT_EFFECT = ("name", "runs", "report")
-"""Keys of a recipe that change no number a later stage or a comparison reads."""
 
 
 class Provenance(Callback):
     """Writes the resolved recipe and where everything came from when training begins.
 
-    A resumed run keeps what it began with. Resumed under another recipe, it loses its digest, since
-    it is a run of neither recipe, and records the other recipe.
+    A resumed run keeps what it began with. Resumed with other inputs, it loses its digest, since
+    it is a run of neither recipe, and records the other recipe and the keys that differ.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, store: Store) -> None:
-        self.folder, self.recipe, self.store = folder, recipe, store
+    def __init__(self, folder: Path, recipe: Recipe, inputs: RunInputs) -> None:
+        self.folder, self.recipe, self.inputs = folder, recipe, inputs
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``recipe.yaml`` and ``provenance.json``, unless the run is resumed."""
-        if not trainer.is_global_zero:
-            return
-        if (self.folder / PROVENANCE).exists() and trainer.ckpt_path:
-            self._note_changes()
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / RECIPE, self.recipe.as_yaml())
-        write_json(self.folder / PROVENANCE, self.content(trainer))
+        if trainer.is_global_zero and not self._resumes(trainer):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / RECIPE, self.recipe.as_yaml())
+            write_json(self.folder / PROVENANCE, self.content(trainer))
 
-    def _note_changes(self) -> None:
-        before = read_provenance(self.folder)
-        if before.get("digest") != self._digest():
-            before["gone_on_with"] = [*before.get("gone_on_with", []), self.recipe.as_yaml()]
-            write_json(self.folder / PROVENANCE, {**before, "digest": None})
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record what a resumed run resumes with, once its checkpoint has been accepted."""
+        if trainer.is_global_zero and self._resumes(trainer):
+            before = read_provenance(self.folder)
+            now = self._resumed(before, trainer.global_step)
+            if now != before:
+                write_json(self.folder / PROVENANCE, now)
+
+    def _resumes(self, trainer: Trainer) -> bool:
+        return (self.folder / PROVENANCE).exists() and trainer.ckpt_path is not None
+
+    def _resumed(self, before: dict[str, Any], step: int) -> dict[str, Any]:
+        """The provenance of a run that resumes at a step."""
+        now = {**before, "corpus": str(self.inputs.store.path)}
+        if any(package_changes(before)):
+            earlier = {
+                "until": step,
+                "commit": before.get("commit"),
+                "versions": before.get("versions"),
+            }
+            now["earlier_packages"] = [*before.get("earlier_packages", []), earlier]
+            now |= packages()
+        if changes := self.inputs.changes_since(self.folder, before):
+            entry = {"step": step, "changed": {key: list(pair) for key, pair in changes.items()}}
+            now["gone_on_with"] = [*before.get("gone_on_with", []), self.recipe.as_yaml()]
+            now["resumed"] = [*before.get("resumed", []), entry]
+            now |= {"digest": None, "inputs": self.inputs.content}
+        return now
 
     def content(self, trainer: Trainer) -> dict[str, Any]:
-        """Seed, corpus, tokenizer, commit, versions, host, and a digest of the run's inputs."""
+        """Seed, corpus, tokenizer, commit, versions, host, and the run's inputs with a digest."""
+        store = self.inputs.store
         return {
             "seed": self.recipe.seed,
-            "corpus": str(self.store.path),
-            "fingerprint": self.store.fingerprint,
-            "validation_fingerprint": self.store.fingerprint_of("validation"),
-            "tokenizer": self.store.tokenizer_hash,
-            "digest": self._digest(),
-            "commit": own_commit(),
-            "versions": {name: version_of(name) for name in PACKAGES},
+            "corpus": str(store.path),
+            "fingerprint": store.fingerprint,
+            "validation_fingerprint": store.fingerprint_of("validation"),
+            "tokenizer": store.tokenizer_hash,
+            "domains": domain_records(store),
+            "digest": self.inputs.digest,
+            "inputs": self.inputs.content,
+            **packages(),
             "host": {**host_metadata(), "processes": trainer.world_size},
         }
-
-    def _digest(self) -> str:
-        return json_digest(run_inputs(self.recipe.composition.values, self.store))
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -93,30 +114,43 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def run_inputs(values: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    """All that decides a run's numbers, of a resolved recipe's values and a prepared corpus.
-
-    Equal inputs give equal losses on one host.
-    """
-    code = mixer_code_digest(str((values.get("mixer") or {}).get("class_path", "")))
+def domain_records(store: Store) -> dict[str, dict[str, Any]]:
+    """Document counts and digests of every domain's splits, to tell later which one changed."""
+    files = store.files
     return {
-        "values": {key: value for key, value in values.items() if key not in WITHOUT_EFFECT},
-        "corpus": store.fingerprint,
-        "dograph": version_of("dograph"),
-        **({"mixer code": code} if code else {}),
+        entry.name: {
+            "documents": entry.documents + entry.validation_documents,
+            "hashes": [files.get(f"domains/{entry.name}/{split}.hashes") for split in SPLITS],
+        }
+        for entry in store.domains
     }
 
 
-def mixer_code_digest(class_path: str) -> str | None:
-    """Digest of the file that defines a user's own mixer; None for a mixer of this package.
+def packages() -> dict[str, Any]:
+    """This package's commit, and the versions of all that decide numbers."""
+    return {"commit": own_commit(), "versions": {name: version_of(name) for name in PACKAGES}}
 
-    A change of that file makes another run; changes of this package show in its version.
-    """
-    module = class_path.rpartition(".")[0]
-    own = not module or module.split(".")[0] == "dograph"
-    spec = None if own else importlib.util.find_spec(module)
-    file = Path(spec.origin) if spec and spec.origin else None
-    return file_digest(file) if file and file.is_file() else None
+
+def package_changes(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """How commit and versions differ from those that a run recorded, a text each."""
+    versions = provenance.get("versions") or {}
+    now = packages()
+    for name, before, after in (
+        ("commit", provenance.get("commit"), now["commit"]),
+        *((f"version of {p}", versions.get(p), now["versions"][p]) for p in PACKAGES),
+    ):
+        if before != after:
+            yield f"{name}: {before} → {after}"
+
+
+def latest_recipe(folder: Path, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved recipe under which a run was last started: its own, or that of a resume."""
+    later = provenance.get("gone_on_with")
+    if isinstance(later, list) and later:
+        return recipe_text(str(later[-1]), f"{folder / PROVENANCE}: gone_on_with")
+    values = OmegaConf.to_container(load_yaml(folder / RECIPE))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def host_metadata() -> dict[str, Any]:

@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from dograph.data.corpus.manifest import MANIFEST
 from dograph.data.corpus.prepare import prepare
-from dograph.data.corpus.store import Store
+from dograph.data.corpus.store import Store, find_store
 from dograph.errors import UserError
 from dograph.experiments import provenance as origin
 from dograph.experiments.open_run import claimed, free_folder
 from dograph.experiments.recipe.check import Recipe, check
 from dograph.experiments.recipe.compose import compose
 from dograph.experiments.run import train
-from dograph.files.run_dir import PROVENANCE, RECIPE, REPRODUCED
+from dograph.files.changes import midway_changes
+from dograph.files.run_dir import RECIPE, REPRODUCED
 from dograph.reports.history import MixtureHistory
 from dograph.reports.summary import read_stages, read_summary
 
@@ -80,10 +80,10 @@ def reproduce(folder: Path) -> Reproduction:
         UserError: if the run is not finished, or its corpus has changed.
     """
     provenance, before = origin.read_provenance(folder), _outcome(folder)
-    if provenance.get("gone_on_with"):
+    if (midway := midway_changes(folder, provenance)) is not None:
         raise UserError(
-            f"{folder}: this run was resumed under another recipe (see gone_on_with in "
-            f"{folder / PROVENANCE}): it cannot be reproduced by one"
+            f"{folder}: this run was resumed under another recipe ({midway}): it cannot be "
+            "reproduced by one"
         )
     recipe = check(compose(folder / RECIPE, _recorded_store(provenance)))
     store = _same_corpus(recipe, provenance, folder)
@@ -116,12 +116,12 @@ def _on_threads_of(provenance: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _recorded_store(provenance: Mapping[str, Any]) -> list[str]:
-    """An override that reads the run's own store, if it still exists.
+    """An override that reads the run's own store, if it, or an equal one, still exists.
 
     A source such as the installed packages may have changed since; the tokens have not.
     """
-    path = Path(provenance["corpus"])
-    return [f"corpus.source={path}"] if (path / MANIFEST).is_file() else []
+    path = find_store(Path(provenance["corpus"]), provenance["fingerprint"])
+    return [f"corpus.source={path}"] if path is not None else []
 
 
 def _same_corpus(recipe: Recipe, provenance: Mapping[str, Any], folder: Path) -> Store:
@@ -157,11 +157,8 @@ def _differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
 
 def _changed(provenance: Mapping[str, Any]) -> Iterator[str]:
     """How versions and host differ from those of a run."""
-    versions, host = provenance.get("versions") or {}, provenance.get("host") or {}
-    for name, before, now in (
-        ("commit", provenance.get("commit"), origin.own_commit()),
-        *((f"version of {p}", versions.get(p), origin.version_of(p)) for p in origin.PACKAGES),
-        *((key, host.get(key), value) for key, value in origin.host_metadata().items()),
-    ):
-        if before != now:
-            yield f"{name}: {before} → {now}"
+    yield from origin.package_changes(provenance)
+    host = provenance.get("host") or {}
+    for name, now in origin.host_metadata().items():
+        if host.get(name) != now:
+            yield f"{name}: {host.get(name)} → {now}"

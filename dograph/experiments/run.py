@@ -22,12 +22,13 @@ from dograph.data.loaders import loader_errors
 from dograph.errors import UserError, file_errors, memory_errors
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.experiments.open_run import RESUMES, check_resumable, open_run, place_for
-from dograph.experiments.provenance import Provenance, run_inputs
+from dograph.experiments.provenance import Provenance
 from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.domains import check_domains
 from dograph.experiments.recipe.section import build
-from dograph.files.checksums import json_digest
+from dograph.experiments.resume import check_inputs, check_keys, note_packages, passed_over
+from dograph.experiments.run_inputs import RunInputs
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT
 from dograph.mixers.user_code import mixer_errors
 from dograph.reports.mixture_report import MixtureReport
@@ -64,17 +65,24 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
     check_batch(recipe)
     if resume is not None:
         check_resumable(resume, recipe.steps)
+        check_keys(resume, recipe)
     store = prepare(recipe.corpus)
     check_domains(recipe, store)
-    digest = json_digest(run_inputs(recipe.composition.values, store))
-    place = partial(place_for, recipe.runs / recipe.name, recipe.seed, digest)
+    inputs = RunInputs(recipe.composition.values, store)
+    place = partial(place_for, recipe.runs / recipe.name, recipe.seed, inputs)
     folder = place() if resume is None else resume
     with open_run(folder, recipe.steps) as checkpoint:
         if resume is None and place() != folder:
             raise UserError(f"{folder}: another command was quicker; give this one again")
+        if resume is not None:
+            check_inputs(resume, inputs)
+        elif checkpoint is None:
+            for sentence in passed_over(recipe.runs / recipe.name, recipe.seed, inputs):
+                rank_zero_print(sentence)
         if checkpoint is not None:
+            note_packages(folder)
             rank_zero_print(f"resumes from {checkpoint}")
-        summary = train(recipe, store, folder, checkpoint)
+        summary = train(recipe, store, folder, checkpoint, inputs=inputs)
     if summary is not None:
         print_summary(summary, folder, recipe.runs)
     return folder
@@ -87,6 +95,7 @@ def train(
     checkpoint: Path | None = None,
     callbacks: Sequence[Callback] = (),
     stops: bool = False,
+    inputs: RunInputs | None = None,
 ) -> RunSummary | None:
     """Train once: build, fit, save the final checkpoint; return the run's numbers on rank zero.
 
@@ -97,6 +106,7 @@ def train(
         checkpoint: to resume from.
         callbacks: called after the recipe's own.
         stops: whether a signal that comes too late to stop training is raised at its end.
+        inputs: what decides its numbers. None: the recipe and the corpus, without earlier stages.
 
     Raises:
         UserError: if the system refuses a file, a loader process dies, or numbers are not finite.
@@ -111,7 +121,8 @@ def train(
     with mixer_errors(recipe.mixer):
         recipe.mixer.check(data.batch_size * trainer.world_size)
     # Provenance comes last: until it is written, a run has not begun.
-    trainer.callbacks += [*callbacks, Provenance(folder, recipe, store)]  # type: ignore[attr-defined]
+    inputs = inputs or RunInputs(recipe.composition.values, store)
+    trainer.callbacks += [*callbacks, Provenance(folder, recipe, inputs)]  # type: ignore[attr-defined]
     seed_everything(recipe.seed, workers=True, verbose=False)
     with memory_errors():
         model = build_model(recipe, store, data.context)

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from dograph.data.corpus.store import Store
 from dograph.errors import UserError
-from dograph.experiments.open_run import LEFT, claimed, is_free, open_run, read_mapping
+from dograph.experiments.open_run import LEFT, claimed, is_free, open_run
 from dograph.experiments.plan import Artefacts, Corpora, Plan, StageRun
 from dograph.experiments.rank_zero import is_rank_zero, rank_zero_print
 from dograph.experiments.recipe.check import Recipe
-from dograph.experiments.recipe.compose import flat
+from dograph.experiments.resume import note_packages
 from dograph.experiments.run import train
-from dograph.files.atomic import write_json
-from dograph.files.checksums import json_digest
-from dograph.files.run_dir import RECIPE, STAGE, SUMMARY
+from dograph.experiments.run_inputs import RunInputs, input_changes, stage_inputs
+from dograph.files.atomic import read_mapping, write_json
+from dograph.files.changes import midway_changes
+from dograph.files.run_dir import PROVENANCE, RECIPE, STAGE, SUMMARY
 from dograph.reports.summary import print_costs, print_summary, total_cost
 from dograph.training.checkpoint_writer import Interrupted
 
@@ -73,31 +73,37 @@ class Experiment:
     def _artefacts(self, run: StageRun, only: str | None) -> Artefacts:
         """Use a stage's finished run, resume an interrupted one, or make a new one."""
         recipe = self.plan.resolve(run, self.done)
-        store = self._corpora.prepare(recipe)
-        inputs = self.plan.inputs(run, self.done, store)
-        digest = json_digest(inputs)
-        folder = find_folder(self.plan.folder, run.label, digest, inputs)
-        made = Artefacts(folder.path, digest)
+        inputs = self.plan.inputs(run, self.done, self._corpora.prepare(recipe))
+        folder = find_folder(self.plan.folder, run.label, inputs)
+        made = Artefacts(folder.path, folder.digest)
         if folder.finished:
             rank_zero_print(f"stage {run.label}: finished before, used again: {folder.path}")
+            provenance = read_mapping(folder.path / PROVENANCE)
+            if (changed := midway_changes(folder.path, provenance)) is not None:
+                rank_zero_print(f"stage {run.label}: its recipe changed midway: {changed}")
             return made
         if only not in (None, run.label):
             raise UserError(
                 f"stage {run.label} is not finished{folder.reason}: run it first, with --stage "
                 f"{run.label}, or the recipe without --stage"
             )
-        train_stage(recipe, store, folder, {"stage": run.label, "digest": digest, **inputs})
+        train_stage(run.label, recipe, inputs, folder)
         return made
 
 
-def train_stage(recipe: Recipe, store: Store, folder: StageFolder, content: dict[str, Any]) -> None:
-    """Train a stage, resuming an interrupted run; record ``content`` and that it is finished."""
-    label, record = content["stage"], StageRecord(folder.path, content)
+def train_stage(label: str, recipe: Recipe, inputs: RunInputs, folder: StageFolder) -> None:
+    """Train a stage, resuming an interrupted run; record its inputs and that it is finished."""
+    content = {"stage": label, "digest": folder.digest, **inputs.content}
+    record = StageRecord(folder.path, content)
     with open_run(folder.path, recipe.steps) as checkpoint:
         begins = f"runs in {folder.path}{folder.reason}"
         rank_zero_print(f"stage {label}: {f'resumes from {checkpoint}' if checkpoint else begins}")
         try:
-            summary = train(recipe, store, folder.path, checkpoint, [record], stops=True)
+            if checkpoint:
+                note_packages(folder.path)
+            summary = train(
+                recipe, inputs.store, folder.path, checkpoint, [record], stops=True, inputs=inputs
+            )
         except Interrupted as interruption:
             if interruption.finished and is_rank_zero():
                 record.write(finished=True)
@@ -133,30 +139,33 @@ class StageFolder(NamedTuple):
 
     path: Path
     """folder of a run with the same inputs, or a free one."""
+    digest: str
+    """digest of the inputs, as the run recorded it: later stages' inputs hold it."""
     finished: bool = False
     """whether everything that the run leaves is there."""
     reason: str = ""
     """why no earlier run serves, for a message: keys of inputs, or files that are gone."""
 
 
-def find_folder(
-    experiment: Path, label: str, digest: str, inputs: Mapping[str, Any]
-) -> StageFolder:
+def find_folder(experiment: Path, label: str, inputs: RunInputs) -> StageFolder:
     """Look for a stage's run with the same inputs, in ``label``, ``label_1`` and so on."""
     path, count, reason = experiment / label, 0, ""
     while not is_free(path):
         record = read_mapping(path / STAGE)
-        if record.get("stage") == label and record.get("digest") == digest:
+        if record.get("stage") == label:
+            changes = input_changes(stage_inputs(record), inputs.content)
             gone = [name for name in LEFT if not (path / name).exists()]
             finished = bool(record.get("finished"))
-            if not finished or not gone:  # an interrupted run is resumed, or begins again
-                return StageFolder(path, finished)
-            reason = f" (changed: {', '.join(gone)} gone from {path})"
-        elif record.get("stage") == label:
-            reason = f" (changed: {', '.join(differences(record, inputs))})"
+            if not changes and not (finished and gone):  # interrupted: resumed, or begins again
+                return StageFolder(path, str(record.get("digest")), finished)
+            if changes:
+                kept = "" if finished else f"; {path} stays unfinished"
+                reason = f" (changed: {', '.join(changes)}{kept})"
+            else:
+                reason = f" (changed: {', '.join(gone)} gone from {path})"
         count += 1
         path = experiment / f"{label}_{count}"
-    return StageFolder(path, reason=reason)
+    return StageFolder(path, inputs.digest, reason=reason)
 
 
 class StageRecord(Callback):
@@ -173,11 +182,3 @@ class StageRecord(Callback):
     def write(self, finished: bool) -> None:
         """Write the record, whole or not at all."""
         write_json(self.path, {**self.content, "finished": finished})
-
-
-def differences(record: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[str]:
-    """Dotted keys in which a record differs from a stage's inputs."""
-    before, now = flat(record), flat(inputs)
-    keys = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
-    added = ("stage", "digest", "finished")
-    return [key.removeprefix("values.") for key in keys if key not in added]

@@ -18,12 +18,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dograph.errors import UserError, check_range
-from dograph.experiments.open_run import is_finished, read_mapping, same_runs
+from dograph.experiments.open_run import is_finished, same_runs
 from dograph.experiments.plan import Corpora, Plan
-from dograph.experiments.provenance import own_commit, read_provenance, run_inputs
+from dograph.experiments.provenance import own_commit, read_provenance
 from dograph.experiments.recipe.check import check
 from dograph.experiments.recipe.compose import COMMAND_LINE, RecipeFile
-from dograph.files.checksums import json_digest
+from dograph.experiments.resume import passed_over
+from dograph.experiments.run_inputs import RunInputs
+from dograph.files.atomic import read_mapping
 from dograph.files.lock import exclusive
 from dograph.files.run_dir import SUMMARY, seed_dir
 from dograph.reports.summary import read_stages
@@ -44,10 +46,10 @@ class Job:
     parent: Path
     """folder of the recipe's runs."""
     seed: int
-    digest: str
-    """digest of what decides the run's numbers."""
-    staged: bool
-    """whether the recipe has stages."""
+    inputs: RunInputs | None
+    """what decides the run's numbers; None for a recipe with stages."""
+    staged_digest: str = ""
+    """digest of what decides the numbers of a recipe with stages."""
 
     @property
     def name(self) -> str:
@@ -56,10 +58,11 @@ class Job:
 
     def finished(self) -> Path | None:
         """The folder of its finished run; None if it is not finished."""
-        if self.staged:
+        if self.inputs is None:
             folder = seed_dir(self.parent, self.seed)
-            return folder if read_mapping(folder / SUMMARY).get("digest") == self.digest else None
-        same = same_runs(self.parent, self.seed, self.digest)
+            digest = read_mapping(folder / SUMMARY).get("digest")
+            return folder if digest == self.staged_digest else None
+        same = same_runs(self.parent, self.seed, self.inputs)
         return next((folder for folder in same if is_finished(folder)), None)
 
 
@@ -81,11 +84,10 @@ def job_of(path: Path, seed: int, overrides: Sequence[str], corpora: Corpora) ->
     file = RecipeFile(path, given)
     if file.stages:
         plan = Plan.make(file)
-        return Job(path, given, plan.folder.parent, seed, plan.digest(corpora), True)
+        return Job(path, given, plan.folder.parent, seed, None, plan.digest(corpora))
     recipe = check(file.compose())
-    store = corpora.prepare(recipe)
-    digest = json_digest(run_inputs(recipe.composition.values, store))
-    return Job(path, given, recipe.runs / recipe.name, seed, digest, False)
+    inputs = RunInputs(recipe.composition.values, corpora.prepare(recipe))
+    return Job(path, given, recipe.runs / recipe.name, seed, inputs)
 
 
 @dataclass
@@ -166,6 +168,9 @@ class Sweep:
             counts = f"{len(jobs)} runs: {len(done)} finished, {len(missing)} to do"
             self._print(f"{counts}, {self.processes} at once; logs in {runs / 'logs'}")
             self._print_other_commits(done)
+            for job in missing:
+                for sentence in passed_over(job.parent, job.seed, job.inputs) if job.inputs else ():
+                    self._print(sentence)
             self.failures, self._signals = [], 0
             with self._progress(len(jobs), len(done)) as bar, self._counting_signals():
                 self._run(missing, runs / "logs", lock, bar)

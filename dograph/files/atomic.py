@@ -97,6 +97,15 @@ def read_json(path: Path) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty if it is missing or damaged."""
+    try:
+        content = read_json(path)
+    except (ValueError, OSError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def flush_tree(folder: Path) -> None:
     """Flush a folder and everything in it to the disk."""
     for root, _, names in os.walk(folder):

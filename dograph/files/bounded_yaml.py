@@ -29,7 +29,16 @@ def load_bounded(path: Path) -> Any:
     if len(content) > LONGEST_FILE:
         raise UserError(f"{path}: larger than {LONGEST_FILE // 10**6} MB, so not a recipe")
     try:
-        text = io.StringIO(content.decode("utf-8"))
-        return OmegaConf.load(text, max_yaml_expanded_nodes=MOST_VALUES)
+        return parse_bounded(content.decode("utf-8"))
     except RecursionError as error:
         raise UserError(f"{path}: nested too many levels deep") from error
+
+
+def parse_bounded(text: str) -> Any:
+    """Parse YAML by OmegaConf, with a bound on what its aliases expand to.
+
+    Raises:
+        RecursionError: if it is nested too deep.
+        ValueError, yaml.YAMLError: as parsing does.
+    """
+    return OmegaConf.load(io.StringIO(text), max_yaml_expanded_nodes=MOST_VALUES)

@@ -272,7 +272,15 @@ class BaseMixer(nn.Module):
         """Restores what ``get_extra_state`` gave."""
         self.updates = int(state["updates"])
         pairs = zip(state["history_steps"].tolist(), state["history_weights"], strict=True)
-        self.history = [(int(step), weights) for step, weights in pairs]
+        history = [(int(step), weights) for step, weights in pairs]
+        if not torch.equal(history[0][1], self.history[0][1]):
+            # The restored weights come from the old start, so that the new one would not count.
+            raise UserError(
+                f"the checkpoint's {self._name} began with the weights {_rounded(history[0][1])}, "
+                f"this one begins with {_rounded(self.history[0][1])}: give mixer.init_args the "
+                "values that the run began with, or start a new run"
+            )
+        self.history = history
         self._domain_losses.load_state_dict(state["domain_losses"])
         own_state.restore_state(self, state["own"], self._start, NOT_OWN)
 
@@ -295,3 +303,8 @@ class BaseMixer(nn.Module):
 
     def _admissible(self, weights: Tensor, name: str) -> Tensor:
         return admissible(on_simplex(weights, name), self.trained, self.floor, name)
+
+
+def _rounded(weights: Tensor) -> list[float]:
+    """Weights as a message shows them."""
+    return [round(weight, 6) for weight in weights.tolist()]

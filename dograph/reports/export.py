@@ -10,7 +10,10 @@ from typing import Any, Literal
 import yaml
 
 from dograph.errors import UserError
-from dograph.reports.summary import read_summary
+from dograph.files.atomic import read_mapping
+from dograph.files.changes import midway_changes
+from dograph.files.run_dir import PROVENANCE
+from dograph.reports.summary import read_stages, read_summary
 
 Which = Literal["average", "last"]
 Weights = dict[str, float]
@@ -35,6 +38,13 @@ def export(run: Path, form: str, prefix: str = "", which: Which = "average") -> 
     field = "average_weight" if which == "average" else "weight"
     weights = {domain.name: getattr(domain, field) for domain in read_summary(run).domains}
     return FORMATS[form](weights, prefix)
+
+
+def changed_midway(run: Path) -> str | None:
+    """What was changed while a run, or a stage of an experiment, was trained; None if nothing."""
+    folders = [run, *(folder for _, folder in (read_stages(run) if run.is_dir() else []))]
+    texts = (midway_changes(folder, read_mapping(folder / PROVENANCE)) for folder in folders)
+    return "; ".join(text for text in texts if text is not None) or None
 
 
 def as_yaml(weights: Weights, prefix: str) -> str:

@@ -104,6 +104,7 @@ class LanguageModel(LightningModule):
         self.step_state = StepState()
         self.observed_modules: Sequence[str] = ()
         self.skipped = torch.zeros(2)
+        self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
         self.network: Any = build_network(architecture, config or {}, pretrained)
         check_causal(self.network, pretrained or architecture, self.context)
 
@@ -148,6 +149,20 @@ class LanguageModel(LightningModule):
             prefix = f"{name}.{index}."
             if not any(module.startswith(prefix) for module in self.observed_modules):
                 block.compile()
+
+    def on_train_start(self) -> None:
+        """Has the optimiser and its schedule follow this model's settings.
+
+        A checkpoint restores those that it was written under.
+        """
+        if self._schedule is None:  # a subclass has an optimiser of its own
+            return
+        groups = self._schedule.optimizer.param_groups
+        for group, decay in zip(groups, self._weight_decays, strict=True):
+            group.update(initial_lr=self.learning_rate, betas=tuple(self.betas), weight_decay=decay)
+        self._schedule.base_lrs = [self.learning_rate for _ in groups]
+        for group, factor in zip(groups, self._schedule.lr_lambdas, strict=True):
+            group["lr"] = self.learning_rate * factor(self._schedule.last_epoch)
 
     def configure_gradient_clipping(
         self,
@@ -200,9 +215,11 @@ class LanguageModel(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Fused AdamW with decay on matrices only, linear warm-up, cosine."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
+        matrices = [p for p in parameters if p.ndim >= 2]
+        others = [p for p in parameters if p.ndim < 2]
         groups = [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+            {"params": params, "weight_decay": decay}
+            for params, decay in zip((matrices, others), self._weight_decays, strict=True)
         ]
         # Under a gradient scaler Lightning does not clip what a fused optimiser unscales itself.
         fused = getattr(self.trainer.precision_plugin, "scaler", None) is None
@@ -213,5 +230,11 @@ class LanguageModel(LightningModule):
             total=int(self.trainer.estimated_stepping_batches),
             final=self.final_learning_rate / self.learning_rate,
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduler: Any = {"scheduler": self._schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    @property
+    def _weight_decays(self) -> tuple[float, float]:
+        """Of the optimiser's two groups: matrices, and all other parameters."""
+        return self.weight_decay, 0.0

@@ -15,7 +15,6 @@ from dograph.cli.main import main
 from dograph.errors import UserError
 from dograph.experiments.plan import Plan, largest_move
 from dograph.experiments.recipe.compose import RecipeFile
-from dograph.experiments.stages import differences
 
 
 def quick(settings, runs, *more):
@@ -274,10 +273,7 @@ def test_check_prints_every_stage(capsys):
     assert "dograph.mixers.Proportional" in out and "dograph.mixers.DoReMi" in out
 
 
-def test_differences_name_their_keys():
-    before = {"stage": "a", "values": {"x": {"y": 1}, "z": 2}, "corpus": "c", "finished": True}
-    now = {"values": {"x": {"y": 3}, "z": 2}, "corpus": "d"}
-    assert differences(before, now) == ["x.y", "corpus"]
+def test_the_largest_move_is_of_one_domain():
     assert largest_move({"a": 0.5, "b": 0.5}, {"a": 0.3, "b": 0.7}) == pytest.approx(0.2)
 
 

@@ -75,9 +75,9 @@ def test_a_run_with_a_target_is_reproduced(runs):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ("target=null", "target is code, but this run's is None"),
-        ("data.unseen=[]", "unseen is ['code'], but this run's is None"),
-        ("data.cap=null", "cap is {'animals': 340}, but this run's is None"),
+        ("target=null", "target (code → not set)"),
+        ("data.unseen=[]", "data.unseen (['code'] → [])"),
+        ("data.cap=null", "data.cap.animals (340 → not set)"),
     ],
 )
 def test_a_checkpoint_is_not_resumed_under_another(runs, corpus_settings, changed, named, capsys):
@@ -85,7 +85,7 @@ def test_a_checkpoint_is_not_resumed_under_another(runs, corpus_settings, change
     longer = (*UNSEEN, "trainer.max_steps=9", changed)
     options = ("--resume", str(folder))
     assert call("uniform_gpt2", corpus_settings, runs, *longer, options=options) == 2
-    assert f"the checkpoint's {named}" in capsys.readouterr().err
+    assert f"command line: {named} cannot change in {folder}" in capsys.readouterr().err
 
 
 def test_another_target_is_another_run(store, corpus_settings, tmp_path):

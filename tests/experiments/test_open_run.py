@@ -1,5 +1,6 @@
 """A run's folder: one process at a time, recognised, resumed, and never left."""
 
+import json
 import os
 
 import pytest
@@ -14,6 +15,7 @@ from dograph.experiments.open_run import (
     open_run,
     place_for,
 )
+from dograph.experiments.run_inputs import RunInputs
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT, PROVENANCE
 from dograph.training.checkpoint_writer import PARTIAL, AtomicCheckpoints
 
@@ -36,18 +38,20 @@ def test_a_folder_is_one_runs_at_a_time(tmp_path):
     assert free_folder(folder) == tmp_path / "seed_0_1"
 
 
-def test_a_run_that_did_not_end_is_found_again(tmp_path):
-    provenance = '{"digest": "a", "seed": 0, "fingerprint": "f", "tokenizer": "t", "corpus": "c"}'
+def test_a_run_that_did_not_end_is_found_again(tmp_path, store):
+    inputs, others = RunInputs({"seed": 0}, store), RunInputs({"seed": 1}, store)
+    required = {"seed": 0, "fingerprint": "f", "tokenizer": "t", "corpus": "c"}
+    provenance = {**required, "digest": inputs.digest, "inputs": inputs.content}
     begun = tmp_path / "seed_0_1"
-    for folder, text in ((tmp_path / "seed_0", "{"), (begun, provenance)):
+    for folder, text in ((tmp_path / "seed_0", "{"), (begun, json.dumps(provenance))):
         folder.mkdir()
         (folder / PROVENANCE).write_text(text)
-    assert place_for(tmp_path, 0, "a") == begun
-    assert place_for(tmp_path, 0, "b") == tmp_path / "seed_0_2"
+    assert place_for(tmp_path, 0, inputs) == begun
+    assert place_for(tmp_path, 0, others) == tmp_path / "seed_0_2"
     (begun / "summary.json").write_text("{}")
-    assert place_for(tmp_path, 0, "a") == begun  # its last checkpoint is missing
+    assert place_for(tmp_path, 0, inputs) == begun  # its last checkpoint is missing
     save(begun / FINAL_CHECKPOINT, 3)
-    assert place_for(tmp_path, 0, "a") == tmp_path / "seed_0_2"
+    assert place_for(tmp_path, 0, inputs) == tmp_path / "seed_0_2"
 
 
 def test_an_opened_run_resumes_from_its_newest_sound_checkpoint(tmp_path):

@@ -33,6 +33,7 @@ from dograph.data.corpus.verified_file import (
 )
 from dograph.errors import UserError
 from dograph.files.checksums import BLOCK, write_verified
+from dograph.files.home import cache
 from dograph.files.strict_json import first_link
 
 _UNFINISHED = ".partial"
@@ -41,6 +42,28 @@ _UNFINISHED = ".partial"
 def work_dir_of(store: Path) -> Path:
     """The folder in which a store is made."""
     return store.with_name(store.name + _UNFINISHED)
+
+
+def find_store(recorded: Path, tokens: str) -> Path | None:
+    """The store of a fingerprint: where a run recorded it, else in the cache; None without one.
+
+    A run that was copied from another machine names a path that may not exist here.
+    """
+    if (recorded / MANIFEST).is_file():
+        return recorded
+    try:
+        kept = list(cache().glob(f"*/{MANIFEST}"))
+    except UserError:  # without a home directory there is no cache
+        return None
+    kept.sort(key=lambda path: (path.parent.name != recorded.name, path.parent.name))
+    whole = [path for path in kept if not path.parent.name.endswith(_UNFINISHED)]
+    for path in whole:
+        try:
+            if read_manifest(path).fingerprint == tokens:
+                return path.parent
+        except (ValueError, OSError):  # of another version, or damaged: not what is looked for
+            continue
+    return None
 
 
 @dataclass(frozen=True)

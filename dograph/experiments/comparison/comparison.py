@@ -71,8 +71,7 @@ def compare(
         allowed: conditions that may differ, see ``conditions.CONDITIONS``.
     """
     runs = find_runs(paths)
-    check_methods(runs)
-    notes = check_comparable(runs, allowed)
+    notes = [*check_methods(runs), *check_comparable(runs, allowed)]
     _check_domains(runs)
     methods = _methods(by_method(runs), baseline)
     if not _tasks_alike(runs):

@@ -12,9 +12,12 @@ from omegaconf import OmegaConf
 
 from dograph.errors import UserError, nearest
 from dograph.experiments.comparison.runs import ComparedRun, by_method, recipe_of
+from dograph.experiments.provenance import read_provenance
 from dograph.experiments.recipe.check import SECTIONS
-from dograph.experiments.recipe.compose import Composition, flat
+from dograph.experiments.recipe.compose import Composition
+from dograph.experiments.recipe.keys import KEYS, Compared, filled, verdicts
 from dograph.experiments.recipe.section import check_section
+from dograph.files.changes import flat, midway_changes
 from dograph.files.run_dir import RECIPE
 
 CONDITIONS = {
@@ -31,16 +34,9 @@ HOST: dict[str, Any] = {"commit": None, "versions": {}, "host": {}}
 """What changes no more than rounding and seconds: keys of ``provenance.json``, and if missing."""
 MOST_FOLDERS = 4
 """Run folders that a message names for one value."""
-OF_MODEL = {"model": ("architecture", "config", "pretrained")}
-OF_VALIDATION = {"data": ("context", "validation_sequences"), "trainer": ("limit_val_batches",)}
-_CLIPPING = ("gradient_clip_val", "gradient_clip_algorithm")
-OF_TRAINING = {
-    "data": ("batch_size", "draw", "unseen", "cap"),
-    "model": ("learning_rate", "final_learning_rate", "warmup", "weight_decay", "betas"),
-    "trainer": ("max_steps", "precision", "accumulate_grad_batches", *_CLIPPING),
-}
-"""Keys of a recipe's sections that decide the numbers, beside mixture and seed."""
-FROM_EARLIER_STAGES = ("weights", "prior", "reference")
+FROM_EARLIER_STAGES = tuple(
+    f"mixer.init_args.{name}." for name in ("weights", "prior", "reference")
+)
 """Arguments of a mixer that an experiment fills in from its earlier stages, seed by seed."""
 
 
@@ -58,6 +54,7 @@ def check_comparable(runs: Sequence[ComparedRun], allowed: Collection[str] = ())
         if name not in CONDITIONS:
             hint = nearest(name, list(CONDITIONS)) or f" (there are: {', '.join(CONDITIONS)})"
             raise UserError(f"--allow {name}: there is no such condition{hint}")
+    midway = _check_unchanged(runs, allowed)
     settings = [setting_of(run) for run in runs]
     differing = {
         name: f"{title}: {text}"
@@ -70,18 +67,47 @@ def check_comparable(runs: Sequence[ComparedRun], allowed: Collection[str] = ())
             + "\nname runs that differ in mixture and seed only, or add --allow "
             + ",".join(refused)
         )
-    return [*differing.values(), *_host_notes(runs)]
+    return [*differing.values(), *midway, *_host_notes(runs)]
 
 
-def check_methods(runs: Sequence[ComparedRun]) -> None:
-    """Checks that runs of one method differ in their seed only."""
+def check_methods(runs: Sequence[ComparedRun]) -> list[str]:
+    """Checks that runs of one method differ in their seed only.
+
+    Returns:
+        for which runs it cannot be told whether their mixers' code is the same, a sentence each.
+    """
+    notes = []
     for method, same in by_method(runs).items():
-        text = _difference([method_of(run) for run in same], same)
-        if text is not None:
+        codes = [code_of(run) for run in same]
+        known = [run for run, code in zip(same, codes, strict=True) if code is not None]
+        differences = [
+            _difference([method_of(run) for run in same], same),
+            _difference([code for code in codes if code is not None], known),
+        ]
+        if texts := [text for text in differences if text is not None]:
             raise UserError(
-                f"the runs of {method} are not of one method: {text}\nname the runs of one method "
-                "only, or give the others another name (key `name`)"
+                f"the runs of {method} are not of one method: {'; '.join(texts)}\nname the runs of "
+                "one method only, or give the others another name (key `name`)"
             )
+        if len(same) > 1 and (unknown := [run for run in same if run not in known]):
+            notes.append(f"Not recorded, perhaps not alike: {method}'s code in {_named(unknown)}")
+    return notes
+
+
+def _check_unchanged(runs: Sequence[ComparedRun], allowed: Collection[str]) -> list[str]:
+    """Refuses runs that were resumed under another recipe, unless "training" is allowed."""
+    changed = [
+        f"{folder}: {text}"
+        for run in runs
+        for _, folder in run.stages
+        if (text := midway_changes(folder, read_provenance(folder))) is not None
+    ]
+    if changed and "training" not in allowed:
+        raise UserError(
+            "\n  ".join(["these runs were resumed under another recipe:", *changed])
+            + "\nleave them out, or add --allow training"
+        )
+    return [f"Resumed under another recipe: {text}" for text in changed]
 
 
 def _host_notes(runs: Sequence[ComparedRun]) -> list[str]:
@@ -135,48 +161,73 @@ def setting_of(run: ComparedRun) -> dict[str, Any]:
         "corpus": metadata["fingerprint"],
         "tokenizer": metadata["tokenizer"],
         "validation": {
-            **_chosen(run.recipe, OF_VALIDATION, source),
+            **_chosen(run.recipe, "validation", source),
             # Older runs did not record it: then the corpus as a whole.
             "text": metadata.get("validation_fingerprint", metadata["fingerprint"]),
         },
-        "model": _chosen(run.recipe, OF_MODEL, source),
+        "model": _chosen(run.recipe, "model", source),
         "training": {
-            **_chosen(run.recipe, OF_TRAINING, source),
+            **_chosen(run.recipe, "training", source),
             "processes": metadata.get("host", {}).get("processes", 1),
         },
     }
 
 
 def method_of(run: ComparedRun) -> dict[str, Any]:
-    """What makes a run its method: mixer and sketch of every stage."""
+    """What makes a run its method: mixer, sketch and lookahead of every stage, with defaults."""
     method = {}
     for name, folder in run.stages:
         values = recipe_of(folder)
-        mixer = dict(values.get("mixer") or {})
-        arguments = dict(mixer.get("init_args") or {})
-        if name:
-            arguments = {k: v for k, v in arguments.items() if k not in FROM_EARLIER_STAGES}
+        mixer = filled({"mixer": values.get("mixer")}).items()
         method[name or "run"] = {
-            "mixer": {"class_path": mixer.get("class_path"), "init_args": arguments},
-            "sketch": dict(values.get("sketch") or {}),
+            **{k: v for k, v in mixer if verdicts(k).compared == "method" and not _late(k, name)},
+            **_chosen(values, "method", folder / RECIPE),
         }
     return method
 
 
-def _chosen(
-    values: Mapping[str, Any], keys: Mapping[str, tuple[str, ...]], source: Path
-) -> dict[str, Any]:
-    chosen = {}
-    for section, wanted in keys.items():
+def _late(key: str, stage: str) -> bool:
+    """Whether an experiment fills in an argument of a stage's mixer from its earlier stages."""
+    return bool(stage) and f"{key}.".startswith(FROM_EARLIER_STAGES)
+
+
+def code_of(run: ComparedRun) -> dict[str, Any] | None:
+    """Digests of the files behind the mixer of every stage; None where they were not recorded."""
+    code = {}
+    for name, folder in run.stages:
+        inputs = read_provenance(folder).get("inputs")
+        class_path = str((recipe_of(folder).get("mixer") or {}).get("class_path"))
+        if isinstance(inputs, Mapping):
+            code[name or "run"] = {"mixer code": inputs.get("mixer code") or {}}
+        elif not class_path.startswith("dograph."):
+            return None
+        else:
+            code[name or "run"] = {"mixer code": {}}
+    return code
+
+
+def _chosen(values: Mapping[str, Any], condition: Compared, source: Path) -> dict[str, Any]:
+    """The values of all sections, with defaults, that a condition compares."""
+    chosen: dict[str, Any] = {}
+    for section in SECTIONS:
         given = values.get(section) or {}
         if not isinstance(given, Mapping):
             raise UserError(f"{source}: {section} must be a mapping, got {given!r}")
+        if not _compares(section, condition):
+            continue
         try:
             whole = _with_defaults(section, json.dumps(given, sort_keys=True))
         except UserError as error:
             raise UserError(f"{source}: {error}") from error
-        chosen.update({f"{section}.{key}": whole.get(key) for key in wanted})
+        dotted = {f"{section}.{key}": value for key, value in whole.items()}
+        chosen |= {k: value for k, value in dotted.items() if verdicts(k).compared == condition}
     return chosen
+
+
+def _compares(section: str, condition: Compared) -> bool:
+    """Whether a condition looks at any key of a section."""
+    rows = [row for key, row in KEYS.items() if key == section or key.startswith(f"{section}.")]
+    return any(row.compared == condition for row in rows)
 
 
 @lru_cache(maxsize=1024)

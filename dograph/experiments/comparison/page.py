@@ -17,8 +17,8 @@ from dograph.experiments.comparison.comparison import FEWEST_SEEDS, Comparison
 from dograph.experiments.comparison.conditions import CONDITIONS, HOST, setting_of
 from dograph.experiments.comparison.statistics import Verdict
 from dograph.experiments.comparison.styles import method_styles
-from dograph.experiments.recipe.compose import flat
 from dograph.files import atomic
+from dograph.files.changes import flat
 from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from dograph.errors import UserError, check_range
-from dograph.experiments.open_run import free_folder, is_free, read_mapping
+from dograph.experiments.open_run import free_folder, is_free
 from dograph.experiments.oracle.design import Mixtures, first_mixtures
 from dograph.experiments.oracle.mixture_runs import (
     OF_MIXER,
@@ -27,12 +27,12 @@ from dograph.experiments.oracle.mixture_runs import (
 from dograph.experiments.oracle.result import Fit, OracleResult, Tried, described
 from dograph.experiments.oracle.surrogate import Surrogate
 from dograph.experiments.plan import Corpora, Plan
-from dograph.experiments.provenance import read_provenance, run_inputs
+from dograph.experiments.provenance import read_provenance
 from dograph.experiments.recipe.check import Recipe, check
 from dograph.experiments.recipe.compose import COMMAND_LINE, RecipeFile
-from dograph.experiments.stages import differences
+from dograph.experiments.run_inputs import RunInputs, input_changes
 from dograph.experiments.sweep import Job, Sweep, job_of
-from dograph.files.atomic import write_json
+from dograph.files.atomic import read_mapping, write_json
 from dograph.files.run_dir import MIXTURES, OF_ORACLE, ORACLE
 from dograph.reports.finding import target_name
 from dograph.terminal.screen import Screen
@@ -117,7 +117,7 @@ class Oracle:
         """All that decides the numbers, but for the mixtures."""
         values = self.recipe.composition.values
         kept = {key: value for key, value in values.items() if key not in OF_MIXER}
-        return run_inputs(kept, self._corpora.prepare(self.recipe))
+        return RunInputs(kept, self._corpora.prepare(self.recipe)).content
 
     @property
     def _seed(self) -> int:
@@ -142,7 +142,7 @@ class Oracle:
                 f"{self.folder} holds runs that no oracle made: give the recipe another name "
                 "(key `name`)"
             )
-        changed = differences(before.get("inputs") or {}, self._inputs)
+        changed = input_changes(before.get("inputs") or {}, self._inputs)
         if before and changed and not self.force:
             raise UserError(
                 f"{self.folder / ORACLE} is of another recipe (changed: {', '.join(changed)}): "
@@ -234,9 +234,9 @@ class Oracle:
     def _set_aside(self, oracle: Path) -> None:
         """Move validated runs of an earlier optimum, or recipe, below ``mixtures``."""
         for folder in self._validated_folders():
-            seed, digest = (read_provenance(folder).get(key) for key in ("seed", "digest"))
-            job: Job = job_of(oracle, int(seed or 0), (), self._corpora)
-            if job.digest != digest:
+            seed = int(read_provenance(folder)["seed"])
+            job: Job = job_of(oracle, seed, (), self._corpora)
+            if job.inputs is None or not job.inputs.is_of(folder):
                 place = free_folder(self.folder / MIXTURES / "earlier_optimum" / folder.name)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 self._print(f"{folder} is of an earlier optimum: moved to {place}")

@@ -19,8 +19,9 @@ from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import check_range
 from dograph.experiments.recipe.classes import import_mixer
-from dograph.experiments.recipe.compose import Composition, flat
+from dograph.experiments.recipe.compose import Composition
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
+from dograph.files.changes import flat
 from dograph.files.home import expand_home
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.declared import check_declared

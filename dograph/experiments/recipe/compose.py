@@ -229,14 +229,3 @@ def merge(parts: Iterable[DictConfig]) -> DictConfig:
                     before.pop(name, None)
         merged = cast(DictConfig, OmegaConf.merge(merged, part))
     return merged
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted keys."""
-    flattened: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flattened.update(flat(value, f"{prefix}{key}."))
-        else:
-            flattened[f"{prefix}{key}"] = value
-    return flattened

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from omegaconf import OmegaConf
 from written_runs import RECIPE, write_experiment, write_run, write_study
 
 from dograph.errors import UserError
@@ -211,6 +212,47 @@ def test_a_method_is_one_method(tmp_path):
         compare([tmp_path])
 
 
+def own_mixer(folder, code=None, lookahead=4, seed=0):
+    recipe = {**RECIPE, "mixer": {"class_path": "my.Mixer"}}
+    recipe["data"] = {**RECIPE["data"], "lookahead": lookahead}
+    recorded = {"inputs": {"mixer code": {"my.py": code}}} if code else {}
+    write_run(folder, seed, [(4.0, 4.0)], recipe=recipe, more_metadata=recorded)
+
+
+@pytest.mark.parametrize(
+    ("second", "named"),
+    [
+        ({"code": "b"}, "mixer code.my.py a in .*mixer code.my.py b in"),
+        ({"code": "a", "lookahead": 64}, "data.lookahead 4 in .*data.lookahead 64 in"),
+        ({"code": "a"}, None),
+    ],
+)
+def test_code_and_lookahead_make_a_method(tmp_path, second, named):
+    own_mixer(tmp_path / "mine" / "seed_0", code="a")
+    own_mixer(tmp_path / "mine" / "seed_1", seed=1, **second)
+    if named is None:
+        assert not any("code" in note for note in compare([tmp_path], baseline="mine").notes)
+        return
+    with pytest.raises(UserError, match=named):
+        compare([tmp_path], baseline="mine")
+
+
+def test_code_that_was_not_recorded_is_noted(tmp_path):
+    own_mixer(tmp_path / "mine" / "seed_0", code="a")
+    own_mixer(tmp_path / "mine" / "seed_1", seed=1)
+    (note,) = [note for note in compare([tmp_path], baseline="mine").notes if "code" in note]
+    assert str(tmp_path / "mine" / "seed_1") in note and "seed_0" not in note
+
+
+def test_a_run_of_an_earlier_version_that_changed_midway_is_refused(tmp_path):
+    folder = tmp_path / "uniform_gpt2" / "seed_0"
+    later = OmegaConf.to_yaml({**RECIPE, "trainer": {"max_steps": 50}})
+    write_run(folder, 0, [(4.0, 4.0)], more_metadata={"gone_on_with": [later]})
+    with pytest.raises(UserError, match=r"seed_0: .*trainer\.max_steps.*\n.*--allow training"):
+        compare([tmp_path])
+    assert any("max_steps" in note for note in compare([tmp_path], allowed=["training"]).notes)
+
+
 def test_one_name_in_two_folders_is_two_methods(tmp_path):
     curve = [(5.0, 5.0), (3.0, 3.0)]
     for place, tokens in (("short", 4000), ("long", 8000)):
@@ -229,7 +271,7 @@ def test_one_name_in_two_folders_is_two_methods(tmp_path):
         ("recipe.yaml", "data: [", "cannot be read as YAML"),
         ("recipe.yaml", "target: {code: -1}", "target.code is -1"),
         ("recipe.yaml", "target: poetry", "target names 'poetry', not a domain"),
-        ("recipe.yaml", "data: {unseen: 3}", "not iterable"),
+        ("recipe.yaml", "data: {unseen: 3}", "data.unseen: Expected Sequence"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, name, content, said):

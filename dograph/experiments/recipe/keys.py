@@ -1,0 +1,177 @@
+"""The table of all recipe keys: what changing one does to numbers, resumed runs and comparisons.
+
+Run digests, ``--resume``, stages, sweeps, ``reproduce`` and ``compare`` read this one table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+from dograph.errors import UserError
+from dograph.experiments.recipe.check import SECTIONS
+from dograph.experiments.recipe.classes import import_mixer
+from dograph.experiments.recipe.section import section_parser
+from dograph.files.changes import flat
+
+Compared = Literal["method", "target", "corpus", "model", "training", "validation"]
+"""Where ``compare`` looks at a key: "method" must agree over seeds, the others over all runs."""
+
+
+class KeyVerdicts(NamedTuple):
+    """What changing a key does; ``why`` where it is not evident."""
+
+    changes_numbers: bool
+    """whether a run of another value is another run: the key is in the run's digest."""
+    restored: bool
+    """whether the value also lives in a checkpoint's state."""
+    may_change: bool
+    """whether another value takes effect at ``--resume``; otherwise it is refused."""
+    compared: Compared | None = None
+    """by which condition ``compare`` checks it; None: not at all."""
+    why: str = ""
+
+
+WITHOUT_EFFECT = KeyVerdicts(False, False, True)
+BY_STORE = KeyVerdicts(
+    False, False, True, "corpus", "the store's fingerprint and chunks stand for all corpus keys"
+)
+"""Of ``corpus``: a resumed run must have the same store contents, however they were made."""
+LIVE = KeyVerdicts(True, False, True)
+STATE = KeyVerdicts(True, True, False)
+
+KEYS: dict[str, KeyVerdicts] = {
+    "name": WITHOUT_EFFECT,
+    "runs": WITHOUT_EFFECT,
+    "report": WITHOUT_EFFECT._replace(why="observing never changes training"),
+    "seed": STATE._replace(why="it is what sets a method's runs apart"),
+    "rounds": STATE._replace(why="they decide which stages run"),
+    "target": STATE._replace(compared="target"),
+    "corpus": BY_STORE,
+    "mixer": STATE._replace(compared="method", why="its weights and buffers begin by these"),
+    "mixer.init_args.reference": LIVE._replace(
+        compared="method", why="the reference model is read anew at every start"
+    ),
+    "sketch": STATE._replace(compared="method", why="windows of sketches are restored"),
+    "data": STATE._replace(compared="training"),
+    "data.context": STATE._replace(compared="validation"),
+    "data.validation_sequences": LIVE._replace(compared="validation"),
+    "data.lookahead": STATE._replace(
+        compared="method", why="it delays when a mixer's weights are drawn by"
+    ),
+    "data.workers": WITHOUT_EFFECT._replace(why="the batches are the same"),
+    "model": STATE._replace(compared="model", why="the weights are restored"),
+    "model.learning_rate": KeyVerdicts(True, True, True, "training"),
+    "model.final_learning_rate": LIVE._replace(compared="training"),
+    "model.warmup": LIVE._replace(compared="training"),
+    "model.weight_decay": KeyVerdicts(True, True, True, "training"),
+    "model.betas": KeyVerdicts(True, True, True, "training"),
+    "model.compile": LIVE._replace(why="it changes rounding"),
+    "trainer": LIVE,
+    "trainer.max_steps": LIVE._replace(compared="training"),
+    "trainer.precision": LIVE._replace(compared="training"),
+    "trainer.gradient_clip_val": LIVE._replace(compared="training"),
+    "trainer.gradient_clip_algorithm": LIVE._replace(compared="training"),
+    "trainer.accumulate_grad_batches": STATE._replace(
+        compared="training", why="batches are counted in the state: a step would be cut short"
+    ),
+    "trainer.limit_val_batches": LIVE._replace(compared="validation"),
+    "trainer.enable_progress_bar": WITHOUT_EFFECT,
+    "trainer.enable_model_summary": WITHOUT_EFFECT,
+    "trainer.enable_autolog_hparams": WITHOUT_EFFECT,
+    "trainer.log_every_n_steps": WITHOUT_EFFECT,
+    "trainer.profiler": WITHOUT_EFFECT,
+    "trainer.detect_anomaly": WITHOUT_EFFECT._replace(why="it only stops a run"),
+    "trainer.inference_mode": WITHOUT_EFFECT,
+    "trainer.model_registry": WITHOUT_EFFECT,
+    "trainer.limit_test_batches": WITHOUT_EFFECT._replace(why="a run never tests"),
+    "trainer.limit_predict_batches": WITHOUT_EFFECT._replace(why="a run never predicts"),
+}
+"""Verdicts by dotted key; a row stands for every key below it that has no row of its own."""
+
+
+def verdicts(key: str) -> KeyVerdicts:
+    """The verdicts of a dotted key, by the longest row that is the key or above it.
+
+    Raises:
+        KeyError: for a key that has no row.
+    """
+    row = key
+    while row not in KEYS:
+        row, dot, _ = row.rpartition(".")
+        if not dot:
+            raise KeyError(f"{key} has no row in KEYS")
+    return KEYS[row]
+
+
+def filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved recipe's values by dotted keys, with every default filled in; None is left out.
+
+    So a default that is spelled out changes nothing, and one that another version changes does.
+    Of mixers only this package's own have their defaults filled in: others' code may be gone.
+    """
+    whole = _defaults()
+    mixer = values.get("mixer")
+    if isinstance(mixer, Mapping) and str(mixer.get("class_path")).startswith("dograph."):
+        whole |= _mixer_defaults(str(mixer["class_path"]))
+    given = flat(values)
+    for key in given:  # what is given replaces a default mapping, and the reverse
+        for other in [other for other in whole if _is_below(other, key) or _is_below(key, other)]:
+            del whole[other]
+    plain = {key: _plain(value) for key, value in {**whole, **given}.items()}
+    return {key: value for key, value in plain.items() if value not in (None, {})}
+
+
+def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``filled`` values that change a run's numbers; the corpus counts by its store.
+
+    A key without a row, as another version's recipe may have, is taken to change them.
+    """
+    kept = filled(values)
+    return {key: value for key, value in kept.items() if not _is_known_without_effect(key)}
+
+
+def _is_known_without_effect(key: str) -> bool:
+    try:
+        return not verdicts(key).changes_numbers
+    except KeyError:
+        return False
+
+
+def _is_below(key: str, above: str) -> bool:
+    return key.startswith(f"{above}.")
+
+
+def _defaults() -> dict[str, Any]:
+    """The defaults of all sections; a part's own seed follows the recipe's."""
+    whole: dict[str, Any] = {"seed": 0}
+    for name, (builds, skip) in SECTIONS.items():
+        whole |= _section_defaults(name, builds, frozenset(skip))
+    return whole
+
+
+def _mixer_defaults(class_path: str) -> dict[str, Any]:
+    try:
+        builds: Any = import_mixer(class_path, "recipe")
+    except UserError:  # an earlier version's mixer
+        return {}
+    return _section_defaults("mixer.init_args", builds, frozenset())
+
+
+@cache
+def _section_defaults(name: str, builds: Any, skip: frozenset[str]) -> dict[str, Any]:
+    section = section_parser(builds, set(skip)).get_defaults().get("section")
+    known = {} if section is None else section.as_dict()
+    known.pop("seed", None)
+    return flat(known, f"{name}.")
+
+
+def _plain(value: Any) -> Any:
+    """A value in JSON's types; 1.0 is 1, as a recipe may write either."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,117 @@
+"""All that decides a run's numbers, and in what a recorded run differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dograph.data.corpus.manifest import SPLITS
+from dograph.data.corpus.store import Store
+from dograph.errors import UserError
+from dograph.experiments.mixer_code import mixer_code
+from dograph.experiments.provenance import latest_recipe, read_provenance
+from dograph.experiments.recipe.keys import deciding
+from dograph.files.atomic import read_mapping
+from dograph.files.changes import Changes, flat, key_changes
+from dograph.files.checksums import json_digest
+from dograph.files.run_dir import STAGE
+
+UNKNOWN = "not recorded"
+"""Stands for an input that an earlier version did not record."""
+STAGE_KEYS = ("stage", "digest", "finished")
+"""Keys of a stage's record beside its inputs."""
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """All that decides a run's numbers: a resolved recipe's values and a prepared corpus.
+
+    Equal inputs give equal losses on one host with one version of the packages. These are no part
+    of it: an upgrade makes no other run; what it changes is noted.
+    """
+
+    values: Mapping[str, Any]
+    store: Store
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The inputs in JSON's types: for a digest, and to tell differences by."""
+        code = mixer_code(self.values)
+        return {
+            "values": deciding(self.values),
+            "corpus": self.store.fingerprint,
+            "chunks": chunks_digest(self.store),
+            **({"mixer code": code} if code else {}),
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the content."""
+        return json_digest(self.content)
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether the run in a folder has these inputs; not if they changed midway."""
+        try:
+            provenance = read_provenance(folder)
+            if provenance.get("digest") == self.digest:
+                return True
+            earlier = provenance.get("digest") is not None and "inputs" not in provenance
+            return earlier and not self.changes_since(folder, provenance)
+        except UserError:  # a missing or damaged file belongs to no run
+            return False
+
+    def changes_since(self, folder: Path, provenance: Mapping[str, Any]) -> Changes:
+        """In what the recorded run in a folder differs, by dotted key.
+
+        A run of an earlier version recorded no inputs; its record as a stage or its recipe tells
+        them.
+        """
+        recorded = provenance.get("inputs") or stage_inputs(read_mapping(folder / STAGE)) or None
+        if not isinstance(recorded, Mapping):
+            code = {"mixer code": UNKNOWN} if "mixer code" in self.content else {}
+            same_store = provenance.get("corpus") == str(self.store.path)
+            recorded = {
+                "values": deciding(latest_recipe(folder, provenance)),
+                "corpus": provenance["fingerprint"],
+                "chunks": self.content["chunks"] if same_store else UNKNOWN,
+                **code,
+            }
+        return input_changes(recorded, self.content)
+
+
+def input_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
+    """In what two runs' recorded inputs differ, by dotted key.
+
+    Those of an earlier version, without "chunks", are taken by today's rules: they kept keys that
+    change no number, and the package's version.
+    """
+    if "chunks" not in before:
+        earlier = {key: value for key, value in before.items() if key != "dograph"}
+        before = {**earlier, "chunks": now.get("chunks")}
+        if isinstance(values := before.get("values"), Mapping):
+            before = {**before, "values": deciding(values)}
+    changes = key_changes(flat(before), flat(now))
+    return {key.removeprefix("values."): change for key, change in changes.items()}
+
+
+def stage_inputs(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs in a stage's record, where earlier stages stand by their digests."""
+    return {key: value for key, value in record.items() if key not in STAGE_KEYS}
+
+
+def chunks_digest(store: Store) -> str:
+    """Digest of how a store's tokens are cut in chunks, which no sequence spans.
+
+    Other numbers of ``corpus.workers`` may cut the same text otherwise.
+    """
+    return json_digest(
+        {
+            f"{entry.name}/{split}": [chunk.dim for chunk in store.chunks(entry.name, split)]
+            for entry in store.domains
+            for split in SPLITS
+            if split in entry.splits()
+        }
+    )

@@ -1,0 +1,200 @@
+"""Every key of every shipped recipe has its verdicts in one table, and they hold."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from dograph.errors import UserError
+from dograph.experiments.comparison.conditions import _chosen, method_of
+from dograph.experiments.comparison.runs import ComparedRun
+from dograph.experiments.provenance import read_provenance
+from dograph.experiments.recipe.check import SECTIONS, check
+from dograph.experiments.recipe.compose import Composition, RecipeFile, compose
+from dograph.experiments.recipe.keys import KEYS, deciding, filled, verdicts
+from dograph.experiments.resume import check_keys
+from dograph.experiments.run_inputs import RunInputs
+from dograph.files.atomic import write_json
+from dograph.files.changes import flat
+from dograph.files.run_dir import PROVENANCE, RECIPE
+
+ROOT = Path(__file__).parents[3]
+CHOICES = {
+    "data.draw": "multinomial",
+    "sketch.blocks": "all",
+    "data.cap": {"animals": 1000},
+    "model.config": {"n_layer": 7},
+    "model.pretrained": "gpt2",
+    "trainer.precision": "64-true",
+    "trainer.enable_progress_bar": True,
+    "trainer.deterministic": True,
+    "trainer.benchmark": True,
+    "trainer.profiler": "simple",
+    "trainer.plugins": [],
+    "trainer.model_registry": "somewhere",
+    "trainer.gradient_clip_algorithm": "value",
+    "trainer.accelerator": "gpu",
+    "trainer.strategy": "ddp",
+    "trainer.devices": 2,
+    "trainer.check_val_every_n_epoch": 1,
+    "mixer.class_path": "my.Mixer",
+    "target": "worst",
+}
+"""Another value of keys that do not take any."""
+
+
+def shipped():
+    """(recipe and stage, values) of every run of every recipe, and of all trainer settings."""
+    artefacts = {
+        name: {"checkpoint": f"<of {name}>", "weights": {"a": 0.5, "b": 0.5}}
+        for name in ("reference", "proxy")
+    }
+    for path in sorted((ROOT / "recipes").glob("*.yaml")):
+        file = RecipeFile(path)
+        for stage in file.stages or [None]:
+            yield f"{path.stem} {stage or ''}", file.compose(stage, artefacts).values
+    for folder in ("trainer", "setting"):
+        for path in sorted((ROOT / "configs" / folder).glob("*.yaml")):
+            file = RecipeFile(
+                ROOT / "recipes" / "uniform_gpt2.yaml", [f"compose.{folder}={path.stem}"]
+            )
+            yield f"{folder} {path.stem}", file.compose().values
+
+
+SHIPPED = dict(shipped())
+
+
+def keys_with_values():
+    """Every key, once, with the values of a recipe that has it or its default."""
+    known = {}
+    for values in SHIPPED.values():
+        for key in (*flat(values), *filled(values)):
+            known.setdefault(key, values)
+    defaults = SHIPPED["uniform_gpt2 "]
+    for name, (builds, skip) in SECTIONS.items():
+        section = check_section_defaults(builds, skip)
+        for key in section:
+            known.setdefault(f"{name}.{key}", defaults)
+    return known
+
+
+def check_section_defaults(builds, skip):
+    from dograph.experiments.recipe.section import section_parser
+
+    return section_parser(builds, skip).get_defaults().section.as_dict()
+
+
+CASES = keys_with_values()
+
+
+def changed(key, values):
+    """The values with another value of one key."""
+    before = filled(values).get(key)
+    now = CHOICES.get(key, other(before))
+    copied = copy.deepcopy(values)
+    node, parts = copied, key.split(".")
+    for part in parts[:-1]:
+        if not isinstance(node.get(part), dict):
+            node[part] = {}
+        node = node[part]
+    node[parts[-1]] = now
+    return copied
+
+
+def other(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2
+    if isinstance(value, list):
+        return [each / 2 for each in value] if value else ["a"]
+    return 3 if value is None else f"{value}_2"
+
+
+def test_every_row_is_some_key_s():
+    whole = {*CASES, *(key for values in SHIPPED.values() for key in values), "rounds", "runs"}
+    for row in KEYS:
+        assert any(key == row or key.startswith(f"{row}.") for key in whole), row
+
+
+def test_a_key_without_a_row_is_refused():
+    with pytest.raises(KeyError, match=r"optimiser\.name has no row"):
+        verdicts("optimiser.name")
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_key_is_in_the_digest_as_the_table_says(key):
+    values = CASES[key]
+    before, after = deciding(values), deciding(changed(key, values))
+    assert (before != after) is verdicts(key).changes_numbers
+
+
+@pytest.fixture(scope="module")
+def begun(store, tmp_path_factory):
+    """Writes a run's recipe and provenance; one folder, again and again."""
+    folder = tmp_path_factory.mktemp("begun")
+
+    def write(values, now=None):
+        inputs = RunInputs(values, store)
+        required = {"seed": 0, "tokenizer": "t", "corpus": str(store.path)}
+        required["fingerprint"] = store.fingerprint
+        write_json(folder / PROVENANCE, {**required, "inputs": inputs.content})
+        (folder / RECIPE).write_text(OmegaConf.to_yaml(OmegaConf.create(now or values)))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """A checked recipe, whose values a test replaces."""
+    return check(compose(ROOT / "recipes" / "uniform_gpt2.yaml"))
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_resume_takes_or_refuses_a_key_as_the_table_says(key, begun, recipe):
+    values, now = CASES[key], changed(key, CASES[key])
+    folder = begun(values)
+    recipe.composition = Composition(now, [("recipe.yaml", OmegaConf.create(now))])
+    if verdicts(key).may_change:
+        check_keys(folder, recipe)
+    else:
+        with pytest.raises(UserError) as error:
+            check_keys(folder, recipe)
+        assert key in str(error.value) and "recipe.yaml: " in str(error.value)
+        assert "→" in str(error.value)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_compare_looks_at_a_key_as_the_table_says(key, begun):
+    values, now = CASES[key], changed(key, CASES[key])
+    section = key.split(".")[0]  # the others are alike
+    pair = [{section: each.get(section)} for each in (values, now)]
+    said = set()
+    for condition in ("model", "training", "validation"):
+        before, after = (_chosen(each, condition, Path()) for each in pair)
+        said |= {condition} if before != after else set()
+    methods = []
+    for each in pair:
+        folder = begun({}, each)
+        methods.append(method_of(ComparedRun("m", folder, (("", folder),))))
+    said |= {"method"} if methods[0] != methods[1] else set()
+    compared = verdicts(key).compared
+    # Target and corpus are compared by what the run recorded of them.
+    assert said == ({compared} - {None, "target", "corpus"})
+
+
+def test_a_default_that_is_spelled_out_changes_nothing(begun, store):
+    values = SHIPPED["dograph_gpt2 "]
+    spelled = copy.deepcopy(values)
+    spelled["data"]["lookahead"] = 4
+    spelled["model"]["betas"] = [0.9, 0.95]
+    spelled["trainer"]["gradient_clip_val"] = 1
+    spelled["mixer"]["init_args"]["window"] = 1
+    spelled["seed"] = 0
+    assert RunInputs(spelled, store).digest == RunInputs(values, store).digest
+    folder = begun(values)
+    assert not RunInputs(spelled, store).changes_since(folder, read_provenance(folder))
