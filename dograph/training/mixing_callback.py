@@ -7,6 +7,7 @@ the optimiser step ``on_train_batch_end`` lets the mixer update what the sampler
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -276,9 +277,11 @@ def every_ranks(value: Any) -> list[Any]:
     """A plain value of each rank, in their order; every rank must call this."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [value]
-    values: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
+    file = io.BytesIO()  # saved first: plain pickles take not all of torch's types
+    torch.save(value, file)
+    files: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(files, file.getvalue())
+    return [torch.load(io.BytesIO(each), weights_only=True) for each in files]
 
 
 @contextmanager

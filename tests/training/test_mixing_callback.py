@@ -309,3 +309,33 @@ def test_a_batch_of_fewer_sequences_than_domains_is_warned_of(store, corpus_sett
     train(corpus_settings, DoReMiOnline(), 1, batch_size=2, accumulate_grad_batches=2)
     train(corpus_settings, Stratified(), 1, batch_size=2)
     assert "fewer than" not in caplog.text
+
+
+@pytest.mark.slow
+def test_each_of_two_processes_goes_on_with_its_own_random_numbers(
+    store, corpus_settings, tmp_path
+):
+    script, path = tmp_path / "two_ranks.py", tmp_path / "step.ckpt"
+    script.write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from dograph.data.corpus.settings import CorpusSettings\n"
+        "from test_mixing_callback import Callback, Draws, train\n"
+        f"settings = CorpusSettings(source={corpus_settings.source!r}, vocab_size=300, "
+        f"store={corpus_settings.store!r}, validation_fraction=0.2)\n"
+        "class Saves(Callback):\n"
+        "    def on_train_batch_end(self, trainer, *arguments):\n"
+        "        torch.rand(trainer.global_rank)  # from now on the ranks' states differ\n"
+        f"        if trainer.global_step == 3: trainer.save_checkpoint({str(path)!r})\n"
+        "more = {'after': [Saves()]} if sys.argv[1] == 'whole' else "
+        f"{{'ckpt_path': {str(path)!r}, 'seed': 9, 'after': [Saves()]}}\n"
+        "settled = train(settings, Draws(), 6, 8, devices=2, strategy='ddp', "
+        "config={'resid_pdrop': 0.5}, **more)\n"
+        f"torch.save(settled[0], {str(tmp_path)!r} + f'/{{sys.argv[1]}}.pt')\n"
+    )
+    for name in ("whole", "resumed"):
+        subprocess.run([sys.executable, str(script), name], check=True, timeout=120)
+    first, second = torch.load(path, weights_only=True)["random_states"]
+    assert not torch.equal(first["torch"], second["torch"])
+    assert torch.equal(torch.load(tmp_path / "whole.pt"), torch.load(tmp_path / "resumed.pt"))
