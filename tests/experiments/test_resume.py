@@ -22,8 +22,9 @@ from dograph.experiments.reproduction import reproduce
 from dograph.experiments.resume import check_inputs, passed_over
 from dograph.experiments.run import run
 from dograph.experiments.run_inputs import RunInputs
+from dograph.experiments.stages import find_folder
 from dograph.files.atomic import write_json
-from dograph.files.run_dir import FINAL_CHECKPOINT, PROVENANCE, RECIPE, SUMMARY
+from dograph.files.run_dir import FINAL_CHECKPOINT, PROVENANCE, RECIPE, STAGE, SUMMARY
 
 
 @pytest.fixture
@@ -249,3 +250,16 @@ def test_a_copied_run_is_evaluated_on_the_store_of_its_fingerprint(
     copied = shutil.copytree(store.path, tmp_path / "cache" / "copied")
     assert main(words) == 0
     assert f"Corpus: {copied}" in capfd.readouterr().out
+
+
+def test_a_stage_of_an_earlier_version_is_used_again(store, tmp_path):
+    values = {"name": "staged", "data": {"workers": 2}, "model": {"warmup": 3}}
+    record = {"stage": "proxy", "digest": "of other rules", "finished": False}
+    record |= {"values": values, "corpus": store.fingerprint, "dograph": "0.0.1"}
+    write_json(tmp_path / "proxy" / STAGE, record)
+    same = find_folder(tmp_path, "proxy", RunInputs({"model": {"warmup": 3}}, store))
+    # Later stages' inputs hold the digest that was recorded.
+    assert (same.path, same.digest) == (tmp_path / "proxy", "of other rules")
+    other = find_folder(tmp_path, "proxy", RunInputs({"model": {"warmup": 4}}, store))
+    assert other.path == tmp_path / "proxy_1"
+    assert other.reason == f" (changed: model.warmup; {tmp_path / 'proxy'} stays unfinished)"
