@@ -1,9 +1,9 @@
-"""What DoGraph's schedule adds to training: while it reads gradients, and over a run of its recipe.
+"""What DoGraph's schedule adds to training where it reads gradients (``measure``), too.
 
 Stratified and the schedule, without and with an unseen target to probe, train in processes of their
 own; their steps are interleaved. Times are processor times on one thread: what is added is less
 than a busy machine changes. To be short, these runs read fewer steps than by default, and update
-more often; the figures count each kind of step as often as the defaults have it.
+more often; the figures count each kind of step as often as a run with ``MEASURE`` has it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from dograph.signals.batch_signals import EmbeddingGradients
 MOST = {"nano": 1.05, "micro": 1.03}
 """Largest ratio over a run without a probe, by size."""
 WARM_UP, ROUNDS = 5, 20
+MEASURE = 120
+"""Steps drawn by the prior while gradients are read, in the run that figures are counted for."""
 WAYS = {"schedule": "even target", "probed": "one unseen target"}
 """Processes beside Stratified's, and what their runs aim at."""
 
@@ -61,7 +63,7 @@ def extra(times: Sequence[float], stratified: Sequence[float]) -> Extra:
 
 def rows_of(size: str, way: str, found: Extra) -> list[Row]:
     """Figures of one size and target, at the defaults and the recipe's number of steps."""
-    mixer = DoGraphSchedule()
+    mixer = DoGraphSchedule(measure=MEASURE)
     reading = found.reading(mixer.update_every)
     recipe = check(compose(RECIPES / "dograph_schedule_gpt2.yaml", [f"compose.model=gpt2_{size}"]))
     steps = int(recipe.arguments("trainer")["max_steps"])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dograph.signals.batch_signals import (
         BatchSignals,
         DomainGradients,
+        DomainText,
         EmbeddingGradients,
         ExcessLoss,
         Probe,
@@ -51,6 +52,7 @@ _HOMES = {
     "DomainGradients": "signals.batch_signals",
     "DomainPerplexity": "evaluation.perplexity",
     "DynamicLoss": "mixers.dynamic_loss",
+    "DomainText": "signals.batch_signals",
     "EmbeddingGradients": "signals.batch_signals",
     "ExcessLoss": "signals.batch_signals",
     "Fixed": "mixers.fixed",
@@ -87,6 +89,7 @@ __all__ = [
     "DoReMiOnline",
     "DomainGradients",
     "DomainPerplexity",
+    "DomainText",
     "DynamicLoss",
     "EmbeddingGradients",
     "ExcessLoss",

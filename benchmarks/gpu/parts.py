@@ -27,6 +27,8 @@ MEASURED = 0.65
 """Share of what is left then that its interleaved segments take; marks and profiles follow."""
 RUN = 20_000
 """Steps of a run, as configs/trainer/gpu.yaml has them."""
+MEASURE = 120
+"""Steps of such a run that are drawn by the prior while the schedule reads gradients."""
 LARGEST_DIFFERENCE = 1e-3
 """Nats between losses of CPU and GPU that rounding explains."""
 
@@ -169,7 +171,7 @@ def _schedules_run(bench: Bench, times: dict[str, list[float]]) -> Row:
     quantity, most = f"{bench.size.name}: … over a run", 1.02
     if not times.get("schedule") or not times.get("run"):
         return _not_measured(quantity, f"≤ {most}")
-    mixer = DoGraphSchedule()
+    mixer = DoGraphSchedule(measure=MEASURE)
     read = sum(mixer.needs_at(step, EmbeddingGradients) for step in range(RUN))
     ratio = 1 + (median_ratio(times["schedule"], times["run"]) - 1) * read / RUN
     note = f"{read} of {RUN:,} steps read gradients; the kernel, once a run, is left out"

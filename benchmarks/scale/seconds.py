@@ -25,9 +25,9 @@ LARGEST_BATCH = 4096
 """Largest global batch in sequences; more GPUs share it."""
 CLUSTERS, DOMAINS = 11, 7
 """m of published DoGraph; S of SlimPajama."""
-INTERVAL, READ, PROBE, RUN = 20, 80, 64, 20_000
-"""Defaults of ``DoGraphSchedule``: steps between updates, steps that read gradients, sequences of a
-probe; and steps of a run."""
+INTERVAL, SKIP, READ, PROBE, RUN = 20, 40, 80, 64, 20_000
+"""``DoGraphSchedule`` with ``measure`` 120, its other settings by default: steps between updates,
+before the first that reads gradients, that read them, sequences of a probe; and steps of a run."""
 BASE, NVLINK_HOP, NETWORK_HOP, TREE_HOP = 6.6e-6, 1.0e-6, 2.7e-6, 5.0e-6
 """Seconds: start of a collective, a ring's hops, a tree's hop between nodes. NCCL's low-latency
 protocol (its src/graph/tuning.cc); other protocols take up to five times as long."""

@@ -10,27 +10,31 @@ from dograph.mixers.schedule_settings import ProblemSettings
 FOLDER = "ablation"
 """Of a case's runs with one change each, beside its methods' folders."""
 TRIED: dict[str, tuple[float, ...]] = {
-    "measure": (100, 200, 400),
-    "interval": (10, 20, 40),
-    "rank": (8, 32, 64),
-    "problem.kappa": (0.0, 0.5, 1.0),
-    "problem.prior_pull": (0.0, 0.1, 0.3),
+    "text_tokens": (20_000, 1_000_000),
+    "pair_rows": (4_096, 16_384, 65_536, 262_144),
+    "measure": (120,),
+    "interval": (20, 80),
+    "problem.kappa": (0.0, 0.1, 0.3, 1.0),
+    "problem.prior_pull": (0.03, 0.1, 0.3),
     "problem.floor": (0.0, 0.1, 0.2),
     "problem.laplacian": (0.0, 0.1),
     "problem.repetition": (15.4, 1e9),
     "reweigh": (0.1,),
 }
 """Values that are tried of each setting; its default is among the methods already."""
+TOGETHER = {"gradients_alone": ("mixer.init_args.text_tokens=0", "mixer.init_args.measure=120")}
+"""Changes of several settings: the domains' text is not read, the run's gradients are."""
 
 
 def changes() -> dict[str, tuple[str, ...]]:
     """Overrides by the change's name, such as ``kappa_0``; without what is a default."""
-    return {
+    single = {
         f"{key.rpartition('.')[2]}_{value:g}".replace("+", ""): (f"mixer.init_args.{key}={value}",)
         for key, values in TRIED.items()
         for value in values
         if value != default(key)
     }
+    return single | TOGETHER
 
 
 def default(key: str) -> object:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dograph.data.batch import Batch
@@ -22,7 +24,7 @@ from dograph.mixers.base import BaseMixer
 from dograph.mixers.fixed import Stratified
 from dograph.mixers.simplex import on_simplex
 from dograph.mixers.target import Target, TargetValue, check_names
-from dograph.signals.batch_signals import Probe
+from dograph.signals.batch_signals import DomainText, Probe
 
 MOST_HELD_OUT = 4096
 """Sequences of an unseen domain that probes choose from."""
@@ -155,7 +157,8 @@ class DataMixer(LightningDataModule):
             for entry in self.store.domains
         ]
         vocab_size = self.store.vocab_size
-        self.mixer.setup(names, tokens, batch_size, vocab_size, self.target.value, self.unseen)
+        target = self.target.value, self.unseen
+        self.mixer.setup(names, tokens, batch_size, vocab_size, *target, self._text(train))
         self.train_domains = train
         self._reserved = [self._held_out(domain) for domain in train]
         self.sampler = MixtureSampler(
@@ -168,6 +171,18 @@ class DataMixer(LightningDataModule):
             *self._ranks,
             self._reserved,
         )
+
+    def _text(self, train: Sequence[DomainSequences]) -> list[Tensor]:
+        """(n_s, T + 1) training tokens of each domain, evenly spread; none if not requested."""
+        request = self.mixer.request(DomainText)
+        if request is None:
+            return []
+        most, text = max(request.tokens // (self.context + 1), 1), []
+        for domain in train:
+            count = min(most, len(domain))
+            chosen = np.linspace(0, len(domain) - 1, count).round().astype(np.int64)
+            text.append(torch.from_numpy(domain.tokens(chosen)))
+        return text
 
     def _held_out(self, domain: DomainSequences) -> list[int]:
         """Indices of sequences, evenly spaced over a domain, that are reserved for probes."""

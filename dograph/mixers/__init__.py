@@ -10,6 +10,7 @@ from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
 from dograph.signals.batch_signals import (
     BatchSignals,
     DomainGradients,
+    DomainText,
     EmbeddingGradients,
     ExcessLoss,
     Probe,
@@ -29,6 +30,7 @@ __all__ = [
     "DoReMi",
     "DoReMiOnline",
     "DomainGradients",
+    "DomainText",
     "DynamicLoss",
     "EmbeddingGradients",
     "ExcessLoss",

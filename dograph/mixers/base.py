@@ -22,13 +22,13 @@ from dograph.mixers.simplex import (
 from dograph.mixers.snapshot import MixerSnapshot
 from dograph.mixers.target import Target, TargetValue, check_names
 from dograph.mixers.user_code import mixer_errors
-from dograph.signals.batch_signals import BatchSignals, Probe, Request
+from dograph.signals.batch_signals import BatchSignals, DomainText, Probe, Request
 from dograph.signals.domain_sums import DomainLosses
 
 logger = logging.getLogger(__name__)
 
 _SETTINGS = {"acts_on", "acts_from", "needs", "update_every", "warmup", "prior", "floor"}
-_CORPUS = {"domains", "domain_tokens", "batch_size", "vocab_size", "target", "trained"}
+_CORPUS = {"domains", "domain_tokens", "batch_size", "vocab_size", "target", "trained", "text"}
 _SAVED_BY_BASE = {"history", "updates", "_domain_losses", "_start", "_warned"}
 NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
 """Attributes that are no state of a mixer's own."""
@@ -61,6 +61,7 @@ class BaseMixer(nn.Module):
         not_saved: names of attributes that change and need not survive a resume.
         target: what the run is judged by, from ``setup`` on.
         trained: (S,) bool, False for unseen domains, whose weights are 0.
+        text: of each domain (n_s, T + 1) tokens, on ``DomainText``; only while ``setup`` runs.
         weights: (S,) float64 buffer on the simplex, the domain weights.
         sampling_weights: (S,) float64 buffer on the simplex, what is drawn.
         average_weights: (S,) float64 buffer, mean of the weights over the updates: the result.
@@ -96,6 +97,7 @@ class BaseMixer(nn.Module):
         self.domain_tokens: tuple[int, ...] = ()
         self.batch_size = self.vocab_size = 0
         self.target, self.trained = Target(), torch.zeros(0, dtype=torch.bool)
+        self.text: tuple[Tensor, ...] = ()
         self.history: list[tuple[int, Tensor]] = []
         self.updates = 0
 
@@ -141,6 +143,7 @@ class BaseMixer(nn.Module):
         vocab_size: int = 0,
         target: TargetValue = None,
         unseen: Sequence[str] = (),
+        text: Sequence[Tensor] = (),
     ) -> None:
         """Tells the mixer its domains, once, before training; UserError if they do not fit.
 
@@ -151,8 +154,15 @@ class BaseMixer(nn.Module):
             vocab_size: of the tokens; 0 where no mixer asks for it.
             target: what the run is judged by, as in a recipe (``Target``).
             unseen: domains that are never trained on.
+            text: (n_s, T + 1) tokens of each domain, where the mixer requests ``DomainText``.
         """
         check_declared(self)
+        if self.request(DomainText) and len(text) != len(domains):
+            raise UserError(
+                f"{self._name} reads text before training: give setup `text`, (n, T + 1) tokens of "
+                "each domain"
+            )
+        self.text = tuple(text)
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
         self.batch_size, self.vocab_size = batch_size, vocab_size
         self.target = Target.parse(target, unseen)
@@ -181,6 +191,7 @@ class BaseMixer(nn.Module):
         self._warned: set[str] = set()
         with mixer_errors(self):
             self.reset()
+        self.text = ()
         self._start = own_state.start_of(self._own())
 
     def request(self, kind: type[Kind]) -> Kind | None:

@@ -10,18 +10,21 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError, check_range
-from dograph.graph.domain_graph import DomainGraph, affinity, edge_rows
+from dograph.graph.domain_graph import DomainGraph
 from dograph.graph.kernel import kernel_distances
 from dograph.graph.minimise import Solution
-from dograph.graph.schedule_solver import ScheduleProblem, ScheduleSolver
+from dograph.graph.schedule_problem import relative, schedule_problem
+from dograph.graph.schedule_solver import ScheduleSolver
 from dograph.graph.threads import one_thread
 from dograph.graph.token_kernel import TokenKernel
+from dograph.graph.token_pairs import pair_kernel
 from dograph.mixers.base import SAMPLING, BaseMixer
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.schedule_settings import PROBLEM, ProblemSettings
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.signals.batch_signals import (
     BatchSignals,
+    DomainText,
     EmbeddingGradients,
     Probe,
     Request,
@@ -30,41 +33,46 @@ from dograph.signals.batch_signals import (
 from dograph.signals.domain_sums import DomainSums
 
 logger = logging.getLogger(__name__)
-LEAST_COSINE = 0.1
-"""Smallest cosine between the target's gradient and the prior's by which influences are scaled."""
 
 
 class DoGraphSchedule(BaseMixer):
     """Draws what its graph of domains expects to lower the target's loss.
 
-    Nodes are the domains, edges the distances of their mean gradients at the token embeddings,
-    which training's own backward brings (``TokenKernel``). The first ``measure`` steps are drawn by
-    the prior, and all but the first ``skip`` of them are read: earlier, gradients tell common
-    tokens alone; later, and drawn by other weights, domains no longer compare, since the gradients
-    of what is drawn shrink. Then, and every ``interval`` steps, with the domains' kernel K and the
-    target's mixture τ of domains, the weights α minimise
+    Nodes are the domains. Their kernel K says how far a step on one lowers another's loss. Before
+    training it comes from ``text_tokens`` tokens of each domain: gradients of a model of token
+    pairs that has learnt nothing (``pair_kernel``). With ``measure`` the run's own gradients at the
+    token embeddings join it (``TokenKernel``): the prior is drawn until they are read, since the
+    gradients of what is drawn shrink, and domains would no longer compare. Then, and every
+    ``interval`` steps, with the target's mixture τ of domains, the weights α minimise
 
         − ⟨b, α⟩ + (κ/2) αᵀKα + (λ/2) α̃ᵀLα̃ + (ν/2) χ²(α, α_0)
 
-    over ``α ≥ ε α_0``, ``|α̃_i − α̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``). The
-    influence b is ``Kτ``, scaled so that b and Kα agree at the prior, ``⟨b, α_0⟩ = α_0ᵀKα_0``: the
-    answer does not depend on the gradients' size. What still changes: a source loses influence by
-    ``exp(−epochs / R)`` as it is passed through (after Muennighoff et al. 2023, arXiv 2305.16264),
-    and where the target is the worst domain, τ follows the losses of those that are trained on. An
-    unseen domain's gradients come from probes. The average of α serves as a proxy's result.
+    over ``α ≥ ε α_0``, ``|α̃_i − α̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``). K is
+    divided by its value at the prior, ``α_0ᵀKα_0``, and the influence b is ``Kτ``, scaled to
+    ``⟨b, α_0⟩ = 1``: the answer does not depend on gradients' size. What still changes: a source
+    loses influence by ``exp(−epochs / R)`` as it is passed through (after Muennighoff et al. 2023,
+    arXiv 2305.16264), and where the target is the worst domain, τ follows the losses of those
+    that are trained on. The average of α serves as a proxy's result.
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.
-        measure: optimiser steps that are drawn by the prior, ≥ skip + interval.
-        skip: optimiser steps before the first whose gradients are read, ≥ 0.
-        probe: sequences of each unseen domain of the target that an update of these takes, ≥ 1.
+        text_tokens: tokens of each domain that are read before training, ≥ 0. 0: none; then
+            gradients decide alone.
+        pair_rows: rows of the model of token pairs, a power of two; more pairs than rows share
+            rows by a hash.
+        measure: optimiser steps that are drawn by the prior while gradients are read; 0, or
+            ≥ skip + interval. 0: none are read.
+        skip: optimiser steps before the first whose gradients are read, ≥ 0: early ones tell
+            common tokens alone.
+        probe: sequences of each unseen domain of the target that a step at the end of an
+            interval takes while gradients are read, ≥ 1.
         rank: numbers that are kept of a token's gradient, ≥ 1.
         problem: scalars and constraints of the problem.
         reweigh: β ≥ 0: also weigh losses as published DoGraph does, which sketches every step.
             None: losses count alike.
         anchor: ν of that re-weighting, ≥ 0.
         seed: of K-means.
-        prior: α_0 by name, and the start. None: uniform.
+        prior: α_0 by name. None: uniform.
 
     Attributes:
         graph: the graph of the domains that are drawn.
@@ -76,7 +84,9 @@ class DoGraphSchedule(BaseMixer):
     def __init__(
         self,
         interval: int = 20,
-        measure: int = 120,
+        text_tokens: int = 200_000,
+        pair_rows: int = 65_536,
+        measure: int = 0,
         skip: int = 40,
         probe: int = 64,
         rank: int = 64,
@@ -88,18 +98,18 @@ class DoGraphSchedule(BaseMixer):
     ) -> None:
         for key, value in (("interval", interval), ("probe", probe), ("rank", rank)):
             check_range(f"mixer.init_args.{key}", value, at_least=1)
-        check_range("mixer.init_args.skip", skip, at_least=0)
-        if measure < skip + interval:
-            raise UserError(
-                f"mixer.init_args.measure is {measure}: it must be ≥ skip + interval "
-                f"({skip + interval})"
-            )
+        for key, value in (("skip", skip), ("text_tokens", text_tokens), ("measure", measure)):
+            check_range(f"mixer.init_args.{key}", value, at_least=0)
+        _check_sources(text_tokens, pair_rows, measure, skip + interval)
         super().__init__(update_every=interval, prior=prior)
-        self.needs = {EmbeddingGradients(rank), Probe(probe, probe)}
+        self.needs = {DomainText(text_tokens)} if text_tokens else set()
+        if measure:
+            self.needs |= {EmbeddingGradients(rank), Probe(probe, probe)}
         if reweigh is not None:
             self.needs |= {Sketch()}
         elif (type(self).acts_on, type(self).loss_weights) == (None, DoGraphSchedule.loss_weights):
             self.acts_on = {SAMPLING}
+        self.pair_rows = pair_rows
         self.skip, self.measure, self.problem = skip, measure, problem
         self.acts_from = measure
         self.solver = ScheduleSolver(
@@ -109,8 +119,8 @@ class DoGraphSchedule(BaseMixer):
             None if reweigh is None else DoGraph(beta=reweigh, anchor=anchor, seed=seed)
         )
         self.gradients = TokenKernel(0)
+        self.measured = False
         self.kernel: tuple[Tensor, Tensor] | None = None
-        self.unmeasured: list[str] = []
         self.graph: DomainGraph | None = None
         self.solution: Solution | None = None
         self.record: list[dict[str, Any]] = []
@@ -121,7 +131,29 @@ class DoGraphSchedule(BaseMixer):
             self.published.check(batch_size)
 
     def initial_weights(self) -> Tensor:
-        """(S,) the prior; nothing for unseen domains."""
+        """(S,) by the kernel of the domains' text; the prior, while gradients are to be read."""
+        self.prior_weights = self._prior()
+        self.drawn = DomainSums(len(self.domains))
+        self._counted = torch.zeros(len(self.domains), dtype=torch.int64)
+        self._worst = torch.zeros(len(self.domains), dtype=torch.float64)
+        self.gradients = TokenKernel(len(self.domains))
+        self.measured = not self.measure
+        self.kernel = self.graph = self.solution = None
+        self.record = []
+        self.solver.reset()
+        if self.request(DomainText):
+            self.kernel = pair_kernel(self.text, self.vocab_size, self.pair_rows, self.trained)
+        if self.kernel is None or self.measure:
+            return self.prior_weights
+        return self._solve(self._target_mixture(None), torch.zeros(len(self.domains)), 0)
+
+    def reset(self) -> None:
+        """Sets up the published weights of losses, if they are asked for."""
+        if self.published is not None:
+            self.published.setup(self.domains, self.domain_tokens, self.batch_size, self.vocab_size)
+
+    def _prior(self) -> Tensor:
+        """(S,) α_0; nothing for unseen domains."""
         weights = super().initial_weights() * self.trained
         if not (weights[self.trained] > 0).all():
             index = int((~(weights > 0) & self.trained).nonzero()[0])
@@ -141,20 +173,6 @@ class DoGraphSchedule(BaseMixer):
             return False
         return super().needs_at(step, kind)
 
-    def reset(self) -> None:
-        """Starts with no gradients."""
-        self.prior_weights = self.weights.clone()
-        self.gradients = TokenKernel(len(self.domains))
-        self.drawn = DomainSums(len(self.domains))
-        self._counted = torch.zeros(len(self.domains), dtype=torch.int64)
-        self._worst = torch.zeros(len(self.domains), dtype=torch.float64)
-        self.kernel = self.graph = self.solution = None
-        self.unmeasured = []
-        self.record = []
-        self.solver.reset()
-        if self.published is not None:
-            self.published.setup(self.domains, self.domain_tokens, self.batch_size, self.vocab_size)
-
     def step(self, signals: BatchSignals) -> bool:
         """Keeps the gradients, then updates where an update is due."""
         if signals.token_gradients is not None:
@@ -171,13 +189,29 @@ class DoGraphSchedule(BaseMixer):
     @one_thread()
     def update(self, signals: BatchSignals) -> Tensor:
         """(S,) what to draw from now on; the prior while gradients are measured."""
-        if signals.probe_gradients is not None:
-            self.gradients.add(signals.probe_gradients, self.vocab_size)
-        self.gradients.close()
         mixture, done = self._target_mixture(signals), signals.step + 1
-        if done < self.measure or not self._measured(mixture):
-            return self.weights
-        problem, errors = self._problem(mixture, self.drawn.counts * signals.sequence_tokens)
+        if not self.measured:
+            if signals.probe_gradients is not None:
+                self.gradients.add(signals.probe_gradients, self.vocab_size)
+            self.gradients.close()
+            if done >= self.measure:
+                self._add_gradients(mixture)
+        if not self.measured or self.kernel is None:
+            return self.prior_weights
+        return self._solve(mixture, self.drawn.counts * signals.sequence_tokens, done)
+
+    @one_thread()
+    def _solve(self, mixture: Tensor, passed: Tensor, done: int) -> Tensor:
+        """(S,) the problem's solution for the target's ``mixture``.
+
+        ``passed`` (S,) are the tokens trained on in the ``done`` steps so far.
+        """
+        assert self.kernel is not None
+        tokens = torch.tensor(self.domain_tokens, dtype=torch.float64)
+        worth = torch.exp(-passed / tokens / self.problem.repetition)
+        (kernel, error), prior = self.kernel, self.prior_weights
+        neighbours = self.problem.neighbours
+        problem, errors = schedule_problem(kernel, error, prior, mixture, worth, neighbours)
         self.solution = self.solver(problem, **self.problem.scalars)
         if not self.solution.ok:
             logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)
@@ -215,34 +249,39 @@ class DoGraphSchedule(BaseMixer):
             scalars["solver_optimal"] = float(self.solution.ok)
         return scalars
 
-    def _measured(self, mixture: Tensor) -> bool:
-        """Whether there is a kernel of all domains that count; frees the gradients for it."""
-        if self.kernel is not None:
-            return True
+    def _add_gradients(self, mixture: Tensor) -> None:
+        """Adds the gradients' kernel to that of the text; frees the gradients for it."""
+        self.measured = True
         missing = (self.trained | (mixture > 0)) & ~self.gradients.known
         if missing.any():
-            if not self.unmeasured:
-                self.unmeasured = [self.domains[index] for index in missing.nonzero().flatten()]
-                message = "no sequence of %s was drawn while gradients were read: the prior stays"
-                logger.warning(message, ", ".join(self.unmeasured))
-            return False
-        kernel, error = self.gradients.kernel(self.trained)
-        self.kernel = kernel, error
-        self.gradients.reset()
-        if not kernel.isfinite().all():
-            raise UserError(
-                "gradients at the embeddings are not finite: training has diverged; lower "
-                "model.learning_rate or clip gradients"
+            names = ", ".join(self.domains[index] for index in missing.nonzero().flatten())
+            instead = "the prior stays" if self.kernel is None else "the text decides alone"
+            logger.warning(
+                "no sequence of %s was drawn while gradients were read: %s", names, instead
             )
-        return True
+        else:
+            read = relative(*self.gradients.kernel(self.trained), self.prior_weights)
+            if not read[0].isfinite().all():
+                raise UserError(
+                    "gradients at the embeddings are not finite: training has diverged; lower "
+                    "model.learning_rate or clip gradients"
+                )
+            if self.kernel is not None:
+                kernel, error = relative(*self.kernel, self.prior_weights)
+                read = read[0] + kernel, (read[1].square() + error.square()).sqrt()
+            self.kernel = read
+        self.gradients.reset()
 
-    def _target_mixture(self, signals: BatchSignals) -> Tensor:
+    def _target_mixture(self, signals: BatchSignals | None) -> Tensor:
         """(S,) τ; for the worst domain those within some of its loss count, too.
 
-        A domain that was not drawn since the last update keeps its part.
+        Without signals no loss is known: then every domain may be the worst. A domain that was not
+        drawn since the last update keeps its part.
         """
         if not self.target.is_worst:
             return self.target.weights(self.domains)
+        if signals is None:
+            return self.trained.double() / self.trained.sum()
         assert signals.domain_loss is not None
         counts = self.drawn.counts
         present, self._counted = self.trained & (counts > self._counted), counts.clone()
@@ -253,36 +292,6 @@ class DoGraphSchedule(BaseMixer):
         shared = torch.softmax(losses, dim=0)
         self._worst = shared if among is self.trained else kept + (1 - kept.sum()) * shared
         return self._worst
-
-    def _problem(self, mixture: Tensor, passed: Tensor) -> tuple[ScheduleProblem, Tensor]:
-        """The problem of the sources that are drawn, and (m,) errors of their influences.
-
-        ``mixture`` (S,) is τ, ``passed`` (S,) are the tokens trained on so far.
-        """
-        assert self.kernel is not None
-        (kernel, error), drawn = self.kernel, self.trained
-        prior, own = self.prior_weights[drawn], kernel[drawn][:, drawn]
-        # Noise alone may make the mean of two halves' products negative: then nothing stands out.
-        scale = own.diagonal().mean().clamp(min=1e-3 * own.abs().max()).clamp(min=1e-30)
-        own = own / scale
-        influence = (kernel @ mixture)[drawn]
-        errors = (error.square() @ mixture.square()).sqrt()[drawn]
-        # At the prior the target's gradient shall weigh as much as the mixture's own.
-        size = (prior @ own @ prior).clamp(min=1e-12)
-        norms = (size * scale * (mixture @ kernel @ mixture).clamp(min=0)).sqrt()
-        common = torch.maximum(influence @ prior, LEAST_COSINE * norms).clamp(min=1e-12) / size
-        influence, errors = influence / common, errors / common
-        tokens = torch.tensor(self.domain_tokens, dtype=torch.float64)[drawn]
-        worth = torch.exp(-passed[drawn] / tokens / self.problem.repetition)
-        influence = torch.where(influence > 0, influence * worth, influence)
-        values, vectors = torch.linalg.eigh(own)
-        problem = ScheduleProblem(
-            b=influence,
-            R=values.clamp(min=0).sqrt()[:, None] * vectors.T,
-            laplacian_root=edge_rows(affinity(kernel_distances(own), self.problem.neighbours)),
-            prior=prior,
-        )
-        return problem, errors
 
     def _graph(self, weights: Tensor) -> DomainGraph:
         """The graph of the domains that are drawn, one node each."""
@@ -328,3 +337,17 @@ class DoGraphSchedule(BaseMixer):
             raise UserError("the checkpoint's state of DoGraphSchedule belongs to another corpus")
         self.graph = None if state["graph"] is None else DomainGraph(**state["graph"])
         self.solver.failures = int(state["failures"])
+
+
+def _check_sources(text_tokens: int, pair_rows: int, measure: int, least: int) -> None:
+    """UserError where nothing would be measured, or too little of it."""
+    if pair_rows < 2 or pair_rows & (pair_rows - 1):
+        raise UserError(f"mixer.init_args.pair_rows is {pair_rows}: it must be a power of two, ≥ 2")
+    if not text_tokens and not measure:
+        raise UserError(
+            "mixer.init_args.text_tokens and measure are 0: set one, for the kernel of domains"
+        )
+    if measure and measure < least:
+        raise UserError(
+            f"mixer.init_args.measure is {measure}: it must be 0 or ≥ skip + interval ({least})"
+        )

@@ -26,6 +26,7 @@ from dograph.mixers.user_code import first_line, mixer_errors
 from dograph.signals.batch_signals import (
     BatchSignals,
     DomainGradients,
+    DomainText,
     EmbeddingGradients,
     ExcessLoss,
     Probe,
@@ -83,7 +84,8 @@ def _copy(mixer: BaseMixer, batch_size: int) -> BaseMixer:
             memo[id(value)] = value
     trial = copy.deepcopy(mixer, memo)
     corpus = mixer.domains, mixer.domain_tokens
-    trial.setup(*corpus, batch_size, mixer.vocab_size, mixer.target.value, mixer.unseen)
+    target = mixer.target.value, mixer.unseen
+    trial.setup(*corpus, batch_size, mixer.vocab_size, *target, _made_up_text(mixer))
     return trial
 
 
@@ -181,6 +183,15 @@ def made_up_signals(mixer: BaseMixer, batch_size: int, step: int) -> BatchSignal
         gradients = torch.randn(count, WIDTH, generator=generator)
         signals.domain_kernel = gradients @ gradients.T
     return signals
+
+
+def _made_up_text(mixer: BaseMixer) -> list[Tensor]:
+    """(4, 5) random tokens of each domain, where the mixer asks for text."""
+    if not mixer.request(DomainText):
+        return []
+    generator = torch.Generator().manual_seed(0)
+    most = max(mixer.vocab_size, 1)
+    return [torch.randint(most, (4, 5), generator=generator) for _ in mixer.domains]
 
 
 def _made_up_gradients(

@@ -29,7 +29,7 @@ class ProblemSettings:
         solver: "piqp", or "cvxpylayers", the reference.
     """
 
-    kappa: float = 0.5
+    kappa: float = 0.3
     prior_pull: float = 0.1
     laplacian: float = 0.0
     max_difference: float | None = None

@@ -38,8 +38,8 @@ class ScheduleSnapshot:
         target: label of the run's target.
         updates: in the order of their steps; at least one.
         prior: (m,) α_0, on the simplex. None: even.
-        measure: step by which all gradients are read; until then the prior is drawn. None: that of
-            the last update.
+        measure: step by which all gradients are read; until then the prior is drawn. 0: the text of
+            the domains decides alone. None: that of the last update.
     """
 
     sources: tuple[str, ...]

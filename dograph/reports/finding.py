@@ -43,7 +43,7 @@ def finding(snapshot: MixerSnapshot) -> str | None:
     influences = _listed([_influence(last, index) for index in named])
     rest = sorted(set(range(len(schedule.sources))) - set(named), key=lambda i: last.influence[i])
     following = f"; next {schedule.sources[rest[-1]]} {_influence(last, rest[-1])}" if rest else ""
-    measured = f"measured by step {schedule.measured}.{before}"
+    measured = f"{_source(schedule)}.{before}"
     weights = _weights(schedule, last, named)
     return f"{weights}: {what} (influence {influences}{following}), {measured}"
 
@@ -79,6 +79,11 @@ def _before(schedule: ScheduleSnapshot, named: Sequence[int]) -> str:
     gone = [index for index in outstanding(schedule, 0) if index not in named]
     then = schedule.updates[0]
     return f" At step {then.step}: {_weights(schedule, then, gone)}." if gone else ""
+
+
+def _source(schedule: ScheduleSnapshot) -> str:
+    by_step = schedule.measured
+    return f"measured by step {by_step}" if by_step else "by the domains' text"
 
 
 def _nothing(schedule: ScheduleSnapshot, last: ScheduleUpdate, target: str) -> str:

@@ -46,6 +46,17 @@ class EmbeddingGradients:
 
 
 @dataclass(frozen=True)
+class DomainText:
+    """Requests text of every domain before the first step: ``BaseMixer.text``.
+
+    Attributes:
+        tokens: at most so many of each domain, evenly spread over its training split, ≥ 1.
+    """
+
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Probe:
     """Requests signals of held-out sequences with the step before each update.
 
@@ -69,7 +80,7 @@ class DomainGradients:
     """Requests inner products of the domains' exact gradients: ``BatchSignals.domain_kernel``."""
 
 
-Request = Sketch | ExcessLoss | Probe | DomainGradients | EmbeddingGradients
+Request = Sketch | ExcessLoss | Probe | DomainGradients | EmbeddingGradients | DomainText
 
 REQUESTED_BY = {
     "sketch": "Sketch()",

@@ -89,7 +89,7 @@ def test_gradients_at_the_embeddings_of_real_models(model):
 
 
 def test_constants_are_the_schedules():
-    mixer = DoGraphSchedule()
+    mixer = DoGraphSchedule(measure=seconds.SKIP + seconds.READ)
     read = sum(mixer.needs_at(step, EmbeddingGradients) for step in range(seconds.RUN))
     assert (mixer.update_every, read) == (seconds.INTERVAL, seconds.READ)
     assert mixer.request(Probe).per_update == seconds.PROBE

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.baselines import SCHEDULE_INTERVAL, SCHEDULE_MEASURE
-from benchmarks.schedule import ROUNDS, WARM_UP, WAYS, Extra, extra, rows_of
+from benchmarks.schedule import MEASURE, ROUNDS, WARM_UP, WAYS, Extra, extra, rows_of
 from dograph.mixers import DoGraphSchedule
 
 
@@ -19,7 +19,7 @@ def test_steps_by_kind():
 
 
 def test_a_run_counts_what_is_read():
-    mixer = DoGraphSchedule()
+    mixer = DoGraphSchedule(measure=MEASURE)
     while_reading, run = rows_of("nano", next(iter(WAYS)), Extra(0.1, 0.1, 0.5, 0.3))
     assert while_reading.figure == "1.100"
     share = 0.1 * (mixer.measure - mixer.skip) + 0.4

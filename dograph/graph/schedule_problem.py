@@ -1,0 +1,59 @@
+"""From the domains' kernel to the schedule's problem (ours)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dograph.graph.domain_graph import affinity, edge_rows
+from dograph.graph.kernel import kernel_distances
+from dograph.graph.schedule_solver import ScheduleProblem
+
+LEAST_COSINE = 0.1
+"""Smallest cosine between the target's gradient and the prior's by which influences are scaled."""
+
+
+def relative(kernel: Tensor, error: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """(S, S) kernel and error over ``α_0ᵀKα_0``, the size of the prior's own gradient.
+
+    ``prior`` (S,) is α_0, 0 for domains that are not drawn.
+    """
+    drawn = prior > 0
+    own = kernel[drawn][:, drawn]
+    # Noise alone may make the mean of two halves' products negative: then nothing stands out.
+    least = (1e-3 * own.abs().max() / len(own)).clamp(min=1e-30)
+    size = (prior[drawn] @ own @ prior[drawn]).clamp(min=least)
+    return kernel / size, error / size
+
+
+def schedule_problem(
+    kernel: Tensor, error: Tensor, prior: Tensor, mixture: Tensor, worth: Tensor, neighbours: int
+) -> tuple[ScheduleProblem, Tensor]:
+    """The problem of the m domains that are drawn, and (m,) errors of their influences.
+
+    Args:
+        kernel: (S, S) products of the domains' gradients.
+        error: (S, S) its standard errors.
+        prior: (S,) α_0, 0 for domains that are not drawn.
+        mixture: (S,) τ, the target.
+        worth: (S,) in [0, 1], what a domain's text is still worth after so many passes.
+        neighbours: edges of each node in the graph.
+    """
+    kernel, error = relative(kernel, error, prior)
+    drawn = prior > 0
+    own, prior = kernel[drawn][:, drawn], prior[drawn]
+    influence = (kernel @ mixture)[drawn]
+    errors = (error.square() @ mixture.square()).sqrt()[drawn]
+    # At the prior the target's gradient shall weigh as much as the mixture's own.
+    norm = (mixture @ kernel @ mixture).clamp(min=0).sqrt()
+    common = torch.maximum(influence @ prior, LEAST_COSINE * norm).clamp(min=1e-12)
+    influence, errors = influence / common, errors / common
+    influence = torch.where(influence > 0, influence * worth[drawn], influence)
+    values, vectors = torch.linalg.eigh(own)
+    problem = ScheduleProblem(
+        b=influence,
+        R=values.clamp(min=0).sqrt()[:, None] * vectors.T,
+        laplacian_root=edge_rows(affinity(kernel_distances(own), neighbours)),
+        prior=prior,
+    )
+    return problem, errors
