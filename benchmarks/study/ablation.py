@@ -16,6 +16,7 @@ TRIED: dict[str, tuple[float, ...]] = {
     "interval": (20, 80),
     "problem.kappa": (0.0, 0.1, 0.3, 1.0),
     "problem.prior_pull": (0.03, 0.1, 0.3),
+    "problem.beyond_prior": (0.0, 0.5, 1.0),
     "problem.floor": (0.0, 0.1, 0.2),
     "problem.laplacian": (0.0, 0.1),
     "problem.repetition": (15.4, 1e9),

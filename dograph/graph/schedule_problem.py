@@ -27,7 +27,13 @@ def relative(kernel: Tensor, error: Tensor, prior: Tensor) -> tuple[Tensor, Tens
 
 
 def schedule_problem(
-    kernel: Tensor, error: Tensor, prior: Tensor, mixture: Tensor, worth: Tensor, neighbours: int
+    kernel: Tensor,
+    error: Tensor,
+    prior: Tensor,
+    mixture: Tensor,
+    worth: Tensor,
+    beyond_prior: float,
+    neighbours: int,
 ) -> tuple[ScheduleProblem, Tensor]:
     """The problem of the m domains that are drawn, and (m,) errors of their influences.
 
@@ -37,6 +43,7 @@ def schedule_problem(
         prior: (S,) α_0, 0 for domains that are not drawn.
         mixture: (S,) τ, the target.
         worth: (S,) in [0, 1], what a domain's text is still worth after so many passes.
+        beyond_prior: share of the prior's own influence that is taken from a domain's.
         neighbours: edges of each node in the graph.
     """
     kernel, error = relative(kernel, error, prior)
@@ -46,9 +53,11 @@ def schedule_problem(
     errors = (error.square() @ mixture.square()).sqrt()[drawn]
     # At the prior the target's gradient shall weigh as much as the mixture's own.
     norm = (mixture @ kernel @ mixture).clamp(min=0).sqrt()
-    common = torch.maximum(influence @ prior, LEAST_COSINE * norm).clamp(min=1e-12)
-    influence, errors = influence / common, errors / common
+    size = torch.maximum(influence @ prior, LEAST_COSINE * norm).clamp(min=1e-12)
+    influence, errors = influence / size, errors / size
+    common = (influence @ prior).clamp(min=0) * (own @ prior)  # what the prior has of it already
     influence = torch.where(influence > 0, influence * worth[drawn], influence)
+    influence = influence - beyond_prior * common
     values, vectors = torch.linalg.eigh(own)
     problem = ScheduleProblem(
         b=influence,

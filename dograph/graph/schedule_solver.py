@@ -22,7 +22,7 @@ class ScheduleProblem(NamedTuple):
     """Data of a schedule's problem.
 
     Attributes:
-        b: (S,) influence: alignment of each domain's mean gradient with the target's.
+        b: (S,) influence: how much more of each domain the target asks for than the prior has.
         R: (r, S) root of the domains' kernel, ``RᵀR = K``, in b's units.
         laplacian_root: (E, S), a row ``√A_ij (e_i − e_j)`` for each edge (``edge_rows``):
             ``SᵀS = L``; its rows also say where the edges are; rows of 0 are no edges.
@@ -41,7 +41,7 @@ class ScheduleSolver(nn.Module):
     With ``α̃_s = α_s / α_0s`` it minimises over α ≥ ε α_0, Σ_s α_s = 1
 
         − ⟨b, α⟩                      influence on the target
-        + (κ/2) αᵀKα                  curvature: what domains have in common counts once
+        + (κ/2) (α − α_0)ᵀK(α − α_0)   curvature: what domains have in common counts once
         + (λ/2) α̃ᵀ L α̃                neighbours in the graph move together
         + (ν/2) Σ_s (α_s − α_0s)²/α_0s    pull to the prior
         subject to |α̃_i − α̃_j| ≤ δ on every edge (i, j)      if ``edges``
@@ -99,15 +99,17 @@ class ScheduleSolver(nn.Module):
         prior, root = problem.prior, problem.laplacian_root
         kappa, lam, nu, delta = scalars
         relative = root / prior  # of α̃'s differences
-        quadratic = (kappa * problem.R.T @ problem.R + lam * relative.T @ relative) / 2
+        curvature = kappa * problem.R.T @ problem.R
+        quadratic = (curvature + lam * relative.T @ relative) / 2
         quadratic = quadratic + nu / 2 * torch.diag(1 / prior)
+        linear = -problem.b - curvature @ prior - nu
         rows = limits = None
         if self.edges:
             differences = root.detach().sign()  # e_i − e_j of every edge
             rows = differences[differences.any(dim=1)] / prior
             limits = delta.expand(len(rows)).clamp(max=NO_LIMIT / prior.min().item())
         weights = minimise(
-            quadratic, -problem.b - nu, self.floor * prior, rows, limits, backend=self.backend
+            quadratic, linear, self.floor * prior, rows, limits, backend=self.backend
         )
         with torch.no_grad():
             self.terms = _terms(problem, weights, *scalars)
@@ -121,7 +123,7 @@ def _terms(
     prior = problem.prior
     values = {
         "influence": -problem.b @ weights,
-        "curvature": kappa / 2 * (problem.R @ weights).square().sum(),
+        "curvature": kappa / 2 * (problem.R @ (weights - prior)).square().sum(),
         "graph": lam / 2 * (problem.laplacian_root @ (weights / prior)).square().sum(),
         "prior": nu / 2 * ((weights - prior).square() / prior).sum(),
     }

@@ -45,14 +45,15 @@ class DoGraphSchedule(BaseMixer):
     gradients of what is drawn shrink, and domains would no longer compare. Then, and every
     ``interval`` steps, with the target's mixture τ of domains, the weights α minimise
 
-        − ⟨b, α⟩ + (κ/2) αᵀKα + (λ/2) α̃ᵀLα̃ + (ν/2) χ²(α, α_0)
+        − ⟨b, α⟩ + (κ/2) (α − α_0)ᵀK(α − α_0) + (λ/2) α̃ᵀLα̃ + (ν/2) χ²(α, α_0)
 
     over ``α ≥ ε α_0``, ``|α̃_i − α̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``). K is
-    divided by its value at the prior, ``α_0ᵀKα_0``, and the influence b is ``Kτ``, scaled to
-    ``⟨b, α_0⟩ = 1``: the answer does not depend on gradients' size. What still changes: a source
-    loses influence by ``exp(−epochs / R)`` as it is passed through (after Muennighoff et al. 2023,
-    arXiv 2305.16264), and where the target is the worst domain, τ follows the losses of those
-    that are trained on. The average of α serves as a proxy's result.
+    divided by its value at the prior, ``α_0ᵀKα_0``. The influence b is ``K(τ̂ − ρ α_0)``, with τ
+    scaled to ``⟨Kτ̂, α_0⟩ = 1``: what the target asks for beyond the prior, whatever the gradients'
+    size. What still changes: a source that repeats loses its part of ``Kτ̂`` by
+    ``exp(−(epochs − 1) / R)`` (Muennighoff et al. 2023, arXiv 2305.16264), and where the target is
+    the worst domain, τ follows the losses of those that are trained on. The average of α serves as
+    a proxy's result.
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.
@@ -208,10 +209,11 @@ class DoGraphSchedule(BaseMixer):
         """
         assert self.kernel is not None
         tokens = torch.tensor(self.domain_tokens, dtype=torch.float64)
-        worth = torch.exp(-passed / tokens / self.problem.repetition)
+        repeats = (passed / tokens - 1).clamp(min=0)
+        worth = torch.exp(-repeats / self.problem.repetition)
         (kernel, error), prior = self.kernel, self.prior_weights
-        neighbours = self.problem.neighbours
-        problem, errors = schedule_problem(kernel, error, prior, mixture, worth, neighbours)
+        settings = self.problem.beyond_prior, self.problem.neighbours
+        problem, errors = schedule_problem(kernel, error, prior, mixture, worth, *settings)
         self.solution = self.solver(problem, **self.problem.scalars)
         if not self.solution.ok:
             logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)

@@ -17,13 +17,14 @@ class ProblemSettings:
         kappa: κ ≥ 0, curvature: 0 draws the most aligned source alone, 1 matches the target's
             gradient.
         prior_pull: ν ≥ 0.
+        beyond_prior: ρ in [0, 1]: 1 keeps the prior where the target is the prior's own mixture;
+            below, sources that are useful to all gain, and noise loses.
         laplacian: λ ≥ 0, how much neighbours move together.
         max_difference: δ ≥ 0. None: no such constraint.
         neighbours: edges of each node in the graph, ≥ 1.
         floor: ε in [0, 1): every source keeps this share of its prior weight.
-        repetition: R > 0, epochs after which a source has lost 63 % of its influence;
-            15.4 fits the loss of repeated data (arXiv 2305.16264, which counts
-            from the second pass).
+        repetition: R > 0, repetitions after which a source has lost 63 % of its influence;
+            15.4 fits the loss of repeated data (arXiv 2305.16264).
         worst_within: nats > 0: domains whose loss is so much below the worst count 63 % less,
             where the target is the worst.
         solver: "piqp", or "cvxpylayers", the reference.
@@ -31,6 +32,7 @@ class ProblemSettings:
 
     kappa: float = 0.3
     prior_pull: float = 0.1
+    beyond_prior: float = 0.7
     laplacian: float = 0.0
     max_difference: float | None = None
     neighbours: int = 3
@@ -46,6 +48,8 @@ class ProblemSettings:
                 check_range(f"mixer.init_args.problem.{key}", value, at_least=0, below=math.inf)
         for key in ("repetition", "worst_within"):
             check_range(f"mixer.init_args.problem.{key}", getattr(self, key), above=0)
+        at_most = {"at_least": 0, "at_most": 1}
+        check_range("mixer.init_args.problem.beyond_prior", self.beyond_prior, **at_most)
         check_range("mixer.init_args.problem.neighbours", self.neighbours, at_least=1)
         check_range("mixer.init_args.problem.floor", self.floor, at_least=0, below=1)
         if self.solver not in ("piqp", "cvxpylayers"):

@@ -16,8 +16,8 @@ class ScheduleUpdate:
     Attributes:
         step: optimiser steps done.
         weights: (m,) α of the sources.
-        influence: (m,) b, each source's influence on the target; the prior's mean is the
-            curvature there, so that sizes compare over time.
+        influence: (m,) b, each source's influence on the target, beyond what the prior has of it
+            already; in units of the prior's own gradient.
         error: (m,) standard errors of the influences.
         terms: value of each term of the objective, by name.
     """

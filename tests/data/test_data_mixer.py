@@ -75,7 +75,7 @@ def test_an_unseen_domain_is_validated_and_never_drawn(store, corpus_settings):
 
 def test_an_unseen_target_is_probed_on_its_training_split(store, corpus_settings):
     length = len(DomainSequences(store, "code", "train", 32)) - 1  # all but one
-    mixer = DoGraphSchedule(probe=length)
+    mixer = DoGraphSchedule(measure=120, probe=length)
     data = ready(corpus_settings, mixer, target="code", unseen=["code"])
     assert data.probe_batch(0).domain.tolist() == [1] * length
     assert len({tuple(row) for row in data.probe_batch(0).tokens.tolist()}) == length

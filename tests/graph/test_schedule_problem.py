@@ -15,8 +15,9 @@ def kernel(seed=0):
     return (root + 1) @ (root + 1).T
 
 
-def problem(given, worth=WHOLE, mixture=TARGET):
-    return schedule_problem(given, 0.01 * given.abs(), PRIOR, mixture, worth, 2)
+def problem(given, worth=WHOLE, mixture=TARGET, beyond_prior=1.0):
+    error = 0.01 * given.abs()
+    return schedule_problem(given, error, PRIOR, mixture, worth, beyond_prior, 2)
 
 
 def test_the_priors_own_gradient_has_size_one():
@@ -42,10 +43,15 @@ def test_the_size_of_gradients_does_not_count(factor):
 
 
 def test_at_the_prior_the_target_weighs_as_much_as_the_mixture():
+    """So that together they ask for nothing; the prior's own mixture asks for nothing anywhere."""
     found, _ = problem(kernel())
-    assert (found.b @ found.prior).item() == pytest.approx(1)
+    assert (found.b @ found.prior).item() == pytest.approx(0, abs=1e-9)
     even, _ = problem(kernel(), mixture=PRIOR)
-    torch.testing.assert_close(even.b, (even.R.T @ even.R) @ even.prior)
+    torch.testing.assert_close(even.b, torch.zeros(3).double())
+    whole, _ = problem(kernel(), mixture=PRIOR, beyond_prior=0.0)
+    torch.testing.assert_close(whole.b, (whole.R.T @ whole.R) @ whole.prior)
+    part, _ = problem(kernel(), mixture=PRIOR, beyond_prior=0.7)
+    torch.testing.assert_close(part.b, 0.3 * whole.b)
 
 
 def test_a_target_that_is_nearly_orthogonal_is_not_scaled_up():
@@ -53,7 +59,9 @@ def test_a_target_that_is_nearly_orthogonal_is_not_scaled_up():
     given[0, 3] = given[3, 0] = 1e-6
     found, _ = problem(given)
     own, _ = relative(given, given, PRIOR)
-    assert found.b[0].item() == pytest.approx(own[0, 3] / (LEAST_COSINE * own[3, 3].sqrt()))
+    asked = own[0, 3] / (LEAST_COSINE * own[3, 3].sqrt())
+    assert found.b[0].item() == pytest.approx(asked * (1 - 0.2 * own[0, 0] * 0.2))
+    assert found.b.abs().max() < 1e-4
 
 
 def test_passes_take_from_influence_but_not_from_harm():
@@ -61,5 +69,5 @@ def test_passes_take_from_influence_but_not_from_harm():
     given[0, 3] = given[3, 0] = -1.0
     worth = torch.tensor([0.5, 0.5, 1.0, 1.0], dtype=torch.float64)
     found, plain = problem(given, worth)[0], problem(given)[0]
-    assert plain.b[0] < 0
-    torch.testing.assert_close(found.b, plain.b * torch.tensor([1.0, 0.5, 1.0]).double())
+    assert given[0, 3] < 0
+    assert found.b[0] == plain.b[0] and found.b[1] < plain.b[1] and found.b[2] == plain.b[2]

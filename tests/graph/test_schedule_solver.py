@@ -19,7 +19,7 @@ def independent(problem, edges, floor, kappa, lam, nu, delta):
     b, R, root, prior = (part.numpy() for part in problem)
     alpha = cp.Variable(len(prior))
     relative = cp.multiply(alpha, 1 / prior)
-    objective = -b @ alpha + kappa / 2 * cp.sum_squares(R @ alpha)
+    objective = -b @ alpha + kappa / 2 * cp.sum_squares(R @ (alpha - prior))
     objective += nu / 2 * cp.sum(cp.multiply(cp.square(alpha - prior), 1 / prior))
     constraints = [cp.sum(alpha) == 1, alpha >= floor * prior]
     if len(root):
@@ -121,18 +121,18 @@ def test_without_curvature_and_pull_only_the_most_aligned_is_above_the_floor():
 @pytest.mark.parametrize("lam", [0.0, 3.0])
 @pytest.mark.parametrize("nu", [0.0, 1.0])
 def test_a_target_that_the_prior_matches_leaves_it(lam, nu):
-    """b = Kα_0 and κ = 1: the objective's first two terms are ½ ‖R(α − α_0)‖² less a constant."""
-    _, R, root, prior = schedule(5, seed=4)
-    at_prior = ScheduleProblem(R.T @ R @ prior, R, root, prior)
+    """It asks for nothing more."""
+    b, R, root, prior = schedule(5, seed=4)
+    at_prior = ScheduleProblem(0 * b, R, root, prior)
     weights = ScheduleSolver()(at_prior, kappa=1.0, lam=lam, nu=nu).weights
     torch.testing.assert_close(weights, prior, atol=1e-7, rtol=0)
 
 
 def test_curvature_matches_the_targets_mixture():
-    """b = Kτ and κ = 1: the mixture of the target itself, where nothing else pulls."""
+    """b = K(τ − α_0) and κ = 1: the mixture of the target itself, where nothing else pulls."""
     _, R, root, prior = schedule(5, seed=4)
     target = torch.tensor([0.1, 0.3, 0.2, 0.35, 0.05], dtype=torch.float64)
-    problem = ScheduleProblem(R.T @ R @ target, R, root, prior)
+    problem = ScheduleProblem(R.T @ R @ (target - prior), R, root, prior)
     weights = ScheduleSolver(floor=0.0)(problem, kappa=1.0).weights
     torch.testing.assert_close(weights, target, atol=1e-6, rtol=0)
 
@@ -180,7 +180,7 @@ def test_terms_add_up_to_the_objective():
     assert solver.terms == pytest.approx(
         {
             "influence": -(b @ alpha).item(),
-            "curvature": 0.3 * (R @ alpha).square().sum().item(),
+            "curvature": 0.3 * (R @ (alpha - prior)).square().sum().item(),
             "graph": 0.45 * (root @ relative).square().sum().item(),
             "prior": 0.2 * (prior * (relative - 1).square()).sum().item(),
         }

@@ -33,7 +33,7 @@ MIXERS = {
     "doge_online": DoGEOnline,
     "doge_online_exact": lambda: DoGEOnline("exact"),
     "dograph": lambda: DoGraph(clusters=2),
-    "schedule": lambda: DoGraphSchedule(interval=2, measure=4, skip=0),
+    "schedule": lambda: DoGraphSchedule(interval=2, text_tokens=0, measure=4, skip=0),
     "dynamic_loss": lambda: DynamicLoss(warmup=0),
     "stratified": Stratified,
     "proportional": Proportional,
@@ -82,7 +82,7 @@ def test_a_domain_without_evidence_never_gains(name, absent, stale, losses, data
 
 
 def test_the_worst_target_does_not_follow_a_loss_that_is_no_longer_measured():
-    mixer = DoGraphSchedule(interval=2, measure=2, skip=0)
+    mixer = DoGraphSchedule(interval=2, text_tokens=0, measure=2, skip=0)
     mixer.setup(DOMAINS, [1000] * 4, batch_size=8, vocab_size=50, target="worst")
     mixtures = []
     for number in range(0, 8, 2):

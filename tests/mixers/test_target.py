@@ -98,7 +98,7 @@ class Everything(BaseMixer):
         DoGE(),
         DynamicLoss(warmup=0),
         DoGraph(clusters=2),
-        DoGraphSchedule(interval=5, measure=5, skip=0),
+        DoGraphSchedule(interval=5, text_tokens=0, measure=5, skip=0),
         Everything(floor=0.2),
     ],
     ids=lambda mixer: type(mixer).__name__,

@@ -332,7 +332,7 @@ def test_pushes_are_the_terms_gradients():
     weights, prior = np.array(last.weights), np.full(3, 1 / 3)
     found = pushes(last, prior, 7 * kernel)  # its size does not matter
     np.testing.assert_allclose(found["influence"], last.influence)
-    np.testing.assert_allclose(found["curvature"], -0.5 * kernel @ weights, atol=1e-6)
+    np.testing.assert_allclose(found["curvature"], -0.5 * kernel @ (weights - prior), atol=1e-6)
     np.testing.assert_allclose(found["prior"], -0.1 * (weights - prior) / prior, atol=1e-6)
     above = weights > 0.1 * prior + 1e-6
     sums = sum(found.values())

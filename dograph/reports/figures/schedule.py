@@ -79,16 +79,14 @@ def pushes(update: ScheduleUpdate, prior: Floats, kernel: Floats) -> dict[str, F
     """(m,) how each term pushes each weight at an update's solution, by the term's name.
 
     It is the term's negative gradient. A quadratic term's value v gives its gradient's size, as
-    ``⟨α, ∇v⟩ = 2v`` for the curvature. The domains' graph, off by default, is left out.
+    ``⟨α − α_0, ∇v⟩ = 2v``. The domains' graph, off by default, is left out.
     """
     influence, terms = np.array(update.influence), update.terms
     weights = np.array(update.weights)
-    common = kernel @ weights
-    excess = (weights - prior) / prior
-    sizes = {"curvature": float(weights @ common), "prior": float((weights - prior) @ excess)}
+    moved = weights - prior
     quadratic = {
-        name: -2 * terms.get(name, 0.0) * direction / max(float(sizes[name]), 1e-12)
-        for name, direction in (("curvature", common), ("prior", excess))
+        name: -2 * terms.get(name, 0.0) * direction / max(float(moved @ direction), 1e-12)
+        for name, direction in (("curvature", kernel @ moved), ("prior", moved / prior))
     }
     return {"influence": influence, **quadratic}
 
