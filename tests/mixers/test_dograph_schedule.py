@@ -170,7 +170,7 @@ def test_curvature_counts_what_twins_have_in_common_once():
     weights = run(ready(target=target, kappa=1.0, prior_pull=0.01, beyond_prior=1.0), noise=0.1)
     assert weights["twin_a"] == pytest.approx(weights["twin_b"], abs=0.1)  # noise splits them
     assert weights["twin_a"] + weights["twin_b"] == pytest.approx(weights["copy"], abs=0.05)
-    without = run(ready(target=target, kappa=0.0, prior_pull=1.0))
+    without = run(ready(target=target, kappa=0.0, prior_pull=1.0, beyond_prior=0.0))
     assert without["twin_a"] + without["twin_b"] == pytest.approx(2 * without["copy"], abs=0.1)
 
 
