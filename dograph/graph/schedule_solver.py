@@ -38,7 +38,7 @@ class ScheduleProblem(NamedTuple):
 class ScheduleSolver(nn.Module):
     """Sampling weights α over S domains, the nodes of a graph of gradients.
 
-    With ``α̃_s = α_s / α_0s`` it minimises over α ≥ ε α_0, Σ_s α_s = 1
+    With ``α̃_s = α_s / α_0s`` it minimises over α ≥ ε α_0, α ≥ least, Σ_s α_s = 1
 
         − ⟨b, α⟩                      influence on the target
         + (κ/2) (α − α_0)ᵀK(α − α_0)   curvature: what domains have in common counts once
@@ -81,13 +81,15 @@ class ScheduleSolver(nn.Module):
         lam: float | Tensor = 0.0,
         nu: float | Tensor = 0.0,
         delta: float | Tensor = 1.0,
+        least: Tensor | None = None,
     ) -> Solution:
-        """Solves for (S,) weights; κ, λ, ν, δ ≥ 0."""
+        """Solves for (S,) weights; κ, λ, ν, δ ≥ 0; ``least`` (S,) at most the prior, or none."""
         self.solves += 1
         self.terms = {}
         solution = solve_or_fall_back(
             lambda: self._solve(
                 ScheduleProblem(*map(as_float64, problem)),
+                0 * problem.prior if least is None else least,
                 *map(as_float64, (kappa, lam, nu, delta)),
             ),
             lambda: as_float64(problem.prior).detach().clone(),
@@ -95,7 +97,7 @@ class ScheduleSolver(nn.Module):
         self.failures += not solution.ok
         return solution
 
-    def _solve(self, problem: ScheduleProblem, *scalars: Tensor) -> Tensor:
+    def _solve(self, problem: ScheduleProblem, least: Tensor, *scalars: Tensor) -> Tensor:
         prior, root = problem.prior, problem.laplacian_root
         kappa, lam, nu, delta = scalars
         relative = root / prior  # of α̃'s differences
@@ -108,9 +110,8 @@ class ScheduleSolver(nn.Module):
             differences = root.detach().sign()  # e_i − e_j of every edge
             rows = differences[differences.any(dim=1)] / prior
             limits = delta.expand(len(rows)).clamp(max=NO_LIMIT / prior.min().item())
-        weights = minimise(
-            quadratic, linear, self.floor * prior, rows, limits, backend=self.backend
-        )
+        floor = torch.maximum(self.floor * prior, as_float64(least))
+        weights = minimise(quadratic, linear, floor, rows, limits, backend=self.backend)
         with torch.no_grad():
             self.terms = _terms(problem, weights, *scalars)
         return weights

@@ -13,13 +13,13 @@ from dograph.errors import UserError, check_range
 from dograph.graph.domain_graph import DomainGraph
 from dograph.graph.kernel import kernel_distances
 from dograph.graph.minimise import Solution
-from dograph.graph.schedule_problem import relative, schedule_problem
 from dograph.graph.schedule_solver import ScheduleSolver
 from dograph.graph.threads import one_thread
 from dograph.graph.token_kernel import TokenKernel
 from dograph.graph.token_pairs import pair_kernel
 from dograph.mixers.base import SAMPLING, BaseMixer
 from dograph.mixers.dograph import DoGraph
+from dograph.mixers.schedule_problem import relative, schedule_problem
 from dograph.mixers.schedule_settings import PROBLEM, ProblemSettings
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.signals.batch_signals import (
@@ -212,9 +212,10 @@ class DoGraphSchedule(BaseMixer):
         repeats = (passed / tokens - 1).clamp(min=0)
         worth = torch.exp(-repeats / self.problem.repetition)
         (kernel, error), prior = self.kernel, self.prior_weights
-        settings = self.problem.beyond_prior, self.problem.neighbours
-        problem, errors = schedule_problem(kernel, error, prior, mixture, worth, *settings)
-        self.solution = self.solver(problem, **self.problem.scalars)
+        problem, errors = schedule_problem(kernel, error, prior, mixture, worth, self.problem)
+        counts = torch.minimum(mixture, prior)[self.trained]
+        least = self.problem.target_floor * counts
+        self.solution = self.solver(problem, **self.problem.scalars, least=least)
         if not self.solution.ok:
             logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)
         weights = torch.zeros(len(self.domains), dtype=torch.float64)

@@ -8,6 +8,7 @@ from torch import Tensor
 from dograph.graph.domain_graph import affinity, edge_rows
 from dograph.graph.kernel import kernel_distances
 from dograph.graph.schedule_solver import ScheduleProblem
+from dograph.mixers.schedule_settings import ProblemSettings
 
 LEAST_COSINE = 0.1
 """Smallest cosine between the target's gradient and the prior's by which influences are scaled."""
@@ -32,8 +33,7 @@ def schedule_problem(
     prior: Tensor,
     mixture: Tensor,
     worth: Tensor,
-    beyond_prior: float,
-    neighbours: int,
+    settings: ProblemSettings,
 ) -> tuple[ScheduleProblem, Tensor]:
     """The problem of the m domains that are drawn, and (m,) errors of their influences.
 
@@ -43,8 +43,7 @@ def schedule_problem(
         prior: (S,) α_0, 0 for domains that are not drawn.
         mixture: (S,) τ, the target.
         worth: (S,) in [0, 1], what a domain's text is still worth after so many passes.
-        beyond_prior: share of the prior's own influence that is taken from a domain's.
-        neighbours: edges of each node in the graph.
+        settings: κ, and what is told apart, kept, and joined.
     """
     kernel, error = relative(kernel, error, prior)
     drawn = prior > 0
@@ -55,14 +54,26 @@ def schedule_problem(
     norm = (mixture @ kernel @ mixture).clamp(min=0).sqrt()
     size = torch.maximum(influence @ prior, LEAST_COSINE * norm).clamp(min=1e-12)
     influence, errors = influence / size, errors / size
-    common = (influence @ prior).clamp(min=0) * (own @ prior)  # what the prior has of it already
     influence = torch.where(influence > 0, influence * worth[drawn], influence)
-    influence = influence - beyond_prior * common
+    # Beyond the curvature at the prior, which the solver counts from there.
+    influence = influence - settings.kappa * own @ prior
+    unsure = settings.least_spread**2 + prior @ errors.square()
+    influence = influence * certainty(influence, prior, unsure)
     values, vectors = torch.linalg.eigh(own)
     problem = ScheduleProblem(
         b=influence,
         R=values.clamp(min=0).sqrt()[:, None] * vectors.T,
-        laplacian_root=edge_rows(affinity(kernel_distances(own), neighbours)),
+        laplacian_root=edge_rows(affinity(kernel_distances(own), settings.neighbours)),
         prior=prior,
     )
     return problem, errors
+
+
+def certainty(influence: Tensor, prior: Tensor, unsure: Tensor) -> Tensor:
+    """In [0, 1]: by how much influences shrink, since some of their spread tells nothing.
+
+    ``max(0, 1 − σ²/s²)``, after James and Stein (1961), with the variance s² of the (m,) influences
+    over the prior, and σ² ``unsure``.
+    """
+    spread = prior @ (influence - prior @ influence).square()
+    return (1 - unsure / spread.clamp(min=1e-30)).clamp(min=0)
