@@ -47,13 +47,14 @@ class DoGraphSchedule(BaseMixer):
 
         − ⟨b, α⟩ + (κ/2) (α − α_0)ᵀK(α − α_0) + (λ/2) α̃ᵀLα̃ + (ν/2) χ²(α, α_0)
 
-    over ``α ≥ ε α_0``, ``|α̃_i − α̃_j| ≤ δ`` on the graph's edges (``ScheduleSolver``). K is
-    divided by its value at the prior, ``α_0ᵀKα_0``. The influence b is ``K(τ̂ − ρ α_0)``, with τ
-    scaled to ``⟨Kτ̂, α_0⟩ = 1``: what the target asks for beyond the prior, whatever the gradients'
-    size. What still changes: a source that repeats loses its part of ``Kτ̂`` by
-    ``exp(−(epochs − 1) / R)`` (Muennighoff et al. 2023, arXiv 2305.16264), and where the target is
-    the worst domain, τ follows the losses of those that are trained on. The average of α serves as
-    a proxy's result.
+    over ``α ≥ ε α_0``, ``α ≥ ½ min(τ, α_0)``, ``|α̃_i − α̃_j| ≤ δ`` on the graph's edges
+    (``ScheduleSolver``). K is divided by its value at the prior, ``α_0ᵀKα_0``. The influence b is
+    ``c K(τ̂ − κ α_0)``: what the target asks for, with τ scaled to ``⟨Kτ̂, α_0⟩ = 1``, so that the
+    gradients' size does not count, and shrunk by the certainty c, which is 0 where influences
+    hardly differ, as under an even target: then the prior is drawn. What still changes: a source
+    that repeats loses its part of ``Kτ̂`` by ``exp(−(epochs − 1) / R)`` (Muennighoff et al. 2023,
+    arXiv 2305.16264), and where the target is the worst domain, τ follows the losses of those that
+    are trained on. The average of α serves as a proxy's result.
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.

@@ -37,13 +37,16 @@ def schedule_problem(
 ) -> tuple[ScheduleProblem, Tensor]:
     """The problem of the m domains that are drawn, and (m,) errors of their influences.
 
+    The influence is ``c K(τ̂ − κ α_0)``, with the certainty c (``certainty``): as the solver counts
+    curvature from the prior on, the objective is ``− ⟨Kτ̂, α⟩ + (κ/2) αᵀKα`` where c is 1.
+
     Args:
         kernel: (S, S) products of the domains' gradients.
         error: (S, S) its standard errors.
         prior: (S,) α_0, 0 for domains that are not drawn.
         mixture: (S,) τ, the target.
         worth: (S,) in [0, 1], what a domain's text is still worth after so many passes.
-        settings: κ, and what is told apart, kept, and joined.
+        settings: κ, ``least_spread`` and ``neighbours`` count.
     """
     kernel, error = relative(kernel, error, prior)
     drawn = prior > 0
@@ -55,7 +58,6 @@ def schedule_problem(
     size = torch.maximum(influence @ prior, LEAST_COSINE * norm).clamp(min=1e-12)
     influence, errors = influence / size, errors / size
     influence = torch.where(influence > 0, influence * worth[drawn], influence)
-    # Beyond the curvature at the prior, which the solver counts from there.
     influence = influence - settings.kappa * own @ prior
     unsure = settings.least_spread**2 + prior @ errors.square()
     influence = influence * certainty(influence, prior, unsure)

@@ -16,7 +16,15 @@ from dograph.data.data_mixer import DataMixer, evenly_spaced
 from dograph.data.domains import DomainSequences, MixtureDataset
 from dograph.data.epoch_order import EpochOrder
 from dograph.errors import UserError
-from dograph.mixers import DoGE, DoGraph, DoGraphSchedule, Proportional, Stratified
+from dograph.mixers import (
+    BaseMixer,
+    DoGE,
+    DoGraph,
+    DoGraphSchedule,
+    DomainText,
+    Proportional,
+    Stratified,
+)
 
 
 def ready(settings, mixer=None, **options):
@@ -80,6 +88,27 @@ def test_an_unseen_target_is_probed_on_its_training_split(store, corpus_settings
     assert data.probe_batch(0).domain.tolist() == [1] * length
     assert len({tuple(row) for row in data.probe_batch(0).tokens.tolist()}) == length
     assert mixer.sampling_weights.tolist() == [0.5, 0, 0.5]
+
+
+class Reader(BaseMixer):
+    """Keeps how it was given its text."""
+
+    needs = frozenset({DomainText(20 * 33)})
+
+    def reset(self):
+        self.shapes = [tuple(text.shape) for text in self.text]
+        self.first = [text[0].tolist() for text in self.text]
+        self.last = [text[-1].tolist() for text in self.text]
+
+
+def test_a_mixer_reads_text_spread_over_every_domain(store, corpus_settings):
+    data = ready(corpus_settings, Reader(), target="code", unseen=["code"], cap={"numbers": 5 * 33})
+    sequences = data.train_domains
+    assert data.mixer.shapes == [(min(20, len(each)), 33) for each in sequences]
+    assert data.mixer.shapes[data.domains.index("numbers")] == (5, 33)
+    assert data.mixer.first == [each[0].tolist() for each in sequences]
+    assert data.mixer.last == [each[len(each) - 1].tolist() for each in sequences]
+    assert data.mixer.text == ()  # freed once the mixer is set up
 
 
 def test_doges_proxy_draws_an_unseen_target(store, corpus_settings):
