@@ -32,6 +32,8 @@ _CORPUS = {"domains", "domain_tokens", "batch_size", "vocab_size", "target", "tr
 _SAVED_BY_BASE = {"history", "updates", "_domain_losses", "_start", "_warned"}
 NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
 """Attributes that are no state of a mixer's own."""
+ROUNDING = 1e-6
+"""By how much weights that are computed at set-up may differ between processors."""
 Kind = TypeVar("Kind", bound=Request)
 
 
@@ -284,7 +286,7 @@ class BaseMixer(nn.Module):
         self.updates = int(state["updates"])
         pairs = zip(state["history_steps"].tolist(), state["history_weights"], strict=True)
         history = [(int(step), weights) for step, weights in pairs]
-        if not torch.equal(history[0][1], self.history[0][1]):
+        if not torch.allclose(history[0][1], self.history[0][1], rtol=0, atol=ROUNDING):
             # The restored weights come from the old start, so that the new one would not count.
             raise UserError(
                 f"the checkpoint's {self._name} began with the weights {_rounded(history[0][1])}, "

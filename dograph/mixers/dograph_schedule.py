@@ -132,6 +132,7 @@ class DoGraphSchedule(BaseMixer):
         if self.published is not None:
             self.published.check(batch_size)
 
+    @one_thread()  # else a resume on another number of threads would begin otherwise
     def initial_weights(self) -> Tensor:
         """(S,) by the kernel of the domains' text; the prior, while gradients are to be read."""
         self.prior_weights = self._prior()

@@ -341,6 +341,32 @@ def test_state_continues_exactly(options, saved_at, tmp_path):
     assert torch.equal(other.average_weights, whole.average_weights)
 
 
+def test_a_resume_on_another_number_of_threads_begins_alike():
+    threads, kernels = torch.get_num_threads(), []
+    generator = torch.Generator().manual_seed(0)
+    domains = [f"domain_{number}" for number in range(22)]
+    text = [torch.randint(4000, (100, 129), generator=generator) for _ in domains]
+    for count in (1, 4):
+        torch.set_num_threads(count)
+        try:
+            mixer = DoGraphSchedule()
+            mixer.setup(domains, [10**6] * 22, 32, 4000, {"domain_1": 1.0}, (), text)
+        finally:
+            torch.set_num_threads(threads)
+        kernels.append(mixer.kernel[0])
+    assert torch.equal(*kernels)
+
+
+def test_a_start_that_another_processor_rounds_otherwise_is_resumed():
+    options = {"text_tokens": 600, "measure": 0, "target": "copy"}
+    part, other = ready(**options), ready(**options)
+    run(part, steps=10)
+    step, weights = other.history[0]
+    other.history[0] = step, weights + torch.tensor([1e-9, -1e-9, 0, 0], dtype=weights.dtype)
+    other.load_state_dict(part.state_dict())
+    assert torch.equal(other.history[0][1], part.history[0][1])
+
+
 def test_diagnostics_survive_a_resume():
     part, other = ready(target="copy"), ready(target="copy")
     run(part)
