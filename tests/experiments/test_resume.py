@@ -234,6 +234,7 @@ def test_a_store_is_looked_for_in_the_cache(store, tmp_path, monkeypatch):
     (tmp_path / "broken" / "manifest.json").write_text("{")
     assert find_store(gone, store.fingerprint) == copied
     assert find_store(gone, "another") is None
+    assert find_store(store.path, "another") is None  # what is there now is another store
 
 
 def test_a_copied_run_is_evaluated_on_the_store_of_its_fingerprint(

@@ -47,21 +47,20 @@ def work_dir_of(store: Path) -> Path:
 def find_store(recorded: Path, tokens: str) -> Path | None:
     """The store of a fingerprint: where a run recorded it, else in the cache; None without one.
 
-    A run that was copied from another machine names a path that may not exist here.
+    A run that was copied from another machine names a path that may not exist here, and what is
+    there now may be another store.
     """
-    if (recorded / MANIFEST).is_file():
-        return recorded
     try:
-        kept = list(cache().glob(f"*/{MANIFEST}"))
+        kept = [path.parent for path in cache().glob(f"*/{MANIFEST}")]
     except UserError:  # without a home directory there is no cache
-        return None
-    kept.sort(key=lambda path: (path.parent.name != recorded.name, path.parent.name))
-    whole = [path for path in kept if not path.parent.name.endswith(_UNFINISHED)]
-    for path in whole:
+        kept = []
+    kept.sort(key=lambda store: (store.name != recorded.name, store.name))
+    whole = [store for store in kept if not store.name.endswith(_UNFINISHED)]
+    for store in (recorded, *whole):
         try:
-            if read_manifest(path).fingerprint == tokens:
-                return path.parent
-        except (ValueError, OSError):  # of another version, or damaged: not what is looked for
+            if read_manifest(store / MANIFEST).fingerprint == tokens:
+                return store
+        except (ValueError, OSError):  # gone, of another version, or damaged
             continue
     return None
 
