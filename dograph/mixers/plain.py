@@ -32,7 +32,8 @@ BITS: dict[str, type] = {
 """numpy's sources of random bits."""
 RANDOM = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _NUMERIC = "biufc"
-"""Kinds of numpy's types that torch can hold."""
+"""Kinds of numpy's types that torch can hold, except those of extended precision."""
+_EXTENDED = "gG"
 
 
 def is_plain(value: Any) -> bool:
@@ -45,7 +46,8 @@ def is_plain(value: Any) -> bool:
         known = makes is None or makes in FACTORIES.values()
         return known and all(_is_key(key) and is_plain(each) for key, each in value.items())
     if kind is np.ndarray or isinstance(value, np.generic):
-        return value.dtype.kind in _NUMERIC and value.dtype.isnative
+        dtype = value.dtype
+        return dtype.kind in _NUMERIC and dtype.char not in _EXTENDED and dtype.isnative
     return kind in (*SCALARS, Tensor) or is_random(value)
 
 

@@ -153,6 +153,15 @@ def test_what_turns_up_later_is_said_at_the_checkpoint(caplog):
     assert caplog.messages == ["BaseMixer.count cannot be saved: a resume would lose it"]
 
 
+def test_numbers_that_torch_cannot_hold_are_no_state(caplog):
+    mixer = ready(BaseMixer())
+    mixer.total = np.longdouble(1)
+    assert mixer.lost_state() == ["total"]
+    mixer = BaseMixer()
+    mixer.unit = np.longdouble(1)
+    assert ready(mixer).lost_state() == []
+
+
 TALLY: list[int] = []
 
 
