@@ -65,7 +65,7 @@ def remove_unfinished(folder: Path) -> None:
     """Remove files that a killed process left half written directly in a folder."""
     for path in folder.glob(f".*{BESIDE}"):
         if UNFINISHED.fullmatch(path.name):
-            path.unlink()
+            path.unlink(missing_ok=True)  # another rank may have been quicker
 
 
 def write_output(path: Path, text: str) -> None:

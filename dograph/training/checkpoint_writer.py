@@ -216,4 +216,4 @@ def validates_after(trainer: Trainer) -> bool:
 def remove_partial(folder: Path) -> None:
     """Removes checkpoints that a killed process left half written."""
     for path in (folder / CHECKPOINTS).glob(f"*{PARTIAL}"):
-        path.unlink()
+        path.unlink(missing_ok=True)  # another rank may have been quicker
