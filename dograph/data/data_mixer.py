@@ -16,7 +16,7 @@ from dograph.data.batch import Batch
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
-from dograph.data.domains import DomainSequences, MixtureDataset, as_read
+from dograph.data.domains import DomainSequences, MixtureDataset, as_read, evenly
 from dograph.data.loaders import PatientLoader
 from dograph.data.sampler import Draw, MixtureSampler, Pick
 from dograph.errors import UserError, check_range
@@ -28,8 +28,8 @@ from dograph.signals.batch_signals import DomainText, Probe
 
 MOST_HELD_OUT = 4096
 """Sequences of an unseen domain that probes choose from."""
-
-
+MOST_TEXT_CHUNKS = 32
+"""Chunks of a domain that ``DomainText`` is read from; each has up to 32 MiB of tokens."""
 KEYS_OF = {
     "corpus fingerprint": "corpus",
     "global batch size": "data.batch_size over all devices",
@@ -46,7 +46,7 @@ def evenly_spaced(
 
     Sequences go to the ranks in turn; a UserError if a rank would get none.
     """
-    indices = np.linspace(0, length - 1, min(count, length)).round().astype(int)
+    indices = evenly(length, count)
     each = len(indices) // world_size  # the same for every rank, so that none waits
     if each == 0:
         raise UserError(
@@ -179,8 +179,7 @@ class DataMixer(LightningDataModule):
             return []
         most, text = max(request.tokens // (self.context + 1), 1), []
         for domain in train:
-            count = min(most, len(domain))
-            chosen = np.linspace(0, len(domain) - 1, count).round().astype(np.int64)
+            chosen = domain.spread(most, MOST_TEXT_CHUNKS)
             text.append(torch.from_numpy(domain.tokens(chosen)))
         return text
 
@@ -206,7 +205,7 @@ class DataMixer(LightningDataModule):
                 f"{max(held_out, probe.per_update)} of them: lower mixer.init_args.probe or "
                 "data.context, or raise its data.cap"
             )
-        return np.linspace(0, count - 1, held_out).round().astype(int).tolist()
+        return evenly(count, held_out).tolist()
 
     def probe_batch(self, step: int) -> Batch | None:
         """Held-out sequences of each probed domain, chosen by seed and step alone; None without."""

@@ -19,6 +19,11 @@ MAPPED_CHUNKS = 2
 """Chunks of a domain and split that are open at once; bounds the number of file descriptors."""
 
 
+def evenly(length: int, count: int) -> npt.NDArray[np.int64]:
+    """(min(count, length),) indices below ``length``, evenly spaced from the first to the last."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(np.int64)
+
+
 class DomainSequences:
     """The sequences of one domain and split: disjoint windows of ``context + 1`` tokens.
 
@@ -79,6 +84,18 @@ class DomainSequences:
             inside = chunks == chunk
             rows[inside] = self._windows(chunk)[indices[inside] - self._first_sequence[chunk]]
         return rows
+
+    def spread(self, count: int, most_chunks: int) -> npt.NDArray[np.int64]:
+        """(≤ count,) indices of evenly spaced sequences, from evenly spaced chunks of too many.
+
+        Reading one sequence of a chunk first reads the whole chunk, to check it.
+        """
+        chunks = np.flatnonzero(self.chunk_lengths)
+        chunks = chunks[evenly(len(chunks), most_chunks)]
+        ends = np.cumsum(self.chunk_lengths[chunks])
+        places = evenly(int(ends[-1]), count)
+        of_place = ends.searchsorted(places, side="right")
+        return places + (self._first_sequence[chunks + 1] - ends)[of_place]
 
     def documents(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(n, 2) ordinals, within domain and split, of (n,) sequences' first and last document."""

@@ -111,6 +111,16 @@ def test_a_mixer_reads_text_spread_over_every_domain(store, corpus_settings):
     assert data.mixer.text == ()  # freed once the mixer is set up
 
 
+def test_text_of_many_chunks_is_read_from_a_few(two_chunks):
+    whole = DomainSequences(two_chunks, "web", "train", 32)
+    assert np.array_equal(whole.spread(10**6, 2), np.arange(len(whole)))
+    first = int(whole.chunk_lengths[0])
+    assert np.array_equal(whole.spread(10**6, 1), np.arange(first))
+    capped = DomainSequences(two_chunks, "web", "train", 32, most_tokens=33 * (first + 2))
+    capped.chunk_lengths[0] = 0  # as of a chunk too short for a sequence
+    assert np.array_equal(capped.spread(2, 1), [first, first + 1])
+
+
 def test_doges_proxy_draws_an_unseen_target(store, corpus_settings):
     data = ready(corpus_settings, DoGE(), target="code", unseen=["code", "numbers"])
     assert data.mixer.weights.tolist() == [1, 0, 0]
