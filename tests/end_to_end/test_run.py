@@ -255,7 +255,8 @@ def test_ctrl_c_saves_a_checkpoint_to_resume_from(store, corpus_settings, tmp_pa
 
 def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_path):
     settings = "{interval: 4, measure: 8, skip: 0}"
-    folder = run("dograph_schedule_gpt2", corpus_settings, tmp_path, f"mixer.init_args={settings}")
+    aim = ("target=code", f"mixer.init_args={settings}")
+    folder = run("dograph_schedule_gpt2", corpus_settings, tmp_path, *aim)
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
     assert {"figures/schedule", "figures/domain_graph"} <= set(events.Tags()["images"])
     tags = set(events.Tags()["scalars"])
