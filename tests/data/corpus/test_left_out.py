@@ -111,7 +111,9 @@ def test_documents_are_counted_by_reason_in_manifest_table_and_lines(tmp_path, c
         DocumentsLeftOut(cap=5000),
     ]
     assert Store.open(store.path) == store
-    columns = {str(column.header): [*map(str, column.cells)] for column in closing_table(store).columns}
+    columns = {
+        str(column.header): [*map(str, column.cells)] for column in closing_table(store).columns
+    }
     assert columns["left out"] == ["5", "13", "3", "0", "21"]
     printed = capsys.readouterr().out
     assert left_out_lines(store.domains, store.left_out) == [
