@@ -102,8 +102,8 @@ def _weights(schedule: ScheduleSnapshot, update: ScheduleUpdate, indices: Sequen
 
 
 def _influence(update: ScheduleUpdate, index: int) -> str:
-    found, error = f"{update.influence[index]:.2f}", update.error[index]
-    return f"{found} ± {error:.2f}" if error >= 0.005 else found
+    influence, error = f"{update.influence[index]:.2f}", update.error[index]
+    return f"{influence} ± {error:.2f}" if error >= 0.005 else influence
 
 
 def _listed(texts: Sequence[str]) -> str:
