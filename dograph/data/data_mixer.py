@@ -159,6 +159,7 @@ class DataMixer(LightningDataModule):
         vocab_size = self.store.vocab_size
         target = self.target.value, self.unseen
         self.mixer.setup(names, tokens, batch_size, vocab_size, *target, self._text(train))
+        self._share_start()
         self.train_domains = train
         self._reserved = [self._held_out(domain) for domain in train]
         self.sampler = MixtureSampler(
@@ -171,6 +172,13 @@ class DataMixer(LightningDataModule):
             *self._ranks,
             self._reserved,
         )
+
+    def _share_start(self) -> None:
+        """Let every rank begin with rank zero's weights: another processor may round otherwise."""
+        if self.trainer is not None and self.trainer.world_size > 1:
+            mixer, strategy = self.mixer, self.trainer.strategy
+            for weights in (mixer.weights, mixer.sampling_weights, mixer.average_weights):
+                weights.copy_(strategy.broadcast(weights, src=0))
 
     def _text(self, train: Sequence[DomainSequences]) -> list[Tensor]:
         """(n_s, T + 1) training tokens of each domain, evenly spread; none if not requested."""
