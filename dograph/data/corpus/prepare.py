@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import glob
 import os
 import shutil
 import time
@@ -13,8 +12,14 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from dograph.data.corpus.existing_store import (
+    check_exists,
+    inputs_digest,
+    open_source_store,
+    reopen,
+    store_path,
+)
 from dograph.data.corpus.manifest import (
-    FORMAT,
     MANIFEST,
     SPLITS,
     TOKENIZER,
@@ -35,12 +40,7 @@ from dograph.data.corpus.round_trip import (
     hardly_any_kept,
     measure_domains,
 )
-from dograph.data.corpus.settings import (
-    ENVIRONMENT,
-    GPT2_TOKENIZER,
-    TRAIN_TOKENIZER,
-    CorpusSettings,
-)
+from dograph.data.corpus.settings import TRAIN_TOKENIZER, CorpusSettings
 from dograph.data.corpus.source import Source, cap_bytes, open_source
 from dograph.data.corpus.staging import StagedDomain, Staging
 from dograph.data.corpus.store import Store, fingerprint
@@ -57,8 +57,8 @@ from dograph.data.corpus.tokenizer import (
 from dograph.data.corpus.work_dir import INPUTS, disk_errors, open_work_dir
 from dograph.errors import UserError, file_errors
 from dograph.files.atomic import flush, flush_tree
-from dograph.files.checksums import file_digest, json_digest, read_marker, write_verified
-from dograph.files.home import cache, expand_home
+from dograph.files.checksums import file_digest, read_marker, write_verified
+from dograph.files.home import expand_home
 from dograph.files.lock import exclusive
 from dograph.terminal.screen import Screen
 
@@ -84,27 +84,15 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
     folder = expand_home(settings.source, "corpus.source")
     with file_errors(folder):
         if is_store(folder):
-            return _open_source_store(folder.absolute(), settings)
-        _check_exists(folder, settings)
+            return open_source_store(folder.absolute(), settings)
+        check_exists(folder, settings)
         source = open_source(settings)
         inputs = inputs_digest(source, settings)
         path = store_path(source.name, settings, inputs)
         bars = ProgressBars(Screen(), progress)
         if is_store(path) and not os.access(path.parent, os.W_OK):
-            return _reopen(path, inputs, source, bars)  # where no lock can be made
+            return reopen(path, inputs, source, bars)  # where no lock can be made
     return _build(path, inputs, source, settings, bars)
-
-
-def _open_source_store(path: Path, settings: CorpusSettings) -> Store:
-    """Open a store that is itself the source; it must hold what the settings derive."""
-    store = Store.open(path)
-    held = {entry.name: entry.derived for entry in store.domains}
-    for name, derivation in settings.derivations().items():
-        if held.get(name) != derivation:
-            remedy = "set corpus.source to the text, or leave corpus.derived out"
-            where = f"which the prepared store {path} does not hold"
-            raise UserError(f"corpus.derived.{name} is {derivation}, {where}: {remedy}")
-    return store
 
 
 def _build(
@@ -115,7 +103,7 @@ def _build(
     waiting = f"another run is preparing {path}: waiting for it"
     with disk_errors(path), exclusive(lock_file, lambda: bars.note(waiting)) as lock:
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            return _reopen(path, inputs, source, bars)
+            return reopen(path, inputs, source, bars)
         work_dir = open_work_dir(path, inputs)
         if not (work_dir / MANIFEST).exists():
             with bars.progress:
@@ -131,46 +119,6 @@ def _build(
     for line in lines:
         bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
     return store
-
-
-def store_path(name: str, settings: CorpusSettings, inputs: str) -> Path:
-    """Where the store of a source, given its name, is or will be."""
-    if settings.store is not None:
-        return expand_home(settings.store, "corpus.store").absolute()
-    return cache() / f"{name}-{inputs[:12]}"
-
-
-def _check_exists(source: Path, settings: CorpusSettings) -> None:
-    """Refuse a source that is gone, and name the store that was prepared from it."""
-    if settings.source == ENVIRONMENT or source.exists():
-        return
-    given = settings.store and expand_home(settings.store, "corpus.store").absolute()
-    stores = [given] if given else sorted(cache().glob(f"{glob.escape(source.name)}-*"))
-    kept = next((store for store in stores if is_store(store)), None)
-    if kept is not None:
-        raise UserError(
-            f"corpus.source is {source}, which is gone: put it back, with its files' modification "
-            f"times, or set corpus.source={kept} to use the prepared tokens as they are"
-        )
-
-
-def inputs_digest(source: Source, settings: CorpusSettings) -> str:
-    """Digest of everything that the store depends on, quick enough for every start."""
-    tokenizer = settings.tokenizer
-    if tokenizer not in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
-        tokenizer = tokenizer_hash(load(expand_home(tokenizer, "corpus.tokenizer")))
-    described = {
-        "format": FORMAT,
-        "source": source.identity(),
-        "caps": {domain: cap_bytes(source, domain, settings) for domain in source.domains()},
-        "tokenizer": tokenizer,
-        "vocab_size": settings.vocab_size if tokenizer == TRAIN_TOKENIZER else None,
-        "validation_fraction": settings.validation_fraction,
-        "workers": settings.workers,
-    }
-    if settings.derived:
-        described["derived"] = {name: str(made) for name, made in settings.derivations().items()}
-    return json_digest(described)
 
 
 @dataclass
@@ -323,25 +271,6 @@ class _Build:
         if tokenised is None:
             raise RuntimeError(f"{self.folder}: {domain.name}'s {split} split was not tokenised")
         return tokenised
-
-
-def _reopen(path: Path, inputs: str, source: Source, bars: ProgressBars) -> Store:
-    """Open a store that was prepared before, and name the files that its source leaves out."""
-    if not is_store(path):
-        raise UserError(
-            f"corpus.store is {path}, which exists and is not a store: set corpus.store to another "
-            "folder"
-        )
-    store = Store.open(path)
-    if store.inputs != inputs:
-        raise UserError(
-            f"corpus.store is {path}, which was made from other inputs (source files, tokenizer or "
-            "settings have changed): set corpus.store to another folder, or move this one away and "
-            "prepare again"
-        )
-    for line in left_out_lines((), source.left_out):
-        bars.note(line)
-    return store
 
 
 def _finish(work_dir: Path, path: Path) -> None:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from dograph.data.corpus.dedup import SeenDocuments
-from dograph.data.corpus.prepare import inputs_digest, prepare
+from dograph.data.corpus.existing_store import inputs_digest
+from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.source import open_source
 from dograph.data.corpus.store import Store
