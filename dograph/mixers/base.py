@@ -175,16 +175,7 @@ class BaseMixer(nn.Module):
             raise UserError("data.unseen names every domain: leave one to train on")
         with mixer_errors(self):
             self.check(batch_size)
-            start = self.initial_weights()
-        name = f"{self._name}.initial_weights' result"
-        weights = on_simplex(as_weights(start, len(self.domains), name, "domain"), name)
-        if self.floor and not weights[self.trained].all():
-            index = int((self.trained & (weights == 0)).nonzero()[0])
-            raise UserError(
-                f"mixer.init_args.prior.{self.domains[index]} is 0, but floor is {self.floor} and "
-                "would draw it: give it a weight, name it in data.unseen, or set floor to 0"
-            )
-        weights = admissible(weights, self.trained, self.floor, name)
+        weights = self._first_weights()
         for name in ("weights", "sampling_weights", "average_weights"):
             self.register_buffer(name, weights.clone())
         self.history = [(0, weights.clone())]
@@ -313,6 +304,20 @@ class BaseMixer(nn.Module):
     @property
     def _name(self) -> str:
         return type(self).__name__
+
+    def _first_weights(self) -> Tensor:
+        """(S,) ``initial_weights``, checked."""
+        with mixer_errors(self):
+            start = self.initial_weights()
+        name = f"{self._name}.initial_weights' result"
+        weights = on_simplex(as_weights(start, len(self.domains), name, "domain"), name)
+        if self.floor and not weights[self.trained].all():
+            index = int((self.trained & (weights == 0)).nonzero()[0])
+            raise UserError(
+                f"mixer.init_args.prior.{self.domains[index]} is 0, but floor is {self.floor} and "
+                "would draw it: give it a weight, name it in data.unseen, or set floor to 0"
+            )
+        return admissible(weights, self.trained, self.floor, name)
 
     def _admissible(self, weights: Tensor, name: str) -> Tensor:
         return admissible(on_simplex(weights, name), self.trained, self.floor, name)
