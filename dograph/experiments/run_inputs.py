@@ -16,11 +16,13 @@ from dograph.experiments.provenance import latest_recipe, read_provenance
 from dograph.experiments.recipe.keys import deciding
 from dograph.files.atomic import read_mapping
 from dograph.files.changes import Changes, flat, key_changes
-from dograph.files.checksums import json_digest
+from dograph.files.checksums import file_digest, json_digest
 from dograph.files.run_dir import STAGE
 
 UNKNOWN = "not recorded"
 """Stands for an input that an earlier version did not record."""
+REFERENCE = "reference model"
+"""Key of the digest of the file that ``mixer.init_args.reference`` names."""
 STAGE_KEYS = ("stage", "digest", "finished")
 """Keys of a stage's record beside its inputs."""
 
@@ -39,12 +41,13 @@ class RunInputs:
     @cached_property
     def content(self) -> dict[str, Any]:
         """The inputs in JSON's types: for a digest, and to tell differences by."""
-        code = mixer_code(self.values)
+        code, reference = mixer_code(self.values), reference_digest(self.values)
         return {
             "values": deciding(self.values),
             "corpus": self.store.fingerprint,
             "chunks": chunks_digest(self.store),
             **({"mixer code": code} if code else {}),
+            **({REFERENCE: reference} if reference else {}),
         }
 
     @cached_property
@@ -58,8 +61,8 @@ class RunInputs:
             provenance = read_provenance(folder)
             if provenance.get("digest") == self.digest:
                 return True
-            earlier = provenance.get("digest") is not None and "inputs" not in provenance
-            return earlier and not self.changes_since(folder, provenance)
+            is_of_one = provenance.get("digest") is not None  # of one recipe all the time
+            return is_of_one and not self.changes_since(folder, provenance)
         except UserError:  # a missing or damaged file belongs to no run
             return False
 
@@ -93,8 +96,21 @@ def input_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
         before = {**earlier, "chunks": now.get("chunks")}
         if isinstance(values := before.get("values"), Mapping):
             before = {**before, "values": deciding(values)}
+    if REFERENCE not in before and REFERENCE in now:
+        before = {**before, REFERENCE: now[REFERENCE]}
     changes = key_changes(flat(before), flat(now))
     return {key.removeprefix("values."): change for key, change in changes.items()}
+
+
+def reference_digest(values: Mapping[str, Any]) -> str | None:
+    """Digest of a reference model's file, whose path does not tell what it was made from.
+
+    None without one; an earlier stage's stands in the values by the digest of its inputs.
+    """
+    arguments = (values.get("mixer") or {}).get("init_args") or {}
+    reference = arguments.get("reference")
+    is_file = isinstance(reference, str) and Path(reference).is_file()
+    return file_digest(Path(reference)) if is_file else None
 
 
 def stage_inputs(record: Mapping[str, Any]) -> dict[str, Any]:

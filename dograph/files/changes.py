@@ -33,8 +33,12 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def key_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     """The keys in which two mappings of dotted keys differ."""
-    keys = dict.fromkeys([*before, *now])
-    return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
+    pairs = {key: (before.get(key), now.get(key)) for key in dict.fromkeys([*before, *now])}
+    return {
+        key: (was, is_now)
+        for key, (was, is_now) in pairs.items()
+        if was != is_now or isinstance(was, bool) is not isinstance(is_now, bool)
+    }
 
 
 def described(changes: Changes) -> str:

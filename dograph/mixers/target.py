@@ -146,6 +146,8 @@ def check_names(key: str, names: Sequence[str], domains: Sequence[str]) -> None:
     for name in names:
         if name not in domains:
             there = f"the corpus has {', '.join(domains)}"
+            if not isinstance(name, str):  # YAML reads no and 1 as something else than text
+                raise UserError(f"{key} names {name!r}, which is no text: quote it; {there}")
             hint = nearest(name, domains) or f"; {there}"
             raise UserError(f"{key} names {name!r}, not a domain of the corpus{hint}")
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from dograph.errors import UserError
-from dograph.files.run_dir import CHECKPOINTS
+from dograph.files.atomic import read_mapping
+from dograph.files.run_dir import CHECKPOINTS, PROVENANCE
 from dograph.training.language_model import LanguageModel
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,30 @@ def load_model(path: Path | str, role: str = "checkpoint") -> LanguageModel:
     return model
 
 
-def load_reference(path: Path | str, model: LanguageModel, context: int) -> LanguageModel:
+def load_reference(
+    path: Path | str, model: LanguageModel, context: int, tokenizer: str | None = None
+) -> LanguageModel:
     """A checkpoint's model whose token losses compare with those of ``model``, in training.
 
+    Args:
+        path: of the file.
+        model: in training.
+        context: tokens that it sees at once.
+        tokenizer: hash of its tokenizer, compared with what the reference's run recorded, if its
+            run directory is there. None: not compared.
+
     Raises:
-        UserError: as ``load_model``, and for another vocabulary or too short a context.
+        UserError: as ``load_model``, and for another tokenizer or vocabulary, or too short a
+            context.
     """
     reference = load_model(path, "reference model")
+    recorded = read_mapping(Path(path).resolve().parent.parent / PROVENANCE).get("tokenizer")
+    if tokenizer is not None and recorded not in (None, tokenizer):
+        raise UserError(
+            f"reference model {path} was trained with tokenizer {recorded}, but the corpus has "
+            f"{tokenizer}: their losses compare only with the same tokenizer; set "
+            "corpus.tokenizer to the tokenizer.json of the reference's store"
+        )
     if reference.vocab_size != model.vocab_size:
         raise UserError(
             f"reference model {path} has {reference.vocab_size} tokens, but the model in training "

@@ -83,7 +83,8 @@ class SignalCollector:
                     f"{type(self.mixer).__name__} needs a reference model: set its `reference` to "
                     "a checkpoint"
                 )
-            self.reference = load_reference(excess.reference, model, data.context)
+            tokenizer = data.store.tokenizer_hash if data.store else None
+            self.reference = load_reference(excess.reference, model, data.context, tokenizer)
         if self.mixer.request(DomainGradients):
             self.gradients = DomainGradientSums(model.parameters(), len(data.domains))
         embedding = self.mixer.request(EmbeddingGradients)

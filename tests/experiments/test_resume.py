@@ -264,3 +264,23 @@ def test_a_stage_of_an_earlier_version_is_used_again(store, tmp_path):
     other = find_folder(tmp_path, "proxy", RunInputs({"model": {"warmup": 4}}, store))
     assert other.path == tmp_path / "proxy_1"
     assert other.reason == f" (changed: model.warmup; {tmp_path / 'proxy'} stays unfinished)"
+
+
+def test_another_reference_model_under_the_same_path_is_another_run(first, store, tmp_path):
+    path, folder = first
+    reference = tmp_path / "reference.ckpt"
+    changes = ["mixer.class_path=dograph.mixers.DoReMiOnline"]
+    changes += [f"mixer.init_args.reference={reference}"]
+    reference.write_bytes(b"one")
+    one = inputs_of(path, store, *changes)
+    provenance = read_provenance(folder)
+    recorded = {**provenance, "inputs": one.content, "digest": one.digest}
+    write_json(folder / PROVENANCE, recorded)
+    assert inputs_of(path, store, *changes).is_of(folder)
+    reference.write_bytes(b"another")
+    now = inputs_of(path, store, *changes)
+    assert not now.is_of(folder)
+    assert [*now.changes_since(folder, recorded)] == ["reference model"]
+    del recorded["inputs"]["reference model"]  # as an earlier version recorded them
+    write_json(folder / PROVENANCE, {**recorded, "digest": "of other rules"})
+    assert now.is_of(folder)

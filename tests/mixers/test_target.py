@@ -20,7 +20,7 @@ from dograph.mixers import (
     Temperature,
 )
 from dograph.mixers.dry_run import dry_run, made_up_signals
-from dograph.mixers.target import Target
+from dograph.mixers.target import Target, check_names
 
 DOMAINS = ("books", "code", "web")
 LOSSES = {"books": 3.0, "code": 1.0, "web": 2.0}
@@ -83,6 +83,12 @@ class Everything(BaseMixer):
 
     def update(self, signals):
         return torch.tensor([0.1, 0.1, 0.8])
+
+
+@pytest.mark.parametrize("name", [False, 1])
+def test_names_that_yaml_reads_as_no_text_are_to_be_quoted(name):
+    with pytest.raises(UserError, match=f"data.cap names {name}, which is no text: quote it"):
+        check_names("data.cap", [name], ("no", "1"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Signals of a real run: excess losses, domain gradients, accumulation, two processes."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from test_mixing_callback import TINY, train
 
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
+from dograph.files.atomic import write_json
+from dograph.files.run_dir import PROVENANCE
 from dograph.mixers import (
     BatchSignals,
     DoGE,
@@ -394,3 +397,15 @@ def test_two_processes_update_as_one(store, corpus_settings, reference, tmp_path
         assert torch.equal(one, other)
         assert torch.allclose(one, weights, atol=1e-4)
     assert torch.allclose(first[0], alone[0], atol=1e-3)
+
+
+def test_a_reference_of_another_tokenizer_is_refused(store, corpus_settings, reference, tmp_path):
+    path = tmp_path / "run" / "checkpoints" / "final.ckpt"
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(reference, path)
+    provenance = path.parents[1] / PROVENANCE
+    write_json(provenance, {"tokenizer": store.tokenizer_hash})
+    train(corpus_settings, DoReMi(str(path)), steps=1)
+    write_json(provenance, {"tokenizer": "another of as many tokens"})
+    with pytest.raises(UserError, match="trained with tokenizer another of as many tokens"):
+        train(corpus_settings, DoReMi(str(path)), steps=1)

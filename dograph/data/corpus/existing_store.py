@@ -20,9 +20,16 @@ from dograph.errors import UserError
 from dograph.files.checksums import json_digest
 from dograph.files.home import cache, expand_home
 
+DEFAULTS = CorpusSettings()
+OF_TEXT = ("vocab_size", "megabytes", "text_key", "skip_bad_rows", "validation_fraction")
+"""Settings that decide what a store is made of, and change nothing about a prepared one."""
 
-def open_source_store(path: Path, settings: CorpusSettings) -> Store:
-    """Open a store that is itself the source; it must hold what the settings derive."""
+
+def open_source_store(path: Path, settings: CorpusSettings, bars: ProgressBars) -> Store:
+    """Open a store that is itself the source, and name settings that would have changed it.
+
+    It must hold what the settings derive, made by the tokenizer that they name, if that is there.
+    """
     store = Store.open(path)
     held = {entry.name: entry.derived for entry in store.domains}
     for name, derivation in settings.derivations().items():
@@ -30,7 +37,31 @@ def open_source_store(path: Path, settings: CorpusSettings) -> Store:
             remedy = "set corpus.source to the text, or leave corpus.derived out"
             where = f"which the prepared store {path} does not hold"
             raise UserError(f"corpus.derived.{name} is {derivation}, {where}: {remedy}")
+    _check_source_tokenizer(store, settings.tokenizer)
+    if unused := [key for key in OF_TEXT if _differs(key, settings, store)]:
+        given = ", ".join(f"corpus.{key} ({getattr(settings, key)})" for key in unused)
+        used = f"corpus.source is the prepared store {path}, used as it is"
+        bars.note(f"{used}: without effect: {given}")
     return store
+
+
+def _differs(key: str, settings: CorpusSettings, store: Store) -> bool:
+    """Whether a setting was given, and a store's own facts do not agree with it or cannot tell."""
+    value = getattr(settings, key)
+    agrees = key == "vocab_size" and value == store.vocab_size
+    return value != getattr(DEFAULTS, key) and not agrees
+
+
+def _check_source_tokenizer(store: Store, choice: str) -> None:
+    """Refuse a store that another tokenizer made than the file that ``corpus.tokenizer`` names."""
+    if choice in (TRAIN_TOKENIZER, GPT2_TOKENIZER):
+        return
+    path = expand_home(choice, "corpus.tokenizer")
+    if path.is_file() and tokenizer_hash(load(path)) != tokenizer_hash(store.tokenizer()):
+        raise UserError(
+            f"corpus.tokenizer is {choice}, but corpus.source is the prepared store {store.path} "
+            "of another one: leave corpus.tokenizer out, or set corpus.source to the text"
+        )
 
 
 def reopen(path: Path, inputs: str, source: Source, bars: ProgressBars) -> Store:

@@ -84,7 +84,7 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
     folder = expand_home(settings.source, "corpus.source")
     with file_errors(folder):
         if is_store(folder):
-            return open_source_store(folder.absolute(), settings)
+            return open_source_store(folder.absolute(), settings, ProgressBars(Screen(), progress))
         check_exists(folder, settings)
         source = open_source(settings)
         inputs = inputs_digest(source, settings)

@@ -144,6 +144,8 @@ def _check_columns(path: Path, file: Any, text_key: str) -> None:
         remedy = f"set corpus.text_key to one of {listed(texts)}" if texts else "add one"
         names = listed(file.schema_arrow.names)
         raise UserError(f"{path}: no column '{text_key}'; it has {names}: {remedy}")
+    if sum(column.path == text_key for column in columns) > 1:
+        raise UserError(f"{path}: has several columns '{text_key}': rename all but one")
     for number in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(number)
         for place in range(group.num_columns):

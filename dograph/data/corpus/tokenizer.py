@@ -48,19 +48,25 @@ def get_tokenizer(choice: str) -> Tokenizer:
 
 
 def load(path: Path) -> Tokenizer:
-    """Read a ``tokenizer.json``; a UserError if the file is missing or holds no tokenizer."""
+    """Read a ``tokenizer.json``; a UserError if it is missing, no tokenizer, or draws at random."""
     if not path.is_file():
         raise UserError(
             f"tokenizer {path} is not a file: set corpus.tokenizer to 'train', 'gpt2' or the path "
             "of a tokenizer.json"
         )
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
         raise UserError(
             f"tokenizer {path} cannot be read ({error}): it must be a tokenizer.json written by "
             "the tokenizers library"
         ) from error
+    if dropout := getattr(tokenizer.model, "dropout", None):
+        raise UserError(
+            f"tokenizer {path}: model.dropout is {dropout}, so that the same text becomes other "
+            "tokens each time: set it to null in a copy of the file"
+        )
+    return tokenizer
 
 
 def train(vocab_size: int, texts: Iterator[str]) -> Tokenizer:

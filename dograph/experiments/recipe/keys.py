@@ -6,7 +6,7 @@ Run digests, ``--resume``, stages, sweeps, ``reproduce`` and ``compare`` read th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -92,6 +92,12 @@ KEYS: dict[str, KeyVerdicts] = {
 """Verdicts by dotted key; a row stands for every key below it that has no row of its own."""
 
 
+OPEN = ("mixer.init_args.", "model.config.", "trainer.")
+"""Mappings with keys whose defaults only their classes know: there, null is a value."""
+SHARES = ("trainer.limit_val_batches", "trainer.val_check_interval")
+"""Keys of which 1 is a batch and 1.0 all of them."""
+
+
 def verdicts(key: str) -> KeyVerdicts:
     """The verdicts of a dotted key, by the longest row that is the key or above it.
 
@@ -110,18 +116,44 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved recipe's values by dotted keys, with every default filled in; None is left out.
 
     So a default that is spelled out changes nothing, and one that another version changes does.
-    Of mixers only this package's own have their defaults filled in: others' code may be gone.
+    Of mixers only this package's own have their defaults filled in: others' code may be gone. None
+    and empty mappings are kept where the default is unknown, since it may be another value.
     """
     whole = _defaults()
     mixer = values.get("mixer")
     if isinstance(mixer, Mapping) and str(mixer.get("class_path")).startswith("dograph."):
         whole |= _mixer_defaults(str(mixer["class_path"]))
-    given = flat(values)
+    given = _distinct(_flat_with_empty(values), set(whole))
     for key in given:  # what is given replaces a default mapping, and the reverse
         for other in [other for other in whole if _is_below(other, key) or _is_below(key, other)]:
             del whole[other]
     plain = {key: _plain(value) for key, value in {**whole, **given}.items()}
     return {key: value for key, value in plain.items() if value not in (None, {})}
+
+
+def _distinct(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Values with a text for each that would wrongly equal another one, or none."""
+    distinct = {}
+    for key, value in given.items():
+        is_open = key.startswith(OPEN) and key not in known and not key.endswith(".init_args")
+        if is_open and (value is None or value == {}):
+            distinct[key] = json.dumps(value)
+        elif key in SHARES and isinstance(value, float) and value.is_integer():
+            distinct[key] = str(value)
+        elif value != {}:
+            distinct[key] = value
+    return distinct
+
+
+def _flat_with_empty(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The same as ``flat``, but empty mappings are values."""
+    flattened: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flattened |= _flat_with_empty(value, f"{prefix}{key}.")
+        else:
+            flattened[f"{prefix}{key}"] = value
+    return flattened
 
 
 def deciding(values: Mapping[str, Any]) -> dict[str, Any]:

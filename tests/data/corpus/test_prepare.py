@@ -253,3 +253,26 @@ def test_the_environment_is_prepared_by_default(tmp_path, monkeypatch):
 def test_a_prepared_store_is_a_corpus_as_it_is(small_store):
     as_source = CorpusSettings(source=str(small_store.path), vocab_size=999)
     assert prepare(as_source, progress=False) == small_store
+
+
+def test_settings_that_a_prepared_store_does_not_follow_are_named(small_store, capfd):
+    own = {"source": str(small_store.path), "vocab_size": small_store.vocab_size}
+    prepare(CorpusSettings(**own))
+    assert "without effect" not in capfd.readouterr().out
+    prepare(CorpusSettings(**own, megabytes={"a": 0.1}, validation_fraction=0.5))
+    line = "used as it is: without effect: corpus.megabytes ({'a': 0.1}), corpus.validation_frac"
+    assert line in " ".join(capfd.readouterr().out.split())
+
+
+def test_a_prepared_store_of_another_tokenizer_than_asked_for_is_refused(small_store, tmp_path):
+    tokenizer = small_store.path / "tokenizer.json"
+    settings = {"source": str(small_store.path)}
+    same = CorpusSettings(**settings, tokenizer=str(tokenizer))
+    assert prepare(same, progress=False) == small_store
+    other = json.loads(tokenizer.read_text())
+    other["model"]["merges"].pop()
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    with pytest.raises(UserError, match=r"other\.json, but corpus\.source is the prepared store"):
+        prepare(CorpusSettings(**settings, tokenizer=str(tmp_path / "other.json")), progress=False)
+    gone = CorpusSettings(**settings, tokenizer=str(tmp_path / "gone.json"))
+    assert prepare(gone, progress=False) == small_store  # a moved run has its store alone

@@ -293,3 +293,14 @@ def test_a_cap_for_an_unknown_domain_names_the_nearest(tmp_path):
 def test_a_setting_out_of_range_is_named(field, value):
     with pytest.raises(UserError, match=field):
         CorpusSettings(**{field: value})
+
+
+@pytest.mark.parametrize("names", [["text", "text"], ["meta.text", "meta"], ["meta", "meta.text"]])
+def test_a_parquet_file_with_two_columns_of_the_name_is_refused(tmp_path, names):
+    columns = [
+        pyarrow.array([{"text": "inner"}] if name == "meta" else ["outer"]) for name in names
+    ]
+    path = tmp_path / "web.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=names), path)
+    with pytest.raises(UserError, match="has several columns"):
+        list(read_documents(path, "text" if "text" in names else "meta.text"))

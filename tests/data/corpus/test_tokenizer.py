@@ -98,3 +98,16 @@ def test_training_on_a_long_word_takes_no_time_squared():
     begin = time.monotonic()
     assert vocabulary_size(train(300, iter(["".join(draw.choices("ACGT", k=300_000))]))) == 300
     assert time.monotonic() - begin < 30  # uncut 30 s and more on an idle core
+
+
+@pytest.mark.parametrize("dropout", [None, 0.0, 0.3])
+def test_a_tokenizer_that_draws_its_tokens_is_refused(tmp_path, dropout):
+    tokenizer = train(300, iter(sentences(1, 20)))
+    tokenizer.model.dropout = dropout
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+    if dropout:
+        with pytest.raises(UserError, match=r"model\.dropout is 0\.3.*: set it to null"):
+            get_tokenizer(str(path))
+    else:
+        assert vocabulary_size(get_tokenizer(str(path))) == 300

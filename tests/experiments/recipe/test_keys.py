@@ -14,7 +14,7 @@ from dograph.experiments.recipe.check import SECTIONS, check
 from dograph.experiments.recipe.compose import Composition, RecipeFile, compose
 from dograph.experiments.recipe.keys import KEYS, deciding, filled, verdicts
 from dograph.experiments.resume import check_keys
-from dograph.experiments.run_inputs import RunInputs
+from dograph.experiments.run_inputs import RunInputs, input_changes
 from dograph.files.atomic import write_json
 from dograph.files.changes import flat
 from dograph.files.run_dir import PROVENANCE, RECIPE
@@ -198,3 +198,32 @@ def test_a_default_that_is_spelled_out_changes_nothing(begun, store):
     assert RunInputs(spelled, store).digest == RunInputs(values, store).digest
     folder = begun(values)
     assert not RunInputs(spelled, store).changes_since(folder, read_provenance(folder))
+
+
+@pytest.mark.parametrize(
+    ("key", "one", "other"),
+    [
+        ("trainer.limit_val_batches", 1, 1.0),
+        ("trainer.val_check_interval", 1, 1.0),
+        ("model.config.sliding_window", None, ...),
+        ("mixer.init_args.sharpness", None, ...),
+        ("mixer.init_args.shares", {}, ...),
+        ("mixer.init_args.sharpness", None, {}),
+        ("mixer.init_args.sharpness", True, 1),
+    ],
+)
+def test_values_that_only_seem_alike_are_told_apart(store, key, one, other):
+    def inputs(value):
+        values = {"mixer": {"class_path": "my.Mixer"}}
+        *sections, last = key.split(".")
+        node = values
+        for section in sections:
+            node = node.setdefault(section, {})
+        if value is not ...:
+            node[last] = value
+        return RunInputs(values, store)
+
+    first, second = inputs(one), inputs(other)
+    assert first.digest != second.digest
+    assert [*input_changes(first.content, second.content)] == [key]
+    assert not input_changes(first.content, inputs(one).content)
