@@ -108,9 +108,8 @@ def reference_digest(values: Mapping[str, Any]) -> str | None:
     None without one; an earlier stage's stands in the values by the digest of its inputs.
     """
     arguments = (values.get("mixer") or {}).get("init_args") or {}
-    reference = arguments.get("reference")
-    is_file = isinstance(reference, str) and Path(reference).is_file()
-    return file_digest(Path(reference)) if is_file else None
+    path = Path(str(arguments.get("reference") or ""))
+    return file_digest(path) if path.is_file() else None
 
 
 def stage_inputs(record: Mapping[str, Any]) -> dict[str, Any]:

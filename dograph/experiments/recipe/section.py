@@ -47,9 +47,33 @@ def check_section(
         return known
     try:
         # A copy: the parser would put its own objects into the recipe's lists.
-        return parser.parse_object({"section": deepcopy(dict(given))}).section
+        section = parser.parse_object({"section": deepcopy(dict(given))}).section
     except ArgumentError as error:
         raise _wrong_value(composition, key, error) from error
+    _keep_integers(section, hints, given)
+    return section
+
+
+def _keep_integers(section: Namespace, hints: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Undo that the parser made 1, a batch, 1.0, all batches, where a type takes both.
+
+    It tries a union's types in their order. Typing takes ``Union[int, float]`` and the reverse for
+    one, so that the order is that of whichever module was imported first.
+    """
+    for name, value in given.items():
+        if (
+            type(value) is int
+            and isinstance(section[name], float)
+            and int in _members(hints.get(name))
+        ):
+            section[name] = value
+
+
+def _members(hint: Any) -> Iterator[Any]:
+    """The types of a union, at any depth; of another type, itself."""
+    yield hint
+    for inner in get_args(hint):
+        yield from _members(inner)
 
 
 def section_parser(builds: type, skip: set[str]) -> ArgumentParser:

@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from dograph.data.corpus.environment import DOMAINS
 from dograph.data.corpus.source import open_source
 from dograph.errors import UserError
 from dograph.experiments.plan import Plan
 from dograph.experiments.recipe.check import SECTIONS, check
-from dograph.experiments.recipe.compose import RecipeFile, compose
+from dograph.experiments.recipe.compose import Composition, RecipeFile, compose
 from dograph.experiments.recipe.domains import check_domains
+from dograph.experiments.recipe.section import check_section
 from dograph.experiments.run import build_data
 from dograph.mixers import DoGraph, Stratified
 from dograph.mixers.target import check_names
@@ -253,3 +255,14 @@ def test_unknown_domains_are_named_once_the_corpus_is_known(
 def test_a_cap_below_one_sequence_is_refused_before_training():
     with pytest.raises(UserError, match=r"command line: data\.cap\.web is 7: it must be ≥ 129"):
         build_data(check(compose(MAIN, ["data.cap={web: 7}"])))
+
+
+@pytest.mark.parametrize("union", [int | float | None, float | int | None])
+@pytest.mark.parametrize("value", [1, 1.0, 0.5])
+def test_one_batch_is_not_all_batches_in_whatever_order_types_stand(union, value):
+    class Trains:
+        def __init__(self, batches: union): ...
+
+    composition = Composition({}, [("recipe", OmegaConf.create({}))])
+    kept = check_section(composition, "trains", Trains, {"batches": value}, set()).batches
+    assert (kept, type(kept)) == (value, type(value))
