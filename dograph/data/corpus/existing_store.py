@@ -46,7 +46,7 @@ def open_source_store(path: Path, settings: CorpusSettings, bars: ProgressBars) 
 
 
 def _differs(key: str, settings: CorpusSettings, store: Store) -> bool:
-    """Whether a setting was given, and a store's own facts do not agree with it or cannot tell."""
+    """Whether a setting was given, and the store does not agree with it or cannot tell."""
     value = getattr(settings, key)
     agrees = key == "vocab_size" and value == store.vocab_size
     return value != getattr(DEFAULTS, key) and not agrees
