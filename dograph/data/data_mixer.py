@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from dograph.mixers.simplex import on_simplex
 from dograph.mixers.target import Target, TargetValue, check_names
 from dograph.signals.batch_signals import DomainText, Probe
 
+logger = logging.getLogger(__name__)
 MOST_HELD_OUT = 4096
 """Sequences of an unseen domain that probes choose from."""
 MOST_TEXT_CHUNKS = 32
@@ -118,6 +120,7 @@ class DataMixer(LightningDataModule):
         self.unseen, self.cap = tuple(sorted(set(unseen))), dict(cap or {})
         self.target = Target.parse(target, self.unseen)
         self.seed = 0 if seed is None else seed
+        self.attended = False  # whether a MixingCallback carries signals to the mixer
         self.store: Store | None = None  # may be set by a caller that has opened it
         self.train_domains: list[DomainSequences] = []
         self.validation_domains: list[DomainSequences] = []
@@ -137,33 +140,56 @@ class DataMixer(LightningDataModule):
         self.store = self.store or prepare(self.corpus)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the domains, set up mixer and sampler; a UserError if they do not fit together."""
-        if self.train_domains:
+        """Open the domains, set up mixer and sampler; a UserError if they do not fit together.
+
+        A Trainer at step 0 begins a run: mixer and sampler that have been in one start anew.
+        """
+        if stage == "fit":
+            self.attended = False
+        begins = stage == "fit" and self.trainer is not None and self.trainer.global_step == 0
+        if not hasattr(self, "sampler"):
+            self._open_domains()
+        elif begins and self.sampler.drawn:
+            logger.warning("this DataMixer was trained on before: its mixer and draws start anew")
+        else:
             return
-        self.store = self.store or prepare(self.corpus, progress=False)
-        names = [entry.name for entry in self.store.domains]
+        self._begin()
+
+    def _open_domains(self) -> None:
+        store = self.store = self.store or prepare(self.corpus, progress=False)
+        names = [entry.name for entry in store.domains]
         check_names("data.cap", list(self.cap), names)
-        batch_size = self.batch_size * self._ranks[1]
         train = [
-            DomainSequences(self.store, name, "train", self.context, self.cap.get(name))
+            DomainSequences(store, name, "train", self.context, self.cap.get(name))
             for name in names
         ]
         self.validation_domains = [
-            DomainSequences(self.store, name, "validation", self.context)
-            for name in (names if self.store.validates else ())
+            DomainSequences(store, name, "validation", self.context)
+            for name in (names if store.validates else ())
         ]
+        self.train_domains = train
+
+    def _begin(self) -> None:
+        """Set up the mixer, and a sampler that draws by its first weights."""
+        assert self.store is not None
+        batch_size = self.batch_size * self._ranks[1]
         tokens = [
             min(entry.train_tokens, self.cap.get(entry.name, entry.train_tokens))
             for entry in self.store.domains
         ]
-        vocab_size = self.store.vocab_size
-        target = self.target.value, self.unseen
-        self.mixer.setup(names, tokens, batch_size, vocab_size, *target, self._text(train))
+        self.mixer.setup(
+            self.domains,
+            tokens,
+            batch_size,
+            self.store.vocab_size,
+            self.target.value,
+            self.unseen,
+            self._text(self.train_domains),
+        )
         self._share_start()
-        self.train_domains = train
-        self._reserved = [self._held_out(domain) for domain in train]
+        self._reserved = [self._held_out(domain) for domain in self.train_domains]
         self.sampler = MixtureSampler(
-            [domain.chunk_lengths.tolist() for domain in train],
+            [domain.chunk_lengths.tolist() for domain in self.train_domains],
             self.mixer.sampling_weights.numpy(),
             batch_size,
             self.seed,
@@ -227,7 +253,16 @@ class DataMixer(LightningDataModule):
         return MixtureDataset(self.train_domains).__getitems__(picks) if picks else None
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches without end, drawn by the current weights."""
+        """Batches without end, drawn by the current weights.
+
+        A UserError in a fit without a MixingCallback, where the mixer's weights would never change.
+        """
+        fits = self.trainer is not None and self.trainer.state.fn == "fit"
+        if fits and self.mixer.learns and not self.attended:
+            raise UserError(
+                f"{type(self.mixer).__name__} would change nothing without signals: add "
+                "dograph.MixingCallback() to the trainer's callbacks"
+            )
         return PatientLoader(
             MixtureDataset(self.train_domains),
             batch_sampler=self.sampler,

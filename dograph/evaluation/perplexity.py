@@ -73,9 +73,9 @@ class DomainPerplexity(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Computes and logs all scalars."""
-        self.losses = {name: mean.compute().item() for name, mean in self._means.items()}
-        if trainer.sanity_checking:
+        if trainer.sanity_checking:  # of some batches, by a model that is not trained yet
             return
+        self.losses = {name: mean.compute().item() for name, mean in self._means.items()}
         scalars = summarise(self.losses, self.target)
         pl_module.log_dict(scalars, logger=False, rank_zero_only=True)
         for logger in trainer.loggers:

@@ -78,6 +78,7 @@ class BaseMixer(nn.Module):
     weights: Tensor
     sampling_weights: Tensor
     average_weights: Tensor
+    _start: dict[str, Any]
 
     def __init__(
         self,
@@ -165,6 +166,8 @@ class BaseMixer(nn.Module):
                 "each domain"
             )
         self.text = tuple(text)
+        if "_start" in vars(self):  # set up before, for another run
+            own_state.restore_state(self, {}, self._start, NOT_OWN)
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
         self.batch_size, self.vocab_size = batch_size, vocab_size
         self.target = Target.parse(target, unseen)

@@ -27,7 +27,7 @@ from dograph.mixers.simplex import on_simplex
 from dograph.signals.batch_signals import BatchSignals, Sketch, join
 from dograph.signals.domain_sums import DomainSums
 from dograph.signals.sketches import SketchSettings
-from dograph.training.language_model import LanguageModel
+from dograph.training.language_model import LanguageModel, ReduceLoss
 from dograph.training.signal_collector import SignalCollector
 from dograph.training.step_state import StepState
 
@@ -68,6 +68,7 @@ class MixingCallback(Callback):
         self._effective = DomainSums(0)
         self._state = StepState()
         self._random_state: dict[str, Any] | None = None
+        self._reduce_before: ReduceLoss | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepares what the DataMixer's mixer needs, before training."""
@@ -101,7 +102,9 @@ class MixingCallback(Callback):
         self.collector = SignalCollector(
             trainer, pl_module, data, self.sketch_settings, observed=self.observe_every > 0
         )
+        self._reduce_before = pl_module.reduce_loss
         pl_module.reduce_loss = self.reduce_loss
+        data.attended = True
 
     def _warn_of_few_sequences(self, trainer: Trainer) -> None:
         """Warns where an update cannot have seen every domain."""
@@ -125,7 +128,7 @@ class MixingCallback(Callback):
         return self.data.mixer
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Removes the sketcher's hooks."""
+        """Gives the model its own loss back, and removes the sketcher's hooks."""
         if stage == "fit":
             self._detach()
 
@@ -138,6 +141,8 @@ class MixingCallback(Callback):
     def _detach(self) -> None:
         if self.collector is not None:
             self.collector.detach()
+        if self._reduce_before is not None:  # another fit may have another callback, or none
+            self.model.reduce_loss, self._reduce_before = self._reduce_before, None
 
     def observing(self, step: int) -> bool:
         """Whether sequences are sketched for figures at an optimiser step."""

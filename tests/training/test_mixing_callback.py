@@ -343,3 +343,79 @@ def test_each_of_two_processes_goes_on_with_its_own_random_numbers(
     first, second = torch.load(path, weights_only=True)["random_states"]
     assert not torch.equal(first["torch"], second["torch"])
     assert torch.equal(torch.load(tmp_path / "whole.pt"), torch.load(tmp_path / "resumed.pt"))
+
+
+def fit(data, callbacks, **options):
+    """A fit as in one's own script; the model's parameters."""
+    seed_everything(1, verbose=False)
+    model = LanguageModel(config={**TINY, "vocab_size": 300})
+    fit_again(model, data, callbacks, **options)
+    return model, torch.cat([p.flatten() for p in model.parameters()]).detach()
+
+
+def fit_again(model, data, callbacks, **options):
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    steps = {"max_steps": 6, "max_epochs": -1, "limit_val_batches": 0, **options}
+    Trainer(
+        accelerator="cpu",
+        callbacks=callbacks,
+        use_distributed_sampler=False,
+        **dict.fromkeys(quiet, False),
+        **steps,
+    ).fit(model, datamodule=data)
+
+
+class Memory(LossSeeker):
+    """Keeps what it set in ``__init__``."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = torch.zeros(3)
+
+    def update(self, signals):
+        self.seen = self.seen + signals.domain_loss
+        return torch.softmax(self.seen.double(), dim=0)
+
+
+@pytest.mark.parametrize("mixer", [DoGEOnline, Memory])
+def test_another_trainers_fit_starts_draws_and_mixer_anew(store, corpus_settings, caplog, mixer):
+    data, ends = DataMixer(mixer(), corpus_settings, 32, 8), []
+    for _ in range(2):
+        _, parameters = fit(data, [MixingCallback()])
+        ends.append((parameters.tolist(), data.sampler.realised.tolist(), data.mixer.updates))
+    assert ends[0] == ends[1]
+    assert sum(ends[1][1]) == 6 * 8
+    assert "its mixer and draws start anew" in caplog.text
+
+
+def test_a_mixer_that_learns_needs_its_callback(store, corpus_settings):
+    with pytest.raises(UserError, match=r"DoGraph would change nothing .*MixingCallback\(\)"):
+        fit(DataMixer(DoGraph(clusters=4), corpus_settings, 32, 8), [])
+    plain = fit(DataMixer(Stratified(), corpus_settings, 32, 8), [])[1]
+    observed = fit(DataMixer(Stratified(), corpus_settings, 32, 8), [MixingCallback()])[1]
+    assert torch.equal(plain, observed)
+
+
+class FirstOnly(BaseMixer):
+    """Counts the first sequence of each batch alone."""
+
+    def loss_weights(self, signals):
+        return torch.nn.functional.one_hot(torch.tensor(0), signals.batch_size).float()
+
+
+def test_a_model_has_its_own_loss_back_after_a_fit(store, corpus_settings):
+    model, _ = fit(DataMixer(FirstOnly(), corpus_settings, 32, 8), [MixingCallback()])
+    other, _ = fit(DataMixer(Stratified(), corpus_settings, 32, 8), [], max_steps=1)
+    other.load_state_dict(model.state_dict())
+    for each in (model, other):
+        fit_again(each, DataMixer(Stratified(), corpus_settings, 32, 8), [])
+    for own, fresh in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(own, fresh)
+
+
+def test_a_sanity_check_gives_no_losses(store, corpus_settings):
+    perplexity = DomainPerplexity()
+    options = {"max_steps": -1, "max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1.0}
+    data = DataMixer(Stratified(), corpus_settings, 32, 8)
+    fit(data, [perplexity], check_val_every_n_epoch=2, **options)
+    assert perplexity.losses == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,8 @@ from dograph.experiments.recipe.compose import Composition
 from dograph.experiments.recipe.keys import KEYS, Compared, filled, verdicts
 from dograph.experiments.recipe.section import check_section
 from dograph.files.changes import flat, midway_changes
-from dograph.files.run_dir import RECIPE
+from dograph.files.run_dir import FINAL_CHECKPOINT, RECIPE, seed_dir
+from dograph.reports.summary import read_summary
 
 CONDITIONS = {
     "target": "target",
@@ -34,10 +36,8 @@ HOST: dict[str, Any] = {"commit": None, "versions": {}, "host": {}}
 """What changes no more than rounding and seconds: keys of ``provenance.json``, and if missing."""
 MOST_FOLDERS = 4
 """Run folders that a message names for one value."""
-FROM_EARLIER_STAGES = tuple(
-    f"mixer.init_args.{name}." for name in ("weights", "prior", "reference")
-)
-"""Arguments of a mixer that an experiment fills in from its earlier stages, seed by seed."""
+BEFORE_THE_LAST: tuple[Compared, ...] = ("model", "training", "validation")
+"""Conditions of earlier stages that are part of a method: the last stage's are its runs'."""
 
 
 def check_comparable(runs: Sequence[ComparedRun], allowed: Collection[str] = ()) -> list[str]:
@@ -56,6 +56,9 @@ def check_comparable(runs: Sequence[ComparedRun], allowed: Collection[str] = ())
             raise UserError(f"--allow {name}: there is no such condition{hint}")
     midway = _check_unchanged(runs, allowed)
     settings = [setting_of(run) for run in runs]
+    if any(setting["corpus"]["chunks"] is None for setting in settings):  # not recorded once
+        for setting in settings:
+            del setting["corpus"]["chunks"]
     differing = {
         name: f"{title}: {text}"
         for name, title in CONDITIONS.items()
@@ -158,7 +161,10 @@ def setting_of(run: ComparedRun) -> dict[str, Any]:
     return {
         "target": run.target.description,
         "tokens": run.summary.tokens,
-        "corpus": metadata["fingerprint"],
+        "corpus": {
+            "fingerprint": metadata["fingerprint"],
+            "chunks": (metadata.get("inputs") or {}).get("chunks"),
+        },
         "tokenizer": metadata["tokenizer"],
         "validation": {
             **_chosen(run.recipe, "validation", source),
@@ -174,21 +180,52 @@ def setting_of(run: ComparedRun) -> dict[str, Any]:
 
 
 def method_of(run: ComparedRun) -> dict[str, Any]:
-    """What makes a run its method: mixer, sketch and lookahead of every stage, with defaults."""
-    method = {}
-    for name, folder in run.stages:
-        values = recipe_of(folder)
-        mixer = filled({"mixer": values.get("mixer")}).items()
+    """What makes a run its method: every stage's mixer, sketch and lookahead, with defaults.
+
+    Of the stages before the last also their corpus, model and training: a proxy of another size
+    finds other weights. What a stage has from earlier ones differs by seed, and stands as such.
+    """
+    method: dict[str, Any] = {}
+    for place, (name, folder) in enumerate(run.stages):
+        values, source = recipe_of(folder), folder / RECIPE
+        mixer = filled({"mixer": values.get("mixer")})
+        mixer |= from_earlier_stages(values, run.stages[:place])
         method[name or "run"] = {
-            **{k: v for k, v in mixer if verdicts(k).compared == "method" and not _late(k, name)},
-            **_chosen(values, "method", folder / RECIPE),
+            **{k: value for k, value in mixer.items() if verdicts(k).compared == "method"},
+            **_chosen(values, "method", source),
         }
+        if folder != run.final:
+            corpus = read_provenance(folder)["fingerprint"]
+            same = corpus == run.metadata["fingerprint"]
+            method[name] |= {"corpus": "the last stage's" if same else corpus}
+            method[name] |= {"target": values.get("target")}
+            for condition in BEFORE_THE_LAST:
+                method[name] |= _chosen(values, condition, source)
     return method
 
 
-def _late(key: str, stage: str) -> bool:
-    """Whether an experiment fills in an argument of a stage's mixer from its earlier stages."""
-    return bool(stage) and f"{key}.".startswith(FROM_EARLIER_STAGES)
+def from_earlier_stages(
+    values: Mapping[str, Any], earlier: Sequence[tuple[str, Path]]
+) -> dict[str, str]:
+    """What earlier stages gave a stage's mixer: the names of those stages, by dotted keys.
+
+    A run's recipe holds values, not whose they are. Weights that an earlier stage ended with and
+    the path of its checkpoint are recognised; anything else is the recipe's own.
+    """
+    known: dict[str, str] = {}
+    given = flat({"mixer": values.get("mixer") or {}})
+    for stage, folder in earlier:  # the latest stage's name stands where several fit
+        weights = {d.name: d.average_weight for d in read_summary(folder).domains}
+        experiment = seed_dir(Path(str(values.get("name"))), int(values.get("seed") or 0))
+        checkpoint = (experiment / folder.name / FINAL_CHECKPOINT).parts
+        for key, value in given.items():
+            domain = key.partition("mixer.init_args.")[2].partition(".")[2]
+            if isinstance(value, int | float) and domain in weights:
+                if math.isclose(value, weights[domain], rel_tol=1e-9):
+                    known[key] = f"of stage {stage}"
+            elif isinstance(value, str) and Path(value).parts[-len(checkpoint) :] == checkpoint:
+                known[key] = f"of stage {stage}"
+    return known
 
 
 def code_of(run: ComparedRun) -> dict[str, Any] | None:

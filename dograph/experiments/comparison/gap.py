@@ -50,8 +50,8 @@ class Gap:
         oracle: name of the oracle's runs.
         ahead: the gap in nats, paired by seed.
         shares: by the methods' names; without the baseline, and without any if the interval of
-            ``ahead`` does not lie above zero.
-        note: why there are none, a sentence.
+            ``ahead`` does not lie above zero, or that of the seeds that a method shares.
+        note: why there are none, or why some methods have none, a sentence.
     """
 
     oracle: str
@@ -73,14 +73,25 @@ def gap_of(methods: Sequence[Method], named: str | None = None) -> Gap | None:
     oracle = min(oracles, key=lambda method: method.target.mean)
     assert oracle.paired is not None
     ahead = estimate([-difference for difference in oracle.paired.target.values])
-    if ahead.half is None or ahead.mean <= ahead.half:
+    if not _is_surely_ahead(ahead):
         width = "" if ahead.half is None else f" ± {ahead.half:.3f}"
         by = f"{ahead.mean:.3f}{width} nats".replace("-", "−")
         reason = f"{oracle.label} is not surely ahead of {base.label} ({by})"
         return Gap(oracle.name, ahead, {}, f"No share of the gap is shown: {reason}.")
     shares = {method.name: _share(base, method, oracle) for method in others}
     shares[oracle.name] = Share(1.0, None, None, len(ahead.values))
-    return Gap(oracle.name, ahead, {name: each for name, each in shares.items() if each})
+    left_out = [m.label for m in others if shares[m.name] is None and m.paired is not None]
+    note = (
+        f"No share of the gap is shown for {', '.join(left_out)}: with the seeds that it, "
+        f"{base.label} and {oracle.label} have in common, {oracle.label} is not surely ahead."
+    )
+    known = {name: each for name, each in shares.items() if each is not None}
+    return Gap(oracle.name, ahead, known, note if left_out else None)
+
+
+def _is_surely_ahead(gap: Estimate) -> bool:
+    """Whether the interval of a gap lies above zero: a share of any other gap means nothing."""
+    return gap.half is not None and gap.mean > gap.half
 
 
 def is_oracle(method: Method) -> bool:
@@ -100,13 +111,13 @@ def validated_digests(folder: Path) -> frozenset[str]:
 
 
 def _share(base: Method, method: Method, oracle: Method) -> Share | None:
-    """A method's share over the seeds that all three have; None without any."""
+    """A method's share over the seeds that all three have; None if these show no gap."""
     losses = [{run.seed: run.target_loss for run in each.runs} for each in (base, method, oracle)]
     seeds = sorted(set.intersection(*map(set, losses)))
     if not seeds:
         return None
     even, own, best = (np.array([of_seed[seed] for seed in seeds]) for of_seed in losses)
-    return share(even - own, even - best)
+    return share(even - own, even - best) if _is_surely_ahead(estimate(even - best)) else None
 
 
 def share(gains: np.ndarray, gaps: np.ndarray) -> Share:

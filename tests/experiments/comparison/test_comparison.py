@@ -5,7 +5,7 @@ import re
 
 import pytest
 from omegaconf import OmegaConf
-from written_runs import RECIPE, write_experiment, write_run, write_study
+from written_runs import DOMAINS, RECIPE, write_experiment, write_run, write_study
 
 from dograph.errors import UserError
 from dograph.experiments.comparison.comparison import compare
@@ -374,3 +374,56 @@ def test_the_search_of_an_oracle_is_no_method(tmp_path):
     assert {run.method for run in find_runs([folder])} == {"other_gpt2"}
     assert not any("did not finish" in note for note in compare([study]).notes)
     assert len(find_runs([folder, folder / "mixtures" / "even"])) == 3
+
+
+def write_staged(folder, seed, proxy=None, prior=None, weights=None):
+    """An experiment whose main stage draws by what its proxy found, or by ``weights``."""
+    write_experiment(folder, seed, [(5.0, 5.0), (4.0, 4.0)])
+    found = dict.fromkeys(DOMAINS, 0.5)  # the proxy's average weights
+    for stage, mixer, arguments, more in (
+        ("proxy", "DoReMi", {"prior": prior} if prior else {}, proxy or {}),
+        ("main", "Fixed", {"weights": weights or found}, {}),
+    ):
+        section = {"class_path": f"dograph.mixers.{mixer}", "init_args": arguments}
+        if stage == "proxy":
+            path = f"runs/staged/seed_{seed}/reference/checkpoints/final.ckpt"
+            section["init_args"]["reference"] = path
+        values = {**recipe(**more), "mixer": section, "name": "staged", "seed": seed}
+        (folder / stage / "recipe.yaml").write_text(OmegaConf.to_yaml(values))
+    reference = folder / "reference"
+    write_run(reference, seed, [(9.0, 9.0)], tokens=1000)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["cost"]["stages"].insert(0, {"stage": "reference", "folder": "reference"})
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.mark.parametrize(
+    ("second", "named"),
+    [
+        ({}, None),
+        ({"proxy": {"trainer": {"max_steps": 5}}}, "proxy.trainer.max_steps 40 in .*seed_0"),
+        ({"proxy": {"model": {"learning_rate": 0.5}}}, "proxy.model.learning_rate 0.5 in .*seed_1"),
+        ({"proxy": {"data": {"batch_size": 4}}}, "proxy.data.batch_size 8 in .*seed_0"),
+        ({"prior": {"code": 9, "prose": 1}}, "proxy.mixer.init_args.prior.code 9, "),
+        ({"weights": {"code": 1, "prose": 0}}, "main.mixer.init_args.weights.code of stage proxy"),
+    ],
+)
+def test_the_stages_before_the_last_make_a_method(tmp_path, second, named):
+    write_staged(tmp_path / "staged" / "seed_0", 0)
+    write_staged(tmp_path / "staged" / "seed_1", 1, **second)
+    if named is None:  # what stages give one another differs by seed: the references' paths
+        assert len(compare([tmp_path], baseline="staged").methods[0].runs) == 2
+        return
+    with pytest.raises(UserError, match=f"(?s)runs of staged are not of one method: .*{named}"):
+        compare([tmp_path], baseline="staged")
+
+
+def test_one_text_cut_in_other_chunks_is_another_corpus(tmp_path):
+    # No sequence spans two chunks, so that the validated sequences are others.
+    curve = [(5.0, 5.0), (3.0, 3.0)]
+    for name, chunks in (("uniform", "aa"), ("other", "bb"), ("older", None)):
+        more = {"inputs": {"chunks": chunks}} if chunks else {}
+        write_run(tmp_path / name / "seed_0", 0, curve, more_metadata=more)
+    with pytest.raises(UserError, match=r"prepared corpus: chunks aa in .*chunks bb in"):
+        compare([tmp_path / "uniform", tmp_path / "other"], "uniform")
+    assert compare([tmp_path / "uniform", tmp_path / "older"], "uniform").methods

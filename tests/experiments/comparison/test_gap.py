@@ -1,6 +1,7 @@
 """The share of an oracle's gain that each method reaches: numbers, where it is shown, refusals."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -89,6 +90,15 @@ def test_without_a_gap_a_note_says_so(tmp_path):
     assert not result.gap.shares
     assert "uniform oracle is not surely ahead of uniform (0.004 ± " in "".join(result.notes)
     assert "| of the gap |" not in as_markdown(result)
+
+
+def test_a_method_whose_own_seeds_show_no_gap_has_no_share(tmp_path):
+    runs = write_methods(tmp_path, gaps=(0.4, 0.5, 0.4, 0.5, 0.01))
+    for seed in range(4):
+        shutil.rmtree(runs / "good_gpt2" / f"seed_{seed}")
+    result = compare([runs])
+    assert set(result.gap.shares) == {"bad_gpt2", "uniform_gpt2_oracle"}
+    assert any("No share of the gap is shown for good: " in note for note in result.notes)
 
 
 @pytest.mark.parametrize("record", ["{}", "{", '{"validated": {"digests": ["other"]}}', "[]"])
