@@ -26,7 +26,7 @@ def corpus(folder):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_training_of_a_tokenizer_at_once(tmp_path):
-    """At once: about as soon as the command began, so that a busy machine does not matter."""
+    """Soon, by how long the command needed to begin on a busy machine: training takes minutes."""
     recipe, store = tmp_path / "recipe.yaml", tmp_path / "store"
     source = str(corpus(tmp_path / "text"))
     section = {"source": source, "vocab_size": 50_000, "store": str(store)}  # trained for minutes
@@ -42,7 +42,7 @@ def test_ctrl_c_ends_the_training_of_a_tokenizer_at_once(tmp_path):
         process.send_signal(signal.SIGINT)
         interrupted = time.monotonic()
         output = process.communicate()[0].decode()  # to its end: no process is left that holds it
-    assert time.monotonic() - interrupted < max(2, 2 * begun)
+    assert time.monotonic() - interrupted < max(10, 3 * begun)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert not store.exists()
