@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dograph.errors import UserError, check_range
 from dograph.graph.domain_graph import DomainGraph
-from dograph.graph.kernel import kernel_distances
 from dograph.graph.minimise import Solution
 from dograph.graph.schedule_solver import ScheduleSolver
 from dograph.graph.threads import one_thread
@@ -19,7 +18,7 @@ from dograph.graph.token_kernel import TokenKernel
 from dograph.graph.token_pairs import pair_kernel
 from dograph.mixers.base import SAMPLING, BaseMixer
 from dograph.mixers.dograph import DoGraph
-from dograph.mixers.schedule_problem import relative, schedule_problem
+from dograph.mixers.schedule_problem import graph_of_domains, relative, schedule_problem
 from dograph.mixers.schedule_settings import PROBLEM, ProblemSettings
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.signals.batch_signals import (
@@ -222,7 +221,7 @@ class DoGraphSchedule(BaseMixer):
             logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)
         weights = torch.zeros(len(self.domains), dtype=torch.float64)
         weights[self.trained] = self.solution.weights.detach()
-        self.graph = self._graph(weights)
+        self.graph = graph_of_domains(kernel, weights, self.trained)
         self._note(done, problem.b, errors, weights)
         return weights
 
@@ -297,21 +296,6 @@ class DoGraphSchedule(BaseMixer):
         shared = torch.softmax(losses, dim=0)
         self._worst = shared if among is self.trained else kept + (1 - kept.sum()) * shared
         return self._worst
-
-    def _graph(self, weights: Tensor) -> DomainGraph:
-        """The graph of the domains that are drawn, one node each."""
-        assert self.kernel is not None
-        drawn = self.trained
-        own = self.kernel[0][drawn][:, drawn]
-        counts = torch.ones(len(own), dtype=torch.int64)
-        return DomainGraph(
-            kernel=own,
-            distances=kernel_distances(own),
-            spread=torch.zeros(len(own), dtype=torch.float64),
-            counts=counts,
-            labels=torch.arange(len(own)),
-            weights=weights[drawn],
-        )
 
     def _note(self, step: int, influence: Tensor, errors: Tensor, weights: Tensor) -> None:
         note = ScheduleUpdate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dograph.graph.domain_graph import affinity, edge_rows
+from dograph.graph.domain_graph import DomainGraph, affinity, edge_rows
 from dograph.graph.kernel import kernel_distances
 from dograph.graph.schedule_solver import ScheduleProblem
 from dograph.mixers.schedule_settings import ProblemSettings
@@ -79,3 +79,16 @@ def certainty(influence: Tensor, prior: Tensor, unsure: Tensor) -> Tensor:
     """
     spread = prior @ (influence - prior @ influence).square()
     return (1 - unsure / spread.clamp(min=1e-30)).clamp(min=0)
+
+
+def graph_of_domains(kernel: Tensor, weights: Tensor, drawn: Tensor) -> DomainGraph:
+    """The graph of the domains that are ``drawn`` (S,), one node each, with (S,) weights."""
+    own = kernel[drawn][:, drawn]
+    return DomainGraph(
+        kernel=own,
+        distances=kernel_distances(own),
+        spread=torch.zeros(len(own), dtype=torch.float64),
+        counts=torch.ones(len(own), dtype=torch.int64),
+        labels=torch.arange(len(own)),
+        weights=weights[drawn],
+    )
