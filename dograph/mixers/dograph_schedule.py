@@ -202,7 +202,6 @@ class DoGraphSchedule(BaseMixer):
             return self.prior_weights
         return self._solve(mixture, self.drawn.counts * signals.sequence_tokens, done)
 
-    @one_thread()
     def _solve(self, mixture: Tensor, passed: Tensor, done: int) -> Tensor:
         """(S,) the problem's solution for the target's ``mixture``.
 
