@@ -45,9 +45,6 @@ _ALL = (
     Case("unseen_licences", "unseen: licences", _setting("unseen", "target=licences")),
     Case("unseen_man_pages", "unseen: man_pages", _setting("unseen", "target=man_pages"), True),
     Case("unseen_quotations", "unseen: quotations", _setting("unseen", "target=quotations"), True),
-    Case(
-        "unseen_perl_manual", "unseen: perl_manual", _setting("unseen", "target=perl_manual"), True
-    ),
     Case("scarce_type_stubs", "scarce: type_stubs", _setting("scarce")),
     Case(
         "scarce_man_pages",
@@ -73,7 +70,6 @@ METHODS: Mapping[str, str] = {
     BASELINE: "uniform",
     BEST_FIXED: "best fixed",
     SCHEDULE: "DoGraph's schedule",
-    "dograph_anchored_gpt2": "DoGraph, anchored",
     "doge_gpt2": "DoGE",
     "proportional_gpt2": "proportional",
 }

@@ -23,8 +23,8 @@ Losses in nats a token of the target, mean ± half of the 95 % interval over see
 paired by seed, below zero is better; **bold** is a win and *loss* a loss with p < 0.05 (paired
 t-test, adjusted by Holm for all methods of a case). A share is a method's mean gain over uniform,
 divided by the best fixed mixture's, with the 95 % interval of a bootstrap over seeds; there is none
-where the best fixed mixture is not surely ahead. n: seeds, where some have more. The cases link
-files with all numbers."""
+where the best fixed mixture is not surely ahead. n: seeds, where some have more. –: not run. The
+cases link files with all numbers."""
 Results = Mapping[str, Any]
 """A file of results."""
 
@@ -86,7 +86,7 @@ def table(header: list[str], lines: list[list[str]]) -> str:
 
 def shares_table(scale: str, cases: Mapping[str, Results]) -> str:
     """Uniform's loss, how far the best fixed mixture is ahead, and each method's share."""
-    others = [name for name in METHODS if name not in (BASELINE, BEST_FIXED)]
+    others = _columns(cases, BASELINE, BEST_FIXED)
     header = ["case", "seeds", "uniform", "best fixed ahead by", *map(METHODS.__getitem__, others)]
     lines = []
     for name, case in cases.items():
@@ -105,7 +105,7 @@ def shares_table(scale: str, cases: Mapping[str, Results]) -> str:
 
 def differences_table(cases: Mapping[str, Results]) -> str:
     """Each method's loss of the target less uniform's."""
-    others = [name for name in METHODS if name != BASELINE]
+    others = _columns(cases, BASELINE)
     lines = [
         [CASES[name].title, *(difference_cell(case, other) for other in others)]
         for name, case in cases.items()
@@ -127,7 +127,7 @@ def weights_table(cases: Mapping[str, Results]) -> str:
 def cost_table(cases: Mapping[str, Results]) -> str:
     """Each method's cost with all its stages over uniform's, the mean over cases."""
     lines = []
-    for name, label in METHODS.items():
+    for name in _columns(cases):
         both = [
             (case["methods"][name]["cost"], case["methods"][BASELINE]["cost"])
             for case in cases.values()
@@ -138,7 +138,7 @@ def cost_table(cases: Mapping[str, Results]) -> str:
             sum(own[key] / base[key] for own, base in both) / len(both) for key in keys if both
         ]
         cells = [f"{mean:.2f}" for mean in means] or [NONE] * len(keys)
-        lines.append([label, *cells, str(len(both))])
+        lines.append([METHODS[name], *cells, str(len(both))])
     costs = table(["of all stages, over uniform's", "tokens", "FLOPs", "seconds", "cases"], lines)
     return "\n\n".join([costs, *_searches(cases)])
 
@@ -153,17 +153,20 @@ def _searches(cases: Mapping[str, Results]) -> list[str]:
 
 
 def missing(cases: Mapping[str, Results]) -> list[str]:
-    """What was not run, or with too few seeds for a claim, and the comparisons' notes."""
+    """The cases that were not run, or with too few seeds for a claim."""
     absent = [CASES[name].title for name in CASES if name not in cases]
     sentences = [f"Not run: {'; '.join(absent)}."] if absent else []
     for name, case in cases.items():
-        gone = [METHODS[each] for each in METHODS if not _has(case, each)]
-        text = [f"without {', '.join(gone)}"] if gone else []
-        few = sorted({len(each["seeds"]) for each in case["methods"].values()})[0]
-        text += [f"fewest seeds {few}, no claim"] if few < FEWEST_SEEDS else []
-        if text:
-            sentences.append(f"{CASES[name].title}: {'; '.join(text)}.")
+        few = min(len(each["seeds"]) for each in case["methods"].values())
+        if few < FEWEST_SEEDS:
+            sentences.append(f"{CASES[name].title}: fewest seeds {few}, no claim.")
     return ["Missing:", "\n".join(f"- {each}" for each in sentences)] if sentences else []
+
+
+def _columns(cases: Mapping[str, Results], *without: str) -> list[str]:
+    """The methods that any case has."""
+    run = [name for name in METHODS if any(_has(case, name) for case in cases.values())]
+    return [name for name in run if name not in without]
 
 
 def _has(case: Results, method: str) -> bool:
