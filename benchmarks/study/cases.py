@@ -45,6 +45,12 @@ _ALL = (
     Case("unseen_licences", "unseen: licences", _setting("unseen", "target=licences")),
     Case("unseen_man_pages", "unseen: man_pages", _setting("unseen", "target=man_pages"), True),
     Case("unseen_quotations", "unseen: quotations", _setting("unseen", "target=quotations"), True),
+    Case("unseen_readmes", "unseen: readmes", _setting("unseen", "target=readmes")),
+    Case("unseen_c_headers", "unseen: c_headers", _setting("unseen", "target=c_headers")),
+    Case(
+        "unseen_kernel_docs", "unseen: kernel_docs", _setting("unseen", "target=kernel_docs"), True
+    ),
+    Case("unseen_go_code", "unseen: go_code", _setting("unseen", "target=go_code"), True),
     Case("scarce_type_stubs", "scarce: type_stubs", _setting("scarce")),
     Case(
         "scarce_man_pages",
