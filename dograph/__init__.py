@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from dograph.mixers.doremi import DoReMi, DoReMiOnline
     from dograph.mixers.dynamic_loss import DynamicLoss
     from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
+    from dograph.mixers.odm import ODM
+    from dograph.mixers.unimax import UniMax
     from dograph.reports.mixture_report import MixtureReport
     from dograph.signals.batch_signals import (
         BatchSignals,
@@ -61,6 +63,7 @@ _HOMES = {
     "MixingCallback": "training.mixing_callback",
     "MixtureReport": "reports.mixture_report",
     "MixtureSampler": "data.sampler",
+    "ODM": "mixers.odm",
     "Probe": "signals.batch_signals",
     "Proportional": "mixers.fixed",
     "BatchSignals": "signals.batch_signals",
@@ -71,11 +74,13 @@ _HOMES = {
     "Stratified": "mixers.fixed",
     "Temperature": "mixers.fixed",
     "TokenGradients": "signals.batch_signals",
+    "UniMax": "mixers.unimax",
     "UserError": "errors",
     "prepare": "data.corpus.prepare",
 }
 
 __all__ = [
+    "ODM",
     "BaseMixer",
     "Batch",
     "BatchSignals",
@@ -108,6 +113,7 @@ __all__ = [
     "Stratified",
     "Temperature",
     "TokenGradients",
+    "UniMax",
     "UserError",
     "prepare",
 ]

@@ -185,6 +185,7 @@ class DataMixer(LightningDataModule):
             self.target.value,
             self.unseen,
             self._text(self.train_domains),
+            self._token_budget,
         )
         self._share_start()
         self._reserved = [self._held_out(domain) for domain in self.train_domains]
@@ -198,6 +199,15 @@ class DataMixer(LightningDataModule):
             *self._ranks,
             self._reserved,
         )
+
+    @property
+    def _token_budget(self) -> int:
+        """Tokens that the attached trainer's run reads, T + 1 a sequence; 0 if it has no length."""
+        trainer = self.trainer
+        if trainer is None or trainer.max_steps < 1:
+            return 0
+        batches = trainer.max_steps * int(trainer.accumulate_grad_batches)
+        return batches * self.batch_size * trainer.world_size * (self.context + 1)
 
     def _share_start(self) -> None:
         """Let every rank begin with rank zero's weights: another processor may round otherwise."""

@@ -7,6 +7,8 @@ from dograph.mixers.dograph_schedule import DoGraphSchedule
 from dograph.mixers.doremi import DoReMi, DoReMiOnline
 from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
+from dograph.mixers.odm import ODM
+from dograph.mixers.unimax import UniMax
 from dograph.signals.batch_signals import (
     BatchSignals,
     DomainGradients,
@@ -20,6 +22,7 @@ from dograph.signals.batch_signals import (
 
 __all__ = [
     "LOSS",
+    "ODM",
     "SAMPLING",
     "BaseMixer",
     "BatchSignals",
@@ -41,4 +44,5 @@ __all__ = [
     "Stratified",
     "Temperature",
     "TokenGradients",
+    "UniMax",
 ]

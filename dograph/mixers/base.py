@@ -28,7 +28,10 @@ from dograph.signals.domain_sums import DomainLosses
 logger = logging.getLogger(__name__)
 
 _SETTINGS = {"acts_on", "acts_from", "needs", "update_every", "warmup", "prior", "floor"}
-_CORPUS = {"domains", "domain_tokens", "batch_size", "vocab_size", "target", "trained", "text"}
+_CORPUS = {
+    *("domains", "domain_tokens", "batch_size", "vocab_size", "target", "trained", "text"),
+    "token_budget",
+}
 _SAVED_BY_BASE = {"history", "updates", "_domain_losses", "_start", "_warned"}
 NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
 """Attributes that are no state of a mixer's own."""
@@ -62,6 +65,7 @@ class BaseMixer(nn.Module):
             part of the batch out says False; its sums may then be anything in [0, 1].
         not_saved: names of attributes that change and need not survive a resume.
         target: what the run is judged by, from ``setup`` on.
+        token_budget: tokens that the run reads, all in all; 0 where its length is not known.
         trained: (S,) bool, False for unseen domains, whose weights are 0.
         text: of each domain (n_s, T + 1) tokens, on ``DomainText``; only while ``setup`` runs.
         weights: (S,) float64 buffer on the simplex, the domain weights.
@@ -98,7 +102,7 @@ class BaseMixer(nn.Module):
         self.prior = dict(prior) if prior else None
         self.domains: tuple[str, ...] = ()
         self.domain_tokens: tuple[int, ...] = ()
-        self.batch_size = self.vocab_size = 0
+        self.batch_size = self.vocab_size = self.token_budget = 0
         self.target, self.trained = Target(), torch.zeros(0, dtype=torch.bool)
         self.text: tuple[Tensor, ...] = ()
         self.history: list[tuple[int, Tensor]] = []
@@ -147,6 +151,7 @@ class BaseMixer(nn.Module):
         target: TargetValue = None,
         unseen: Sequence[str] = (),
         text: Sequence[Tensor] = (),
+        token_budget: int = 0,
     ) -> None:
         """Tells the mixer its domains, once, before training; UserError if they do not fit.
 
@@ -158,6 +163,7 @@ class BaseMixer(nn.Module):
             target: what the run is judged by, as in a recipe (``Target``).
             unseen: domains that are never trained on.
             text: (n_s, T + 1) tokens of each domain, where the mixer requests ``DomainText``.
+            token_budget: tokens that the run reads, all in all; 0 where its length is not known.
         """
         check_declared(self)
         if self.request(DomainText) and len(text) != len(domains):
@@ -170,6 +176,7 @@ class BaseMixer(nn.Module):
             own_state.restore_state(self, {}, self._start, NOT_OWN)
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
         self.batch_size, self.vocab_size = batch_size, vocab_size
+        self.token_budget = token_budget
         self.target = Target.parse(target, unseen)
         self.target.check(self.domains)
         check_names("data.unseen", self.unseen, self.domains)
@@ -284,8 +291,9 @@ class BaseMixer(nn.Module):
             # The restored weights come from the old start, so that the new one would not count.
             raise UserError(
                 f"the checkpoint's {self._name} began with the weights {_rounded(history[0][1])}, "
-                f"this one begins with {_rounded(self.history[0][1])}: give mixer.init_args the "
-                "values that the run began with, or start a new run"
+                f"this one begins with {_rounded(self.history[0][1])}: give mixer.init_args, or "
+                "what else they follow from (trainer.max_steps for UniMax), the values that the "
+                "run began with, or start a new run"
             )
         self.history = history
         self._domain_losses.load_state_dict(state["domain_losses"])

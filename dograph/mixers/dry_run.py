@@ -85,7 +85,8 @@ def _copy(mixer: BaseMixer, batch_size: int) -> BaseMixer:
     trial = copy.deepcopy(mixer, memo)
     corpus = mixer.domains, mixer.domain_tokens
     target = mixer.target.value, mixer.unseen
-    trial.setup(*corpus, batch_size, mixer.vocab_size, *target, _made_up_text(mixer))
+    more = _made_up_text(mixer), mixer.token_budget
+    trial.setup(*corpus, batch_size, mixer.vocab_size, *target, *more)
     return trial
 
 

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from litdata import StreamingDataset, TokensLoader
 
 from dograph.data.corpus.prepare import prepare
@@ -24,6 +25,7 @@ from dograph.mixers import (
     DomainText,
     Proportional,
     Stratified,
+    UniMax,
 )
 
 
@@ -51,6 +53,22 @@ def test_documents_behind_a_sequence_are_those_whose_ends_it_holds(store):
         ends = np.flatnonzero(tokens[:-1] == store.end_of_text)
         assert last - first == len(ends)
     assert sequences.documents(np.array([0]))[0][0] == 0
+
+
+@pytest.mark.parametrize(("steps", "budget"), [(2, 2 * 3 * 16 * 33), (-1, 0)])
+def test_a_mixer_knows_how_many_tokens_the_run_reads(corpus_settings, steps, budget):
+    """Steps × accumulation × batch × (context + 1), in any script; 0 for a run without an end."""
+    data = DataMixer(None, corpus_settings, 32, 16)
+    data.trainer = Trainer(
+        max_steps=steps, max_epochs=-1, accumulate_grad_batches=3, accelerator="cpu", logger=False
+    )
+    data.setup("fit")
+    assert data.mixer.token_budget == budget
+
+
+def test_a_mixer_that_needs_the_length_of_a_run_says_so(corpus_settings):
+    with pytest.raises(UserError, match=r"UniMax .* is not known: set trainer\.max_steps"):
+        ready(corpus_settings, UniMax())
 
 
 def test_a_batch_names_its_domains_and_documents(store, corpus_settings):

@@ -16,6 +16,7 @@ from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.data_mixer import DataMixer
 from dograph.mixers import (
+    ODM,
     DoGE,
     DoGEOnline,
     DoGraphSchedule,
@@ -156,6 +157,14 @@ def test_dynamic_loss_turns_from_what_is_learnt(corpus):
     assert max(effective, key=effective.get) == "noise"  # it has no way to know noise
     _, effective, _ = train(corpus, DynamicLoss("extremes", warmup=20))
     assert effective["easy"] > 1.3 * EVEN and effective["noise"] > 1.3 * EVEN
+
+
+@pytest.mark.parametrize("estimate", ["smoothed_mean", "exp3", "paper"])
+def test_odm_draws_by_loss(corpus, estimate):
+    """What cannot be learnt keeps its loss, and so leads; what is learnt at once comes last."""
+    _, _, realised = train(corpus, ODM(estimate, warmup=10))
+    assert max(realised, key=realised.get) == "noise"
+    assert min(realised, key=realised.get) == "easy"
 
 
 def test_online_doremi_without_a_reference_draws_what_it_cannot_learn(corpus, reference):

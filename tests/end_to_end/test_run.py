@@ -306,8 +306,10 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
         "doremi_gpt2",
         "doremi_online_gpt2",
         "dynamic_loss_gpt2",
+        "odm_gpt2",
         "proportional_gpt2",
         "uniform_gpt2",
+        "unimax_gpt2",
     ],
 )
 def test_every_recipe_runs_on_the_environment_corpus(name, tmp_path):

@@ -19,6 +19,8 @@ MIXERS = {
     "dograph.mixers.Temperature": {"temperature": 2.0},
     "dograph.mixers.Fixed": {"weights": {"animals": 0.2, "numbers": 0.3, "code": 0.5}},
     "dograph.mixers.DynamicLoss": {},
+    "dograph.mixers.ODM": {"estimate": "exp3", "warmup": 0},
+    "dograph.mixers.UniMax": {"max_epochs": 4},
     "dograph.mixers.DoGE": {},
     "dograph.mixers.DoGraph": {"clusters": 3, "beta": 0.1, "neighbours": 2, "prior": None},
     "dograph.mixers.DoGraphSchedule": {"interval": 2, "measure": 2, "skip": 0},

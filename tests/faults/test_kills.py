@@ -19,6 +19,8 @@ OTHERS = {
     "proportional_gpt2": [],
     "temperature_gpt2": [],
     "dynamic_loss_gpt2": ["mixer.init_args.warmup=4"],
+    "unimax_gpt2": [],
+    "odm_gpt2": [],
     "doremi_online_gpt2": [],
     "doge_online_gpt2": [],
     "dograph_anchored_gpt2": [CLUSTERS],

@@ -7,6 +7,7 @@ import torch
 
 from dograph.errors import UserError
 from dograph.mixers import (
+    ODM,
     BaseMixer,
     DoGE,
     DoGraph,
@@ -18,6 +19,7 @@ from dograph.mixers import (
     Proportional,
     Stratified,
     Temperature,
+    UniMax,
 )
 from dograph.mixers.dry_run import dry_run, made_up_signals
 from dograph.mixers.target import Target, check_names
@@ -103,6 +105,9 @@ def test_names_that_yaml_reads_as_no_text_are_to_be_quoted(name):
         DoReMiOnline(),
         DoGE(),
         DynamicLoss(warmup=0),
+        ODM(warmup=0),
+        ODM("exp3", warmup=0),
+        UniMax(),
         DoGraph(clusters=2),
         DoGraphSchedule(interval=5, text_tokens=0, measure=5, skip=0),
         Everything(floor=0.2),
@@ -110,7 +115,8 @@ def test_names_that_yaml_reads_as_no_text_are_to_be_quoted(name):
     ids=lambda mixer: type(mixer).__name__,
 )
 def test_every_mixer_gives_unseen_domains_no_weight(mixer):
-    mixer.setup(DOMAINS, (100, 300, 600), 64, 300, target="code", unseen=["web"])
+    given = {"target": "code", "unseen": ["web"], "token_budget": 350}
+    mixer.setup(DOMAINS, (100, 300, 600), 64, 300, **given)
     assert mixer.trained.tolist() == [True, True, False]
     dry_run(mixer, 64)
     signals = made_up_signals(mixer, 64, mixer.update_every - 1)

@@ -47,7 +47,11 @@ def trained(small_recipe, tmp_path, steps, mixer="Stratified", name="poisoned", 
 
 
 @pytest.mark.parametrize(
-    "mixer", ["Stratified", "DoGraph\n  init_args: {clusters: 4}", "DoReMiOnline", "DynamicLoss"]
+    "mixer",
+    [
+        *("Stratified", "DoGraph\n  init_args: {clusters: 4}", "DoReMiOnline", "DynamicLoss"),
+        "ODM\n  init_args: {warmup: 0}",
+    ],
 )
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(small_recipe, tmp_path, mixer):
     poison, summary, _ = trained(small_recipe, tmp_path, {2, 5}, mixer)
