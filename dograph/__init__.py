@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Probe,
         Sketch,
         TokenGradients,
+        ValidationLoss,
     )
     from dograph.signals.sketches import SequenceSketcher, SketchSettings
     from dograph.training.language_model import LanguageModel
@@ -76,6 +77,7 @@ _HOMES = {
     "TokenGradients": "signals.batch_signals",
     "UniMax": "mixers.unimax",
     "UserError": "errors",
+    "ValidationLoss": "signals.batch_signals",
     "prepare": "data.corpus.prepare",
 }
 
@@ -115,6 +117,7 @@ __all__ = [
     "TokenGradients",
     "UniMax",
     "UserError",
+    "ValidationLoss",
     "prepare",
 ]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics import MeanMetric
 
 from dograph.data.data_mixer import DataMixer
@@ -76,11 +77,18 @@ class DomainPerplexity(Callback):
         if trainer.sanity_checking:  # of some batches, by a model that is not trained yet
             return
         self.losses = {name: mean.compute().item() for name, mean in self._means.items()}
+        self._tell_mixer(trainer)
         scalars = summarise(self.losses, self.target)
         pl_module.log_dict(scalars, logger=False, rank_zero_only=True)
         for logger in trainer.loggers:
             # Lightning's own logging would put a validation one step too early.
             logger.log_metrics(scalars, step=trainer.global_step)
+
+    def _tell_mixer(self, trainer: Trainer) -> None:
+        """Gives the losses to the mixer of a run that trains."""
+        data = getattr(trainer, "datamodule", None)
+        if trainer.state.fn == TrainerFn.FITTING and isinstance(data, DataMixer):
+            data.mixer.validated(self.losses)
 
     def state_dict(self) -> dict[str, Any]:
         """The last validation."""

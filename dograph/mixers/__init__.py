@@ -18,6 +18,7 @@ from dograph.signals.batch_signals import (
     Probe,
     Sketch,
     TokenGradients,
+    ValidationLoss,
 )
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "Temperature",
     "TokenGradients",
     "UniMax",
+    "ValidationLoss",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ _CORPUS = {
     *("domains", "domain_tokens", "batch_size", "vocab_size", "target", "trained", "text"),
     "token_budget",
 }
-_SAVED_BY_BASE = {"history", "updates", "_domain_losses", "_start", "_warned"}
+_SAVED_BY_BASE = {"history", "updates", "_domain_losses", "validation_loss", "_start", "_warned"}
 NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
 """Attributes that are no state of a mixer's own."""
 ROUNDING = 1e-6
@@ -68,6 +69,9 @@ class BaseMixer(nn.Module):
         token_budget: tokens that the run reads, all in all; 0 where its length is not known.
         trained: (S,) bool, False for unseen domains, whose weights are 0.
         text: of each domain (n_s, T + 1) tokens, on ``DomainText``; only while ``setup`` runs.
+        validation_loss: (S,) float64, each domain's mean token loss in nats at the last validation;
+            NaN for one that is not validated, None before the first. Request ``ValidationLoss``, so
+            that a run without validations is refused.
         weights: (S,) float64 buffer on the simplex, the domain weights.
         sampling_weights: (S,) float64 buffer on the simplex, what is drawn.
         average_weights: (S,) float64 buffer, mean of the weights over the updates: the result.
@@ -105,6 +109,7 @@ class BaseMixer(nn.Module):
         self.batch_size = self.vocab_size = self.token_budget = 0
         self.target, self.trained = Target(), torch.zeros(0, dtype=torch.bool)
         self.text: tuple[Tensor, ...] = ()
+        self.validation_loss: Tensor | None = None
         self.history: list[tuple[int, Tensor]] = []
         self.updates = 0
 
@@ -191,6 +196,7 @@ class BaseMixer(nn.Module):
         self.history = [(0, weights.clone())]
         self.updates = 0
         self._domain_losses = DomainLosses(len(self.domains))
+        self.validation_loss = None
         self._warned: set[str] = set()
         with mixer_errors(self):
             self.reset()
@@ -234,6 +240,11 @@ class BaseMixer(nn.Module):
     def is_proxy(self) -> bool:
         """Whether the weights are found for a later stage, while sampling stays as it is."""
         return self._overrides("update") and not self.acts(SAMPLING)
+
+    def validated(self, losses: Mapping[str, float]) -> None:
+        """Keeps a validation's mean token losses by domain for the coming updates."""
+        known = [losses.get(name, math.nan) for name in self.domains]
+        self.validation_loss = torch.tensor(known, dtype=torch.float64)
 
     def step(self, signals: BatchSignals) -> bool:
         """Updates ``weights`` from a finished batch where one is due; says whether it did."""
@@ -279,6 +290,7 @@ class BaseMixer(nn.Module):
             "history_steps": torch.tensor(steps),
             "history_weights": torch.stack(weights),
             "domain_losses": self._domain_losses.state_dict(),
+            "validation_loss": self.validation_loss,
             "own": own_state.changed_state(self._own(), self._start, self._buffers),
         }
 
@@ -297,6 +309,7 @@ class BaseMixer(nn.Module):
             )
         self.history = history
         self._domain_losses.load_state_dict(state["domain_losses"])
+        self.validation_loss = state["validation_loss"]
         own_state.restore_state(self, state["own"], self._start, NOT_OWN)
 
     def lost_state(self) -> list[str]:

@@ -28,6 +28,7 @@ from dograph.signals.batch_signals import (
     Probe,
     Request,
     Sketch,
+    ValidationLoss,
 )
 from dograph.signals.domain_sums import DomainSums
 
@@ -53,7 +54,9 @@ class DoGraphSchedule(BaseMixer):
     hardly differ, as under an even target: then the prior is drawn. What still changes: a source
     that repeats loses its part of ``Kτ̂`` by ``exp(−(epochs − 1) / R)`` (Muennighoff et al. 2023,
     arXiv 2305.16264), and where the target is the worst domain, τ follows the losses of those that
-    are trained on. The average of α serves as a proxy's result.
+    are trained on: the last validation's, moved by what training's have done since; before the
+    first validation it is even. As any domain may become the worst, each keeps ``½ α_0`` then. The
+    average of α serves as a proxy's result.
 
     Args:
         interval: optimiser steps between two updates, ≥ 1.
@@ -138,6 +141,10 @@ class DoGraphSchedule(BaseMixer):
         self.drawn = DomainSums(len(self.domains))
         self._counted = torch.zeros(len(self.domains), dtype=torch.int64)
         self._worst = torch.zeros(len(self.domains), dtype=torch.float64)
+        self._validation: Tensor | None = None
+        self._held_out_gap = torch.zeros(len(self.domains), dtype=torch.float64)
+        if self.target.is_worst:
+            self.needs = {*self.needs, ValidationLoss()}
         self.gradients = TokenKernel(len(self.domains))
         self.measured = not self.measure
         self.kernel = self.graph = self.solution = None
@@ -213,8 +220,9 @@ class DoGraphSchedule(BaseMixer):
         worth = torch.exp(-repeats / self.problem.repetition)
         (kernel, error), prior = self.kernel, self.prior_weights
         problem, errors = schedule_problem(kernel, error, prior, mixture, worth, self.problem)
-        counts = torch.minimum(mixture, prior)[self.trained]
-        least = self.problem.target_floor * counts
+        # Any domain may become the worst.
+        counts = prior if self.target.is_worst else torch.minimum(mixture, prior)
+        least = self.problem.target_floor * counts[self.trained]
         self.solution = self.solver(problem, **self.problem.scalars, least=least)
         if not self.solution.ok:
             logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)
@@ -278,23 +286,35 @@ class DoGraphSchedule(BaseMixer):
     def _target_mixture(self, signals: BatchSignals | None) -> Tensor:
         """(S,) τ; for the worst domain those within some of its loss count, too.
 
-        Without signals no loss is known: then every domain may be the worst. A domain that was not
-        drawn since the last update keeps its part.
+        Before the first validation every domain may be the worst. A domain that was not drawn since
+        the last update keeps its part.
         """
         if not self.target.is_worst:
             return self.target.weights(self.domains)
-        if signals is None:
+        if signals is None or self.validation_loss is None:
             return self.trained.double() / self.trained.sum()
-        assert signals.domain_loss is not None
         counts = self.drawn.counts
         present, self._counted = self.trained & (counts > self._counted), counts.clone()
         # A loss that is not measured anew is of an earlier model, and would look the worse for it.
         kept = self._worst * ~present
         among = present if kept.any() else self.trained
-        losses = (signals.domain_loss / self.problem.worst_within).masked_fill(~among, -torch.inf)
-        shared = torch.softmax(losses, dim=0)
+        losses = self._held_out_loss(signals) / self.problem.worst_within
+        shared = torch.softmax(losses.masked_fill(~among, -torch.inf), dim=0)
         self._worst = shared if among is self.trained else kept + (1 - kept.sum()) * shared
         return self._worst
+
+    def _held_out_loss(self, signals: BatchSignals) -> Tensor:
+        """(S,) the last validation's losses, moved by what training's have done since.
+
+        Training text may be far easier than held-out text of the same domain, for instance where
+        few documents make a domain.
+        """
+        trained, validated = signals.domain_loss, self.validation_loss
+        assert trained is not None and validated is not None
+        if self._validation is None or not torch.equal(validated, self._validation):
+            self._validation = validated.clone()
+            self._held_out_gap = (validated - trained).nan_to_num(0.0)  # of domains not validated
+        return trained + self._held_out_gap
 
     def _note(self, step: int, influence: Tensor, errors: Tensor, weights: Tensor) -> None:
         note = ScheduleUpdate(

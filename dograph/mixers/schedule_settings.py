@@ -24,7 +24,8 @@ class ProblemSettings:
         neighbours: edges of each node in the graph, ≥ 1.
         floor: ε in [0, 1): every source keeps this share of its prior weight.
         target_floor: in [0, 1): a source that counts in the target keeps this share of its prior
-            weight, or of its weight in the target, whichever is less.
+            weight, or of its weight in the target, whichever is less; any domain may become the
+            worst.
         repetition: R > 0, repetitions after which a source has lost 63 % of its influence;
             15.4 fits the loss of repeated data (arXiv 2305.16264).
         worst_within: nats > 0: domains whose loss is so much below the worst count 63 % less,

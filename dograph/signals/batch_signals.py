@@ -80,7 +80,14 @@ class DomainGradients:
     """Requests inner products of the domains' exact gradients: ``BatchSignals.domain_kernel``."""
 
 
-Request = Sketch | ExcessLoss | Probe | DomainGradients | EmbeddingGradients | DomainText
+@dataclass(frozen=True)
+class ValidationLoss:
+    """Requests the domains' losses at the last validation: ``BaseMixer.validation_loss``."""
+
+
+Request = (
+    Sketch | ExcessLoss | Probe | DomainGradients | EmbeddingGradients | DomainText | ValidationLoss
+)
 
 REQUESTED_BY = {
     "sketch": "Sketch()",

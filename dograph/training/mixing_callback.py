@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from dograph.data.batch import Batch
@@ -24,7 +25,7 @@ from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
 from dograph.mixers.dry_run import dry_run
 from dograph.mixers.random_state import global_random_state, set_global_random_state
 from dograph.mixers.simplex import on_simplex
-from dograph.signals.batch_signals import BatchSignals, Sketch, join
+from dograph.signals.batch_signals import BatchSignals, Sketch, ValidationLoss, join
 from dograph.signals.domain_sums import DomainSums
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel, ReduceLoss
@@ -98,6 +99,7 @@ class MixingCallback(Callback):
                 type(self.mixer).__name__,
                 self.mixer.acts_from,
             )
+        self._check_validations(trainer)
         self._warn_of_few_sequences(trainer)
         self.collector = SignalCollector(
             trainer, pl_module, data, self.sketch_settings, observed=self.observe_every > 0
@@ -105,6 +107,36 @@ class MixingCallback(Callback):
         self._reduce_before = pl_module.reduce_loss
         pl_module.reduce_loss = self.reduce_loss
         data.attended = True
+
+    def _check_validations(self, trainer: Trainer) -> None:
+        """UserError, or a warning, where a mixer would read losses of validations in vain."""
+        if not self.mixer.request(ValidationLoss):
+            return
+        name, interval = type(self.mixer).__name__, trainer.val_check_interval
+        if trainer.limit_val_batches == 0:
+            raise UserError(
+                f"trainer.limit_val_batches is 0, but {name} reads the losses of validations here: "
+                "raise it, or change target"
+            )
+        batches = trainer.max_steps * int(trainer.accumulate_grad_batches)
+        if isinstance(interval, int) and 0 < batches <= interval:
+            logger.warning(
+                "trainer.val_check_interval is %d of %d batches, but %s reads the losses of "
+                "validations here: lower it",
+                interval,
+                batches,
+                name,
+            )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """UserError where nobody tells a mixer the losses that it reads."""
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if self.mixer.request(ValidationLoss) and self.mixer.validation_loss is None:
+            raise UserError(
+                f"{type(self.mixer).__name__} reads the losses of validations here: add "
+                "DomainPerplexity() to the trainer's callbacks"
+            )
 
     def _warn_of_few_sequences(self, trainer: Trainer) -> None:
         """Warns where an update cannot have seen every domain."""

@@ -95,6 +95,7 @@ def test_a_domain_without_evidence_never_gains(name, absent, stale, losses, data
 def test_the_worst_target_does_not_follow_a_loss_that_is_no_longer_measured():
     mixer = DoGraphSchedule(interval=2, text_tokens=0, measure=2, skip=0)
     mixer.setup(DOMAINS, [1000] * 4, batch_size=8, vocab_size=50, target="worst")
+    mixer.validated(dict.fromkeys(DOMAINS, 6.0))
     mixtures = []
     for number in range(0, 8, 2):
         present = [0, 1, 2, 3] if number == 0 else [0, 1, 2]

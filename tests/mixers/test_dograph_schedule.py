@@ -221,10 +221,16 @@ def test_a_source_that_repeats_gives_way_to_its_twin():
 
 def test_the_worst_domain_is_followed():
     mixer = ready(target="worst", kappa=0.5)
+    even = run(ready(kappa=0.5))
     weights = run(mixer, losses=torch.tensor([3.0, 1.0, 1.0, 1.0]))
-    assert max(weights, key=weights.get) == "copy" and weights["copy"] > 0.7
-    weights = run(mixer, 10, first=40, losses=torch.tensor([1.0, 1.0, 3.0, 1.0]))
-    assert weights["twin_a"] + weights["twin_b"] > 0.7
+    assert weights == pytest.approx(even)  # nothing has been validated
+    # Held-out text of twin_b is harder than what it trains on.
+    mixer.validated({"copy": 3.5, "noise": 1.0, "twin_a": 1.0, "twin_b": 2.0})
+    weights = run(mixer, 10, first=40, losses=torch.tensor([3.0, 1.0, 1.0, 1.0]))
+    assert max(weights, key=weights.get) == "copy" and weights["copy"] > 0.5
+    assert min(weights.values()) >= 0.125 - 1e-9  # half its part: any may become the worst
+    weights = run(mixer, 10, first=50, losses=torch.tensor([1.0, 1.0, 1.0, 1.0]))
+    assert weights["twin_a"] + weights["twin_b"] > 0.6
 
 
 def test_the_prior_is_where_it_starts_where_it_is_pulled_to_and_what_it_keeps():

@@ -21,6 +21,7 @@ from dograph.mixers import (
     DoGraph,
     DoReMiOnline,
     Stratified,
+    ValidationLoss,
 )
 from dograph.signals.batch_signals import join
 from dograph.signals.sketches import SketchSettings
@@ -79,9 +80,8 @@ def train(settings, mixer, steps=10, batch_size=16, devices=1, **options):
         enable_model_summary=False,
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
-        limit_val_batches=0,
+        **{"limit_val_batches": 0, **options},
         callbacks=[mixing, *after],
-        **options,
     )
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     parameters = torch.cat([parameter.flatten() for parameter in model.parameters()]).detach()
@@ -93,6 +93,42 @@ def assert_same(first, second):
     for (losses, weights), (other_losses, other_weights) in zip(first[1], second[1], strict=True):
         assert torch.equal(losses, other_losses)
         assert torch.equal(weights, other_weights)
+
+
+class ValidationSeeker(BaseMixer):
+    """Draws more of what is hard when it is validated."""
+
+    needs = frozenset({ValidationLoss()})
+
+    def update(self, signals: BatchSignals) -> Tensor:
+        if self.validation_loss is None:
+            return self.weights
+        return torch.softmax(3 * self.validation_loss, dim=0)
+
+
+def test_a_mixer_is_told_the_losses_of_validations(store, corpus_settings):
+    perplexity = DomainPerplexity()
+    often = {"limit_val_batches": 1.0, "val_check_interval": 4}
+    _, trace, data = train(corpus_settings, ValidationSeeker(), after=[perplexity], **often)
+    losses = torch.tensor([perplexity.losses[name] for name in data.domains]).double()
+    torch.testing.assert_close(data.mixer.validation_loss, losses)
+    weights = torch.stack([each for _, each in trace])
+    assert (weights[:4] == weights[0]).all()  # the first validation follows step 4
+    assert not torch.equal(weights[4], weights[3])
+    assert torch.equal(weights[5], weights[4])
+
+
+def test_a_mixer_that_reads_validations_is_not_run_without_them(store, corpus_settings):
+    with pytest.raises(UserError, match="limit_val_batches is 0"):
+        train(corpus_settings, ValidationSeeker())
+    with pytest.raises(UserError, match=r"add DomainPerplexity\(\)"):
+        train(corpus_settings, ValidationSeeker(), limit_val_batches=1.0, val_check_interval=4)
+
+
+def test_a_first_validation_that_comes_too_late_is_named(store, corpus_settings, caplog):
+    late = {"limit_val_batches": 1.0, "val_check_interval": 10}
+    train(corpus_settings, ValidationSeeker(), after=[DomainPerplexity()], **late)
+    assert "trainer.val_check_interval is 10 of 10 batches" in caplog.text
 
 
 def test_observing_never_changes_training(store, corpus_settings):
