@@ -335,6 +335,8 @@ def test_state_continues_exactly(options, saved_at, tmp_path):
     """Half a run, saved and loaded in the middle of measuring or after, ends as the whole one."""
     options = {"target": "copy", **options}
     whole, part, other = (ready(**options) for _ in range(3))
+    for mixer in (whole, part):
+        mixer.validated({"copy": 2.5, "noise": 2.0, "twin_a": 3.0, "twin_b": 1.0})
     expected = run(whole, steps=33)
     run(part, steps=saved_at)
     torch.save(part.state_dict(), tmp_path / "state")
