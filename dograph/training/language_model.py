@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from dograph.data.batch import Batch
-from dograph.errors import check_range
+from dograph.errors import UserError, check_range
 from dograph.signals.layers import transformer_blocks
 from dograph.training.cross_entropy import token_losses
 from dograph.training.network import build_network, check_causal
@@ -39,6 +39,11 @@ def check_schedule(
     """Refuses settings of the optimiser and its schedule that are out of range or not finite."""
     check_range("model.learning_rate", learning_rate, above=0, below=math.inf)
     check_range("model.final_learning_rate", final_learning_rate, at_least=0, below=math.inf)
+    if final_learning_rate > learning_rate:
+        raise UserError(
+            f"model.final_learning_rate is {final_learning_rate}, above model.learning_rate "
+            f"{learning_rate}, so that the rate would rise to the end: set it to at most that"
+        )
     check_range("model.warmup", warmup, at_least=0)
     check_range("model.weight_decay", weight_decay, at_least=0, below=math.inf)
     for beta in betas:
@@ -66,7 +71,7 @@ class LanguageModel(LightningModule):
         config: what that type's configuration class takes, e.g. {"n_layer": 4, "n_embd": 160}.
         pretrained: a hub name or folder to take weights from instead of random ones.
         learning_rate: peak of the schedule.
-        final_learning_rate: at the end of the cosine.
+        final_learning_rate: at the end of the cosine, at most ``learning_rate``.
         warmup: optimiser steps of linear warm-up.
         weight_decay: on matrices only (parameters of two or more dimensions).
         betas: of AdamW.
@@ -181,8 +186,9 @@ class LanguageModel(LightningModule):
         sharded = isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy)
         scaled = getattr(plugin, "scaler", None) is not None
         if gradient_clip_algorithm in (None, "norm") and not sharded and not scaled:
-            # Without a bound this only measures.
-            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
+            # Without a bound this only measures; Lightning takes one below 0 for none, too.
+            bound = gradient_clip_val if gradient_clip_val and gradient_clip_val > 0 else math.inf
+            norm = torch.nn.utils.clip_grad_norm_(parameters, bound)
             wrong = ~norm.isfinite()
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.data_mixer import DataMixer
-from dograph.errors import check_range
+from dograph.errors import UserError, check_range
 from dograph.experiments.recipe.classes import import_mixer
-from dograph.experiments.recipe.compose import Composition
+from dograph.experiments.recipe.compose import Composition, contains
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
 from dograph.files.changes import flat
 from dograph.files.home import expand_home
@@ -107,6 +107,7 @@ def check(composition: Composition) -> Recipe:
     for key in values:
         if key not in TOP_LEVEL:
             raise unknown_key(composition, str(key), TOP_LEVEL)
+    _check_sections(composition)
     sections = {
         name: check_section(composition, name, builds, values.get(name) or {}, skip)
         for name, (builds, skip) in SECTIONS.items()
@@ -182,6 +183,15 @@ def _check_text(composition: Composition) -> None:
                 raise composition.error(key, f"is {text!r}: remove its NUL character")
 
 
+def _check_sections(composition: Composition) -> None:
+    """Raise UserError for a section without keys: it would erase all that it is merged onto."""
+    for label, part in composition.parts:
+        for name in SECTIONS:
+            if contains(part, name) and OmegaConf.select(part, name) is None:
+                remedy = "give it keys, or leave it out"
+                raise UserError(f"{label}: {name} is empty: {remedy}")
+
+
 def _check_plain(composition: Composition) -> None:
     """Raise UserError for an invalid name, seed or folder of runs."""
     values = composition.values
@@ -204,12 +214,14 @@ def _check_trainer(composition: Composition, section: Namespace) -> None:
     on_cpu = section.accelerator == "cpu" and isinstance(section.devices, int)
     few = not on_cpu or section.devices <= PROCESSES_PER_CORE * cores
     one_epoch = section.check_val_every_n_epoch in (None, 1)
+    bound = section.gradient_clip_val  # a negative one would turn gradients round
     for name, fits, remedy in (
         ("max_steps", (section.max_steps or 0) > 0, "set it ≥ 1"),
         ("val_check_interval", validates, batches),
         ("devices", few, f"a process each, and this machine has {cores} cores"),
         ("accumulate_grad_batches", section.accumulate_grad_batches >= 1, "it must be ≥ 1"),
         ("check_val_every_n_epoch", one_epoch, "leave it out, a run is one epoch"),
+        ("gradient_clip_val", bound is None or bound >= 0, "it must be ≥ 0 (0 clips nothing)"),
     ):
         if not fits:
             raise composition.error(f"trainer.{name}", f"is {section[name]!r}: {remedy}")

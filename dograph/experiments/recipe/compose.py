@@ -106,6 +106,8 @@ class RecipeFile:
 
     def _stage_names(self) -> list[str]:
         if "stages" not in list(self._recipe):  # `in` alone is False for a missing value, ???
+            if "stages" in list(self._overrides):
+                raise UserError(f"{COMMAND_LINE}: {self.path} has no stages: leave stages.… out")
             return []
         stages = self._recipe._get_node("stages")
         if not isinstance(stages, DictConfig) or not stages:
@@ -137,7 +139,7 @@ class RecipeFile:
         Args:
             stage: one of ``stages``; its own values replace the recipe's common ones.
             artefacts: what ``${stages.NAME...}`` stands for, by the names of earlier stages.
-            replaced: values of a stage that replace the recipe's, but not the overrides.
+            replaced: values of a stage that replace the recipe's and the overrides'.
         """
         try:
             parts = self._layers(stage, replaced or {})
@@ -166,8 +168,8 @@ class RecipeFile:
         asked = [(COMMAND_LINE, _without(self._overrides, common))]
         if stage is not None:
             own.append((f"{path}, stage {stage}", _stage_values(self._recipe, stage, path)))
-            own.append((f"{path}, stage {stage}", OmegaConf.create(dict(replaced))))
             asked.append((COMMAND_LINE, _stage_values(self._overrides, stage, COMMAND_LINE)))
+            asked.append((f"{path}, stage {stage}", OmegaConf.create(dict(replaced))))
         merged = OmegaConf.merge(*(part for _, part in own + asked))
         kinds = OmegaConf.select(merged, "compose", default={})
         if not isinstance(kinds, DictConfig | dict):

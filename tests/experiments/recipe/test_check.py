@@ -266,3 +266,37 @@ def test_one_batch_is_not_all_batches_in_whatever_order_types_stand(union, value
     composition = Composition({}, [("recipe", OmegaConf.create({}))])
     kept = check_section(composition, "trains", Trains, {"batches": value}, set()).batches
     assert (kept, type(kept)) == (value, type(value))
+
+
+@pytest.mark.parametrize("bound", ["-1", ".nan"])
+def test_a_bound_that_would_turn_gradients_round_is_refused(bound):
+    assert "trainer.gradient_clip_val is" in message(f"trainer.gradient_clip_val={bound}")
+
+
+def test_a_learning_rate_that_would_rise_to_the_end_is_refused():
+    """Whoever lowers the peak alone would train with the old, higher end of the cosine."""
+    assert "model.final_learning_rate is 0.0002, above" in message("model.learning_rate=1e-5")
+    check(compose(MAIN, ["model.learning_rate=1e-5", "model.final_learning_rate=1e-5"]))
+
+
+def test_an_empty_section_does_not_erase_what_is_composed(tmp_path):
+    recipe = tmp_path / "commented_out.yaml"
+    recipe.write_text(MAIN.read_text() + "model:\n#  learning_rate: 1.0e-3\n")
+    assert f"{recipe}: model is empty" in message(recipe=recipe)
+    assert "command line: data is empty" in message("data=null")
+
+
+def test_stages_of_a_recipe_without_stages_are_refused():
+    assert "has no stages" in message("stages.proxy.trainer.max_steps=5")
+
+
+def test_a_round_draws_by_what_the_last_one_chose_whatever_is_overridden():
+    chosen = {"a": 0.5, "b": 0.5}
+    mixer = {"class_path": "dograph.mixers.Fixed", "init_args": {"weights": chosen}}
+    for own in ("Temperature", "Fixed"):
+        words = [f"stages.reference.mixer.class_path=dograph.mixers.{own}"]
+        words += ["stages.reference.mixer.init_args.weights={a: 3, b: 1}"] if own == "Fixed" else []
+        file = RecipeFile(ROOT / "recipes" / "doremi_gpt2.yaml", words)
+        first, later = (file.compose("reference", {}, more) for more in ({}, {"mixer": mixer}))
+        assert first.values["mixer"]["class_path"].endswith(own)
+        assert later.values["mixer"] == mixer
