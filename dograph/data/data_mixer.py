@@ -46,16 +46,17 @@ def evenly_spaced(
 ) -> list[list[Pick]]:
     """Fixed validation batches of one domain: ``count`` evenly spaced of its sequences, in order.
 
-    Sequences go to the ranks in turn; a UserError if a rank would get none.
+    Sequences go to the ranks in turn, and ranks with fewer repeat their last, so that none waits
+    for another; a UserError if a rank would get none.
     """
     indices = evenly(length, count)
-    each = len(indices) // world_size  # the same for every rank, so that none waits
-    if each == 0:
+    if len(indices) < world_size:
         raise UserError(
             f"domain {domain} has {len(indices)} validation sequences for {world_size} ranks: "
             "raise data.validation_sequences, lower data.context or use fewer devices"
         )
-    picks = [(domain, int(index)) for index in indices[rank : each * world_size : world_size]]
+    picks = [(domain, int(index)) for index in indices[rank::world_size]]
+    picks += picks[-1:] * (-(-len(indices) // world_size) - len(picks))
     return [picks[i : i + batch_size] for i in range(0, len(picks), batch_size)]
 
 
@@ -295,6 +296,12 @@ class DataMixer(LightningDataModule):
             DataLoader(dataset, batch_sampler=each, collate_fn=as_read, pin_memory=self._on_gpu)
             for each in batches
         ]
+
+    def validated(self, domain: int) -> int:
+        """Sequences of a domain's validation loader that count on this rank; the rest repeat."""
+        rank, ranks = self._ranks
+        whole = min(len(self.validation_domains[domain]), self.validation_sequences)
+        return len(range(rank, whole, ranks))
 
     @property
     def _on_gpu(self) -> bool:

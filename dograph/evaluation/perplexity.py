@@ -44,6 +44,7 @@ class DomainPerplexity(Callback):
         self.target = Target()
         self.losses: dict[str, float] = {}
         self._means: dict[str, MeanMetric] = {}
+        self._left: list[int] = []
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Ends a run with a validation at any interval; Lightning alone would not."""
@@ -59,6 +60,7 @@ class DomainPerplexity(Callback):
             domain.domain: MeanMetric(nan_strategy="disable").to(pl_module.device)
             for domain in data.validation_domains
         }
+        self._left = [data.validated(index) for index in range(len(self._means))]
 
     def on_validation_batch_end(
         self,
@@ -69,8 +71,11 @@ class DomainPerplexity(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Adds a batch's token losses to its domain's mean."""
-        [*self._means.values()][dataloader_idx].update(outputs)
+        """Adds a batch's token losses to its domain's mean, without sequences that repeat."""
+        counted = outputs[: self._left[dataloader_idx]]
+        self._left[dataloader_idx] -= len(counted)
+        if len(counted):
+            [*self._means.values()][dataloader_idx].update(counted)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Computes and logs all scalars."""

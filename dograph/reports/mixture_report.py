@@ -81,7 +81,7 @@ class MixtureReport(Callback):
         self.window = ObservationWindow(comparable=not mixing.sketch_settings.fresh)
         self.pictures = Pictures(clusters, seed)
         self._last_point = (0, 0.0)
-        self._step = 0
+        self._step = self._trained = 0  # optimiser steps, and sequences in them
         self._board: Board | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -110,7 +110,7 @@ class MixtureReport(Callback):
         if not trainer.is_global_zero or not hasattr(self, "_logger"):
             return
         self._board = Board(self._logger.experiment, self._run_folder / FIGURES)
-        self._step = trainer.global_step
+        self._step, self._trained = trainer.global_step, int(self._data.sampler.realised.sum())
         self.history.domains = self._data.domains
         self._board.begin(self._step, isinstance(self._data.mixer, DoGraphSchedule))
         self.clock.start()
@@ -127,7 +127,7 @@ class MixtureReport(Callback):
             self.window.add(signals)
         if trainer.global_step == self._step:  # more micro-batches to come
             return
-        self._step = trainer.global_step
+        self._step, self._trained = trainer.global_step, int(self._data.sampler.realised.sum())
         if self._step % self.every == 0:
             self._log_point(self._board, trainer)
         if self._window_ends():
@@ -145,8 +145,8 @@ class MixtureReport(Callback):
         """Keeps the losses and starts the clock again, if training has begun."""
         if self._board is None:
             return
-        tokens = int(self._data.sampler.realised.sum()) * self._data.context
-        done = (trainer.global_step, tokens, self.clock.seconds)
+        # Micro-batches of a step under way are not in the model yet.
+        done = (trainer.global_step, self._trained * self._data.context, self.clock.seconds)
         self.history.add_validation(Validation(*done, dict(self.perplexity.losses)))
         self.clock.start()
 
@@ -162,7 +162,9 @@ class MixtureReport(Callback):
         data, mixing, step = self._data, self.mixing, self._step
         self.pictures.draw_early_and_late(self._board, data.domains, step)
         flops = training_flops(mixing.model, mixing.collector, data.context, step)
-        effective, losses = mixing.effective.numpy(), self.perplexity.losses
+        validations = self.history.validations
+        at_end = bool(validations) and validations[-1].step == step  # a resume may end without
+        effective, losses = mixing.effective.numpy(), self.perplexity.losses if at_end else {}
         self.summary = summarise_run(data, effective, losses, step, self.clock.seconds, flops)
         # A group of their own: `validation/mean_loss` is a curve, this is its end.
         metrics = {f"final/{name}": value for name, value in self.summary.metrics.items()}

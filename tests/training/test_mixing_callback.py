@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -246,6 +247,29 @@ def test_validation_losses_per_domain_are_those_of_the_model(store, corpus_setti
         losses = torch.cat([model.token_losses(batch.tokens) for batch in loader])
         expected = losses.mean().item()
         assert perplexity.losses[data.domains[index]] == pytest.approx(expected, rel=1e-5)
+
+
+def test_ranks_validate_on_the_same_text_as_one_process(store, corpus_settings):
+    """Seven sequences over two ranks: each counts once, and the repeated one does not."""
+    data, sums, counts = DataMixer(None, corpus_settings, 32, 2, validation_sequences=7), 0, 0
+    data.setup()
+    model, seen = LanguageModel(config={**TINY, "vocab_size": 300}), []
+    for rank in range(2):
+        device = SimpleNamespace(root_device=torch.device("cpu"))
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=device)
+        perplexity = DomainPerplexity()
+        perplexity.on_validation_epoch_start(SimpleNamespace(datamodule=data), model)
+        loader = data.val_dataloader()[0]
+        seen.append(sum(len(each.tokens) for each in loader))
+        for index, each in enumerate(loader):
+            losses = model.token_losses(each.tokens)
+            perplexity.on_validation_batch_end(None, model, losses, each, index, 0)
+        mean = perplexity._means[data.domains[0]]
+        sums, counts = sums + mean.mean_value.item(), counts + mean.weight.item()
+    data.trainer = None
+    alone = torch.cat([model.token_losses(each.tokens) for each in data.val_dataloader()[0]])
+    assert seen == [4, 4] and counts == alone.numel() == 7 * 32
+    assert sums / counts == pytest.approx(alone.mean().item(), rel=1e-5)
 
 
 @pytest.mark.slow
