@@ -16,7 +16,7 @@ from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.compose import contains
 from dograph.experiments.recipe.keys import filled, verdicts
-from dograph.experiments.run_inputs import REFERENCE, RunInputs
+from dograph.experiments.run_inputs import PRETRAINED, REFERENCE, RunInputs
 from dograph.files.changes import Changes, described, key_changes
 from dograph.files.run_dir import PROVENANCE, RECIPE
 from dograph.training.checkpoint_reader import newest_checkpoints
@@ -37,7 +37,7 @@ def fixed_keys(changes: Changes) -> list[str]:
 
 def _may_change(key: str) -> bool:
     """Whether another value takes effect at a resume; code and a reference model always do."""
-    if key.startswith(("mixer code", REFERENCE)):
+    if key.startswith(("mixer code", REFERENCE, PRETRAINED)):
         return True
     try:
         return verdicts(key).may_change

@@ -23,6 +23,8 @@ UNKNOWN = "not recorded"
 """Stands for an input that an earlier version did not record."""
 REFERENCE = "reference model"
 """Key of the digest of the file that ``mixer.init_args.reference`` names."""
+PRETRAINED = "pretrained model"
+"""Key of the digests of the files in the folder that ``model.pretrained`` names."""
 STAGE_KEYS = ("stage", "digest", "finished")
 """Keys of a stage's record beside its inputs."""
 
@@ -48,6 +50,7 @@ class RunInputs:
             "chunks": chunks_digest(self.store),
             **({"mixer code": code} if code else {}),
             **({REFERENCE: reference} if reference else {}),
+            **({PRETRAINED: pretrained} if (pretrained := pretrained_digest(self.values)) else {}),
         }
 
     @cached_property
@@ -96,8 +99,9 @@ def input_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
         before = {**earlier, "chunks": now.get("chunks")}
         if isinstance(values := before.get("values"), Mapping):
             before = {**before, "values": deciding(values)}
-    if REFERENCE not in before and REFERENCE in now:
-        before = {**before, REFERENCE: now[REFERENCE]}
+    for key in (REFERENCE, PRETRAINED):
+        if key not in before and key in now:
+            before = {**before, key: now[key]}
     changes = key_changes(flat(before), flat(now))
     return {key.removeprefix("values."): change for key, change in changes.items()}
 
@@ -110,6 +114,13 @@ def reference_digest(values: Mapping[str, Any]) -> str | None:
     arguments = (values.get("mixer") or {}).get("init_args") or {}
     path = Path(str(arguments.get("reference") or ""))
     return file_digest(path) if path.is_file() else None
+
+
+def pretrained_digest(values: Mapping[str, Any]) -> str | None:
+    """Digest of the weights in a local folder; None for none, or for a name on a hub."""
+    named = (values.get("model") or {}).get("pretrained")
+    weights = sorted(Path(str(named)).glob("*.safetensors")) if named else []
+    return json_digest({path.name: file_digest(path) for path in weights}) if weights else None
 
 
 def stage_inputs(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,13 +65,30 @@ def build_network(
         if pretrained is not None:
             settings.update({**defaults, **config})
             _check_sizes(settings.to_dict(), settings)
-            return AutoModelForCausalLM.from_pretrained(
-                pretrained, config=settings, trust_remote_code=False, use_safetensors=True
+            network, loaded = AutoModelForCausalLM.from_pretrained(
+                pretrained,
+                config=settings,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
             )
+            _check_loaded(pretrained, loaded)
+            return network.train()  # transformers gives it without dropout
         settings = AutoConfig.for_model(architecture, **{**defaults, **config})
         return AutoModelForCausalLM.from_config(settings)
+    except UserError:
+        raise
     except Exception as error:  # whatever transformers makes of it: the configuration is at fault
         raise UserError(f"model.config: {architecture} refuses {config}: {error}") from error
+
+
+def _check_loaded(pretrained: str, loaded: Mapping[str, Any]) -> None:
+    """Raises UserError where a network has weights that the pretrained one lacks."""
+    if missing := sorted(loaded["missing_keys"]):
+        raise UserError(
+            f"model.pretrained is {pretrained}, which lacks {len(missing)} of the weights that "
+            f"model.config asks for ({missing[0]} …): they would be random; leave model.config out"
+        )
 
 
 def check_causal(network: Any, architecture: str, context: int | None = None) -> None:

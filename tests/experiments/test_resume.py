@@ -21,7 +21,7 @@ from dograph.experiments.recipe.keys import KEYS
 from dograph.experiments.reproduction import reproduce
 from dograph.experiments.resume import check_inputs, passed_over
 from dograph.experiments.run import run
-from dograph.experiments.run_inputs import RunInputs
+from dograph.experiments.run_inputs import RunInputs, input_changes
 from dograph.experiments.stages import find_folder
 from dograph.files.atomic import write_json
 from dograph.files.run_dir import FINAL_CHECKPOINT, PROVENANCE, RECIPE, STAGE, SUMMARY
@@ -284,3 +284,34 @@ def test_another_reference_model_under_the_same_path_is_another_run(first, store
     del recorded["inputs"]["reference model"]  # as an earlier version recorded them
     write_json(folder / PROVENANCE, {**recorded, "digest": "of other rules"})
     assert now.is_of(folder)
+
+
+def test_a_run_that_ends_without_a_validation_has_no_final_loss(first):
+    """Not that of the last validation before the resume, eight steps earlier."""
+    path, folder = first
+    resume(path, folder, "trainer.limit_val_batches=0")
+    summary = json.loads((folder / SUMMARY).read_text())
+    assert summary["steps"] == 8
+    assert summary["target_loss"] is None and summary["losses"] == {}
+
+
+def test_a_validation_counts_the_tokens_of_whole_steps(small_recipe):
+    """One in the midst of a step comes before the model has learnt its micro-batches."""
+    accumulates = ["trainer.accumulate_grad_batches=3", "trainer.val_check_interval=4"]
+    folder = run(check(compose(small_recipe("accumulates", steps=4), accumulates)))
+    validations = json.loads((folder / "history.json").read_text())["validations"]
+    assert [each["step"] for each in validations] == [1, 2, 4]
+    assert [each["tokens"] for each in validations] == [n * 3 * 8 * 16 for n in (1, 2, 4)]
+
+
+def test_other_weights_under_one_path_are_another_run(small_recipe, store, tmp_path):
+    path, pretrained = small_recipe("pretrained"), tmp_path / "weights"
+    pretrained.mkdir()
+    (pretrained / "model.safetensors").write_bytes(b"one")
+    asked = f"model.pretrained={pretrained}"
+    one = inputs_of(path, store, asked)
+    assert "pretrained model" not in inputs_of(path, store).content
+    before = one.content
+    (pretrained / "model.safetensors").write_bytes(b"two")
+    two = inputs_of(path, store, asked)
+    assert list(input_changes(before, two.content)) == ["pretrained model"]

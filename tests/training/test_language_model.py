@@ -162,3 +162,17 @@ def test_what_cannot_be_tried_here_is_said(caplog, monkeypatch):
     monkeypatch.setattr(network.transformer.h[0], "forward", None)
     check_causal(network, "gpt2")
     assert "model.architecture is gpt2: not known to be causal (TypeError" in caplog.text
+
+
+def test_a_pretrained_network_trains_with_its_dropout(tmp_path):
+    build_network("gpt2", TINY).save_pretrained(tmp_path)
+    network = build_network("gpt2", {"resid_pdrop": 0.5}, str(tmp_path))
+    tokens = batch().tokens[:, :12]
+    assert network.training
+    assert not torch.equal(network(input_ids=tokens).logits, network(input_ids=tokens).logits)
+
+
+def test_a_pretrained_network_is_not_filled_up_with_random_layers(tmp_path):
+    build_network("gpt2", TINY).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"model.pretrained is .*lacks 12 of the weights .*h\.1"):
+        build_network("gpt2", {"n_layer": 2}, str(tmp_path))

@@ -18,6 +18,7 @@ from dograph.experiments.recipe.check import SECTIONS
 from dograph.experiments.recipe.compose import Composition
 from dograph.experiments.recipe.keys import KEYS, Compared, filled, verdicts
 from dograph.experiments.recipe.section import check_section
+from dograph.experiments.run_inputs import PRETRAINED, REFERENCE
 from dograph.files.changes import flat, midway_changes
 from dograph.files.run_dir import FINAL_CHECKPOINT, RECIPE, seed_dir
 from dograph.reports.summary import read_summary
@@ -56,9 +57,10 @@ def check_comparable(runs: Sequence[ComparedRun], allowed: Collection[str] = ())
             raise UserError(f"--allow {name}: there is no such condition{hint}")
     midway = _check_unchanged(runs, allowed)
     settings = [setting_of(run) for run in runs]
-    if any(setting["corpus"]["chunks"] is None for setting in settings):  # not recorded once
-        for setting in settings:
-            del setting["corpus"]["chunks"]
+    for condition, key in (("corpus", "chunks"), ("model", PRETRAINED)):
+        if any(setting[condition][key] is None for setting in settings):  # not recorded once
+            for setting in settings:
+                del setting[condition][key]
     differing = {
         name: f"{title}: {text}"
         for name, title in CONDITIONS.items()
@@ -83,9 +85,11 @@ def check_methods(runs: Sequence[ComparedRun]) -> list[str]:
     for method, same in by_method(runs).items():
         codes = [code_of(run) for run in same]
         known = [run for run, code in zip(same, codes, strict=True) if code is not None]
+        references = [(run, digests) for run in same if (digests := references_of(run))]
         differences = [
             _difference([method_of(run) for run in same], same),
             _difference([code for code in codes if code is not None], known),
+            _difference([each for _, each in references], [run for run, _ in references]),
         ]
         if texts := [text for text in differences if text is not None]:
             raise UserError(
@@ -158,12 +162,13 @@ def _named(runs: Sequence[ComparedRun]) -> str:
 def setting_of(run: ComparedRun) -> dict[str, Any]:
     """What must be alike for losses to compare, by the names that ``compare --allow`` takes."""
     metadata, source = run.metadata, run.final / RECIPE
+    inputs = metadata.get("inputs") or {}
     return {
         "target": run.target.description,
         "tokens": run.summary.tokens,
         "corpus": {
             "fingerprint": metadata["fingerprint"],
-            "chunks": (metadata.get("inputs") or {}).get("chunks"),
+            "chunks": inputs.get("chunks"),
         },
         "tokenizer": metadata["tokenizer"],
         "validation": {
@@ -171,7 +176,10 @@ def setting_of(run: ComparedRun) -> dict[str, Any]:
             # Older runs did not record it: then the corpus as a whole.
             "text": metadata.get("validation_fingerprint", metadata["fingerprint"]),
         },
-        "model": _chosen(run.recipe, "model", source),
+        "model": {
+            **_chosen(run.recipe, "model", source),
+            PRETRAINED: inputs.get(PRETRAINED),
+        },
         "training": {
             **_chosen(run.recipe, "training", source),
             "processes": metadata.get("host", {}).get("processes", 1),
@@ -241,6 +249,16 @@ def code_of(run: ComparedRun) -> dict[str, Any] | None:
         else:
             code[name or "run"] = {"mixer code": {}}
     return code
+
+
+def references_of(run: ComparedRun) -> dict[str, Any]:
+    """Digests of the stages' reference models that are no earlier stage's, where recorded."""
+    recorded = {name: read_provenance(folder).get("inputs") for name, folder in run.stages}
+    return {
+        name or "run": {REFERENCE: inputs[REFERENCE]}
+        for name, inputs in recorded.items()
+        if isinstance(inputs, Mapping) and REFERENCE in inputs
+    }
 
 
 def _chosen(values: Mapping[str, Any], condition: Compared, source: Path) -> dict[str, Any]:

@@ -427,3 +427,26 @@ def test_one_text_cut_in_other_chunks_is_another_corpus(tmp_path):
     with pytest.raises(UserError, match=r"prepared corpus: chunks aa in .*chunks bb in"):
         compare([tmp_path / "uniform", tmp_path / "other"], "uniform")
     assert compare([tmp_path / "uniform", tmp_path / "older"], "uniform").methods
+
+
+def write_with_inputs(folder, mixer="Stratified", **inputs):
+    seed = int(folder.name.removeprefix("seed_"))
+    write_run(folder, seed, [(5.0, 5.0)], mixer, more_metadata={"inputs": inputs})
+
+
+def test_runs_from_other_pretrained_weights_do_not_compare(tmp_path):
+    write_with_inputs(tmp_path / "uniform" / "seed_0", **{"pretrained model": "one"})
+    write_with_inputs(tmp_path / "other" / "seed_0", "Temperature", **{"pretrained model": "two"})
+    with pytest.raises(
+        UserError, match=r"model: pretrained model two in .*other/seed_0; .* one in"
+    ):
+        compare([tmp_path])
+    (note, *_) = compare([tmp_path], allowed=["model"]).notes
+    assert "pretrained model two" in note
+
+
+def test_seeds_by_other_reference_models_are_not_of_one_method(tmp_path):
+    for seed, digest in enumerate(("one", "two")):
+        write_with_inputs(tmp_path / "online" / f"seed_{seed}", **{"reference model": digest})
+    with pytest.raises(UserError, match=r"online are not of one method: .*reference model one in"):
+        compare([tmp_path])
