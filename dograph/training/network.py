@@ -65,15 +65,17 @@ def build_network(
         if pretrained is not None:
             settings.update({**defaults, **config})
             _check_sizes(settings.to_dict(), settings)
-            network, loaded = AutoModelForCausalLM.from_pretrained(
+            both: Any = AutoModelForCausalLM.from_pretrained(
                 pretrained,
                 config=settings,
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
             )
+            network, loaded = both
             _check_loaded(pretrained, loaded)
-            return network.train()  # transformers gives it without dropout
+            trained: nn.Module = network.train()  # transformers gives it without dropout
+            return trained
         settings = AutoConfig.for_model(architecture, **{**defaults, **config})
         return AutoModelForCausalLM.from_config(settings)
     except UserError:
