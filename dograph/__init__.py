@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dograph.mixers.dynamic_loss import DynamicLoss
     from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
     from dograph.mixers.odm import ODM
+    from dograph.mixers.skill_it import SkillIt
     from dograph.mixers.unimax import UniMax
     from dograph.reports.mixture_report import MixtureReport
     from dograph.signals.batch_signals import (
@@ -71,6 +72,7 @@ _HOMES = {
     "SequenceSketcher": "signals.sketches",
     "Sketch": "signals.batch_signals",
     "SketchSettings": "signals.sketches",
+    "SkillIt": "mixers.skill_it",
     "Store": "data.corpus.store",
     "Stratified": "mixers.fixed",
     "Temperature": "mixers.fixed",
@@ -111,6 +113,7 @@ __all__ = [
     "SequenceSketcher",
     "Sketch",
     "SketchSettings",
+    "SkillIt",
     "Store",
     "Stratified",
     "Temperature",

@@ -8,6 +8,7 @@ from dograph.mixers.doremi import DoReMi, DoReMiOnline
 from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
 from dograph.mixers.odm import ODM
+from dograph.mixers.skill_it import SkillIt
 from dograph.mixers.unimax import UniMax
 from dograph.signals.batch_signals import (
     BatchSignals,
@@ -42,6 +43,7 @@ __all__ = [
     "Probe",
     "Proportional",
     "Sketch",
+    "SkillIt",
     "Stratified",
     "Temperature",
     "TokenGradients",

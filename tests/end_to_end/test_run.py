@@ -308,6 +308,7 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
         "dynamic_loss_gpt2",
         "odm_gpt2",
         "proportional_gpt2",
+        "skill_it_gpt2",
         "uniform_gpt2",
         "unimax_gpt2",
     ],

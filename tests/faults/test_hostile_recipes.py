@@ -21,6 +21,7 @@ MIXERS = {
     "dograph.mixers.DynamicLoss": {},
     "dograph.mixers.ODM": {"estimate": "exp3", "warmup": 0},
     "dograph.mixers.UniMax": {"max_epochs": 4},
+    "dograph.mixers.SkillIt": {"graph": {"code": {"numbers": 1.0}}, "window": 2},
     "dograph.mixers.DoGE": {},
     "dograph.mixers.DoGraph": {"clusters": 3, "beta": 0.1, "neighbours": 2, "prior": None},
     "dograph.mixers.DoGraphSchedule": {"interval": 2, "measure": 2, "skip": 0},

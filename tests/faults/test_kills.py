@@ -21,6 +21,7 @@ OTHERS = {
     "dynamic_loss_gpt2": ["mixer.init_args.warmup=4"],
     "unimax_gpt2": [],
     "odm_gpt2": [],
+    "skill_it_gpt2": ["mixer.init_args.graph=null", "mixer.init_args.update_every=4"],
     "doremi_online_gpt2": [],
     "doge_online_gpt2": [],
     "dograph_anchored_gpt2": [CLUSTERS],

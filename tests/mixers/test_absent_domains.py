@@ -16,6 +16,7 @@ from dograph.mixers import (
     DynamicLoss,
     Fixed,
     Proportional,
+    SkillIt,
     Stratified,
     Temperature,
     UniMax,
@@ -45,6 +46,7 @@ MIXERS = {
     "temperature": Temperature,
     "fixed": lambda: Fixed(EVEN),
     "unimax": UniMax,
+    "skill_it": SkillIt,
 }
 WEIGH_WHAT_IS_KNOWN = ("schedule", "odm", "odm_exp3", "odm_paper")
 """The last known of an absent domain counts on while others' falls, so that it may gain."""

@@ -1,0 +1,124 @@
+"""Skill-It: what is drawn by a graph of domains and their validation losses (Chen et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dograph.errors import UserError, check_range, nearest
+from dograph.mixers.base import BaseMixer
+from dograph.signals.batch_signals import BatchSignals, ValidationLoss
+
+Graph = Mapping[str, Mapping[str, float]]
+"""How much training on a domain (the outer name) lowers the losses of others, by name."""
+
+
+def graph_weights(prior: Tensor, graph: Tensor, losses: Tensor, rate: float) -> Tensor:
+    """``α_s ∝ α_0s exp(η Σ_t A_st L_t)``.
+
+    Args:
+        prior: (S,) α_0 on the simplex; what is 0 stays 0.
+        graph: (S, S) A ≥ 0.
+        losses: (S,) L, in nats.
+        rate: η ≥ 0.
+
+    >>> losses, graph = torch.tensor([1.0, 3.0]), torch.eye(2)
+    >>> graph_weights(torch.tensor([0.5, 0.5]), graph, losses, rate=0.5493)
+    tensor([0.2500, 0.7500])
+    """
+    return torch.softmax(prior.log() + rate * (graph @ losses), dim=0)
+
+
+class SkillIt(BaseMixer):
+    """Draws what lowers the losses that are still large, by a graph that is given.
+
+    Weights are ``graph_weights`` of the losses of the last ``window`` validations, by mirror
+    descent that starts anew from ``prior`` each time (arXiv 2307.14430). As in the public code,
+    losses are 1 before the first validation, and the window's are summed; for a target their mean
+    counts, and other domains' losses do not.
+
+    Args:
+        graph: A, by the name of what is trained on and of what it helps; pairs left out are 0.
+            None: every domain helps itself alone, by 1.
+        rate: η > 0; 0.1 to 0.5 in the public code's scripts.
+        window: validations that count, ≥ 1; 3 published.
+        update_every: optimiser steps between two updates, ≥ 1; best those between validations.
+        prior: α_0 by name. None: uniform.
+
+    Attributes:
+        validations: losses (S,) of those in the window, the newest last.
+    """
+
+    needs = frozenset({ValidationLoss()})
+
+    def __init__(
+        self,
+        graph: Graph | None = None,
+        rate: float = 0.5,
+        window: int = 3,
+        update_every: int = 1,
+        prior: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(update_every=update_every, prior=prior)
+        check_range("mixer.init_args.rate", rate, above=0)
+        check_range("mixer.init_args.window", window, at_least=1)
+        self.named_graph = graph
+        self.rate, self.window = rate, window
+        self.validations: list[Tensor] = []
+
+    def initial_weights(self) -> Tensor:
+        """(S,) by the graph, with losses of 1."""
+        self.prior_weights = super().initial_weights()
+        self.graph = self._graph()
+        return self._weights(torch.ones(len(self.domains), dtype=torch.float64))
+
+    def reset(self) -> None:
+        """Starts with no validation."""
+        self.validations = []
+
+    def update(self, signals: BatchSignals) -> Tensor:
+        """(S,) by the last validations; as before until the first."""
+        losses = self.validation_loss
+        if losses is not None and not (
+            self.validations and torch.equal(losses, self.validations[-1])
+        ):
+            self.validations = [*self.validations, losses.clone()][-self.window :]
+        if not self.validations:
+            return self.weights
+        window = torch.stack(self.validations)
+        return self._weights(window.mean(dim=0) if self.target.mixture else window.sum(dim=0))
+
+    def _weights(self, losses: Tensor) -> Tensor:
+        """(S,) by the (S,) losses of which the target's count."""
+        counts = self.target.weights(self.domains, losses)
+        counted = torch.where(counts > 0, counts * (counts > 0).sum() * losses, 0.0)
+        if not counted.isfinite().all():
+            name = self.domains[int((~counted.isfinite()).nonzero()[0])]
+            raise UserError(f"SkillIt needs the validation loss of {name}, which has none")
+        return graph_weights(self.prior_weights, self.graph, counted, self.rate)
+
+    def _graph(self) -> Tensor:
+        """(S, S) A, what is trained on in rows; UserError for a name or number that cannot be."""
+        if self.named_graph is None:
+            graph = torch.eye(len(self.domains), dtype=torch.float64)
+        else:
+            graph = torch.zeros(len(self.domains), len(self.domains), dtype=torch.float64)
+            for source, helped in self.named_graph.items():
+                for name, value in helped.items():
+                    key = f"mixer.init_args.graph.{source}.{name}"
+                    check_range(key, value, at_least=0)
+                    graph[self._index(source, key), self._index(name, key)] = value
+        wanted = self.target.weights(self.domains)
+        if not (graph[self.trained] @ wanted).any():
+            raise UserError(
+                f"mixer.init_args.graph helps {self.target.label} by nothing that is trained on: "
+                "name what does"
+            )
+        return graph
+
+    def _index(self, name: str, key: str) -> int:
+        if name not in self.domains:
+            raise UserError(f"{key}: {name!r} is no domain{nearest(name, self.domains)}")
+        return self.domains.index(name)
