@@ -17,6 +17,7 @@ from dograph.cli import (
     compare,
     evaluate,
     export,
+    fit,
     oracle,
     prepare,
     reproduce,
@@ -29,7 +30,7 @@ from dograph.terminal.encoding import print_everything, use_utf8
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (run, prepare, sweep, oracle, evaluate, compare, export, reproduce)
+    for module in (run, prepare, sweep, oracle, fit, evaluate, compare, export, reproduce)
 }
 """By name: each module's docstring is its help, and it has ``add_arguments`` and ``execute``."""
 TRAINING = ("run", "sweep", "oracle", "reproduce")

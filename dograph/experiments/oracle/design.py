@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,8 @@ NARROW = (10.0, 30.0, 100.0, 300.0, 1000.0)
 """Concentrations of the Dirichlet distributions around a mixture that is good already."""
 LEFT_OUT = 0.2
 """Chance by which a perturbed mixture leaves a domain out."""
+CANDIDATES, SEARCHES = 500, 4
+"""Samples of each distribution, and rounds of them, when a mixture is sought around the best."""
 PLACES = 4
 """Decimals of a weight, so that a recipe with it is readable."""
 
@@ -77,6 +81,27 @@ def candidates(good: Mixtures, count: int, draw: np.random.Generator) -> Mixture
         fewer = mixture * (draw.random((count, domains)) > LEFT_OUT) + 1e-12
         parts.append(fewer / fewer.sum(axis=1, keepdims=True))
     return np.concatenate([good, *parts])
+
+
+def search_around(
+    best: NDArray[np.float64],
+    expected: Callable[[Mixtures], NDArray[np.float64]],
+    seed: int,
+    within: Callable[[Mixtures], Mixtures] = lambda mixtures: mixtures,
+) -> NDArray[np.float64]:
+    """(S,) the mixture of the lowest expected loss, by repeated search around the best one.
+
+    Args:
+        best: (S,) a good mixture.
+        expected: (n, S) mixtures → (n,) losses.
+        seed: of the candidates.
+        within: moves candidates to the nearest mixtures that are allowed.
+    """
+    draw = np.random.default_rng(seed)
+    for _ in range(SEARCHES):
+        sought = within(candidates(best[None], CANDIDATES, draw))
+        best = sought[expected(sought).argmin()]
+    return best
 
 
 def rounded(mixtures: Mixtures) -> Mixtures:

@@ -33,7 +33,7 @@ from dograph.experiments.recipe.compose import COMMAND_LINE, RecipeFile
 from dograph.experiments.run_inputs import RunInputs, input_changes
 from dograph.experiments.sweep import Job, Sweep, job_of
 from dograph.files.atomic import read_mapping, write_json
-from dograph.files.run_dir import MIXTURES, OF_ORACLE, ORACLE
+from dograph.files.run_dir import EARLIER, MIXTURES, OF_ORACLE, ORACLE
 from dograph.reports.finding import target_name
 from dograph.terminal.screen import Screen
 
@@ -237,7 +237,7 @@ class Oracle:
             seed = int(read_provenance(folder)["seed"])
             job: Job = job_of(oracle, seed, (), self._corpora)
             if job.inputs is None or not job.inputs.is_of(folder):
-                place = free_folder(self.folder / MIXTURES / "earlier_optimum" / folder.name)
+                place = free_folder(self.folder / MIXTURES / EARLIER / folder.name)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 self._print(f"{folder} is of an earlier optimum: moved to {place}")
                 folder.rename(place)

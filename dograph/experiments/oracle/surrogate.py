@@ -12,13 +12,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from dograph.experiments.oracle.design import Mixtures, candidates, rounded
+from dograph.experiments.oracle.design import (
+    CANDIDATES,
+    Mixtures,
+    candidates,
+    rounded,
+    search_around,
+)
 
 Floats = NDArray[np.float64]
-CANDIDATES = 500
-"""Samples of each distribution of candidates."""
-SEARCHES = 4
-"""Rounds of candidates around the best one so far, when the optimum is sought."""
 
 
 class Surrogate:
@@ -66,12 +68,15 @@ class Surrogate:
 
     def optimum(self) -> Floats:
         """(S,) the mixture of the lowest expected loss, by repeated search around the best one."""
-        draw = np.random.default_rng(self.seed)
-        best = self.mixtures[self.predict(self.mixtures)[0].argmin()]
-        for _ in range(SEARCHES):
-            sought = candidates(best[None], CANDIDATES, draw)
-            best = sought[self.predict(sought)[0].argmin()]
+        start = self.mixtures[self.predict(self.mixtures)[0].argmin()]
+        best = search_around(start, lambda mixtures: self.predict(mixtures)[0], self.seed)
         return cast(Floats, rounded(best[None])[0])
+
+    def predict_from(self, mixtures: Mixtures, losses: Floats, sought: Mixtures) -> Floats:
+        """(m,) losses expected from other mixtures than the fit's, with its hyper-parameters."""
+        scaled = (losses - self._mean) / self._scale
+        process = _with_points(self._process, mixtures, scaled)
+        return self._mean + self._scale * _predict(process, sought)[0]
 
     def propose(self, count: int) -> Mixtures:
         """(count, S) mixtures of the largest expected improvement, to be tried at once.

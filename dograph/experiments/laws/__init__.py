@@ -1,0 +1,1 @@
+"""Mixing laws: from fixed mixtures and their losses to the mixture for any target."""
