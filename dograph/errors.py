@@ -48,6 +48,17 @@ def check_range(
         raise UserError(f"{key} is {value}: it must be {allowed}")
 
 
+def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse what is none of the choices; ``key`` is the full name that a user can search.
+
+    >>> check_choice("data.draw", "stratifed", ["stratified", "multinomial"])
+    Traceback (most recent call last):
+    dograph.errors.UserError: data.draw is 'stratifed': it must be stratified or multinomial
+    """
+    if value not in choices:
+        raise UserError(f"{key} is {value!r}: it must be {' or '.join(choices)}")
+
+
 def nearest(word: str, words: Sequence[str]) -> str:
     """A hint at the nearest spelling, or an empty string."""
     matches = difflib.get_close_matches(word, words, n=1, cutoff=0.5)

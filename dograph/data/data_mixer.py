@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from dograph.data.corpus.store import Store
 from dograph.data.domains import DomainSequences, MixtureDataset, as_read, evenly
 from dograph.data.loaders import PatientLoader
 from dograph.data.sampler import Draw, MixtureSampler, Pick
-from dograph.errors import UserError, check_range
+from dograph.errors import UserError, check_choice, check_range
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.fixed import Stratified
 from dograph.mixers.simplex import on_simplex
@@ -99,6 +99,7 @@ class DataMixer(LightningDataModule):
         target: TargetValue = None,
     ) -> None:
         super().__init__()
+        check_choice("data.draw", draw, get_args(Draw))
         check_range("data.context", context, at_least=1)
         check_range("data.batch_size", batch_size, at_least=1)
         check_range("data.validation_sequences", validation_sequences, at_least=1)
@@ -121,6 +122,7 @@ class DataMixer(LightningDataModule):
         self.unseen, self.cap = tuple(sorted(set(unseen))), dict(cap or {})
         self.target = Target.parse(target, self.unseen)
         self.seed = 0 if seed is None else seed
+        check_range("data.seed", self.seed, at_least=0)
         self.attended = False  # whether a MixingCallback carries signals to the mixer
         self.store: Store | None = None  # may be set by a caller that has opened it
         self.train_domains: list[DomainSequences] = []
@@ -189,6 +191,7 @@ class DataMixer(LightningDataModule):
             self._token_budget,
         )
         self._share_start()
+        self._set_up = self._settings()
         self._reserved = [self._held_out(domain) for domain in self.train_domains]
         self.sampler = MixtureSampler(
             [domain.chunk_lengths.tolist() for domain in self.train_domains],
@@ -209,6 +212,20 @@ class DataMixer(LightningDataModule):
             return 0
         batches = trainer.max_steps * int(trainer.accumulate_grad_batches)
         return batches * self.batch_size * trainer.world_size * (self.context + 1)
+
+    def _settings(self) -> dict[str, Any]:
+        """What set-up reads once."""
+        names = ("mixer", "context", "batch_size", "draw", "lookahead", "seed", "unseen", "target")
+        return {name: getattr(self, name) for name in names}
+
+    def _check_unchanged(self) -> None:
+        """Raises UserError for a setting that was changed too late to have an effect."""
+        for name, value in self._settings().items():
+            if value != (was := self._set_up[name]):
+                raise UserError(
+                    f"DataMixer.{name} was {was!r} at set-up and has been changed to {value!r}, "
+                    "without effect on the draws: make a new DataMixer"
+                )
 
     def _share_start(self) -> None:
         """Let every rank begin with rank zero's weights: another processor may round otherwise."""
@@ -268,6 +285,7 @@ class DataMixer(LightningDataModule):
 
         A UserError in a fit without a MixingCallback, where the mixer's weights would never change.
         """
+        self._check_unchanged()
         fits = self.trainer is not None and self.trainer.state.fn == "fit"
         if fits and self.mixer.learns and not self.attended:
             raise UserError(

@@ -14,7 +14,7 @@ from dograph.errors import UserError, check_range
 from dograph.evaluation.run_source import RunSource, find_checkpoint, find_run_source
 from dograph.files.run_dir import FINAL_CHECKPOINT, PROVENANCE
 from dograph.mixers.target import Target
-from dograph.training.checkpoint_reader import load_model
+from dograph.training.checkpoint_reader import load_model, trained_context
 from dograph.training.language_model import LanguageModel
 
 
@@ -73,8 +73,8 @@ def open_evaluated(
     Args:
         path: a checkpoint or a run directory.
         corpus: a prepared store with the run's tokenizer. None: the run's own.
-        context: tokens per sequence, ≥ 1. None: the run's, or all that a lone checkpoint's model
-            takes.
+        context: tokens per sequence, ≥ 1. None: the run's, or that of a lone checkpoint's
+            DataMixer, or all that its model takes.
         device: torch's name of a device, or "auto".
     """
     checkpoint = find_checkpoint(path)
@@ -85,6 +85,7 @@ def open_evaluated(
             "prepared store with --corpus STORE"
         )
     model = load_model(checkpoint)
+    context = context or (None if source else trained_context(checkpoint))
     store = _own_store(source) if corpus is None and source else Store.open(str(corpus))
     _check_tokens(checkpoint, model, store, source)
     chosen = _context(checkpoint, model, context, source)

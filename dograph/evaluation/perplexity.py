@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from torchmetrics import MeanMetric
 
 from dograph.data.data_mixer import DataMixer
+from dograph.errors import UserError
 from dograph.mixers.target import Target
 
 
@@ -46,6 +48,11 @@ class DomainPerplexity(Callback):
         self._means: dict[str, MeanMetric] = {}
         self._left: list[int] = []
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forgets another run's losses; a resumed run's own are restored after this."""
+        if stage == "fit" and trainer.global_step == 0:
+            self.losses = {}
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Ends a run with a validation at any interval; Lightning alone would not."""
         if trainer.global_step >= trainer.max_steps > 0:
@@ -71,8 +78,18 @@ class DomainPerplexity(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Adds a batch's token losses to its domain's mean, without sequences that repeat."""
-        counted = outputs[: self._left[dataloader_idx]]
+        """Adds a batch's token losses, or their mean, without sequences that repeat."""
+        sequences, left = len(batch.tokens), self._left[dataloader_idx]
+        known = ((), (sequences,), (sequences, batch.tokens.shape[1] - 1))
+        is_mean = isinstance(outputs, Tensor) and outputs.ndim == 0
+        whole = left >= sequences or not is_mean  # else the mean is also of those that repeat
+        if not isinstance(outputs, Tensor) or tuple(outputs.shape) not in known or not whole:
+            raise UserError(
+                f"{type(pl_module).__name__}.validation_step returned {_kind_of(outputs)}: return "
+                "(B, T) token losses, (B,) means of sequences or, in one process, the batch's mean"
+            )
+        # A mean counts as many sequences as it is of: a domain's last batch may be smaller.
+        counted = (outputs.expand(sequences) if is_mean else outputs)[:left]
         self._left[dataloader_idx] -= len(counted)
         if len(counted):
             [*self._means.values()][dataloader_idx].update(counted)
@@ -102,3 +119,7 @@ class DomainPerplexity(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores it."""
         self.losses = dict(state_dict["losses"])
+
+
+def _kind_of(value: Any) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -185,6 +185,8 @@ class BaseMixer(nn.Module):
         self.target = Target.parse(target, unseen)
         self.target.check(self.domains)
         check_names("data.unseen", self.unseen, self.domains)
+        if (probe := self.request(Probe)) is not None:
+            check_names(f"{self._name}'s Probe", probe.domains or (), self.domains)
         self.trained = torch.tensor([name not in self.unseen for name in self.domains])
         if not self.trained.any():
             raise UserError("data.unseen names every domain: leave one to train on")
@@ -257,7 +259,7 @@ class BaseMixer(nn.Module):
         signals.domain_loss = self._domain_losses.take()
         name = f"{self._name}.update's result at step {done}"
         with mixer_errors(self, f"at step {done}"):
-            proposed = self.update(signals)
+            proposed = self.update(signals.copy())
         weights = self._admissible(as_weights(proposed, len(self.domains), name, "domain"), name)
         self.weights.copy_(weights)
         if self.acts(SAMPLING):
@@ -273,7 +275,7 @@ class BaseMixer(nn.Module):
             return signals.even_weights()
         name = f"{self._name}.loss_weights' result at step {signals.step + 1}"
         with mixer_errors(self, f"at step {signals.step + 1}"):
-            proposed = self.loss_weights(signals)
+            proposed = self.loss_weights(signals.copy())
         weights = as_weights(proposed, signals.batch_size, name, "sequence of the batch")
         if self.whole_batch and signals.micro_batches == 1:
             return on_simplex(weights, name).float()

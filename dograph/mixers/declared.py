@@ -38,6 +38,34 @@ def check_declared(mixer: nn.Module) -> None:
         is_set = isinstance(value, set | frozenset)
         if not is_set or not all(isinstance(each, kind) for each in value):
             raise UserError(f"{name}.{attribute} is {value!r}: give a set such as {example}")
+    kinds = [type(request).__name__ for request in mixer.needs]  # type: ignore[union-attr]
+    if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+        raise UserError(f"{name}.needs holds several {twice[0]} requests: make one of them")
+    _check_methods(mixer)
+
+
+def _check_methods(mixer: nn.Module) -> None:
+    """Raises UserError for an ``update`` or ``loss_weights`` that nothing would call."""
+    kind, name = type(mixer), type(mixer).__name__
+    for method in ("update", "loss_weights"):
+        if method in vars(mixer):
+            raise UserError(
+                f"{name}.{method} is set on the object, where it would not be called: define it in "
+                "the class"
+            )
+    acts: Any = mixer.acts_on
+    if "acts_on" in vars(mixer) or LOSS in acts:
+        return
+    declares, weighs = (
+        next(each for each in kind.__mro__ if attribute in vars(each))
+        for attribute in ("acts_on", "loss_weights")
+    )
+    if weighs is not declares and issubclass(weighs, declares):
+        raise UserError(
+            f"{weighs.__name__}.loss_weights would not be called, since "
+            f"{declares.__name__}.acts_on leaves LOSS out: set acts_on = {{SAMPLING, LOSS}} in the "
+            "class"
+        )
 
 
 def diagnostics_of(mixer: Any) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dograph.errors import UserError, check_range
+from dograph.errors import UserError, check_choice, check_range
 from dograph.graph.clusters import group_means
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
 from dograph.signals.batch_signals import BatchSignals, DomainGradients, Sketch, count_domains
@@ -97,6 +97,7 @@ class DoGE(BaseMixer):
         prior: dict[str, float] | None = None,
     ) -> None:
         super().__init__(prior=prior)
+        check_choice("mixer.init_args.gradients", gradients, ("exact", "sketch"))
         check_range("mixer.init_args.mu", mu, above=0)
         check_range("mixer.init_args.clip", clip, above=0)
         check_range("mixer.init_args.smoothing", smoothing, at_least=0, at_most=1)

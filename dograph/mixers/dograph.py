@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from dograph.errors import UserError, check_range
+from dograph.errors import UserError, check_choice, check_range
 from dograph.graph.clusters import cluster_sequences, effective_number, mutual_information
 from dograph.graph.domain_graph import DomainGraph, domain_graph
 from dograph.graph.graph_solver import GraphSolver
@@ -88,6 +88,8 @@ class DoGraph(BaseMixer):
         ):
             check_range(f"mixer.init_args.{key}", value, at_least=least)
         check_range("mixer.init_args.tau", tau, above=0)
+        check_choice("mixer.init_args.objective", objective, get_args(Objective))
+        check_choice("mixer.init_args.spread", spread, ("mean", "printed"))
         extras = anchor or laplacian or cluster_floor or max_difference is not None
         if extras and objective not in ("uncertainty", "variance"):
             raise UserError(

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dograph.errors import check_range
+from dograph.errors import check_choice, check_range
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
 from dograph.signals.batch_signals import BatchSignals, ExcessLoss, count_domains
 
@@ -90,6 +90,7 @@ class DoReMi(BaseMixer):
         super().__init__(prior=prior)
         check_range("mixer.init_args.step_size", step_size, at_least=0)
         check_range("mixer.init_args.smoothing", smoothing, at_least=0, at_most=1)
+        check_choice("mixer.init_args.normalise", normalise, ("paper", "repository"))
         self.needs = {ExcessLoss(reference)}
         self.step_size, self.smoothing, self.normalise = step_size, smoothing, normalise
 

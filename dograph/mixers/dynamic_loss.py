@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from dograph.errors import check_range
+from dograph.errors import check_choice, check_range
 from dograph.mixers.base import BaseMixer
 from dograph.signals.batch_signals import BatchSignals
 
@@ -58,6 +58,7 @@ class DynamicLoss(BaseMixer):
         prior: dict[str, float] | None = None,
     ) -> None:
         super().__init__(warmup=warmup, prior=prior)
+        check_choice("mixer.init_args.strategy", strategy, get_args(Strategy))
         check_range("mixer.init_args.temperature", temperature, above=0)
         self.strategy: Strategy = strategy
         self.temperature = temperature

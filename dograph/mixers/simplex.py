@@ -112,7 +112,12 @@ def weights_by_name(
             f"missing {sorted(missing)}; the corpus has {list(domains)}"
         )
     values = [float(weights[name]) for name in domains]
-    if not all(math.isfinite(value) and value >= 0 for value in values) or sum(values) <= 0:
-        raise UserError(f"{key} must hold finite numbers ≥ 0 with a positive sum, got {values}")
+    if (
+        not all(math.isfinite(value) and value >= 0 for value in values)
+        or not 0 < sum(values) < math.inf
+    ):
+        raise UserError(
+            f"{key} must hold finite numbers ≥ 0 with a finite sum above 0, got {values}"
+        )
     exact = torch.tensor(values, dtype=torch.float64)
     return exact / exact.sum()

@@ -53,6 +53,8 @@ class Target:
             value = {name: _checked(name, weight) for name, weight in value.items()}
             if not sum(value.values()) > 0:
                 raise UserError(f"target is {value}: give at least one domain a weight above 0")
+            if math.isinf(sum(value.values())):
+                raise UserError(f"target is {value}, whose sum is not finite: give smaller weights")
         elif value is not None and (not isinstance(value, str) or not value):
             remedy = "name a domain, map domains to weights, or write worst"
             raise UserError(f"target is {value!r}: {remedy}")

@@ -17,6 +17,8 @@ from dograph.reports.summary import read_stages, read_summary
 
 Which = Literal["average", "last"]
 Weights = dict[str, float]
+NOTABLE = 0.005
+"""Difference between a domain's shares of what was drawn and of what counted."""
 
 
 def export(run: Path, form: str, prefix: str = "", which: Which = "average") -> str:
@@ -38,6 +40,17 @@ def export(run: Path, form: str, prefix: str = "", which: Which = "average") -> 
     field = "average_weight" if which == "average" else "weight"
     weights = {domain.name: getattr(domain, field) for domain in read_summary(run).domains}
     return FORMATS[form](weights, prefix)
+
+
+def counted_otherwise(run: Path) -> str | None:
+    """What the weights of a run leave out whose mixer acts on the loss alone; None if nothing."""
+    summary = read_summary(run)
+    fixed = all(domain.weight == domain.average_weight for domain in summary.domains)
+    shares = [(d.name, d.effective_share, d.share) for d in summary.domains]
+    if not fixed or all(abs(counted - drawn) < NOTABLE for _, counted, drawn in shares):
+        return None
+    named = ", ".join(f"{name} {counted:.3f}" for name, counted, _ in shares)
+    return f"{summary.mixer} drew by these weights, but weighed losses so that they counted {named}"
 
 
 def changed_midway(run: Path) -> str | None:

@@ -76,13 +76,18 @@ class MixtureReport(Callback):
         self.hyperparameters = dict(hyperparameters or {})
         self.every, self.figures_every, self.print_at_end = every, figures_every, print_at_end
         self.runs_folder = runs_folder
-        self.summary: RunSummary | None = None
-        self.history, self.losses, self.clock = MixtureHistory(), LossMeans(), TrainingClock()
-        self.window = ObservationWindow(comparable=not mixing.sketch_settings.fresh)
-        self.pictures = Pictures(clusters, seed)
-        self._last_point = (0, 0.0)
+        self.clusters, self.seed = clusters, seed
         self._step = self._trained = 0  # optimiser steps, and sequences in them
         self._board: Board | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Starts a run's report, without anything of a run before."""
+        self.summary: RunSummary | None = None
+        self.history, self.losses, self.clock = MixtureHistory(), LossMeans(), TrainingClock()
+        self.window = ObservationWindow(comparable=not self.mixing.sketch_settings.fresh)
+        self.pictures = Pictures(self.clusters, self.seed)
+        self._last_point = (0, 0.0)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the logger; a UserError without one, or with this callback before ``mixing``."""
@@ -101,6 +106,8 @@ class MixtureReport(Callback):
                 "MixtureReport needs a TensorBoardLogger: give the trainer "
                 "logger=TensorBoardLogger(save_dir='runs')"
             )
+        if trainer.global_step == 0:  # a resumed run's own state is restored after this
+            self._begin()
         self._data: DataMixer = trainer.datamodule  # type: ignore[attr-defined]
         self._logger = loggers[0]
         self._run_folder = Path(self._logger.log_dir)

@@ -184,6 +184,11 @@ class BatchSignals:
         checks = [signal.isfinite().all().to(self.sequence_loss.device) for signal in given]
         return bool(torch.stack(checks).all())
 
+    def copy(self) -> BatchSignals:
+        """The same signals in tensors of their own, for code that may change them in place."""
+        values = {name: _copied(value) for name, value in vars(self).items()}
+        return replace(self, **values)
+
     def even_weights(self) -> Tensor:
         """(B,) float32 1/B for every sequence, whatever type the model's numbers have."""
         return torch.full((self.batch_size,), 1 / self.batch_size, dtype=torch.float32)
@@ -233,6 +238,12 @@ class BatchSignals:
     def _step_counts(self, domains: int) -> Tensor:
         whole = self.domain if self.step_domain is None else self.step_domain
         return count_domains(whole, domains)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, TokenGradients):
+        return TokenGradients(*(part.clone() for part in vars(value).values()))
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def count_domains(domain: Tensor, domains: int) -> Tensor:

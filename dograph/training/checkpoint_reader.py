@@ -45,6 +45,16 @@ def load_model(path: Path | str, role: str = "checkpoint") -> LanguageModel:
     return model
 
 
+def trained_context(path: Path) -> int | None:
+    """``context`` of the DataMixer that a checkpoint was trained on; None if it does not tell."""
+    for state in read_checkpoint(path, lazy=True).values():
+        settings = state.get("belongs_to") if isinstance(state, dict) else None
+        context = settings.get("context") if isinstance(settings, dict) else None
+        if isinstance(context, int) and context > 0:
+            return context
+    return None
+
+
 def load_reference(
     path: Path | str, model: LanguageModel, context: int, tokenizer: str | None = None
 ) -> LanguageModel:

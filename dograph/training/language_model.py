@@ -195,9 +195,14 @@ class LanguageModel(LightningModule):
             gradients = [p.grad for p in parameters if p.grad is not None]
             wrong = torch.stack([~gradient.isfinite().all() for gradient in gradients]).any()
         skip = self._count(wrong, sharded)
-        if not scaled:
+        if scaled:  # the scaler skips only what it sees itself
+            skips = not self.step_state.usable
+        elif getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = skip  # type: ignore[attr-defined]  # what a scaler sets
-        elif not self.step_state.usable:  # the scaler skips only what it sees itself
+            return
+        else:  # asks the device; without gradients an optimiser does nothing
+            skips = bool(skip)
+        if skips:
             optimizer.zero_grad()
 
     def _count(self, wrong: Tensor, sharded: bool) -> Tensor:

@@ -82,8 +82,11 @@ class MixingCallback(Callback):
                 f"{type(pl_module).__name__} and {type(data).__name__}"
             )
         self.trainer, self.model, self.data = trainer, pl_module, data
-        # A resumed run's own sums are restored after this.
-        self._effective, self._state = DomainSums(len(data.domains)), StepState()
+        _check_whole_steps(trainer)
+        # A resumed run's own sums are restored after this; a second fit of the trainer keeps them.
+        if not data.sampler.trained or len(self.effective) != len(data.domains):
+            self._effective = DomainSums(len(data.domains))
+        self._state = StepState()
         sketch = self.mixer.request(Sketch)
         if self.sketch_settings.fresh and sketch is not None and sketch.across_steps:
             raise UserError(
@@ -308,6 +311,22 @@ class MixingCallback(Callback):
                 len(states),
                 trainer.world_size,
             )
+
+
+def _check_whole_steps(trainer: Trainer) -> None:
+    """Raises UserError if an epoch would cut an optimiser step short, or is to repeat batches."""
+    if trainer.overfit_batches:
+        raise UserError(
+            f"trainer.overfit_batches is {trainer.overfit_batches}, but every epoch draws new "
+            "batches: leave it out, and repeat few sequences by data.cap"
+        )
+    most, parts = trainer.limit_train_batches, int(trainer.accumulate_grad_batches)
+    if isinstance(most, int) and most % parts:
+        raise UserError(
+            f"trainer.limit_train_batches is {most}, no multiple of "
+            f"trainer.accumulate_grad_batches ({parts}), so that every epoch would end with a "
+            "smaller batch: make it one, or leave it out and set max_steps"
+        )
 
 
 def every_ranks(value: Any) -> list[Any]:

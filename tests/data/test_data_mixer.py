@@ -345,3 +345,21 @@ def test_a_batch_survives_the_way_through_a_worker(store, corpus_settings):
     again = pickle.loads(pickle.dumps(batch))
     for name in ("tokens", "domain", "documents"):
         assert torch.equal(getattr(again, name), getattr(batch, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 8), ("draw", "multinomial"), ("mixer", Proportional())]
+)
+def test_a_setting_that_is_changed_after_set_up_is_refused(store, corpus_settings, name, value):
+    data = ready(corpus_settings, Stratified())
+    data.train_dataloader()
+    setattr(data, name, value)
+    with pytest.raises(UserError, match=f"DataMixer.{name} was .* make a new DataMixer"):
+        data.train_dataloader()
+
+
+def test_a_misspelt_draw_and_a_negative_seed_are_refused():
+    with pytest.raises(UserError, match=r"data\.draw is 'stratifed': it must be stratified or m"):
+        DataMixer(draw="stratifed")
+    with pytest.raises(UserError, match=r"data\.seed is -1"):
+        DataMixer(seed=-1)

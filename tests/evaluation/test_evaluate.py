@@ -110,6 +110,17 @@ def test_a_bare_checkpoint_needs_a_corpus(run_folder, store, tmp_path):
         open_evaluated(bare, store.path)
 
 
+def test_a_bare_checkpoint_is_evaluated_at_the_context_it_was_trained_at(
+    run_folder, store, tmp_path
+):
+    content = torch.load(run_folder / "checkpoints" / "final.ckpt", weights_only=True)
+    content["MyData"] = content.pop("DataMixer")  # as of a subclass
+    content["MyData"]["belongs_to"]["context"] = 8
+    torch.save(content, tmp_path / "bare.ckpt")
+    assert open_evaluated(tmp_path / "bare.ckpt", store.path, device="cpu").context == 8
+    assert open_evaluated(tmp_path / "bare.ckpt", store.path, 16, device="cpu").context == 16
+
+
 def test_a_store_that_has_changed_is_noticed(run_folder, tmp_path):
     copy = shutil.copytree(run_folder, tmp_path / "run")
     facts = json.loads((copy / "provenance.json").read_text())

@@ -23,6 +23,7 @@ from dograph.mixers import (
     UniMax,
 )
 from dograph.mixers.dry_run import dry_run, made_up_signals
+from dograph.mixers.simplex import weights_by_name
 from dograph.mixers.target import Target, check_names
 
 DOMAINS = ("books", "code", "web")
@@ -146,3 +147,10 @@ def test_a_mixture_of_unseen_domains_alone_is_refused():
         Fixed({"web": 1, "books": 0, "code": 0}).setup(DOMAINS, (1, 1, 1), 4, unseen=["web"])
     with pytest.raises(UserError, match="names every domain"):
         Stratified().setup(DOMAINS, (1, 1, 1), 4, unseen=DOMAINS)
+
+
+def test_weights_whose_sum_is_not_finite_are_refused():
+    with pytest.raises(UserError, match="sum is not finite"):
+        Target.parse({"books": 1e308, "code": 1e308})
+    with pytest.raises(UserError, match="with a finite sum above 0"):
+        weights_by_name({"books": 1e308, "code": 1e308}, ("books", "code"), "weights")

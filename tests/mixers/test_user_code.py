@@ -5,10 +5,20 @@ import pytest
 import torch
 
 from dograph.errors import UserError
-from dograph.mixers import BaseMixer, BatchSignals, Sketch
-from dograph.mixers.declared import diagnostics_of, snapshot_of
+from dograph.mixers import (
+    BaseMixer,
+    BatchSignals,
+    DoGEOnline,
+    DoGraph,
+    DoReMi,
+    DynamicLoss,
+    Probe,
+    Sketch,
+)
+from dograph.mixers.declared import LOSS, SAMPLING, diagnostics_of, snapshot_of
 from dograph.mixers.dry_run import dry_run
 from dograph.mixers.user_code import mixer_errors
+from dograph.signals.batch_signals import TokenGradients
 
 DOMAINS = ("books", "code", "web")
 EVEN = [1 / 3] * 3
@@ -197,3 +207,87 @@ def test_what_a_class_declares_is_checked():
         diagnostics_of(returning("diagnostics", {"a": "b"}))
     with pytest.raises(UserError, match=r"M.snapshot returned None: return a MixerSnapshot"):
         snapshot_of(returning("snapshot", None))
+
+
+class InPlace(BaseMixer):
+    """Does its arithmetic on the signals themselves."""
+
+    def update(self, signals):
+        signals.domain_loss -= signals.domain_loss.min()
+        signals.domain.zero_()
+        return torch.softmax(signals.domain_loss, dim=0)
+
+    def loss_weights(self, signals):
+        signals.sequence_loss -= signals.sequence_loss.mean()
+        return torch.softmax(signals.sequence_loss, dim=0)
+
+
+def test_what_a_mixer_does_to_its_signals_stays_with_it(caplog):
+    mixer, losses = ready(InPlace()), torch.tensor([1.0, 2.0, 3.0, 1.0, 2.0, 3.0])
+    dry_run(mixer, 6)
+    assert caplog.text == ""
+    given = BatchSignals(0, torch.arange(6) % 3, losses.clone())
+    weights = mixer.checked_loss_weights(given)
+    assert torch.allclose(weights, torch.softmax(losses, dim=0))
+    mixer.step(given)
+    assert given.sequence_loss.tolist() == losses.tolist()
+    assert given.domain.tolist() == [0, 1, 2, 0, 1, 2]
+    expected = torch.softmax(torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64), dim=0)
+    assert torch.allclose(mixer.weights, expected)
+
+
+def test_gradients_of_a_copy_are_its_own():
+    numbers = TokenGradients(torch.zeros(1), torch.zeros(1, 2), torch.ones(1, 2, 3))
+    given = BatchSignals(0, torch.zeros(1), torch.ones(1), token_gradients=numbers)
+    given.copy().token_gradients.gradients.zero_()
+    assert given.token_gradients.gradients.sum() == 6
+
+
+@pytest.mark.parametrize("method", ["update", "loss_weights"])
+def test_a_method_set_on_the_object_is_refused(method):
+    mixer = BaseMixer()
+    setattr(mixer, method, lambda signals: torch.tensor(EVEN))
+    with pytest.raises(UserError, match=rf"BaseMixer\.{method} is set on the object"):
+        ready(mixer)
+
+
+def test_loss_weights_that_a_base_class_would_leave_uncalled_are_refused():
+    def weigh(self, signals):
+        return signals.even_weights()
+
+    uncalled = type("Mine", (DoGEOnline,), {"loss_weights": weigh})
+    with pytest.raises(UserError, match=r"since DoGEOnline\.acts_on leaves LOSS out"):
+        ready(uncalled())
+    both = {"loss_weights": weigh, "acts_on": {SAMPLING, LOSS}}
+    assert ready(type("Mine", (DoGEOnline,), both)()).acts(LOSS)
+    ready(DoGEOnline())
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (DoGEOnline, {"gradients": "sketches"}),
+        (DoGraph, {"objective": "aligned"}),
+        (DoGraph, {"spread": "median"}),
+        (DoReMi, {"reference": "r.ckpt", "normalise": "papers"}),
+        (DynamicLoss, {"strategy": "lin_upper"}),
+    ],
+)
+def test_a_misspelt_choice_is_refused_in_ones_own_script_too(kind, settings):
+    *_, (key, value) = settings.items()
+    with pytest.raises(UserError, match=f"mixer.init_args.{key} is '{value}': it must be .* or "):
+        kind(**settings)
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        ({Probe(8, 2, ("books",)), Probe(4, 2, ("web",))}, "needs holds several Probe requests"),
+        ({Sketch(), Sketch(across_steps=True)}, "needs holds several Sketch requests"),
+        ({Sketch(), Probe(8, 2, ("books", "cod"))}, "Probe names 'cod', not a domain .*'code'"),
+        ({Sketch(), Probe(8, 2, "code")}, "Probe names 'c', not a domain"),
+    ],
+)
+def test_requests_of_which_a_part_would_be_dropped_are_refused(needs, message):
+    with pytest.raises(UserError, match=message):
+        ready(type("M", (BaseMixer,), {"needs": needs})())

@@ -118,3 +118,21 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path, content, capsys):
 def test_a_weight_that_rounds_to_nothing_is_left_out_of_a_blend(tmp_path):
     write_summary(summary_of({"a": 1e-10, "b": 1 - 1e-10}), tmp_path)
     assert export(tmp_path, "megatron") == "1.00000000 b\n"
+
+
+def test_weights_of_a_mixer_that_weighs_losses_alone_say_so(tmp_path, capsys):
+    domains = [
+        DomainSummary(name, 0.5, share, 10, 0.1, 1.0, 2.7, 0.5, 0.5)
+        for name, share in (("books", 0.3), ("code", 0.7))
+    ]
+    write_summary(RunSummary("DoGraph", 5, 1.0, 1e9, tuple(domains), {}, None), tmp_path)
+    assert main(["export", str(tmp_path), "--format", "json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"books": 0.5, "code": 0.5}
+    assert "DoGraph drew by these weights, but weighed losses" in printed.err
+    assert "books 0.300, code 0.700" in printed.err
+
+
+def test_weights_that_tell_all_have_no_note(run, capsys):
+    assert main(["export", str(run)]) == 0
+    assert capsys.readouterr().err == ""

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.utils.tensorboard import SummaryWriter
 
+from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixers.dograph import DoGraph
@@ -24,6 +26,7 @@ from dograph.reports.mixture_report import MixtureReport
 from dograph.reports.observation import ObservationWindow, observed_graph
 from dograph.reports.tensorboard import Board, chart_layout
 from dograph.signals.batch_signals import BatchSignals
+from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
 
 DOMAINS = ("animals", "code", "numbers")
@@ -269,3 +272,28 @@ def test_report_must_follow_mixing_and_needs_a_logger():
     trainer = Trainer(logger=False, callbacks=[mixing, report], accelerator="cpu")
     with pytest.raises(UserError, match="TensorBoardLogger"):
         report.setup(trainer, None, "fit")
+
+
+def test_the_same_report_of_another_run_starts_anew(corpus_settings, store, tmp_path):
+    mixing, perplexity = MixingCallback(), DomainPerplexity()
+    report = MixtureReport(mixing, perplexity, every=2, figures_every=0, print_at_end=False)
+    data = DataMixer(None, corpus_settings, context=16, batch_size=8, validation_sequences=8)
+    config = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 300, "n_positions": 16}
+    for validated in (1, 0):
+        trainer = Trainer(
+            max_steps=4,
+            max_epochs=-1,
+            limit_val_batches=validated,
+            accelerator="cpu",
+            logger=TensorBoardLogger(tmp_path),
+            callbacks=[mixing, perplexity, report],
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        trainer.fit(LanguageModel(config=config), datamodule=data)
+        assert report.history.steps == [2, 4]
+        assert len(report.history.validations) == validated
+        assert report.summary.tokens == 4 * 8 * 16
+        assert bool(report.summary.scores) == bool(validated)

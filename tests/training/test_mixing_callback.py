@@ -416,13 +416,15 @@ def fit(data, callbacks, **options):
 def fit_again(model, data, callbacks, **options):
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     steps = {"max_steps": 6, "max_epochs": -1, "limit_val_batches": 0, **options}
-    Trainer(
+    trainer = Trainer(
         accelerator="cpu",
         callbacks=callbacks,
         use_distributed_sampler=False,
         **dict.fromkeys(quiet, False),
         **steps,
-    ).fit(model, datamodule=data)
+    )
+    trainer.fit(model, datamodule=data)
+    return trainer
 
 
 class Memory(LossSeeker):
@@ -479,3 +481,111 @@ def test_a_sanity_check_gives_no_losses(store, corpus_settings):
     data = DataMixer(Stratified(), corpus_settings, 32, 8)
     fit(data, [perplexity], check_val_every_n_epoch=2, **options)
     assert perplexity.losses == {}
+
+
+class MeanLoss(LanguageModel):
+    """Validates as most Lightning modules do."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        return self.token_losses(batch.tokens).mean()
+
+
+class Silent(LanguageModel):
+    """Validates for itself."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        return None
+
+
+def validated(model, settings):
+    """Losses by domain of 8 sequences each, in batches of 6."""
+    perplexity = DomainPerplexity()
+    data = DataMixer(Stratified(), settings, 32, 6, validation_sequences=8)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    trainer = Trainer(accelerator="cpu", callbacks=[perplexity], **quiet)
+    trainer.validate(model, datamodule=data, verbose=False)
+    return perplexity.losses
+
+
+def test_a_mean_loss_counts_as_many_sequences_as_it_is_of(store, corpus_settings):
+    config = {**TINY, "vocab_size": 300}
+    whole, means = LanguageModel(config=config), MeanLoss(config=config)
+    means.load_state_dict(whole.state_dict())
+    expected = validated(whole, corpus_settings)
+    assert validated(means, corpus_settings) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(UserError, match=r"Silent\.validation_step must return .*, got NoneType"):
+        validated(Silent(config=config), corpus_settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate_grad_batches": 4, "limit_train_batches": 6}, "is 6, no multiple of"),
+        ({"overfit_batches": 2}, "every epoch draws new batches"),
+    ],
+)
+def test_epochs_that_would_cut_or_repeat_steps_are_refused(
+    store, corpus_settings, options, message
+):
+    with pytest.raises(UserError, match=message):
+        train(corpus_settings, Stratified(), **options)
+
+
+def test_epochs_of_whole_steps_are_trained(store, corpus_settings):
+    options = {"accumulate_grad_batches": 2, "limit_train_batches": 4}
+    _, _, data = train(corpus_settings, Stratified(), steps=4, **options)
+    assert data.sampler.trained == 8
+
+
+def test_a_second_fit_of_a_trainer_adds_to_what_counted(store, corpus_settings):
+    data, mixing = DataMixer(Stratified(), corpus_settings, 32, 6), MixingCallback()
+    model = LanguageModel(config={**TINY, "vocab_size": 300}, warmup=2)
+    trainer = fit_again(model, data, [mixing])
+    steps = trainer.global_step
+    trainer.fit_loop.epoch_loop.max_steps = 2 * steps
+    trainer.fit(model, datamodule=data)
+    assert data.sampler.trained == 2 * steps
+    assert mixing.effective.sum().item() == pytest.approx(2 * steps)
+
+
+class OwnOptimiser(LanguageModel):
+    """Its fourth loss is infinite; its optimiser is not fused."""
+
+    kind = torch.optim.SGD
+
+    def token_losses(self, tokens):
+        losses = super().token_losses(tokens)
+        return losses * torch.inf if self.training and self.global_step == 3 else losses
+
+    def configure_optimizers(self):
+        return self.kind(self.parameters(), lr=1e-3)
+
+
+class Lion(torch.optim.Optimizer):
+    """An optimiser that knows nothing of torch's gradient scalers."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.add_(parameter.grad.sign(), alpha=-group["lr"])
+        return loss
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW, Lion])
+def test_an_optimiser_of_ones_own_skips_a_step_that_is_not_finite(store, corpus_settings, kind):
+    torch.manual_seed(0)
+    model = type("M", (OwnOptimiser,), {"kind": kind})(config={**TINY, "vocab_size": 300})
+    before = torch.cat([each.detach().flatten().clone() for each in model.parameters()])
+    data = DataMixer(Stratified(), corpus_settings, 32, 6)
+    fit_again(model, data, [MixingCallback()])
+    after = torch.cat([each.detach().flatten() for each in model.parameters()])
+    assert after.isfinite().all()
+    assert not torch.equal(before, after)
+    assert model.skipped[0] == 1

@@ -29,6 +29,7 @@ from dograph.data.corpus.manifest import (
 )
 from dograph.data.corpus.report import (
     ProgressBars,
+    cap_warnings,
     closing_table,
     left_out_lines,
     round_trip_note,
@@ -113,6 +114,7 @@ def _build(
     bars.console.print(closing_table(store))
     lines = [
         *left_out_lines(store.domains, store.left_out),
+        *cap_warnings(store),
         *share_warnings(store, settings.validation_fraction),
         round_trip_note(store),
     ]

@@ -119,6 +119,20 @@ def share_warnings(store: Store, asked: float) -> list[str]:
     ]
 
 
+def cap_warnings(store: Store) -> list[str]:
+    """A line for each domain of which far less was taken than its cap allows."""
+    lines = []
+    for entry in store.domains:
+        (_, taken), cap = _bytes_of_splits(entry), entry.left_out.cap
+        if cap is not None and taken < cap / 2:
+            lines.append(
+                f"Warning: domain '{entry.name}': {taken:,} of the {cap:,} bytes that "
+                "corpus.megabytes allows were taken, since the document after them is larger than "
+                "the rest: raise corpus.megabytes, or cut that document"
+            )
+    return lines
+
+
 def _bytes_of_splits(entry: DomainEntry) -> tuple[int, int]:
     held_out = entry.validation_bytes or 0
     return held_out, held_out + entry.bytes

@@ -206,7 +206,8 @@ class Staging:
             if len(sizes) == 1:
                 raise UserError(
                     f"domain '{name}' holds a single document{_only(staged.left_out)}: {where}: "
-                    "add a second, or set corpus.validation_fraction=0 to train without validation"
+                    f"{_more_documents(staged.left_out)}, or set corpus.validation_fraction=0 to "
+                    "train without validation"
                 )
             by_size = choose_by_size(sizes, fraction)
             staged, _ = self._write(name, documents(), cap, by_size, lambda _: None)
@@ -297,6 +298,11 @@ def _another_key(left_out: DocumentsLeftOut) -> str:
     """The remedy for a domain whose rows hold no text."""
     is_wrong = left_out.bad_rows > 0
     return "set corpus.text_key to the key that holds it, " if is_wrong else ""
+
+
+def _more_documents(left_out: DocumentsLeftOut) -> str:
+    """The remedy for a domain of a single document."""
+    return "add a second" if left_out.cap is None else "raise corpus.megabytes"
 
 
 def _derive(folder: Path, name: str, derivation: Derivation, parts: Iterable[Path]) -> StagedSplit:

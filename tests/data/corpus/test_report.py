@@ -1,9 +1,11 @@
 """What `prepare` shows: lines in a pipe, a table that keeps its numbers."""
 
 import io
+import json
 import re
 
 from rich.console import Console
+from small_corpora import write_corpus
 
 from dograph.data.corpus import report
 from dograph.data.corpus.prepare import prepare
@@ -47,3 +49,18 @@ def test_the_closing_table_is_whole_on_a_narrow_screen(store):
     for entry in store.domains:
         assert text.getvalue().count(entry.name) >= 1
         assert f"{entry.train_tokens:,}" in text.getvalue()
+
+
+def test_a_large_document_that_ends_a_capped_domain_early_is_warned_of(tmp_path, capsys):
+    source = write_corpus(tmp_path / "text", 20)
+    small, large = ({"text": f"{word} " * times} for word, times in (("a", 9), ("b", 400_000)))
+    lines = [small, {"text": "another"}, large, *({"text": f"late {i}"} for i in range(50))]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (source / "mixed.jsonl").write_text(text)
+    options = {"source": str(source), "vocab_size": 300, "validation_fraction": 0.3}
+    prepare(CorpusSettings(**options, store=str(tmp_path / "s"), megabytes=0.5), progress=False)
+    shown = capsys.readouterr().out
+    assert "domain 'mixed': 25 of the 500,000 bytes that corpus.megabytes allows" in shown
+    assert "domain 'web'" not in shown
+    prepare(CorpusSettings(**options, store=str(tmp_path / "m"), megabytes=2), progress=False)
+    assert "corpus.megabytes allows" not in capsys.readouterr().out

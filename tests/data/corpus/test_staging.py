@@ -83,6 +83,8 @@ def test_an_empty_domain_and_a_single_document_are_refused(tmp_path):
         stage(tmp_path, {"a": ["", "\n"]})
     with pytest.raises(UserError, match="single document"):
         stage(tmp_path, {"a": ["alone"]})
+    with pytest.raises(UserError, match=r"single document.* raise corpus\.megabytes, or set"):
+        stage(tmp_path, {"a": ["alone", "one more, beyond the cap"]}, cap=10)
 
 
 def test_an_interrupted_domain_is_staged_afresh(tmp_path):
