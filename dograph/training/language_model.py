@@ -14,10 +14,11 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from dograph.data.batch import Batch
+from dograph.data.corpus.store import Store
 from dograph.errors import UserError, check_range
 from dograph.signals.layers import transformer_blocks
 from dograph.training.cross_entropy import token_losses
-from dograph.training.network import build_network, check_causal
+from dograph.training.network import build_network, check_causal, check_vocabulary
 from dograph.training.step_state import StepState
 
 ReduceLoss = Callable[[Batch, Tensor], Tensor]
@@ -104,7 +105,7 @@ class LanguageModel(LightningModule):
         check_schedule(learning_rate, final_learning_rate, warmup, weight_decay, betas)
         self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
         self.warmup, self.weight_decay, self.betas = warmup, weight_decay, betas
-        self.compile_blocks = compile
+        self.compile_blocks, self.pretrained = compile, pretrained
         self.reduce_loss: ReduceLoss = mean_loss
         self.step_state = StepState()
         self.observed_modules: Sequence[str] = ()
@@ -146,7 +147,11 @@ class LanguageModel(LightningModule):
         return self.token_losses(batch.tokens)
 
     def on_fit_start(self) -> None:
-        """Compiles the blocks that nothing observes."""
+        """Compiles the blocks that nothing observes; refuses tokens that weights do not know."""
+        store = getattr(getattr(self.trainer, "datamodule", None), "store", None)
+        if self.pretrained is not None and isinstance(store, Store):
+            vocabulary = store.tokenizer().get_vocab(with_added_tokens=True)
+            check_vocabulary(self.pretrained, vocabulary)
         if not self.compile_blocks:
             return
         name = transformer_blocks(self.network)

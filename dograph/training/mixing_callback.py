@@ -315,9 +315,9 @@ class MixingCallback(Callback):
 
 def _check_whole_steps(trainer: Trainer) -> None:
     """Raises UserError if an epoch would cut an optimiser step short, or is to repeat batches."""
-    if trainer.overfit_batches:
+    if overfit := getattr(trainer, "overfit_batches", 0):
         raise UserError(
-            f"trainer.overfit_batches is {trainer.overfit_batches}, but every epoch draws new "
+            f"trainer.overfit_batches is {overfit}, but every epoch draws new "
             "batches: leave it out, and repeat few sequences by data.cap"
         )
     most, parts = trainer.limit_train_batches, int(trainer.accumulate_grad_batches)

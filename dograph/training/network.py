@@ -6,9 +6,11 @@ import difflib
 import logging
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
@@ -90,6 +92,31 @@ def _check_loaded(pretrained: str, loaded: Mapping[str, Any]) -> None:
         raise UserError(
             f"model.pretrained is {pretrained}, which lacks {len(missing)} of the weights that "
             f"model.config asks for ({missing[0]} …): they would be random; leave model.config out"
+        )
+
+
+def check_vocabulary(pretrained: str, corpus: Mapping[str, int]) -> None:
+    """Raises UserError if a pretrained model's tokenizer gives the corpus's tokens other ids.
+
+    Args:
+        pretrained: as ``LanguageModel`` takes it. Only a folder's ``tokenizer.json`` is compared;
+            without one a warning says what must hold.
+        corpus: ids of the corpus's tokenizer by token.
+    """
+    path = Path(pretrained, "tokenizer.json")
+    if not path.is_file():
+        logger.warning(
+            "model.pretrained is %s, which has no tokenizer.json here to compare with: its weights "
+            "are of use only if corpus.tokenizer is its own",
+            pretrained,
+        )
+        return
+    own = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    others = [token for token, number in corpus.items() if own.get(token) != number]
+    if others:
+        raise UserError(
+            f"model.pretrained is {pretrained}, whose tokenizer gives {len(others):,} of the "
+            f"corpus's {len(corpus):,} tokens other ids: set corpus.tokenizer={path}"
         )
 
 

@@ -1,5 +1,6 @@
 """Invariants 3, 5 and 10: workers, observers and ranks do not change training."""
 
+import json
 import random
 import subprocess
 import sys
@@ -589,3 +590,25 @@ def test_an_optimiser_of_ones_own_skips_a_step_that_is_not_finite(store, corpus_
     assert after.isfinite().all()
     assert not torch.equal(before, after)
     assert model.skipped[0] == 1
+
+
+def test_pretrained_weights_of_another_tokenizer_are_refused(store, corpus_settings, tmp_path):
+    LanguageModel(config={**TINY, "vocab_size": 300}).network.save_pretrained(tmp_path)
+    tokenizer = json.loads((store.path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    model = LanguageModel(pretrained=str(tmp_path))
+    fit_again(model, DataMixer(Stratified(), corpus_settings, 32, 8), [], max_steps=1)
+    ids = tokenizer["model"]["vocab"]
+    ids["a"], ids["b"] = ids["b"], ids["a"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="gives 2 of the corpus's 300 tokens other ids"):
+        fit_again(model, DataMixer(Stratified(), corpus_settings, 32, 8), [], max_steps=1)
+
+
+def test_pretrained_weights_without_a_tokenizer_are_warned_of(
+    store, corpus_settings, tmp_path, caplog
+):
+    LanguageModel(config={**TINY, "vocab_size": 300}).network.save_pretrained(tmp_path)
+    model = LanguageModel(pretrained=str(tmp_path))
+    fit_again(model, DataMixer(Stratified(), corpus_settings, 32, 8), [], max_steps=1)
+    assert "only if corpus.tokenizer is its own" in caplog.text
