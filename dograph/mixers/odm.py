@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from dograph.errors import check_range
+from dograph.errors import check_choice, check_range
 from dograph.mixers.base import BaseMixer
 from dograph.signals.batch_signals import BatchSignals, count_domains
 
@@ -91,6 +91,7 @@ class ODM(BaseMixer):
         prior: dict[str, float] | None = None,
     ) -> None:
         super().__init__(update_every=update_every, warmup=warmup, prior=prior)
+        check_choice("mixer.init_args.estimate", estimate, get_args(Estimate))
         check_range("mixer.init_args.smoothing", smoothing, at_least=0, below=1)
         self.estimate: Estimate = estimate
         self.smoothing = smoothing

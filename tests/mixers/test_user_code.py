@@ -6,6 +6,7 @@ import torch
 
 from dograph.errors import UserError
 from dograph.mixers import (
+    ODM,
     BaseMixer,
     BatchSignals,
     DoGEOnline,
@@ -271,6 +272,7 @@ def test_loss_weights_that_a_base_class_would_leave_uncalled_are_refused():
         (DoGraph, {"spread": "median"}),
         (DoReMi, {"reference": "r.ckpt", "normalise": "papers"}),
         (DynamicLoss, {"strategy": "lin_upper"}),
+        (ODM, {"estimate": "exp4"}),
     ],
 )
 def test_a_misspelt_choice_is_refused_in_ones_own_script_too(kind, settings):
