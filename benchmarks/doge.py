@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--model", default="gpt2_nano", help="a file of configs/model")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--mu", type=float, default=0.04, help="as in recipes/doge_gpt2.yaml")
+    parser.add_argument("--mu", type=float, help="by default as published")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -146,7 +146,7 @@ def main() -> None:
     for seed in arguments.seeds:
         exact = torch.zeros(0)
         for name, sketch in SOURCES.items():
-            mixer = DoGE("exact" if name == "exact" else "sketch", mu=arguments.mu)
+            mixer = DoGE("exact" if name == "exact" else "sketch", "all", mu=arguments.mu)
             seconds = proxy(mixer, sketch, seed, arguments)
             if not table.columns[2:]:
                 for heading in (*mixer.domains, "distance to exact", "s a step"):

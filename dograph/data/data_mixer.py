@@ -19,7 +19,7 @@ from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
 from dograph.data.domains import DomainSequences, MixtureDataset, as_read, evenly
 from dograph.data.loaders import PatientLoader
-from dograph.data.sampler import Draw, MixtureSampler, Pick
+from dograph.data.sampler import Draw, MixtureSampler, Pick, systematic_counts
 from dograph.errors import UserError, check_choice, check_range
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.fixed import Stratified
@@ -259,6 +259,9 @@ class DataMixer(LightningDataModule):
         if domain.domain in self.unseen:  # one is left, since a sampler has an order of each domain
             held_out = min(count - 1, MOST_HELD_OUT)
             enough = held_out >= probe.per_update
+        elif probe.by_target:
+            held_out = max(min(probe.held_out, count // 10), probe.per_update)
+            enough = count >= 2 * held_out
         else:
             held_out, enough = probe.held_out, count >= 2 * probe.held_out
         if not enough:
@@ -270,14 +273,20 @@ class DataMixer(LightningDataModule):
         return evenly(count, held_out).tolist()
 
     def probe_batch(self, step: int) -> Batch | None:
-        """Held-out sequences of each probed domain, chosen by seed and step alone; None without."""
+        """Held-out sequences of the probed domains, chosen by seed and step alone; None without."""
         probe, picks = self.mixer.request(Probe), []
         assert probe is not None
-        for index, reserved in enumerate(self._reserved):
-            if reserved:
-                draw = np.random.default_rng([self.seed, step, index])
-                chosen = draw.choice(reserved, probe.per_update, replace=False)
-                picks += [(index, int(place)) for place in chosen]
+        probed = np.array([len(reserved) > 0 for reserved in self._reserved])
+        counts = probed * probe.per_update
+        if probe.by_target and probed.any():
+            shares = self.target.weights(self.domains).numpy() * probed
+            shares = shares if shares.any() else probed.astype(float)
+            start = float(np.random.default_rng([self.seed, step]).random())
+            counts = systematic_counts(shares, probe.per_update, start)
+        for index in counts.nonzero()[0].tolist():
+            draw = np.random.default_rng([self.seed, step, index])
+            chosen = draw.choice(self._reserved[index], counts[index], replace=False)
+            picks += [(index, int(place)) for place in chosen]
         return MixtureDataset(self.train_domains).__getitems__(picks) if picks else None
 
     def train_dataloader(self) -> DataLoader[Batch]:

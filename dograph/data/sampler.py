@@ -53,6 +53,23 @@ def stratified_counts(
     return counts
 
 
+def systematic_counts(
+    shares: npt.NDArray[np.float64], count: int, start: float
+) -> npt.NDArray[np.int64]:
+    """How many of ``count`` sequences each domain gives, one by one by its share.
+
+    Systematic sampling: (S,) counts are within one of ``share × count``, and their mean over
+    ``start``, uniform in [0, 1), is that.
+
+    >>> systematic_counts(np.array([3.0, 0.0, 1.0]), 2, 0.5).tolist()
+    [1, 0, 1]
+    """
+    bounds = np.cumsum(shares / shares.sum())
+    places = np.searchsorted(bounds, (start + np.arange(count)) / count, side="right")
+    last = int(np.flatnonzero(shares)[-1])  # where rounding leaves the sum below 1
+    return np.bincount(np.minimum(places, last), minlength=len(shares))
+
+
 class MixtureSampler(Sampler[list[Pick]]):
     """Draws batches of (domain, index) by domain weights that may change while training runs.
 

@@ -163,13 +163,14 @@ def made_up_signals(mixer: BaseMixer, batch_size: int, step: int) -> BatchSignal
     """Random signals of every kind that a mixer needs, of all domains that it trains on in turn."""
     generator = torch.Generator().manual_seed(step)
     count = len(mixer.domains)
-    drawn = (mixer.trained | (mixer.sampling_weights > 0)).nonzero().flatten()
+    drawn = mixer.trained.nonzero().flatten()
     probed = [index for index, name in enumerate(mixer.domains) if mixer.probes(name)]
     signals = BatchSignals(
         step=step,
         domain=drawn[torch.arange(batch_size) % len(drawn)],
         sequence_loss=1 + torch.rand(batch_size, generator=generator),
         learning_rate=1e-3,
+        peak_learning_rate=1e-3,
     )
     if mixer.request(Sketch):
         signals.sketch = torch.randn(batch_size, WIDTH, generator=generator)
@@ -187,6 +188,9 @@ def made_up_signals(mixer: BaseMixer, batch_size: int, step: int) -> BatchSignal
     if mixer.request(DomainGradients):
         gradients = torch.randn(count, WIDTH, generator=generator)
         signals.domain_kernel = gradients @ gradients.T
+        if signals.probe_domain is not None and len(signals.probe_domain):
+            probe = torch.randn(WIDTH, generator=generator)
+            signals.probe_products = torch.cat([gradients @ probe, (probe @ probe)[None]])
     return signals
 
 

@@ -85,9 +85,10 @@ def training_flops(
         return flops
     if collector.reference is not None:
         flops += forward_flops(collector.reference.network, context)
+    mixer, probe = collector.mixer, float(forward)
     if collector.gradients is not None:
         flops += 3 * forward
-    mixer, probe = collector.mixer, float(forward)
+        probe += 2 * forward
     if mixer.request(Sketch):
         sketch = _sketch_flops(model, collector, context)
         flops += _share(collector, Sketch, steps) * sketch
@@ -100,7 +101,8 @@ def training_flops(
     if request is None:
         return flops
     # Every rank makes the whole probe, once an optimiser step.
-    sequences = request.per_update * sum(map(mixer.probes, mixer.domains))
+    probed = sum(map(mixer.probes, mixer.domains))
+    sequences = request.per_update * (min(probed, 1) if request.by_target else probed)
     trainer = collector.trainer
     batch = collector.data.sampler.batch_size * int(trainer.accumulate_grad_batches)
     whole = sequences * trainer.world_size / batch

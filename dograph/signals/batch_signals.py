@@ -61,18 +61,23 @@ class Probe:
     """Requests signals of held-out sequences with the step before each update.
 
     They are of the kinds that the mixer asks for: ``BatchSignals.probe_sketch`` with ``Sketch``,
-    ``BatchSignals.probe_gradients`` with ``EmbeddingGradients``.
+    ``BatchSignals.probe_gradients`` with ``EmbeddingGradients``, ``BatchSignals.probe_products``
+    with ``DomainGradients``.
 
     Attributes:
         held_out: sequences of each probed domain that are never trained on, ≥ 1. An unseen
             domain gives up to 4,096.
         per_update: of these, how many of each domain one probe takes, 1 … ``held_out``.
         domains: names of the probed domains. None: those of the run's target.
+        by_target: whether ``per_update`` counts all domains' sequences together, drawn by the
+            target's weights: their mean is the target's. A domain then holds out no more than a
+            tenth of its sequences, but ``per_update`` at least.
     """
 
     held_out: int
     per_update: int
     domains: tuple[str, ...] | None = None
+    by_target: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ REQUESTED_BY = {
     "token_gradients": "EmbeddingGradients(rank)",
     "probe_sketch": "Sketch() and Probe(...)",
     "probe_gradients": "EmbeddingGradients(rank) and Probe(...)",
+    "probe_products": "DomainGradients() and Probe(...)",
     "probe_domain": "Probe(...)",
 }
 """By signal, what a mixer's ``needs`` must hold to get it."""
@@ -138,10 +144,13 @@ class BatchSignals:
         probe_sketch: (p, k) float32 sketches of held-out sequences, on ``Probe`` and ``Sketch``.
         probe_gradients: their gradients at the token embeddings, on ``Probe`` and
             ``EmbeddingGradients``.
+        probe_products: (S + 1,) float32 ``⟨G_s, G⟩`` of every domain, then ``⟨G, G⟩``, with G the
+            gradient of their mean loss, on ``Probe`` and ``DomainGradients``.
         probe_domain: (p,) int64, their domains.
         step_domain: (n,) int64, domains of all sequences of this optimiser step, coming
             micro-batches included. None: those of ``domain``.
         learning_rate: of this optimiser step.
+        peak_learning_rate: that the run's schedule starts from; a step's is a part of it.
         sequence_tokens: tokens that a sequence trains on, T.
         domain_loss: (S,) float64, each domain's mean token loss in nats since the last update;
             its last known value where it was absent, the known domains' mean where it was never
@@ -158,9 +167,11 @@ class BatchSignals:
     token_gradients: TokenGradients | None = None
     probe_sketch: Tensor | None = None
     probe_gradients: TokenGradients | None = None
+    probe_products: Tensor | None = None
     probe_domain: Tensor | None = None
     step_domain: Tensor | None = None
     learning_rate: float = 0.0
+    peak_learning_rate: float = 0.0
     sequence_tokens: int = 1
     domain_loss: Tensor | None = None
 
@@ -177,7 +188,8 @@ class BatchSignals:
     @property
     def finite(self) -> bool:
         """Whether every loss and signal is; waits for the device, once."""
-        signals = self.sketch, self.excess_loss, self.domain_kernel, self.probe_sketch
+        signals = (self.sketch, self.excess_loss, self.domain_kernel)
+        signals += (self.probe_sketch, self.probe_products)
         given = [self.sequence_loss, *(signal for signal in signals if signal is not None)]
         if self.probe_gradients is not None:
             given.append(self.probe_gradients.gradients)

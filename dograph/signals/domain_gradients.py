@@ -36,18 +36,32 @@ class DomainGradientSums:
             self._counts = torch.zeros(self.domains, device=device, dtype=exact)
         for index in domain.unique().tolist():
             rows = (domain == index).nonzero().flatten()
-            loss = sequence_losses(rows).sum()
-            parts = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-            self._sums[index] += torch.cat([part.flatten() for part in parts])
+            self._sums[index] += self.gradient_of(sequence_losses(rows).sum())
             self._counts[index] += len(rows)
 
-    def take_kernel(self, total: Callable[[Tensor], Tensor] = lambda values: values) -> Tensor:
+    def gradient_of(self, loss: Tensor) -> Tensor:
+        """(P,) gradient of a scalar loss."""
+        parts = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        return torch.cat([part.flatten() for part in parts])
+
+    def take_kernel(
+        self,
+        total: Callable[[Tensor], Tensor] = lambda values: values,
+        probe: Tensor | None = None,
+    ) -> Tensor:
         """(S, S) float32 ``⟨G_s, G_t⟩`` of the gradients of mean losses, then starts again.
 
-        Rows and columns of absent domains are zero. ``total`` sums a tensor over ranks.
+        Rows and columns of absent domains are zero.
+
+        Args:
+            total: sums a tensor over ranks.
+            probe: (P,) a further gradient, the same on every rank. Its products are a last row and
+                column: (S + 1, S + 1).
         """
         assert self._sums is not None
         counts = total(self._counts)
         means = total(self._sums) / counts.clamp(min=1)[:, None]
         self._sums = None
+        if probe is not None:
+            means = torch.cat([means, probe.to(means)[None]])
         return means @ means.T

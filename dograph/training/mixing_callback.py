@@ -218,9 +218,6 @@ class MixingCallback(Callback):
         else:
             with float32_by_default():  # the precision's own is that of the forward
                 weights = self.mixer.checked_loss_weights(signals)
-        trained = self.mixer.trained
-        if self.mixer.sampling_weights[~trained].any():  # drawn to be scored, and not trained on
-            weights = weights * trained[signals.domain.cpu()]
         if self.trainer.world_size > 1 and self.mixer.acts(LOSS):
             weights = self.trainer.strategy.broadcast(weights, src=0)
         return weights

@@ -131,18 +131,22 @@ class SignalCollector:
         ``token_losses`` (B, T) of this rank and their means ``losses`` (B,) come with their graph.
         """
         micro_batches = int(self.trainer.accumulate_grad_batches)
+        group = self.trainer.optimizers[0].param_groups[0]
         sketch = self._sketch(losses, step)
         last = position == micro_batches - 1
         probed = self._probe(step, losses.device) if last else {}
+        kernel, products = self._domain_kernel(batch, last, probed.pop("gradient", None))
         return BatchSignals(
             step=step,
             domain=self._gather(batch.domain),
             sequence_loss=self._gather(losses.detach()),
             sketch=sketch,
             excess_loss=self._excess_loss(batch, token_losses),
-            domain_kernel=self._domain_kernel(batch, last),
+            domain_kernel=kernel,
+            probe_products=products,
             step_domain=self._domains_of_step(micro_batches, position),
-            learning_rate=float(self.trainer.optimizers[0].param_groups[0]["lr"]),
+            learning_rate=float(group["lr"]),
+            peak_learning_rate=float(group.get("initial_lr", group["lr"])),
             sequence_tokens=token_losses.shape[1],
             **probed,
         )
@@ -215,19 +219,32 @@ class SignalCollector:
             expected = self.reference.token_losses(batch.tokens)
             return self._gather(clipped_excess(token_losses, expected))
 
-    def _domain_kernel(self, batch: Batch, last: bool) -> Tensor | None:
-        """(S, S) of the whole optimiser step, with its last micro-batch."""
+    def _domain_kernel(
+        self, batch: Batch, last: bool, probe: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """(S, S) of the whole optimiser step, with its last micro-batch; (S + 1,) of the probe.
+
+        ``probe`` (P,) is the gradient of the probe's mean loss.
+        """
         if self.gradients is None:
-            return None
+            return None, None
 
         def sequence_losses(rows: Tensor) -> Tensor:
             return self.model.token_losses(batch.tokens[rows]).mean(dim=1)
 
         self.gradients.add(batch.domain, sequence_losses)
-        return self.gradients.take_kernel(self._total) if last else None
+        if not last:
+            return None, None
+        kernel = self.gradients.take_kernel(self._total, probe)
+        if probe is None:
+            return kernel, None
+        return kernel[:-1, :-1], kernel[:, -1]
 
     def _probe(self, step: int, device: torch.device) -> dict[str, Any]:
-        """Signals of held-out sequences by name, the same on every rank; none where not asked."""
+        """Signals of held-out sequences by name, the same on every rank; none where not asked.
+
+        ``gradient`` (P,) is that of their mean loss.
+        """
         if not self.mixer.needs_at(step, Probe):
             return {}
         batch, sketches = self.data.probe_batch(step), []
@@ -235,6 +252,7 @@ class SignalCollector:
             return {}
         sketcher = self.sketcher if self.mixer.request(Sketch) else None
         read: list[tuple[Tensor, Tensor]] = []
+        gradients: list[Tensor] = []
         for tokens in batch.tokens.to(device).split(self.data.batch_size):
             if self._probe_embeddings is not None:
                 self._probe_embeddings.record()
@@ -244,12 +262,16 @@ class SignalCollector:
                 sketches.append(forward.sketch(losses, step))
             if self._probe_embeddings is not None:
                 read.append(self._probe_embeddings.differentiate(losses))
+            if self.gradients is not None:
+                gradients.append(self.gradients.gradient_of(losses.sum() / len(batch.tokens)))
         probed: dict[str, Any] = {"probe_domain": batch.domain}
         if sketches:
             probed["probe_sketch"] = torch.cat(sketches)
         if read:
-            tokens, gradients = map(torch.cat, zip(*read, strict=True))
-            probed["probe_gradients"] = TokenGradients(batch.domain, tokens, gradients)
+            tokens, rows = map(torch.cat, zip(*read, strict=True))
+            probed["probe_gradients"] = TokenGradients(batch.domain, tokens, rows)
+        if gradients:
+            probed["gradient"] = torch.stack(gradients).sum(dim=0)
         return probed
 
     def _domains_of_step(self, micro_batches: int, position: int) -> Tensor | None:

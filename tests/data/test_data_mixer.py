@@ -139,11 +139,28 @@ def test_text_of_many_chunks_is_read_from_a_few(two_chunks):
     assert np.array_equal(capped.spread(2, 1), [first, first + 1])
 
 
-def test_doges_proxy_draws_an_unseen_target(store, corpus_settings):
+def test_doge_holds_an_unseen_target_out(store, corpus_settings):
     data = ready(corpus_settings, DoGE(), target="code", unseen=["code", "numbers"])
     assert data.mixer.weights.tolist() == [1, 0, 0]
-    drawn = {domain for _ in range(40) for domain, _ in data.sampler.draw_batch()}
-    assert drawn == {0, 1}
+    assert {domain for _ in range(40) for domain, _ in data.sampler.draw_batch()} == {0}
+    assert data.probe_batch(0).domain.tolist() == [1] * 4
+
+
+def test_a_held_out_mix_is_drawn_by_the_targets_shares(store, corpus_settings):
+    target = {"animals": 5, "code": 3}
+    data = ready(corpus_settings, DoGE(probe=4), target=target)
+    assert [len(held_out) for held_out in data._reserved] == [64, 64, 0]
+    probes = [data.probe_batch(step).domain.tolist() for step in range(60)]
+    assert {tuple(probe) for probe in probes} == {(0, 0, 0, 1), (0, 0, 1, 1)}
+    shares = torch.bincount(torch.tensor(probes).flatten()) / 240
+    assert shares.tolist() == pytest.approx([5 / 8, 3 / 8], abs=0.05)
+    again = ready(corpus_settings, DoGE(probe=4), target=target)
+    assert torch.equal(data.probe_batch(7).tokens, again.probe_batch(7).tokens)
+    for length, held_out in ((8, 4), (100, 10)):
+        small = ready(corpus_settings, DoGE(probe=4), cap={"animals": length * 33})
+        assert len(small._reserved[0]) == held_out
+    with pytest.raises(UserError, match=r"animals. has 7 sequences, too few to hold out 4"):
+        ready(corpus_settings, DoGE(probe=4), cap={"animals": 7 * 33})
 
 
 def test_of_a_capped_domain_the_first_sequences_repeat(store, corpus_settings):

@@ -130,9 +130,10 @@ def test_doremi_turns_to_what_the_reference_has_learnt_and_from_noise(corpus, re
 
 
 @pytest.mark.parametrize("gradients", ["exact", "sketch"])
-def test_universal_doge_turns_to_the_copies(corpus, gradients):
+@pytest.mark.parametrize(("universal", "mu"), [("mix", 0.01), ("all", 0.05)])
+def test_universal_doge_turns_to_the_copies(corpus, gradients, universal, mu):
     """Two domains with one gradient direction gain by each other; noise aligns with nothing."""
-    weights, effective, realised = train(corpus, DoGE(gradients, mu=0.05))
+    weights, effective, realised = train(corpus, DoGE(gradients, universal, mu))
     first, second = sorted(weights, key=weights.get, reverse=True)[:2]
     assert {first, second} == {"helper", "target"}
     assert weights["helper"] == pytest.approx(weights["target"], abs=0.06)  # copies share
@@ -179,6 +180,14 @@ def test_online_doremi_without_a_reference_draws_what_it_cannot_learn(corpus, re
 def test_online_doge_draws_less_noise(corpus):
     _, _, realised = train(corpus, DoGEOnline(mu=0.02))
     assert min(realised, key=realised.get) == "noise"
+
+
+@pytest.mark.parametrize("gradients", ["exact", "sketch"])
+def test_online_doge_draws_what_helps_a_target_that_it_never_draws(corpus, gradients):
+    weights, _, realised = train(corpus, DoGEOnline(gradients, mu=0.02), **UNSEEN)
+    assert weights["target"] == realised["target"] == 0
+    assert max(realised, key=realised.get) == "helper"
+    assert realised["helper"] > 0.35
 
 
 def test_the_schedule_finds_what_helps_an_unseen_target(corpus):

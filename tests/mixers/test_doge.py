@@ -15,7 +15,8 @@ DOMAINS = ("books", "code", "web")
 
 
 def ready(mixer=None, domains=DOMAINS, target=None, unseen=()):
-    mixer = mixer if mixer is not None else DoGE()
+    """Set up; by default the sum of the batch's own gradients is the target's."""
+    mixer = mixer if mixer is not None else DoGE(universal="all")
     mixer.setup(domains, [1] * len(domains), 4, target=target, unseen=unseen)
     return mixer
 
@@ -25,14 +26,17 @@ def kernel_of(*gradients):
     return rows @ rows.T
 
 
-def signals(kernel, domain=(0, 1, 2), learning_rate=0.01, **more):
+def signals(kernel, domain=(0, 1, 2), learning_rate=0.01, products=None, **more):
     domain = torch.tensor(domain)
+    if products is not None:
+        more["probe_products"] = torch.tensor(products, dtype=torch.float32)
     return BatchSignals(
         0,
         domain,
         torch.ones(len(domain)),
         domain_kernel=kernel.float(),
         learning_rate=learning_rate,
+        peak_learning_rate=learning_rate,
         **more,
     )
 
@@ -40,7 +44,8 @@ def signals(kernel, domain=(0, 1, 2), learning_rate=0.01, **more):
 def test_two_domains_by_hand():
     # G = (3, 0), (0, 1): Σ_j ⟨G_s, G_j⟩ = 9, 1; mean norm 2; scores lr · (4.5, 0.5).
     kernel = kernel_of((3, 0), (0, 1))
-    scores = alignment_scores(kernel, torch.ones(2).double(), torch.tensor([True, True]), 0.01)
+    alignment, norms = kernel.sum(dim=1), kernel.diagonal().sqrt()
+    scores = alignment_scores(alignment, norms, torch.tensor([True, True]), 0.01)
     assert scores.tolist() == pytest.approx([0.045, 0.005], rel=1e-5)
     found = mirror_descent(torch.tensor([0.5, 0.5]).double(), scores, mu=0.01, smoothing=0.0)
     share = math.exp(4.5) / (math.exp(4.5) + math.exp(0.5))
@@ -50,27 +55,28 @@ def test_two_domains_by_hand():
 def test_scores_are_clipped_on_both_sides():
     # Books point against the sum of the others; web is far above the mean norm times five.
     kernel = kernel_of((-1, 0), (1, 1), (30, 0))
-    scores = alignment_scores(kernel, torch.ones(3).double(), torch.ones(3).bool(), 0.01)
+    alignment, norms = kernel.sum(dim=1), kernel.diagonal().sqrt()
+    scores = alignment_scores(alignment, norms, torch.ones(3).bool(), 0.01)
     assert scores[0] == 0
     assert scores[2] == pytest.approx(5 * 0.01)
 
 
 def test_a_step_moves_a_logit_by_at_most_five_learning_rates_over_mu():
-    mixer = ready(DoGE(mu=0.01))
+    mixer = ready(DoGE(universal="all", mu=0.01))
     mixer.step(signals(kernel_of((1e3, 0), (0, 1), (0, 1)), learning_rate=5e-4))
     logits = mixer.weights.log()
     assert (logits[0] - logits[1]).item() <= 5 * 5e-4 / 0.01 + 1e-6
 
 
 def test_clipping_scales_gradients_to_the_largest_norm():
-    kernel = kernel_of((3, 4), (0, 1))
-    assert clipping(kernel, 1.0).tolist() == pytest.approx([0.2, 1.0])
-    assert clipping(kernel, 10.0).tolist() == [1.0, 1.0]
+    squared_norms = kernel_of((3, 4), (0, 1)).diagonal()
+    assert clipping(squared_norms, 1.0).tolist() == pytest.approx([0.2, 1.0])
+    assert clipping(squared_norms, 10.0).tolist() == [1.0, 1.0]
 
 
 def test_the_models_own_step_is_the_clipped_gradients_by_the_new_weights():
     gradients = torch.tensor([[3.0, 4.0], [0.0, 1.0], [1.0, 0.0]])
-    mixer = ready(DoGE(clip=1.0, mu=0.05))
+    mixer = ready(DoGE(universal="all", clip=1.0, mu=0.05))
     batch = signals(gradients @ gradients.T, domain=(0, 0, 1, 2), learning_rate=0.01)
     weights = mixer.checked_loss_weights(batch)
     mixer.step(batch)
@@ -82,8 +88,25 @@ def test_the_models_own_step_is_the_clipped_gradients_by_the_new_weights():
     assert torch.allclose(direction, (expected.float() @ gradients))
 
 
+def test_settings_are_the_published_ones_at_any_learning_rate():
+    universal, unseen = ready(DoGE()), ready(DoGE(), target="web", unseen=["web"])
+    assert universal.settings(5e-4) == pytest.approx((0.01, 5))
+    assert universal.settings(2e-3) == pytest.approx((0.04, 5))
+    assert unseen.settings(5e-4) == pytest.approx((0.05, 1))
+    assert ready(DoGE(mu=0.3, clip=2.0)).settings(5e-4) == (0.3, 2)
+    # Warm-up: a step of half the peak's rate moves half as far.
+    steps = []
+    for rate in (0.01, 0.02):
+        mixer = ready(DoGE(universal="all"))
+        batch = signals(kernel_of((1, 0), (0, 1), (0, 1)), learning_rate=rate)
+        batch.peak_learning_rate = 0.02
+        mixer.step(batch)
+        steps.append((mixer.weights[1] / mixer.weights[0]).log())
+    assert steps[0] == pytest.approx(steps[1] / 2)
+
+
 def test_an_absent_domain_scores_nothing_and_gets_no_gradient():
-    mixer = ready(DoGE(mu=0.01))
+    mixer = ready(DoGE(universal="all", mu=0.01))
     kernel = kernel_of((1, 0), (1, 0), (0, 0))
     batch = signals(kernel, domain=(0, 1))
     weighed = mixer.checked_loss_weights(batch)
@@ -93,26 +116,81 @@ def test_an_absent_domain_scores_nothing_and_gets_no_gradient():
     assert mixer.weights[2] < mixer.weights[0]
 
 
-def test_an_out_of_domain_target_scores_and_is_never_trained_on():
-    mixer = ready(DoGE(mu=0.05), target="web", unseen=["web"])
-    assert mixer.weights.tolist() == [0.5, 0.5, 0.0]
-    assert mixer.sampling_weights.tolist() == pytest.approx([1 / 3] * 3)
-    batch = signals(kernel_of((0, 1), (1, 0), (2, 0)))  # code points where web does
+def test_a_held_out_mix_by_hand():
+    # G = (3, 4), (0, 1) and the mix (0, 10), whose norm is clipped to 5: (0, 5). Mean norm 3;
+    # ⟨G_s, mix⟩ = 20, 5; scores lr · (20/3, 5/3), the first clipped to 5 lr.
+    mixer = ready(DoGE(mu=0.01), domains=("books", "code"))
+    batch = signals(kernel_of((3, 4), (0, 1)), (0, 1), 0.002, products=[40, 10, 100])
     weights = mixer.checked_loss_weights(batch)
     mixer.step(batch)
-    assert weights[2] == 0
-    assert mixer.weights[1] > mixer.weights[0]
-    assert mixer.weights[2] == 0
-    assert mixer.average_weights.sum().item() == pytest.approx(1)
+    share = 1 / (1 + math.exp(0.2 * (5 / 3 - 5)))
+    assert mixer.weights.tolist() == pytest.approx([share, 1 - share], rel=1e-5)
+    assert weights.tolist() == pytest.approx([share, 1 - share], rel=1e-5)
+    assert mixer.diagnostics() == pytest.approx({"score/books": 5, "score/code": 5 / 3}, rel=1e-5)
+
+
+def test_the_sum_is_as_many_times_the_mix_as_there_are_domains():
+    """Where the held-out gradients are the batch's own, scores differ by that factor alone."""
+    gradients = torch.tensor([[0.5, 0.1], [0.3, 0.2], [0.1, 0.4]], dtype=torch.float64)
+    mix = gradients.mean(dim=0)
+    products = [*(gradients @ mix).tolist(), float(mix @ mix)]
+    mixed, summed = ready(DoGE()), ready(DoGE(universal="all"))
+    for mixer in (mixed, summed):
+        mixer.step(signals(gradients @ gradients.T, products=products))
+    thrice = [3 * score for score in mixed.diagnostics().values()]
+    assert thrice == pytest.approx(list(summed.diagnostics().values()), rel=1e-5)
+
+
+@pytest.mark.parametrize("build", [DoGE, DoGEOnline])
+@pytest.mark.parametrize("gradients", ["exact", "sketch"])
+def test_an_out_of_domain_target_scores_and_is_never_trained_on(build, gradients):
+    # G = (0, 1), (1, 0) and the target's (2, 0): mean norm 1, scores lr · (0, 2).
+    mixer = ready(build(gradients, mu=0.05, clip=5.0), target="web", unseen=["web"])
+    assert mixer.weights.tolist() == mixer.sampling_weights.tolist() == [0.5, 0.5, 0.0]
+    assert [mixer.probes(name) for name in DOMAINS] == [False, False, True]
+    batch = signals(kernel_of((0, 1), (1, 0), (0, 0)), (0, 1), products=[0, 2, 0, 4])
+    if gradients == "sketch":
+        batch.domain_kernel = batch.probe_products = None
+        batch.sketch = torch.tensor([[0.0, 1], [1, 0]])
+        batch.probe_sketch = torch.tensor([[1.0, 0], [3, 0]])
+    weights = mixer.checked_loss_weights(batch)
+    mixer.step(batch)
+    share = 1 / (1 + math.exp(-0.01 * 2 / 0.05))
+    expected = [1 - share, share, 0]
+    if build is DoGEOnline:
+        expected = [0.1 + 0.8 * value for value in expected[:2]] + [0]
+    assert mixer.weights.tolist() == pytest.approx(expected, rel=1e-5)
+    assert mixer.average_weights.tolist() == pytest.approx(expected, rel=1e-5)
+    assert weights.tolist() == pytest.approx([0.5, 0.5] if build is DoGEOnline else expected[:2])
+    drawn = expected if build is DoGEOnline else [0.5, 0.5, 0]
+    assert mixer.sampling_weights.tolist() == pytest.approx(drawn, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("universal", "target", "unseen", "probed"),
+    [
+        ("mix", None, [], "books code web"),
+        ("mix", None, ["web"], "books code"),
+        ("mix", {"books": 3, "web": 1, "code": 0}, [], "books web"),
+        ("mix", "worst", [], ""),
+        ("all", None, [], ""),
+        ("all", {"books": 3, "web": 1}, [], ""),
+        ("all", {"books": 3, "web": 1}, ["web"], "books web"),
+        ("all", None, ["web"], ""),
+    ],
+)
+def test_what_is_held_out(universal, target, unseen, probed):
+    mixer = ready(DoGE(universal=universal), target=target, unseen=unseen)
+    assert [name for name in DOMAINS if mixer.probes(name)] == probed.split()
 
 
 def test_a_target_mixture_interpolates_between_universal_and_one_domain():
     kernel = kernel_of((1, 0), (0, 1), (1, 1))
     uniform = ready(target=dict.fromkeys(DOMAINS, 1))
-    universal = ready(DoGE())
+    universal = ready()
     uniform.step(signals(kernel))
     universal.step(signals(kernel))
-    assert torch.allclose(uniform.weights, universal.weights)
+    assert torch.equal(uniform.weights, universal.weights)
     books = ready(target="books")
     books.step(signals(kernel))
     assert books.weights[0] == pytest.approx(books.weights[2].item())
@@ -140,14 +218,18 @@ def test_sketches_and_exact_kernels_give_the_same_update_where_they_agree():
     domain = torch.tensor([0, 0, 1, 2])
     means = torch.stack([gradients[:2].mean(dim=0), gradients[2], gradients[3]])
     assert torch.allclose(sketched_kernel(gradients, domain, 3), means @ means.T, atol=1e-6)
-    exact, sketch = ready(DoGE("exact")), ready(DoGE("sketch"))
+    exact, sketch = (ready(DoGE(name, universal="all")) for name in ("exact", "sketch"))
     exact.step(signals(means @ means.T, domain.tolist()))
-    sketch.step(BatchSignals(0, domain, torch.ones(4), sketch=gradients, learning_rate=0.01))
+    sketch.step(
+        BatchSignals(
+            0, domain, torch.ones(4), sketch=gradients, learning_rate=0.01, peak_learning_rate=0.01
+        )
+    )
     assert torch.allclose(exact.weights, sketch.weights, atol=1e-6)
 
 
 def test_micro_batches_count_by_the_last_steps_weights_and_clipping():
-    mixer = ready(DoGE(clip=1.0))
+    mixer = ready(DoGE(universal="all", clip=1.0))
     mixer.step(signals(kernel_of((3, 4), (0, 1), (1, 0))))
     domain = torch.tensor([0, 1, 2, 2])
     parts = [
@@ -175,15 +257,16 @@ def problems(draw):
 def test_identities(problem, learning_rate, mu, smoothing, data):
     gradients, weights = problem
     size = len(weights)
-    sources, target = torch.ones(size).bool(), torch.ones(size).double()
-    kernel = gradients @ gradients.T
-    scores = alignment_scores(kernel, target, sources, learning_rate)
+    sources, target = torch.ones(size).bool(), gradients.sum(dim=0)
+    norms = gradients.norm(dim=1)
+    scores = alignment_scores(gradients @ target, norms, sources, learning_rate)
     assert scores.min() >= 0 and scores.max() <= 5 * learning_rate + 1e-12
     found = mirror_descent(weights, scores, mu, smoothing)
     assert found.sum().item() == pytest.approx(1)
     assert found.min() >= smoothing / size - 1e-12
     order = torch.tensor(data.draw(st.permutations(range(size))))
-    permuted = alignment_scores(kernel[order][:, order], target, sources, learning_rate)
+    aligned = gradients[order] @ target
+    permuted = alignment_scores(aligned, norms[order], sources, learning_rate)
     assert torch.allclose(permuted, scores[order], atol=1e-9)
     assert torch.allclose(mirror_descent(weights[order], permuted, mu, smoothing), found[order])
     # All else equal, the better aligned domain never ends with the smaller weight.
@@ -208,10 +291,9 @@ def test_online_weights_go_live_and_losses_count_alike():
         lambda: DoGE(clip=-1.0),
         lambda: DoGE(smoothing=2.0),
         lambda: DoGEOnline(floor=1.0),
-        lambda: ready(DoGE(prior={"books": 1, "code": 1}), target="web", unseen=["web"]),
+        lambda: DoGE(probe=0),
         lambda: ready(target="wbe"),
         lambda: ready(unseen=["wbe"]),
-        lambda: ready(DoGEOnline(), target="web", unseen=["web"]),
         lambda: ready(DoGE(prior={"web": 1, "books": 0, "code": 0}), unseen=["web"]),
     ],
 )

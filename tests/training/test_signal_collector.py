@@ -18,6 +18,7 @@ from dograph.files.run_dir import PROVENANCE
 from dograph.mixers import (
     BatchSignals,
     DoGE,
+    DoGEOnline,
     DoGraphSchedule,
     DoReMi,
     DoReMiOnline,
@@ -69,9 +70,9 @@ class Remembers(DoReMi):
         return super().update(signals)
 
 
-def first_batch_and_model(corpus_settings):
+def first_batch_and_model(corpus_settings, mixer=None):
     """The batch and the model with which ``train`` begins."""
-    data = DataMixer(None, corpus_settings, 32, 16, validation_sequences=8, seed=1)
+    data = DataMixer(mixer, corpus_settings, 32, 16, validation_sequences=8, seed=1)
     data.setup()
     batch = next(iter(data.train_dataloader()))
     seed_everything(1, verbose=False)
@@ -126,7 +127,7 @@ def test_references_that_do_not_fit_are_refused(store, corpus_settings, referenc
 
 
 def test_the_exact_kernel_is_that_of_the_batch(store, corpus_settings):
-    """DoGE's kernel of a real batch, entry by entry, against a backward of each mean loss."""
+    """DoGE's kernel of a real batch and its probe, against a backward of each mean loss."""
     signals = []
 
     class Looks(DoGE):
@@ -134,24 +135,39 @@ def test_the_exact_kernel_is_that_of_the_batch(store, corpus_settings):
             signals.append(batch)
             return super().update(batch)
 
-    train(corpus_settings, Looks("exact"), steps=1)
-    batch, model = first_batch_and_model(corpus_settings)
+    _, _, data = train(corpus_settings, Looks("exact", probe=20), steps=1)
+    batch, model = first_batch_and_model(corpus_settings, DoGE(probe=20))
+    parts = [batch.tokens[batch.domain == index] for index in range(3)]
     rows = []
-    for index in range(3):
+    for tokens in (*parts, data.probe_batch(0).tokens):
         model.zero_grad()
-        model.token_losses(batch.tokens)[batch.domain == index].mean().backward()
+        model.token_losses(tokens).mean().backward()
         rows.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
     expected = torch.stack(rows) @ torch.stack(rows).T
-    assert torch.allclose(signals[-1].domain_kernel, expected, rtol=1e-3)
+    assert torch.allclose(signals[-1].domain_kernel, expected[:3, :3], rtol=1e-3)
+    assert torch.allclose(signals[-1].probe_products, expected[3], rtol=1e-3)
 
 
-def test_exact_gradients_leave_the_batchs_own_backward_alone(store, corpus_settings, monkeypatch):
-    """With the weights held at 1/B, DoGE trains exactly as no mixer does."""
+@pytest.mark.parametrize("gradients", ["exact", "sketch"])
+def test_probes_leave_the_batchs_own_backward_alone(store, corpus_settings, monkeypatch, gradients):
+    """With losses alike DoGE, live or not, trains as stratified sampling of as many sequences."""
     monkeypatch.setattr(DoGE, "loss_weights", lambda self, signals: torch.full((16,), 1 / 16))
-    assert torch.equal(
-        train(corpus_settings, DoGE("exact"), steps=4)[0],
-        train(corpus_settings, Stratified(), steps=4)[0],
-    )
+    monkeypatch.setattr(DoGEOnline, "update", lambda self, signals: self.weights)
+    plain = Stratified()
+    plain.needs = {Probe(16 * 4, 4, by_target=True)}
+    expected = train(corpus_settings, plain, steps=4)[0]
+    assert torch.allclose(train(corpus_settings, DoGE(gradients), steps=4)[0], expected, atol=1e-6)
+    online = DoGEOnline(gradients, "mix")
+    assert torch.equal(train(corpus_settings, online, steps=4)[0], expected)
+
+
+@pytest.mark.parametrize("gradients", ["exact", "sketch"])
+def test_online_doge_scores_by_a_target_that_it_never_trains_on(store, corpus_settings, gradients):
+    mixer = DoGEOnline(gradients, mu=1e-4, floor=0.1)
+    _, _, data = train(corpus_settings, mixer, steps=8, target="code", unseen=["code"])
+    assert data.sampler.realised[1] == mixer.weights[1] == 0
+    assert not torch.allclose(mixer.weights[0], mixer.weights[2], atol=1e-3)
+    assert mixer.weights[[0, 2]].min() >= 0.05
 
 
 @pytest.mark.parametrize(
