@@ -130,10 +130,20 @@ def test_doremi_turns_to_what_the_reference_has_learnt_and_from_noise(corpus, re
 
 
 @pytest.mark.parametrize("gradients", ["exact", "sketch"])
-@pytest.mark.parametrize(("universal", "mu"), [("mix", 0.01), ("all", 0.05)])
-def test_universal_doge_turns_to_the_copies(corpus, gradients, universal, mu):
+def test_doge_by_a_held_out_mix_turns_to_the_copies(corpus, gradients):
+    """As by the sum; but the easy, steep at first, leads, since its scores are never clipped."""
+    weights, effective, realised = train(corpus, DoGE(gradients, "mix", mu=0.01, probe=20))
+    assert weights["helper"] == pytest.approx(weights["target"], abs=0.06)  # copies share
+    assert min(weights["helper"], weights["target"]) > EVEN > 1.5 * weights["other"]
+    assert min(weights, key=weights.get) == "noise"
+    assert effective == pytest.approx(weights, abs=0.02)
+    assert realised == pytest.approx(dict.fromkeys(weights, EVEN), abs=0.01)
+
+
+@pytest.mark.parametrize("gradients", ["exact", "sketch"])
+def test_universal_doge_turns_to_the_copies(corpus, gradients):
     """Two domains with one gradient direction gain by each other; noise aligns with nothing."""
-    weights, effective, realised = train(corpus, DoGE(gradients, universal, mu))
+    weights, effective, realised = train(corpus, DoGE(gradients, "all", mu=0.05))
     first, second = sorted(weights, key=weights.get, reverse=True)[:2]
     assert {first, second} == {"helper", "target"}
     assert weights["helper"] == pytest.approx(weights["target"], abs=0.06)  # copies share
@@ -187,7 +197,7 @@ def test_online_doge_draws_what_helps_a_target_that_it_never_draws(corpus, gradi
     weights, _, realised = train(corpus, DoGEOnline(gradients, mu=0.02), **UNSEEN)
     assert weights["target"] == realised["target"] == 0
     assert max(realised, key=realised.get) == "helper"
-    assert realised["helper"] > 0.35
+    assert realised["helper"] > 0.3 > 0.25 > realised["other"]
 
 
 def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
