@@ -7,9 +7,11 @@ import zlib
 from pathlib import Path
 
 import pytest
+from warm import WarmTokenizeProcess, start_warm_run
 
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
+from dograph.data.corpus.tokenize_process import TokenizeProcess
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 WORDS = {
@@ -30,6 +32,26 @@ def write_corpus(folder: Path, documents: dict[str, int]) -> Path:
                 text = " ".join(draw.choices(words, k=120)) + f" {number}"
                 file.write(json.dumps({"text": text}) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_tokenizing():
+    """Corpora are tokenised by forked processes, except in tests that use `cold_tokenizing`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dograph.data.corpus.prepare.TokenizeProcess", WarmTokenizeProcess)
+        yield
+
+
+@pytest.fixture
+def cold_tokenizing(monkeypatch):
+    """Corpora are tokenised by processes that start as users' do."""
+    monkeypatch.setattr("dograph.data.corpus.prepare.TokenizeProcess", TokenizeProcess)
+
+
+@pytest.fixture
+def warm_sweeps(monkeypatch):
+    """Runs of a sweep are forked processes."""
+    monkeypatch.setattr("dograph.experiments.sweep.start_run", start_warm_run)
 
 
 @pytest.fixture(scope="session")

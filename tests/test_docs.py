@@ -245,6 +245,7 @@ READING = ("compare", "evaluate", "export", "reproduce")
     [line for _, line in commands() if line.startswith(tuple(f"dograph {w} " for w in READING))],
 )
 def test_command_on_runs(command, inside, finished, capsys):
+    """The pages' commands that read runs, on such runs."""
     arguments = words(command)[1:]
     if arguments[0] == "compare":  # whatever study the page has just run
         arguments[1] = "runs/study"

@@ -247,7 +247,6 @@ def store_of(provenance):
     return json.loads(provenance.read_text())["corpus"]
 
 
-@pytest.mark.slow
 def test_a_corpus_is_prepared_with_the_tokenizer_that_an_evaluation_names(
     place, say, corpus_settings, tmp_path
 ):

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -254,16 +254,7 @@ class Sweep:
         words += ["--mixers", str(self.mixers)] if self.mixers else []
         environment = {**os.environ, **environment_of(slot, self.processes, self.threads)}
         environment["PYTHONSAFEPATH"] = "1"  # import nothing from the working folder
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                words,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                pass_fds=[lock],  # a run that outlives its sweep keeps the next sweep waiting
-                start_new_session=True,  # it receives Ctrl-C once, from here
-            )
+        process = start_run(words, environment, log, lock)
         return Running(job, process, log, slot, time.monotonic())
 
     def _conclude(self, run: Running) -> None:
@@ -284,6 +275,22 @@ class Sweep:
     def _fail(self, job: Job, reason: str, log: Path) -> None:
         self.failures.append(Failure(job, reason, log))
         self._print(f"{job.name}: failed ({reason}), see {log}")
+
+
+def start_run(
+    words: Sequence[str], environment: Mapping[str, str], log: Path, lock: int
+) -> subprocess.Popen[bytes]:
+    """Start a run's command, whose output goes to its log; ``lock`` is the sweep's descriptor."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            words,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lock],  # a run that outlives its sweep keeps the next sweep waiting
+            start_new_session=True,  # it receives Ctrl-C once, from there
+        )
 
 
 def environment_of(slot: int, processes: int, threads: int | None) -> dict[str, str]:

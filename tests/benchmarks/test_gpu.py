@@ -10,7 +10,7 @@ import pytest
 from benchmarks import __main__ as benchmarks
 from benchmarks.gpu import card, parts, report
 from benchmarks.gpu.marks import BACKWARD, FORWARD, LOADING, Marks
-from benchmarks.gpu.processes import MeasuredProcess, Processes, ProcessFailedError
+from benchmarks.gpu.processes import Processes
 from benchmarks.gpu.profiling import OTHER, kind_of
 from benchmarks.gpu.size import LOOP, RUNS, SIZES
 from benchmarks.imports import arrows, levels
@@ -66,18 +66,14 @@ def test_marks_are_kept_while_they_are_on():
     assert marks.take() == {}
 
 
-def test_a_process_that_fails_says_why(tmp_path):
-    process = MeasuredProcess("broken", ["nothing"], tmp_path / "broken")
-    with pytest.raises(ProcessFailedError, match="invalid choice: 'nothing'"):
-        process.answer(60)
-    process.stop()
-
-
-def test_processes_that_fail_are_left_out(tmp_path):
+@pytest.mark.slow
+def test_processes_that_fail_say_why_and_are_left_out(tmp_path):
+    """A process that ends at once costs neither the others nor its message."""
     processes = Processes(tmp_path, [])
     assert processes.start(["nothing"], 60) == {}
     assert processes.interleave(2, 1) == {}
     assert "ended with exit code 2" in processes.failures["nothing"]
+    assert "invalid choice: 'nothing'" in processes.failures["nothing"]
 
 
 def test_tables_of_a_part_that_failed(tmp_path):
@@ -97,6 +93,7 @@ def test_its_files_import_one_another_without_a_circle():
 
 @pytest.mark.slow
 def test_all_of_it_at_toy_size(tmp_path, store):
+    """Every part measures something, each in processes of its own."""
     command = ["-m", "benchmarks.gpu", "--device", "cpu", "--minutes", "4", "--peak", "1"]
     folders = ["--store", str(store.path), "--out", str(tmp_path)]
     subprocess.run([sys.executable, *command, *folders], cwd=ROOT, check=True)

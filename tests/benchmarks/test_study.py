@@ -191,7 +191,8 @@ def test_a_page_without_a_place_is_told():
 
 
 @pytest.mark.slow
-def test_a_small_study(tmp_path, store, corpus_settings, monkeypatch):
+def test_a_small_study(tmp_path, store, corpus_settings, monkeypatch, warm_sweeps):
+    """The study's command from its table of cases to its results, and a second time."""
     monkeypatch.setattr(page, "RESULTS", tmp_path / "results")
     fixed = tmp_path / "fixed.yaml"
     fixed.write_text(yaml.safe_dump({CASE.name: {"animals": 0.5, "numbers": 0.25, "code": 0.25}}))

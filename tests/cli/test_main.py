@@ -42,17 +42,6 @@ def test_a_missing_recipe_needs_no_heavy_import():
     assert "nowhere.yaml: no such file" in out.stderr
 
 
-def test_a_run_without_clusters_imports_neither_kmeans_nor_solver(small_recipe):
-    recipe = small_recipe("plain", steps=1)
-    code = (
-        "import gc, sys; from dograph.cli.main import main\n"
-        f"assert main(['run', {str(recipe)!r}]) == 0\n"
-        "assert not {'sklearn', 'cvxpy', 'cvxpylayers', 'datasets'} & set(sys.modules)\n"
-        "assert gc.isenabled() and gc.get_freeze_count() > 100_000"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
 def test_a_run_prepares_its_corpus_once(small_recipe, monkeypatch):
     prepared = []
 

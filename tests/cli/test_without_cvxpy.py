@@ -1,10 +1,8 @@
-"""Training without cvxpy and its solvers: PIQP solves every default problem."""
+"""What a run imports, and training without cvxpy and its solvers: PIQP solves every default."""
 
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 HIDDEN = """\
@@ -25,18 +23,24 @@ sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys
 """As if these packages were not installed."""
 
 
-@pytest.mark.parametrize(
-    ("mixer", "arguments"),
-    [
-        ("DoGraph", "{clusters: 4, anchor: 1, laplacian: 0.1, max_difference: 0.5}"),
-        ("DoGraphSchedule", "{interval: 4, measure: 4, skip: 0}"),
-    ],
-)
-def test_graph_mixers_train(small_recipe, mixer, arguments):
-    recipe = small_recipe("run", f"dograph.mixers.{mixer}\n  init_args: {arguments}", steps=8)
+def test_a_run_imports_no_solver_and_graph_mixers_need_no_cvxpy(small_recipe):
+    """One process for all: starting takes longer than the runs."""
+    arguments = {
+        "DoGraph": "{clusters: 4, anchor: 1, laplacian: 0.1, max_difference: 0.5}",
+        "DoGraphSchedule": "{interval: 4, measure: 4, skip: 0}",
+    }
+    plain = small_recipe("plain", steps=1)
+    graphs = [
+        str(small_recipe(mixer, f"dograph.mixers.{mixer}\n  init_args: {given}", steps=8))
+        for mixer, given in arguments.items()
+    ]
     code = (
-        f"{HIDDEN}\nimport dograph, json\nfor name in dograph.__all__: getattr(dograph, name)\n"
-        f"from dograph.cli.main import main\nassert main(['run', {str(recipe)!r}]) == 0\n"
+        "import gc, sys; from dograph.cli.main import main\n"
+        f"assert main(['run', {str(plain)!r}]) == 0\n"
+        "assert not {'sklearn', 'cvxpy', 'cvxpylayers', 'datasets'} & set(sys.modules)\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 100_000\n"
+        f"{HIDDEN}\nimport dograph\nfor name in dograph.__all__: getattr(dograph, name)\n"
+        f"for recipe in {graphs}: assert main(['run', recipe]) == 0\n"
         "assert not {'cvxpy', 'cvxpylayers', 'diffcp', 'scs'} & set(sys.modules)"
     )
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from warm import start_command
 
 from dograph.cli.main import main
 from dograph.training.checkpoint_reader import newest_sound, steps_done
@@ -176,12 +176,13 @@ def test_nothing_is_overwritten(store, corpus_settings, tmp_path):
         assert (tmp_path / "uniform_gpt2" / expected / "summary.json").is_file()
 
 
-def test_the_same_recipe_twice_gives_bitwise_the_same_losses(store, corpus_settings, tmp_path):
-    def losses(number):
-        folder = run("dograph_gpt2", corpus_settings, tmp_path / str(number), "data.workers=0")
-        return json.loads((folder / "summary.json").read_text())["domains"]
-
-    first, second = (losses(number) for number in range(2))
+def test_the_same_recipe_twice_gives_bitwise_the_same_losses(finished, corpus_settings, tmp_path):
+    """Figures and loader processes change nothing."""
+    more = ("mixer.init_args.clusters=4", "data.workers=1", "report.figures_every=0")
+    again = run("dograph_gpt2", corpus_settings, tmp_path, *more)
+    first, second = (
+        json.loads((folder / "summary.json").read_text())["domains"] for folder in (finished, again)
+    )
     for domain in DOMAINS:
         assert first[domain]["validation_loss"] == second[domain]["validation_loss"]
 
@@ -194,14 +195,11 @@ def test_a_mixer_of_ones_own_runs_by_its_import_path(store, corpus_settings, tmp
         "compose: {data: environment, model: gpt2_nano, trainer: cpu}\n"
         "mixer: {class_path: loss_seeker.LossSeeker, init_args: {sharpness: 2.0}}\n"
     )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     overrides = small(corpus_settings, tmp_path / "runs")
-    subprocess.run(
-        [sys.executable, "-m", "dograph", "run", "mine.yaml", *overrides, "--mixers", "."],
-        cwd=tmp_path,
-        check=True,
-        timeout=120,
-        capture_output=True,
-    )
+    assert main(["run", "mine.yaml", *overrides, "--mixers", "."]) == 0
+    del sys.modules["loss_seeker"]
     summary = json.loads((tmp_path / "runs" / "mine" / "seed_0" / "summary.json").read_text())
     assert summary["mixer"] == "LossSeeker"
     weights = [domain["weight"] for domain in summary["domains"].values()]
@@ -209,25 +207,23 @@ def test_a_mixer_of_ones_own_runs_by_its_import_path(store, corpus_settings, tmp
     assert max(weights) > min(weights)
 
 
-def interrupt_and_resume(recipe, overrides, runs, cwd):
+def interrupt_and_resume(recipe, overrides, runs):
     """Interrupts a run after its first checkpoint, resumes it, runs it whole beside it."""
-    command = [sys.executable, "-m", "dograph", "run", str(recipe), *overrides]
+    command, log = ["run", str(recipe), *overrides], runs / "log"
     folder = runs / recipe.stem / "seed_0"
     checkpoints = folder / "checkpoints"
-    with subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        deadline = time.monotonic() + 90
-        while not list(checkpoints.glob("*.ckpt")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        out = process.communicate(timeout=60)[0].decode()
-    assert process.returncode == 130, out
+    process = start_command(command, log)
+    deadline = time.monotonic() + 90
+    while not list(checkpoints.glob("*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    code, out = process.wait(60), log.read_text()
+    assert code == 130, out
     assert "Interrupted" in out
     assert "Traceback" not in out
     assert 8 <= steps_done(newest_sound(folder)) < 120
     for more in ([], [f"runs={runs / 'whole'}"]):  # the same command resumes
-        subprocess.run(command + more, cwd=cwd, check=True, timeout=120, capture_output=True)
+        assert start_command(command + more, log).wait(120) == 0, log.read_text()
     assert not folder.with_name("seed_0_1").exists()
     whole = runs / "whole" / recipe.stem / "seed_0"
     return [
@@ -250,12 +246,12 @@ def test_ctrl_c_saves_a_checkpoint_to_resume_from(store, corpus_settings, tmp_pa
     steps = ["trainer.max_steps=120", "trainer.val_check_interval=60"]
     overrides = small(corpus_settings, tmp_path, *steps)
     recipe = ROOT / "recipes" / "dograph_gpt2.yaml"
-    assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path, tmp_path))
+    assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path))
 
 
 def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_path):
     settings = "{interval: 4, measure: 8, skip: 0}"
-    aim = ("target=code", f"mixer.init_args={settings}")
+    aim = ("target=code", f"mixer.init_args={settings}", "report.figures_every=20")
     folder = run("dograph_schedule_gpt2", corpus_settings, tmp_path, *aim)
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
     assert {"figures/schedule", "figures/domain_graph"} <= set(events.Tags()["images"])
@@ -274,13 +270,15 @@ def test_a_schedule_resumes_bitwise(store, corpus_settings, tmp_path):
     more = [f"mixer.init_args={settings}", "data.workers=2"]
     overrides = small(corpus_settings, tmp_path, *steps, *more)
     recipe = ROOT / "recipes" / "dograph_schedule_gpt2.yaml"
-    assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path, tmp_path))
+    assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path))
 
 
 @pytest.mark.slow
 def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
-    store, corpus_settings, tmp_path
+    store, corpus_settings, tmp_path, monkeypatch
 ):
+    """A step of several batches, some of them in flight, is resumed as it was."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "loss_seeker.py").write_text(OWN_MIXER)
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
@@ -291,7 +289,7 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
     more = ["data.workers=2", "data.batch_size=8", "trainer.accumulate_grad_batches=2"]
     overrides = small(corpus_settings, tmp_path, *steps, *more)
     words = [*overrides, "--mixers", "."]
-    assert_same_end(*interrupt_and_resume(recipe, words, tmp_path, tmp_path))
+    assert_same_end(*interrupt_and_resume(recipe, words, tmp_path))
 
 
 @pytest.mark.slow
@@ -314,6 +312,7 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
     ],
 )
 def test_every_recipe_runs_on_the_environment_corpus(name, tmp_path):
+    """Recipes as they are shipped, corpus, model and all, learn something in 20 steps."""
     recipe = str(ROOT / "recipes" / f"{name}.yaml")
     short = ["trainer.max_steps=20", "data.validation_sequences=8", f"runs={tmp_path}"]
     assert main(["run", recipe, *short]) == 0
@@ -326,6 +325,7 @@ def test_a_corpus_without_held_out_text_trains_without_validation(
     corpus_settings, tmp_path, recwarn
 ):
     more = ("corpus.validation_fraction=0", f"corpus.store={tmp_path / 'store'}")
+    more += ("report.figures_every=0",)
     run("uniform_gpt2", corpus_settings, tmp_path / "runs", *more)
     folder = tmp_path / "runs" / "uniform_gpt2" / "seed_0"
     summary = json.loads((folder / "summary.json").read_text())

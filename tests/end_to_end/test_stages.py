@@ -10,6 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_run import DOMAINS, ROOT, small
+from warm import start_command
 
 from dograph.cli.main import main
 from dograph.errors import UserError
@@ -229,15 +230,13 @@ def test_a_run_without_stages_is_not_written_over(store, corpus_settings, tmp_pa
 
 @pytest.mark.slow
 def test_two_calls_at_once_take_turns(store, corpus_settings, tmp_path):
-    recipe = str(ROOT / "recipes" / "doge_gpt2.yaml")
-    command = [sys.executable, "-m", "dograph", "run", recipe]
+    """Two processes that want the same stages: one trains, the other waits for its results."""
+    command = ["run", str(ROOT / "recipes" / "doge_gpt2.yaml")]
     command += quick(corpus_settings, tmp_path, "trainer.max_steps=30")
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(2)
-    ]
-    outs = [process.communicate(timeout=200)[0].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], outs
+    logs = [tmp_path / "first", tmp_path / "second"]
+    both = [start_command(command, log) for log in logs]
+    codes, outs = [process.wait(200) for process in both], [log.read_text() for log in logs]
+    assert codes == [0, 0], outs
     assert sorted(out.count("finished before, used again") for out in outs) == [0, 2]
     assert sum("waiting for it" in out for out in outs) == 1
     assert not list((tmp_path / "doge_gpt2" / "seed_0").glob("*_1"))
@@ -278,32 +277,27 @@ def test_the_largest_move_is_of_one_domain():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["doremi_gpt2", "doge_gpt2"])
-def test_interrupted_in_the_proxy_it_resumes_there(store, corpus_settings, tmp_path, name):
+def test_interrupted_in_the_proxy_it_resumes_there(store, corpus_settings, tmp_path):
     """By Ctrl-C and by kill -9: the run ends as the uninterrupted one does, bitwise."""
+    name, log = "doremi_gpt2", tmp_path / "log"
     long = ["stages.proxy.trainer.max_steps=80", "trainer.val_check_interval=80"]
     checkpoints = "report={every: 4, figures_every: 0, window: 1, checkpoint_every: 10}"
     overrides = quick(corpus_settings, tmp_path / "runs", *long, checkpoints)
-    command = [sys.executable, "-m", "dograph", "run", str(ROOT / "recipes" / f"{name}.yaml")]
+    command = ["run", str(ROOT / "recipes" / f"{name}.yaml")]
     proxy = tmp_path / "runs" / name / "seed_0" / "proxy" / "checkpoints"
     for stop in (signal.SIGINT, signal.SIGKILL):
         before = set(proxy.glob("*.ckpt"))
-        with subprocess.Popen(
-            command + overrides, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path
-        ) as process:
-            deadline = time.monotonic() + 90
-            while not set(proxy.glob("*.ckpt")) - before and time.monotonic() < deadline:
-                time.sleep(0.02)
-            process.send_signal(stop)
-            out = process.communicate(timeout=60)[0].decode()
-        assert process.returncode == (130 if stop == signal.SIGINT else -9), out
-    again = subprocess.run(
-        command + overrides, check=True, timeout=240, capture_output=True, cwd=tmp_path
-    ).stdout.decode()
-    assert "stage proxy: resumes from" in again
+        process = start_command(command + overrides, log)
+        deadline = time.monotonic() + 90
+        while not set(proxy.glob("*.ckpt")) - before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(stop)
+        assert process.wait(60) == (130 if stop == signal.SIGINT else -9), log.read_text()
+    assert start_command(command + overrides, tmp_path / "again").wait(240) == 0
+    assert "stage proxy: resumes from" in (tmp_path / "again").read_text()
     assert not list((tmp_path / "runs" / name / "seed_0").glob("*_1"))
     whole = quick(corpus_settings, tmp_path / "whole", *long, checkpoints)
-    subprocess.run(command + whole, check=True, timeout=240, capture_output=True, cwd=tmp_path)
+    assert start_command(command + whole, log).wait(240) == 0, log.read_text()
     for stage in ("proxy", "main"):
         ends = [
             torch.load(

@@ -133,6 +133,7 @@ def test_the_local_suite_needs_no_network_and_agrees_with_the_plain_network(
 
 @pytest.mark.slow
 def test_the_command_files_the_tasks_in_the_run(run_folder, capsys, offline, tmp_path):
+    """`dograph evaluate --tasks`, with what it keeps and what it asks before it replaces that."""
     words = ["evaluate", str(run_folder), "--tasks", "local", "--examples", "4", "--resamples", "9"]
     assert main([*words, "--device", "cpu"]) == 0
     assert "mean of local_cloze" in capsys.readouterr().out
@@ -233,6 +234,7 @@ def test_a_suite_does_not_replace_one_of_its_tasks_unasked(
 
 @pytest.mark.slow
 def test_the_harness_own_command_line_finds_the_model_and_the_tasks(run_folder, tmp_path, store):
+    """The model is registered where lm_eval's own command looks for it."""
     from dograph.evaluation.local_tasks import write_local_tasks
 
     write_local_tasks(store, tmp_path / "tasks", 32, 3)

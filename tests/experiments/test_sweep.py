@@ -24,7 +24,9 @@ def times(folders):
     return [(folder / "summary.json").stat().st_mtime_ns for folder in folders]
 
 
-def test_a_sweep_runs_everything_once_and_reports_failures(small_recipe, tmp_path, capfd):
+def test_a_sweep_runs_everything_once_and_reports_failures(
+    small_recipe, tmp_path, capfd, warm_sweeps
+):
     good = small_recipe("even")
     bad = small_recipe("bad", "dograph.mixers.Fixed\n  init_args: {weights: {nosuch: 1.0}}")
     first, folders = sweep([bad, good], seeds=[1], processes=2)
@@ -48,6 +50,7 @@ def test_a_sweep_runs_everything_once_and_reports_failures(small_recipe, tmp_pat
 
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_resumes_where_it_was(small_recipe, tmp_path):
+    """A sweep and its run as processes of a terminal: SIGTERM is passed on, and nothing lost."""
     path = small_recipe("long", steps=400)
     words = [sys.executable, "-m", "dograph", "sweep", str(path), "--seeds", "0", "--threads", "1"]
     folder = tmp_path / "runs" / "long" / "seed_0"
@@ -70,7 +73,8 @@ def test_a_sweep_that_is_stopped_resumes_where_it_was(small_recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_stages_run_in_a_sweep_and_count_as_one(small_recipe, tmp_path, capfd):
+def test_stages_run_in_a_sweep_and_count_as_one(small_recipe, tmp_path, capfd, warm_sweeps):
+    """A sweep knows a finished recipe with stages by its digest."""
     path = small_recipe("staged")
     text = path.read_text().replace("mixer:\n  class_path: dograph.mixers.Stratified\n", "")
     path.write_text(

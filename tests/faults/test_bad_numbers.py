@@ -40,6 +40,7 @@ def error_in(text):
     ],
 )
 def test_numbers_that_are_not_finite_stop_the_run_each_time(given, tmp_path, more, expected):
+    """A whole run: the message, the steps that it names, and no result; and a second time."""
     errors = []
     for _ in range(2):
         code, text, _ = run_command(given("uniform_gpt2", *more), tmp_path / "log")
@@ -57,6 +58,7 @@ def test_numbers_that_are_not_finite_stop_the_run_each_time(given, tmp_path, mor
 
 
 def test_a_solver_that_always_fails_does_not_stop_training(given, tmp_path):
+    """What a mixer falls back on, step after step."""
     more = ["mixer.init_args.clusters=4"]
     code, text, _ = run_command(given("dograph_gpt2", *more), tmp_path / "log", without_solutions)
     assert code == 0, text[-3000:]

@@ -19,27 +19,38 @@ CLOCKS = {
 """(shift in seconds, whether it stands still) of each start."""
 
 
+RUN = ("runs", "uniform_gpt2", "seed_0")
+
+
+@pytest.fixture(scope="module")
+def given(corpus_settings, store):
+    place = f"corpus.store={corpus_settings.store}"
+    return lambda folder: arguments("uniform_gpt2", corpus_settings, folder, 40, place)
+
+
+@pytest.fixture(scope="module")
+def expected(given, tmp_path_factory):
+    """The outcome of an undisturbed run."""
+    whole = tmp_path_factory.mktemp("whole")
+    assert run_command(given(whole), whole / "log")[0] == 0
+    return outcome(whole.joinpath(*RUN))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("clocks", CLOCKS)
-def test_a_run_resumes_whatever_the_clock_says(corpus_settings, store, tmp_path, clocks):
-    place = f"corpus.store={corpus_settings.store}"
-    whole, disturbed, log = tmp_path / "whole", tmp_path / "disturbed", tmp_path / "log"
-    given = {
-        folder: arguments("uniform_gpt2", corpus_settings, folder, 40, place)
-        for folder in (whole, disturbed)
-    }
-    assert run_command(given[whole], log)[0] == 0
-    run = ("runs", "uniform_gpt2", "seed_0")
+def test_a_run_resumes_whatever_the_clock_says(given, expected, tmp_path, clocks):
+    """Neither checkpoints nor event files are ordered by a clock."""
+    disturbed, log = tmp_path / "disturbed", tmp_path / "log"
     for (shift, stands), dies_at in zip(CLOCKS[clocks], (19, 15, 0), strict=True):
         begin = time.time() if not stands else int(tmp_path.stat().st_mtime)
         code, text, _ = run_command(
-            given[disturbed], log, dies(dies_at, (shift + begin - time.time(), stands))
+            given(disturbed), log, dies(dies_at, (shift + begin - time.time(), stands))
         )
         assert (code == 0) == (dies_at == 0), text[-3000:]
         for path in disturbed.joinpath("runs").rglob("*"):
             os.utime(path, (time.time() + shift, time.time() + shift))
-    assert not differing(outcome(whole.joinpath(*run)), outcome(disturbed.joinpath(*run)))
+    assert not differing(expected, outcome(disturbed.joinpath(*RUN)))
 
 
 def test_event_files_keep_their_order_whenever_the_renaming_is_cut_short(tmp_path, monkeypatch):

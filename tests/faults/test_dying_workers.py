@@ -28,6 +28,7 @@ def no_process_left(group, seconds):
 
 
 def test_a_dead_worker_stops_the_run_which_then_resumes(given, tmp_path):
+    """A loader process killed by the system, as when memory runs out."""
     whole = tmp_path / "whole"
     whole.mkdir()
     assert run_command(given(whole), tmp_path / "log")[0] == 0
@@ -44,6 +45,7 @@ def test_a_dead_worker_stops_the_run_which_then_resumes(given, tmp_path):
 
 
 def test_workers_end_by_themselves_after_a_kill(given, tmp_path):
+    """Nothing of a killed run goes on using memory."""
     code, _, group = run_command(given(tmp_path), tmp_path / "log", dies(12))
     assert code == -signal.SIGKILL
     assert no_process_left(group, 20), group_members(group)

@@ -37,10 +37,10 @@ STAGES = {
 
 
 @pytest.fixture(scope="module")
-def small_run(corpus_settings, tmp_path_factory):
+def small_run(corpus_settings, store, tmp_path_factory):
     """(function from a folder to the run's arguments, its undisturbed outcome, its size)."""
     whole = tmp_path_factory.mktemp("whole")
-    given = partial(_given, corpus_settings, whole / "store")
+    given = partial(_given, corpus_settings, corpus_settings.store)
     code, text, _ = run_command(given(whole), whole / "log")
     assert code == 0, text
     run = whole / "runs" / "uniform_gpt2" / "seed_0"
@@ -73,13 +73,15 @@ def stops_then_resumes(small_run, disk, log, before):
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_run_whose_disk_is_full_at_one_writer(small_run, disk, tmp_path, writer):
+    """Every file of a run, half written or not at all."""
     target, number, room = WRITERS[writer]
     before = fills(target, number, disk.folder, room)
     stops_then_resumes(small_run, disk, tmp_path / "log", before)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.2, 0.4, 0.6, 0.8, 0.95])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_a_run_on_too_small_a_disk(small_run, disk, tmp_path, chance, share):
+    """Writers that nobody thought of, wherever the disk happens to end."""
     size = int(small_run[2] * share * chance.uniform(0.9, 1.0))
     disk.remount(f"size={max(size, 8192)}")
     stops_then_resumes(small_run, disk, tmp_path / "log", None)
@@ -87,6 +89,7 @@ def test_a_run_on_too_small_a_disk(small_run, disk, tmp_path, chance, share):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_corpus_whose_disk_is_full(corpus_settings, store, disk, tmp_path, stage):
+    """Every file of a store in the making, also those of the tokenising process."""
     target, number, room = STAGES[stage]
     given = arguments("uniform_gpt2", corpus_settings, disk.folder, STEPS)
     before = fills(target, number, disk.folder, room)

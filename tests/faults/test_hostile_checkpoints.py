@@ -91,6 +91,7 @@ def damage(content, chance):
 
 
 def test_damaged_bytes_are_found_or_harmless(interrupted, tmp_path, chance):
+    """No byte of a checkpoint is read that its checksums do not cover."""
     newest = interrupted["DoGraph"][2] / "checkpoints" / "step=6.ckpt"
     content, expected = newest.read_bytes(), read_checkpoint(newest)
     path, counts = tmp_path / "step=6.ckpt", Counter()
@@ -109,6 +110,8 @@ def test_damaged_bytes_are_found_or_harmless(interrupted, tmp_path, chance):
 
 
 def test_a_run_goes_on_from_the_one_before_a_damaged_one(interrupted, tmp_path, chance):
+    """A run finds its newest sound checkpoint, with any mixer's state."""
+
     def tried(number):
         mixer = list(MIXERS)[number % len(MIXERS)]
         whole, run = again(interrupted, mixer, tmp_path / str(number))
@@ -121,9 +124,9 @@ def test_a_run_goes_on_from_the_one_before_a_damaged_one(interrupted, tmp_path, 
         assert not differing(whole, outcome(run)), (mixer, damaged, result.text)
         return "warned" if "is damaged" in result.text else "silent"
 
-    counts = Counter(map(tried, range(20)))
-    print(f"20 runs with damaged checkpoints, all equal in the end: {dict(counts)}")
-    assert counts["warned"] > 5
+    counts = Counter(map(tried, range(10)))
+    print(f"10 runs with damaged checkpoints, all equal in the end: {dict(counts)}")
+    assert counts["warned"] > 2
 
 
 def forge(checkpoint, chance):
@@ -146,7 +149,8 @@ def forge(checkpoint, chance):
 
 
 def test_forged_checkpoints_are_refused_or_trained_on(interrupted, tmp_path, chance):
-    count = int(os.environ.get("DOGRAPH_MUTANTS", "120"))
+    """Values that checksums cover and nobody wrote; DOGRAPH_MUTANTS tries more."""
+    count = int(os.environ.get("DOGRAPH_MUTANTS", "60"))
     made = []
     for number in range(count):
         mixer = list(MIXERS)[number % len(MIXERS)]

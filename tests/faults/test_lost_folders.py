@@ -23,12 +23,12 @@ def given(corpus_settings):
 
 
 @pytest.fixture(scope="module")
-def expected(corpus_settings, tmp_path_factory):
+def expected(corpus_settings, store, tmp_path_factory):
     """The outcome of an undisturbed run."""
     whole = tmp_path_factory.mktemp("whole")
-    code, text, _ = run_command(
-        arguments("uniform_gpt2", corpus_settings, whole, STEPS), whole / "log"
-    )
+    place = f"corpus.store={corpus_settings.store}"
+    given = arguments("uniform_gpt2", corpus_settings, whole, STEPS, place)
+    code, text, _ = run_command(given, whole / "log")
     assert code == 0, text
     return outcome(seed_0(whole))
 
@@ -54,9 +54,12 @@ def ends(given, log, expected, folder):
     return text
 
 
-def test_a_disk_that_cannot_be_written_at_first_or_in_between(given, expected, disk, tmp_path):
+def test_a_disk_that_cannot_be_written_at_first_or_in_between(
+    given, expected, corpus_settings, disk, tmp_path
+):
+    """A run's folder on a read-only disk: the remedy, and nothing is lost."""
     log, place = tmp_path / "log", disk.folder
-    where = given(place, f"corpus.store={tmp_path / 'store'}")
+    where = given(place, f"corpus.store={corpus_settings.store}")
     disk.remount("ro")
     refused = "Read-only file system: make its file system writable or set runs to another place"
     stops(where, log, refused, "runs")
@@ -84,6 +87,7 @@ def caches_in(folder):
 
 
 def test_a_store_where_nothing_can_be_written(given, expected, disk, tmp_path):
+    """A store on a read-only disk is not made there, but read."""
     log = tmp_path / "log"
     where = given(tmp_path, f"corpus.store={disk.folder / 'store'}")
     disk.remount("ro")
@@ -96,12 +100,14 @@ def test_a_store_where_nothing_can_be_written(given, expected, disk, tmp_path):
 
 
 def test_a_file_in_the_place_of_the_runs_folder(given, tmp_path):
+    """The one obstacle that is not a disk's."""
     (tmp_path / "runs").write_text("")
     stops(given(tmp_path), tmp_path / "log", "Not a directory: move away the file")
 
 
 @pytest.mark.parametrize("given", [True, False])
 def test_the_corpus_is_gone_after_it_was_prepared(corpus_settings, expected, tmp_path, given):
+    """The text of a store, given or in the cache, is missed, and found again."""
     log, source = tmp_path / "log", tmp_path / "text"
     shutil.copytree(corpus_settings.source, source)
     where = arguments("uniform_gpt2", corpus_settings, tmp_path, STEPS)
@@ -121,6 +127,7 @@ def test_the_corpus_is_gone_after_it_was_prepared(corpus_settings, expected, tmp
 def test_a_file_of_the_corpus_vanishes_while_it_is_prepared(
     corpus_settings, expected, tmp_path, store
 ):
+    """A half-read source is no shorter source."""
     log, source = tmp_path / "log", tmp_path / "text"
     shutil.copytree(corpus_settings.source, source)
     where = [
@@ -138,6 +145,7 @@ def test_a_file_of_the_corpus_vanishes_while_it_is_prepared(
 
 
 def test_the_store_is_gone_between_two_starts(given, expected, tmp_path):
+    """A run resumes on a store that is made again."""
     log = tmp_path / "log"
     halt = partial(
         before_call,

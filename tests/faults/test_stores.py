@@ -75,12 +75,14 @@ def try_all(kinds, count, original, chance, tmp_path):
 
 
 def test_damage_is_found(original, chance, tmp_path):
+    """No byte of a store is read that its digests do not cover."""
     outcomes = try_all(DAMAGE, 150, original, chance, tmp_path)
     # Every byte is sealed.
     assert outcomes["harmless"] == 0
 
 
 def test_forgeries_do_no_harm(original, chance, tmp_path):
+    """Manifests, indices and tokenizers that digests cover and no dograph wrote."""
     outcomes = try_all(FORGERIES, 300, original, chance, tmp_path)
     assert outcomes["refused"] >= 100
 

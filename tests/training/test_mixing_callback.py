@@ -2,9 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor
+from two_ranks import run_on_two_ranks
 
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
@@ -273,29 +271,25 @@ def test_ranks_validate_on_the_same_text_as_one_process(store, corpus_settings):
     assert sums / counts == pytest.approx(alone.mean().item(), rel=1e-5)
 
 
+TWO_MIXERS = """
+class Starts(LossSeeker):
+    def initial_weights(self):  # rank zero's counts, whatever the other's is
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            return super().initial_weights()
+        return torch.tensor([0.8, 0.1, 0.1])
+
+for name, mixer in (("seeker", Starts()), ("dograph", DoGraph(clusters=4))):
+    found = train(settings, mixer, steps=6, batch_size=8, **both)
+    torch.save(found[:2], f"{name}{found[2].sampler.rank}.pt")
+"""
+
+
 @pytest.mark.slow
 def test_two_processes_agree_with_one(store, corpus_settings, tmp_path):
     """Invariant 10 with two real processes: same global batch, same run up to rounding."""
-    script = tmp_path / "two_ranks.py"
-    script.write_text(
-        "import os, sys, torch\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from dograph.data.corpus.settings import CorpusSettings\n"
-        "from dograph.mixers import DoGraph\n"
-        "from test_mixing_callback import LossSeeker, train\n"
-        "class Starts(LossSeeker):\n"
-        "    def initial_weights(self):  # rank zero's counts, whatever the other's is\n"
-        "        if os.environ.get('LOCAL_RANK', '0') == '0': return super().initial_weights()\n"
-        "        return torch.tensor([0.8, 0.1, 0.1])\n"
-        f"settings = CorpusSettings(source={corpus_settings.source!r}, vocab_size=300, "
-        f"store={corpus_settings.store!r}, validation_fraction=0.2)\n"
-        "mixer = Starts() if sys.argv[1] == 'seeker' else DoGraph(clusters=4)\n"
-        "found = train(settings, mixer, steps=6, batch_size=8, devices=2, strategy='ddp')\n"
-        f"torch.save(found[:2], {str(tmp_path)!r} + f'/rank{{found[2].sampler.rank}}.pt')\n"
-    )
+    run_on_two_ranks(tmp_path, corpus_settings, TWO_MIXERS)
     for name, mixer in (("seeker", LossSeeker()), ("dograph", DoGraph(clusters=4))):
-        subprocess.run([sys.executable, str(script), name], check=True, timeout=120)
-        first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+        first, second = (torch.load(tmp_path / f"{name}{rank}.pt") for rank in range(2))
         assert_same(first, second)
         alone = train(corpus_settings, mixer, steps=6, batch_size=16)
         for (losses, weights), (one, one_weights) in zip(first[1], alone[1], strict=True):
@@ -376,32 +370,27 @@ def test_a_batch_of_fewer_sequences_than_domains_is_warned_of(store, corpus_sett
     assert "fewer than" not in caplog.text
 
 
+RANDOM_RANKS = """
+class Saves(Callback):
+    def on_train_batch_end(self, trainer, *arguments):
+        torch.rand(trainer.global_rank)  # from now on the ranks' states differ
+        if trainer.global_step == 3:
+            trainer.save_checkpoint("step.ckpt")
+
+resumed = {"ckpt_path": "step.ckpt", "seed": 9}
+for name, after, more in (("whole", [Saves()], {}), ("resumed", [Saves()], resumed)):
+    more = {"config": {"resid_pdrop": 0.5}, "after": after, **more, **both}
+    torch.save(train(settings, Draws(), 6, 8, **more)[0], f"{name}.pt")
+"""
+
+
 @pytest.mark.slow
 def test_each_of_two_processes_goes_on_with_its_own_random_numbers(
     store, corpus_settings, tmp_path
 ):
-    script, path = tmp_path / "two_ranks.py", tmp_path / "step.ckpt"
-    script.write_text(
-        "import sys, torch\n"
-        "from pathlib import Path\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from dograph.data.corpus.settings import CorpusSettings\n"
-        "from test_mixing_callback import Callback, Draws, train\n"
-        f"settings = CorpusSettings(source={corpus_settings.source!r}, vocab_size=300, "
-        f"store={corpus_settings.store!r}, validation_fraction=0.2)\n"
-        "class Saves(Callback):\n"
-        "    def on_train_batch_end(self, trainer, *arguments):\n"
-        "        torch.rand(trainer.global_rank)  # from now on the ranks' states differ\n"
-        f"        if trainer.global_step == 3: trainer.save_checkpoint({str(path)!r})\n"
-        "more = {'after': [Saves()]} if sys.argv[1] == 'whole' else "
-        f"{{'ckpt_path': {str(path)!r}, 'seed': 9, 'after': [Saves()]}}\n"
-        "settled = train(settings, Draws(), 6, 8, devices=2, strategy='ddp', "
-        "config={'resid_pdrop': 0.5}, **more)\n"
-        f"torch.save(settled[0], {str(tmp_path)!r} + f'/{{sys.argv[1]}}.pt')\n"
-    )
-    for name in ("whole", "resumed"):
-        subprocess.run([sys.executable, str(script), name], check=True, timeout=120)
-    first, second = torch.load(path, weights_only=True)["random_states"]
+    """Random states of all ranks are saved and restored, not only those of rank zero."""
+    run_on_two_ranks(tmp_path, corpus_settings, RANDOM_RANKS)
+    first, second = torch.load(tmp_path / "step.ckpt", weights_only=True)["random_states"]
     assert not torch.equal(first["torch"], second["torch"])
     assert torch.equal(torch.load(tmp_path / "whole.pt"), torch.load(tmp_path / "resumed.pt"))
 

@@ -1,15 +1,13 @@
 """Signals of a real run: excess losses, domain gradients, accumulation, two processes."""
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from test_mixing_callback import TINY, train
+from two_ranks import run_on_two_ranks
 
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
@@ -384,35 +382,27 @@ def test_reading_gradients_changes_nothing_but_the_draws(store, corpus_settings,
     assert torch.equal(scheduled[0], plain[0])
 
 
+FOUR_MIXERS = """
+mixers = {"doremi": DoReMi(%r), "schedule": schedule()}
+mixers |= {name: DoGE(name) for name in ("exact", "sketch")}
+for name, mixer in mixers.items():
+    found = train(settings, mixer, steps=5, batch_size=8, **both)
+    torch.save(found[:2], f"{name}{found[2].sampler.rank}.pt")
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["doremi", "exact", "sketch", "schedule"])
-def test_two_processes_update_as_one(store, corpus_settings, reference, tmp_path, name):
+def test_two_processes_update_as_one(store, corpus_settings, reference, tmp_path):
     """Two real processes with half the batch each: the same scores, weights and model."""
-    build = {"doremi": f"DoReMi({reference!r})", "schedule": "schedule()"}.get(
-        name, f"DoGE({name!r})"
-    )
-    script = tmp_path / "two_ranks.py"
-    script.write_text(
-        "import sys, torch\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from dograph.data.corpus.settings import CorpusSettings\n"
-        "from dograph.mixers import DoGE, DoReMi\n"
-        "from test_signal_collector import schedule\n"
-        "from test_mixing_callback import train\n"
-        f"settings = CorpusSettings(source={corpus_settings.source!r}, vocab_size=300, "
-        f"store={corpus_settings.store!r}, validation_fraction=0.2)\n"
-        f"found = train(settings, {build}, steps=5, batch_size=8, devices=2, strategy='ddp')\n"
-        f"torch.save(found[:2], {str(tmp_path)!r} + f'/rank{{found[2].sampler.rank}}.pt')\n"
-    )
-    subprocess.run([sys.executable, str(script)], check=True, timeout=120)
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
-    made = {"doremi": lambda: DoReMi(reference), "schedule": schedule}
-    mixer = made.get(name, lambda: DoGE(name))()
-    alone = train(corpus_settings, mixer, steps=5, batch_size=16)
-    for (_, one), (_, other), (_, weights) in zip(first[1], second[1], alone[1], strict=True):
-        assert torch.equal(one, other)
-        assert torch.allclose(one, weights, atol=1e-4)
-    assert torch.allclose(first[0], alone[0], atol=1e-3)
+    run_on_two_ranks(tmp_path, corpus_settings, FOUR_MIXERS % reference)
+    mixers = {"doremi": DoReMi(reference), "schedule": schedule()}
+    for name, mixer in (mixers | {name: DoGE(name) for name in ("exact", "sketch")}).items():
+        first, second = (torch.load(tmp_path / f"{name}{rank}.pt") for rank in range(2))
+        alone = train(corpus_settings, mixer, steps=5, batch_size=16)
+        for (_, one), (_, other), (_, weights) in zip(first[1], second[1], alone[1], strict=True):
+            assert torch.equal(one, other), name
+            assert torch.allclose(one, weights, atol=1e-4), name
+        assert torch.allclose(first[0], alone[0], atol=1e-3), name
 
 
 def test_a_reference_of_another_tokenizer_is_refused(store, corpus_settings, reference, tmp_path):

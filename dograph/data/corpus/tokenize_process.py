@@ -39,17 +39,25 @@ class TokenizeProcess:
 
     def __init__(self, log: Path, lock: int) -> None:
         self._log = log
+        self._process = self._start(lock)
+
+    def _start(self, lock: int) -> subprocess.Popen[bytes]:
         search = os.pathsep.join(path for path in sys.path if path)
-        with log.open("wb") as errors:
-            self._process = subprocess.Popen(
+        with self._log.open("wb") as errors:
+            return subprocess.Popen(
                 [sys.executable, "-c", f"{CLEAN_PATH}; {MAIN}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env={**os.environ, "PYTHONPATH": search, **home_in(log.parent)},
+                env={**os.environ, "PYTHONPATH": search, **home_in(self._log.parent)},
                 pass_fds=(lock,),
                 start_new_session=True,  # Ctrl-C reaches only this process, which ends the other
             )
+
+    def _ended(self) -> bool:
+        """Whether the process has ended; its number stays its own until `close`."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._process.pid, flags) is not None
 
     def close(self) -> None:
         """Kill the process and all that it started."""
@@ -97,8 +105,7 @@ class TokenizeProcess:
         rest = b""
         while True:
             if not select.select([descriptor], [], [], _POLL_SECONDS)[0]:
-                flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-                if os.waitid(os.P_PID, self._process.pid, flags) is not None:
+                if self._ended():
                     return
                 continue
             data = os.read(descriptor, 2**16)

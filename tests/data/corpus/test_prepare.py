@@ -139,7 +139,7 @@ def byte_tokenizer(path):
     return str(path)
 
 
-def test_the_same_text_gives_the_same_bytes_for_ever(tmp_path):
+def test_the_same_text_gives_the_same_bytes_for_ever(tmp_path, cold_tokenizing):
     """What was written once, by large and small splits; runs of old stores go on by it."""
     corpus = write_corpus(tmp_path / "corpus", 20)
     lines = [json.dumps({"text": text}) for text in sentences(3, 600, words=500)]
@@ -220,7 +220,7 @@ def test_a_full_disk_is_named_with_the_remedy(tmp_path, monkeypatch):
     assert not (tmp_path / "store").exists()
 
 
-def test_a_failing_tokenizer_process_tells_why(tmp_path, monkeypatch):
+def test_a_failing_tokenizer_process_tells_why(tmp_path, monkeypatch, cold_tokenizing):
     settings = CorpusSettings(
         source=str(write_corpus(tmp_path / "corpus", 20)),
         vocab_size=300,

@@ -27,7 +27,8 @@ def times(folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_an_oracle_from_end_to_end(small_recipe, tmp_path, capfd):
+def test_an_oracle_from_end_to_end(small_recipe, tmp_path, capfd, warm_sweeps):
+    """Search, validation, resuming and replacing, with real runs."""
     path = small_recipe("small", more="target: code\n")
     path.write_text(path.read_text().replace("data: {", "data: {unseen: [code], "))
     words = [

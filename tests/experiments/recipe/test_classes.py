@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm import start_command
 
 from dograph.errors import UserError
 from dograph.experiments.recipe.check import check
@@ -63,14 +64,13 @@ def test_code_beside_a_recipe_is_not_imported(own_mixer):
     assert not trap.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("named", [".", "hidden.py"])
-def test_code_that_the_user_names_is(own_mixer, named):
+def test_code_that_the_user_names_is(own_mixer, named, monkeypatch):
     folder, trap = own_mixer
+    monkeypatch.chdir(folder)
     words = ["run", str(MAIN), "--check", "mixer={class_path: hidden.Own}", "--mixers", named]
-    ended = command(folder, *words)
-    assert ended.returncode == 0, ended.stderr
-    assert "class_path: hidden.Own" in ended.stdout
+    assert start_command(words, folder / "log").wait(60) == 0
+    assert "class_path: hidden.Own" in (folder / "log").read_text()
     assert trap.exists()
 
 
