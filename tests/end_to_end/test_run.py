@@ -207,6 +207,14 @@ def test_a_mixer_of_ones_own_runs_by_its_import_path(store, corpus_settings, tmp
     assert max(weights) > min(weights)
 
 
+STEPS = 60
+INTERRUPTED = (
+    *(f"trainer.max_steps={STEPS}", f"trainer.val_check_interval={STEPS}"),
+    *("report.figures_every=0", "trainer.enable_progress_bar=false"),
+)
+"""What a run needs that is interrupted at its first checkpoint, and that must not end before."""
+
+
 def interrupt_and_resume(recipe, overrides, runs):
     """Interrupts a run after its first checkpoint, resumes it, runs it whole beside it."""
     command, log = ["run", str(recipe), *overrides], runs / "log"
@@ -221,9 +229,9 @@ def interrupt_and_resume(recipe, overrides, runs):
     assert code == 130, out
     assert "Interrupted" in out
     assert "Traceback" not in out
-    assert 8 <= steps_done(newest_sound(folder)) < 120
+    assert 8 <= steps_done(newest_sound(folder)) < STEPS
     for more in ([], [f"runs={runs / 'whole'}"]):  # the same command resumes
-        assert start_command(command + more, log).wait(120) == 0, log.read_text()
+        assert start_command(command + more, log).wait(240) == 0, log.read_text()
     assert not folder.with_name("seed_0_1").exists()
     whole = runs / "whole" / recipe.stem / "seed_0"
     return [
@@ -243,8 +251,7 @@ def assert_same_end(resumed, whole):
 @pytest.mark.slow
 def test_ctrl_c_saves_a_checkpoint_to_resume_from(store, corpus_settings, tmp_path):
     """An interrupted and resumed run ends as the uninterrupted one does, bitwise."""
-    steps = ["trainer.max_steps=120", "trainer.val_check_interval=60"]
-    overrides = small(corpus_settings, tmp_path, *steps)
+    overrides = small(corpus_settings, tmp_path, *INTERRUPTED, "trainer.val_check_interval=30")
     recipe = ROOT / "recipes" / "dograph_gpt2.yaml"
     assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path))
 
@@ -265,10 +272,9 @@ def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_
 @pytest.mark.slow
 def test_a_schedule_resumes_bitwise(store, corpus_settings, tmp_path):
     """Gradients, kernel, graph and record resume as if never interrupted."""
-    settings = "{interval: 4, measure: 60, skip: 4}"
-    steps = ["trainer.max_steps=120", "trainer.val_check_interval=120"]
+    settings = "{interval: 4, measure: 30, skip: 4}"
     more = [f"mixer.init_args={settings}", "data.workers=2"]
-    overrides = small(corpus_settings, tmp_path, *steps, *more)
+    overrides = small(corpus_settings, tmp_path, *INTERRUPTED, *more)
     recipe = ROOT / "recipes" / "dograph_schedule_gpt2.yaml"
     assert_same_end(*interrupt_and_resume(recipe, overrides, tmp_path))
 
@@ -285,9 +291,8 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
         "compose: {data: environment, model: gpt2_nano, trainer: cpu}\n"
         "mixer: {class_path: loss_seeker.LossSeeker, init_args: {update_every: 1}}\n"
     )
-    steps = ["trainer.max_steps=120", "trainer.val_check_interval=120"]
     more = ["data.workers=2", "data.batch_size=8", "trainer.accumulate_grad_batches=2"]
-    overrides = small(corpus_settings, tmp_path, *steps, *more)
+    overrides = small(corpus_settings, tmp_path, *INTERRUPTED, *more)
     words = [*overrides, "--mixers", "."]
     assert_same_end(*interrupt_and_resume(recipe, words, tmp_path))
 

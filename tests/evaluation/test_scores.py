@@ -76,7 +76,7 @@ def coverage(counts, times=700):
     return hits / times
 
 
-@pytest.mark.parametrize("counts", [[3], [8], [24], [96], [8, 8, 24], [8, 96]])
+@pytest.mark.parametrize("counts", [[3], [96], [8, 96]])
 def test_95_percent_are_95_percent_of_few_sequences_too(counts):
     assert 0.93 <= coverage(counts) <= 0.98
 

@@ -1,4 +1,4 @@
-"""The fast solver against the reference, cvxpylayers: hundreds of problems, many degenerate."""
+"""The fast solver against the reference, cvxpylayers: a hundred problems, many degenerate."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def problem(shape, m, seed):
     return K, spread, counts
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     shape=st.sampled_from(SHAPES),
     m=st.integers(1, 12),
@@ -74,7 +74,7 @@ def test_both_solvers_find_the_same_minimum(shape, m, terms, floor, beta, gamma,
         torch.testing.assert_close(found.weights, reference.weights, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(0, 40, 3))
 def test_both_solvers_have_the_same_derivative(seed):
     K, spread, counts = instance(3 + seed % 7, seed=seed, spread=0.3)
     direction = torch.randn(len(K), generator=torch.Generator().manual_seed(seed)).double()
@@ -92,7 +92,7 @@ def test_both_solvers_have_the_same_derivative(seed):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * largest.item())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     S=st.integers(2, 11),
     edges=st.booleans(),

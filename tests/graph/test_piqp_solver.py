@@ -22,7 +22,7 @@ def parts(m, count, seed, tight=0.05):
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(0, 6, 2))
 def test_derivatives_in_all_data(count, seed):
     given = [part.requires_grad_() for part in parts(6, count, seed)]
     assert torch.autograd.gradcheck(minimise, given, eps=1e-7, atol=1e-5, rtol=1e-4)

@@ -33,7 +33,7 @@ def independent(problem, edges, floor, kappa, lam, nu, delta):
     return torch.from_numpy(alpha.value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     S=st.integers(2, 24),
     edges=st.booleans(),
