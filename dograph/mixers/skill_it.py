@@ -72,7 +72,9 @@ class SkillIt(BaseMixer):
         """(S,) by the graph, with losses of 1."""
         self.prior_weights = super().initial_weights()
         self.graph = self._graph()
-        return self._weights(torch.ones(len(self.domains), dtype=torch.float64))
+        # Which domain is the worst is not known yet, so that then all count.
+        alike = torch.ones(len(self.domains), dtype=torch.float64)
+        return self._weights(alike, self.target.weights(self.domains))
 
     def reset(self) -> None:
         """Starts with no validation."""
@@ -88,11 +90,11 @@ class SkillIt(BaseMixer):
         if not self.validations:
             return self.weights
         window = torch.stack(self.validations)
-        return self._weights(window.mean(dim=0) if self.target.mixture else window.sum(dim=0))
+        losses = window.mean(dim=0) if self.target.mixture else window.sum(dim=0)
+        return self._weights(losses, self.target.weights(self.domains, losses))
 
-    def _weights(self, losses: Tensor) -> Tensor:
-        """(S,) by the (S,) losses of which the target's count."""
-        counts = self.target.weights(self.domains, losses)
+    def _weights(self, losses: Tensor, counts: Tensor) -> Tensor:
+        """(S,) by (S,) losses, of which the target's count by (S,) weights of sum 1."""
         counted = torch.where(counts > 0, counts * (counts > 0).sum() * losses, 0.0)
         if not counted.isfinite().all():
             name = self.domains[int((~counted.isfinite()).nonzero()[0])]

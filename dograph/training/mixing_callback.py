@@ -31,6 +31,7 @@ from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel, ReduceLoss
 from dograph.training.signal_collector import SignalCollector
 from dograph.training.step_state import StepState
+from dograph.training.update_checks import check_updates
 
 logger = logging.getLogger(__name__)
 RANDOM_STATE = "random_states"
@@ -95,14 +96,7 @@ class MixingCallback(Callback):
                 "false"
             )
         dry_run(self.mixer, data.batch_size * trainer.world_size)
-        if 0 < trainer.max_steps <= self.mixer.acts_from:
-            logger.warning(
-                "trainer.max_steps is %d, but %s changes nothing in its first %d steps: raise it",
-                trainer.max_steps,
-                type(self.mixer).__name__,
-                self.mixer.acts_from,
-            )
-        self._check_validations(trainer)
+        check_updates(trainer, self.mixer, bool(data.validation_domains))
         self._warn_of_few_sequences(trainer)
         self.collector = SignalCollector(
             trainer, pl_module, data, self.sketch_settings, observed=self.observe_every > 0
@@ -110,26 +104,6 @@ class MixingCallback(Callback):
         self._reduce_before = pl_module.reduce_loss
         pl_module.reduce_loss = self.reduce_loss
         data.attended = True
-
-    def _check_validations(self, trainer: Trainer) -> None:
-        """UserError, or a warning, where a mixer would read losses of validations in vain."""
-        if not self.mixer.request(ValidationLoss):
-            return
-        name, interval = type(self.mixer).__name__, trainer.val_check_interval
-        if trainer.limit_val_batches == 0:
-            raise UserError(
-                f"trainer.limit_val_batches is 0, but {name} reads the losses of validations here: "
-                "raise it, or change target"
-            )
-        batches = trainer.max_steps * int(trainer.accumulate_grad_batches)
-        if isinstance(interval, int) and 0 < batches <= interval:
-            logger.warning(
-                "trainer.val_check_interval is %d of %d batches, but %s reads the losses of "
-                "validations here: lower it",
-                interval,
-                batches,
-                name,
-            )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """UserError where nobody tells a mixer the losses that it reads."""

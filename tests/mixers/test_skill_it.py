@@ -57,6 +57,13 @@ def test_with_a_target_its_losses_alone_count_by_their_mean():
     assert weights == pytest.approx([8 / 9, 1 / 9, 0])
 
 
+def test_the_worst_domain_is_not_the_first_by_name_before_it_is_known():
+    mixer = ready(SkillIt(rate=math.log(2)), target="worst")
+    assert mixer.weights.tolist() == pytest.approx([1 / 3] * 3)
+    weights = validated(mixer, 0, books=1.0, code=2.0, web=1.0)
+    assert weights == pytest.approx([1 / 6, 4 / 6, 1 / 6])
+
+
 def transcribed(graph, prior, losses, rate, window):
     """The rule once more, in plain numbers by name."""
     total = {name: sum(each[name] for each in losses[-window:]) for name in prior}

@@ -128,7 +128,7 @@ def test_a_mixer_that_reads_validations_is_not_run_without_them(store, corpus_se
 def test_a_first_validation_that_comes_too_late_is_named(store, corpus_settings, caplog):
     late = {"limit_val_batches": 1.0, "val_check_interval": 10}
     train(corpus_settings, ValidationSeeker(), after=[DomainPerplexity()], **late)
-    assert "trainer.val_check_interval is 10 of 10 batches" in caplog.text
+    assert "trainer.val_check_interval is 10, but ValidationSeeker" in caplog.text
 
 
 def test_observing_never_changes_training(store, corpus_settings):
