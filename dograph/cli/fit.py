@@ -51,15 +51,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def weights(text: str) -> dict[str, float]:
     """`NAME=NUMBER,…` by name."""
-    named = {}
+    named: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.rpartition("=")
         try:
-            named[name] = float(number)
+            value = float(number)
         except ValueError as error:
             raise ArgumentTypeError(f"{part!r}: write NAME=NUMBER") from error
         if not name:
             raise ArgumentTypeError(f"{part!r}: write NAME=NUMBER")
+        if name in named:
+            raise ArgumentTypeError(f"{text!r} names {name!r} twice: give one number")
+        named[name] = value
     return named
 
 
@@ -77,7 +80,11 @@ def execute(arguments: Namespace) -> int:
     from dograph.terminal.screen import Screen
 
     names = ("law", "target", "prior", "tokens", "epochs", "sizes", "pull", "folds", "seed")
-    at_most = {name: share for each in arguments.at_most for name, share in each.items()}
+    at_most: dict[str, float] = {}
+    for each in arguments.at_most:
+        if twice := next((name for name in each if name in at_most), None):
+            raise UserError(f"--at-most names {twice!r} twice: give one share")
+        at_most |= each
     options = {name: getattr(arguments, name) for name in names}
     settings = FitSettings(at_most=at_most, **options)
     result = Fit(read_table(arguments.paths, settings.law), settings).run()

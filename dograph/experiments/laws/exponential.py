@@ -126,7 +126,7 @@ class BiMix(Law):
     ``C``, so it is 1. With ends of training alone the bracket is one constant. Least squares.
     """
 
-    name, convex = "bimix", True
+    name, convex, knows_steps = "bimix", True, True
 
     def parameters(self, domains: int, several_steps: bool) -> int:
         """Four, or two for one number of steps."""

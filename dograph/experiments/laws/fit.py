@@ -88,14 +88,17 @@ class Fit:
     """A law fitted to all losses of a table; ``run`` gives the result."""
 
     def __init__(self, table: MixtureTable, settings: FitSettings) -> None:
-        self.table, self.settings = table, settings
-        self.law = LAWS[settings.law]()
+        self.law, self.settings = LAWS[settings.law](), settings
+        self.table = table if self.law.knows_steps else table.ends()
         self.target = table.target if settings.target is None else settings.target
         if self.target == "worst" and "worst" not in table.names:
             raise UserError(
                 "target is worst, which is no mean of losses: name domains with --target"
             )
         self.counted = table.target_weights(self.target)
+        if unknown := [name for name in settings.sizes if name not in table.domains]:
+            hint = nearest(unknown[0], table.domains) or f"; there are {', '.join(table.domains)}"
+            raise UserError(f"--sizes names {unknown[0]!r}, which no mixture draws{hint}")
         self.sizes = {**table.sizes, **settings.sizes}
         self.prior = self._prior()
         args = (settings.at_most, settings.tokens, settings.epochs, self.sizes)

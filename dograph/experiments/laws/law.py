@@ -29,12 +29,14 @@ class Law(ABC):
 
     Attributes:
         name: as on the command line.
+        knows_steps: whether it tells the times of one run apart; the others read ends alone.
         convex: whether its losses are convex in the weights, so that the best mixture is exact.
         pull: published weight of the divergence from the prior in the search, in nats.
         note: what differs from the publication; empty for nothing.
     """
 
     name: str
+    knows_steps: bool = False
     convex: bool = False
     pull: float = 0.0
     note: str = ""

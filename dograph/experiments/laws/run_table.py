@@ -30,7 +30,9 @@ def read_runs(folders: Sequence[Path], whole: bool = False) -> MixtureTable:
     Raises:
         UserError: if there are none, or they differ in more than mixture, seed and target.
     """
-    runs = [run for folder in folders for run in _below(folder)]
+    every = [run for folder in folders for run in _below(folder)]
+    # A copy is no repeat: it would make the noise between runs look small.
+    runs = list({_identity(run): run for run in every}.values())
     fixed = [run for run in runs if run.summary.mixer in FIXED]
     if not fixed:
         raise UserError(
@@ -38,6 +40,8 @@ def read_runs(folders: Sequence[Path], whole: bool = False) -> MixtureTable:
             "`dograph swarm RECIPE`, or name a CSV file"
         )
     notes = check_comparable(fixed, ["target"])
+    if copies := len(every) - len(runs):
+        notes.append(f"{copies} runs are there twice, or copies of others: counted once")
     if len(runs) > len(fixed):
         notes.append(f"{len(runs) - len(fixed)} runs of other mixers: left out")
     domains = [domain.name for domain in fixed[0].summary.domains]
@@ -63,6 +67,12 @@ def _below(folder: Path) -> Iterator[ComparedRun]:
         replaced = any(part == EARLIER or part.startswith(REPRODUCED) for part in parts)
         if (run / PROVENANCE).is_file() and not (run / STAGE).exists() and not replaced:
             yield ComparedRun(run.resolve().parent.name, run, (("", run),))
+
+
+def _identity(run: ComparedRun) -> tuple[str, int]:
+    """What a run shares with its copies only."""
+    digest = run.metadata.get("digest")
+    return str(run.folder if digest is None else digest), run.seed
 
 
 def _rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -79,6 +79,23 @@ class MixtureTable:
         """(n,) which rows are ends of training."""
         return np.asarray(self.steps == self.steps.max())
 
+    def ends(self) -> MixtureTable:
+        """The rows that are ends of training, with a note on how many are not."""
+        kept, last = self.at_end, self.last_step
+        if kept.all():
+            return self
+        note = (
+            f"{int((~kept).sum())} of {len(kept)} rows are of fewer than {last:,.0f} steps: only "
+            "--law bimix reads them"
+        )
+        return replace(
+            self,
+            mixtures=self.mixtures[kept],
+            losses=self.losses[kept],
+            steps=self.steps[kept],
+            notes=(*self.notes, note),
+        )
+
     @cached_property
     def groups(self) -> Places:
         """(n,) number of each row's mixture; repeats have the same."""
@@ -104,6 +121,8 @@ class MixtureTable:
         Raises:
             UserError: for a name that the table does not have.
         """
+        if target == MEAN and MEAN in self.names:
+            raise UserError(f"target is {MEAN}, which is also a loss's name: write {MEAN}=1 for it")
         named = dict.fromkeys(self.names, 1.0) if target in (None, MEAN) else target
         if isinstance(named, str):
             named = {named: 1.0}

@@ -201,3 +201,34 @@ def test_epochs_limit_what_the_tokens_allow():
     fit = Fit(table(), settings)
     assert fit.most == pytest.approx([1, 0.08, 0.2, 0.4])
     assert Fit(table(sizes=sizes), FitSettings()).prior[0] == pytest.approx(1e9 / 1.17e9)
+
+
+@pytest.mark.parametrize("law", ["exponential", "linear"])
+def test_laws_without_steps_read_ends_alone(law):
+    """Earlier losses of the same runs once moved a proposal's expected loss by half a nat."""
+    ends = table(count=24)
+    both = MixtureTable(
+        DOMAINS,
+        np.concatenate([ends.mixtures, ends.mixtures]),
+        DOMAINS[:3],
+        np.concatenate([ends.losses, ends.losses + 1.5]),
+        np.repeat([200.0, 100.0], 24),
+    )
+    alone, result = (Fit(each, FitSettings(law)).run() for each in (ends, both))
+    assert vars(result.proposal) == vars(alone.proposal)
+    assert result.target_errors == alone.target_errors
+    assert result.notes == (
+        "24 of 48 rows are of fewer than 200 steps: only --law bimix reads them",
+    )
+
+
+def test_sizes_of_unknown_domains_are_refused():
+    with pytest.raises(UserError, match=r"--sizes names 'wbe', which no mixture draws.*web"):
+        Fit(table(sizes={"web": 1e9}), FitSettings(sizes={"wbe": 1e6}))
+
+
+def test_a_loss_that_is_called_mean_is_not_the_mean():
+    given = MixtureTable(("a", "b"), np.eye(2), ("a", "mean"), np.eye(2), np.ones(2))
+    with pytest.raises(UserError, match="also a loss's name: write mean=1"):
+        given.target_weights("mean")
+    assert given.target_weights({"mean": 1.0}).tolist() == [0.0, 1.0]

@@ -1,11 +1,16 @@
 """Tables of mixtures and losses in the formats of others, and mistakes in them."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from dograph.cli.main import main
 from dograph.errors import UserError
 from dograph.experiments.laws.csv_table import read_tables
+from dograph.experiments.laws.run_table import read_runs
+from dograph.files.atomic import write_json
+from dograph.reports.summary import DomainSummary, RunSummary, write_summary
 
 REGMIX = """\
 index,train_the_pile_web,train_the_pile_code,train_the_pile_mail
@@ -143,3 +148,34 @@ def test_the_command_prints_and_writes(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["fit", str(paths[0]), "--target", "a=x"])
     assert "write NAME=NUMBER" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["fit", str(paths[0]), "--sizes", "a=1,b=2,a=3"])
+    assert "names 'a' twice" in capsys.readouterr().err
+    assert main(["fit", *map(str, paths), "--at-most", "a=0.5", "--at-most", "a=0.9"]) == 2
+    assert "--at-most names 'a' twice" in capsys.readouterr().err
+
+
+def write_run(folder, seed, weight):
+    """A finished run of a fixed mixture of two domains, as far as a table reads it."""
+    folder.mkdir(parents=True)
+    domains = tuple(
+        DomainSummary(name, share, share, 100, 0.1, 3.0 - share + seed / 10, 1.0, share, share)
+        for name, share in (("a", weight), ("b", 1 - weight))
+    )
+    write_summary(RunSummary("Fixed", 10, 1.0, 1e9, domains, {"mean_loss": 1.0}, "a"), folder)
+    metadata = {"fingerprint": "f", "tokenizer": "t", "seed": seed, "corpus": "c"}
+    metadata["digest"] = f"{weight} {seed}"
+    write_json(folder / "provenance.json", metadata)
+    (folder / "recipe.yaml").write_text("mixer: {class_path: dograph.mixers.Fixed}\n")
+
+
+def test_copies_of_runs_are_no_repeats(tmp_path):
+    """A folder that is named twice, or a copied one, once halved the noise between repeats."""
+    for seed in range(2):
+        write_run(tmp_path / "runs" / "even" / f"seed_{seed}", seed, 0.5)
+    once = read_runs([tmp_path / "runs"])
+    shutil.copytree(tmp_path / "runs" / "even", tmp_path / "runs" / "copied")
+    table = read_runs([tmp_path / "runs", tmp_path / "runs" / "even"])
+    assert once.noise(once.losses[:, 0]) == pytest.approx(0.1 / 2**0.5)
+    assert table.noise(table.losses[:, 0]) == once.noise(once.losses[:, 0])
+    assert table.notes == ("4 runs are there twice, or copies of others: counted once",)
