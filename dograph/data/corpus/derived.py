@@ -17,6 +17,8 @@ from dograph.errors import UserError, nearest
 How = Literal["shuffled_words", "base64", "near_copy"]
 DROPPED = 0.02
 """Share of the words that a near copy lacks."""
+LONGEST = 40
+"""Mean length of words, in characters, from which on a text has no blanks to tell words by."""
 _WORD = re.compile(r"\S+\s*")
 
 
@@ -46,6 +48,32 @@ class Derivation:
             return " ".join(words)
         copy = _WORD.sub(lambda word: "" if draw.random() < DROPPED else word[0], text)
         return copy if copy.strip() else text
+
+
+class DerivedWords:
+    """Tells whether derivations by words found words in a text: not every script has blanks."""
+
+    def __init__(self) -> None:
+        self.characters = self.words = self.documents = self.unchanged = 0
+
+    def add(self, text: str, derived: str) -> None:
+        """Counts a document and what was made of it."""
+        self.characters += len(text)
+        self.words += len(text.split())
+        self.documents += 1
+        self.unchanged += derived == text
+
+    def check(self, name: str, made: Derivation) -> None:
+        """Raises UserError where the derived domain ``name`` would be its origin again."""
+        if made.how == "base64" or self.characters <= LONGEST * self.words:
+            return
+        if made.how == "shuffled_words" or self.unchanged == self.documents:
+            raise UserError(
+                f"corpus.derived.{name}.how is {made.how}, but domain '{made.origin}' has "
+                f"{self.words:,} words, told by blanks, in {self.documents:,} documents of "
+                f"{self.characters:,} characters, so that its text would hardly change: derive "
+                "from another domain, or by base64"
+            )
 
 
 def read_derivations(given: Mapping[str, Mapping[str, str]]) -> dict[str, Derivation]:

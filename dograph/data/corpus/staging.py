@@ -17,7 +17,7 @@ from typing import BinaryIO
 import zstandard
 
 from dograph.data.corpus.dedup import SeenDocuments, start_again
-from dograph.data.corpus.derived import Derivation
+from dograph.data.corpus.derived import Derivation, DerivedWords
 from dograph.data.corpus.document import cut_end, document_hash, hash_number
 from dograph.data.corpus.left_out import DocumentsLeftOut, DocumentTally
 from dograph.data.corpus.rows import BadRow
@@ -239,11 +239,12 @@ class Staging:
         if staged is None:
             folder = self._staged / name
             shutil.rmtree(folder, ignore_errors=True)
-            made = []
+            made, words = [], DerivedWords()
             for split in ("train", "validation"):
                 begin = self._staged / origin.name / split
                 parts = (part_path(begin, number) for number in range(origin.split(split).parts))
-                made.append(_derive(folder / split, name, derivation, parts))
+                made.append(_derive(folder / split, name, derivation, parts, words))
+            words.check(name, derivation)
             staged = StagedDomain(name, made[0], made[1], DocumentsLeftOut())
             write_verified(marker, asdict(staged))
         advance(staged.train.bytes + staged.validation.bytes)
@@ -305,15 +306,19 @@ def _more_documents(left_out: DocumentsLeftOut) -> str:
     return "add a second" if left_out.cap is None else "raise corpus.megabytes"
 
 
-def _derive(folder: Path, name: str, derivation: Derivation, parts: Iterable[Path]) -> StagedSplit:
+def _derive(
+    folder: Path, name: str, derivation: Derivation, parts: Iterable[Path], words: DerivedWords
+) -> StagedSplit:
     """Write a split of the derived domain ``name``; each document's seed is the name and itself."""
     writer = PartWriter(folder)
     with closing(writer):
         for part in parts:
             for text in read_part(part):
                 seed = name.encode() + document_hash(text.encode())
-                data = derivation.apply(text, seed).encode()
-                writer.add(data.decode(), document_hash(data), len(data))
+                made = derivation.apply(text, seed)
+                words.add(text, made)
+                data = made.encode()
+                writer.add(made, document_hash(data), len(data))
     return writer.counts()
 
 

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import dataclasses
+import json
 
 import pytest
 from small_corpora import sentences
@@ -138,6 +139,30 @@ def test_a_wrong_derivation_names_its_key(values, message):
 def test_a_derivation_is_checked_against_the_source(derived, message, small_corpus):
     with pytest.raises(UserError, match=message):
         prepare(CorpusSettings(source=str(small_corpus), derived=derived), progress=False)
+
+
+@pytest.mark.parametrize("how", ["shuffled_words", "near_copy"])
+def test_text_without_blanks_is_not_derived_by_words(how, tmp_path):
+    """Chinese text once came out of ``shuffled_words`` as it was: junk that was none."""
+    source = tmp_path / "text"
+    source.mkdir()
+    lines = [
+        json.dumps({"text": f"{number}" + "天地玄黃宇宙洪荒日月盈昃" * 9}) for number in range(40)
+    ]
+    (source / "zh.jsonl").write_text("\n".join(lines))
+    settings = CorpusSettings(
+        source=str(source),
+        store=str(tmp_path / "store"),
+        vocab_size=300,
+        derived={"junk": {"from": "zh", "how": how}},
+    )
+    with pytest.raises(
+        UserError, match=rf"junk.how is {how}, but domain 'zh' has 40 words.*base64"
+    ):
+        prepare(settings, progress=False)
+    remedy = {"junk": {"from": "zh", "how": "base64"}}
+    store = prepare(dataclasses.replace(settings, derived=remedy), progress=False)
+    assert [entry.name for entry in store.domains] == ["junk", "zh"]
 
 
 def test_an_unsafe_name_is_refused():
