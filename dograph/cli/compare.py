@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, help="folders of runs, of a recipe's runs, or of all runs")
     add("--baseline", metavar="METHOD", help="a recipe's name; else the one of stratified sampling")
-    allowed = "may differ: tokens, corpus, tokenizer, validation, model, training"
+    allowed = "may differ: target, tokens, corpus, tokenizer, validation, model, training"
     add("--allow", type=lambda text: text.split(","), default=[], metavar="WHAT,…", help=allowed)
     formats = ("markdown", "csv", "json")
     add("--format", choices=formats, help="print this instead of the table")

@@ -23,7 +23,13 @@ from dograph.mixers.simplex import (
 from dograph.mixers.snapshot import MixerSnapshot
 from dograph.mixers.target import Target, TargetValue, check_names
 from dograph.mixers.user_code import mixer_errors
-from dograph.signals.batch_signals import BatchSignals, DomainText, Probe, Request
+from dograph.signals.batch_signals import (
+    BatchSignals,
+    DomainText,
+    Probe,
+    Request,
+    ValidationLoss,
+)
 from dograph.signals.domain_sums import DomainLosses
 
 logger = logging.getLogger(__name__)
@@ -144,6 +150,11 @@ class BaseMixer(nn.Module):
     def snapshot(self) -> MixerSnapshot:
         """What figures draw of the mixer. Default: nothing."""
         return MixerSnapshot()
+
+    @classmethod
+    def reads_validations(cls, target: Target) -> bool:
+        """Whether runs for a target draw by their validations' losses."""
+        return any(isinstance(request, ValidationLoss) for request in cls.needs)
 
     # What the framework calls.
 

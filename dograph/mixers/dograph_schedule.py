@@ -21,6 +21,7 @@ from dograph.mixers.dograph import DoGraph
 from dograph.mixers.schedule_problem import graph_of_domains, relative, schedule_problem
 from dograph.mixers.schedule_settings import PROBLEM, ProblemSettings
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
+from dograph.mixers.target import Target
 from dograph.signals.batch_signals import (
     BatchSignals,
     DomainText,
@@ -143,7 +144,7 @@ class DoGraphSchedule(BaseMixer):
         self._worst = torch.zeros(len(self.domains), dtype=torch.float64)
         self._validation: Tensor | None = None
         self._held_out_gap = torch.zeros(len(self.domains), dtype=torch.float64)
-        if self.target.is_worst:
+        if self.reads_validations(self.target):
             self.needs = {*self.needs, ValidationLoss()}
         self.gradients = TokenKernel(len(self.domains))
         self.measured = not self.measure
@@ -171,6 +172,11 @@ class DoGraphSchedule(BaseMixer):
                 "in data.unseen"
             )
         return weights / weights.sum()
+
+    @classmethod
+    def reads_validations(cls, target: Target) -> bool:
+        """Whether runs for a target draw by their validations' losses: the worst domain's."""
+        return target.is_worst
 
     def probes(self, domain: str) -> bool:
         """Whether a domain is probed: an unseen one that counts in the target."""

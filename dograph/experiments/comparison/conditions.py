@@ -15,12 +15,14 @@ from dograph.errors import UserError, nearest
 from dograph.experiments.comparison.runs import ComparedRun, by_method, recipe_of
 from dograph.experiments.provenance import read_provenance
 from dograph.experiments.recipe.check import SECTIONS
+from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.compose import Composition
 from dograph.experiments.recipe.keys import KEYS, Compared, filled, verdicts
 from dograph.experiments.recipe.section import check_section
 from dograph.experiments.run_inputs import PRETRAINED, REFERENCE
 from dograph.files.changes import flat, midway_changes
 from dograph.files.run_dir import FINAL_CHECKPOINT, RECIPE, seed_dir
+from dograph.mixers.target import Target
 from dograph.reports.summary import read_summary
 
 CONDITIONS = {
@@ -35,6 +37,7 @@ CONDITIONS = {
 """What must be alike, by the names that ``--allow`` takes."""
 HOST: dict[str, Any] = {"commit": None, "versions": {}, "host": {}}
 """What changes no more than rounding and seconds: keys of ``provenance.json``, and if missing."""
+VALIDATES = "trainer.val_check_interval"
 MOST_FOLDERS = 4
 """Run folders that a message names for one value."""
 BEFORE_THE_LAST: tuple[Compared, ...] = ("model", "training", "validation")
@@ -201,6 +204,7 @@ def method_of(run: ComparedRun) -> dict[str, Any]:
         method[name or "run"] = {
             **{k: value for k, value in mixer.items() if verdicts(k).compared == "method"},
             **_chosen(values, "method", source),
+            **_validations(values, source),
         }
         if folder != run.final:
             corpus = read_provenance(folder)["fingerprint"]
@@ -210,6 +214,20 @@ def method_of(run: ComparedRun) -> dict[str, Any]:
             for condition in BEFORE_THE_LAST:
                 method[name] |= _chosen(values, condition, source)
     return method
+
+
+def _validations(values: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """When a run validates, where that decides what it draws, or others' code may have it do so."""
+    class_path = str((values.get("mixer") or {}).get("class_path"))
+    if class_path.startswith("dograph."):
+        try:
+            mixer = import_mixer(class_path, str(source))
+        except UserError:  # an earlier version's mixer
+            return {}
+        if not mixer.reads_validations(Target.parse(values.get("target"))):
+            return {}
+    given = json.dumps(values.get("trainer") or {}, sort_keys=True)
+    return {VALIDATES: _with_defaults("trainer", given)[VALIDATES.partition(".")[2]]}
 
 
 def from_earlier_stages(

@@ -237,6 +237,29 @@ def test_code_and_lookahead_make_a_method(tmp_path, second, named):
         compare([tmp_path], baseline="mine")
 
 
+@pytest.mark.parametrize(
+    ("mixer", "target", "refused"),
+    [
+        ("dograph.mixers.SkillIt", None, True),
+        ("dograph.mixers.DoGraphSchedule", "worst", True),
+        ("dograph.mixers.DoGraphSchedule", None, False),
+        ("dograph.mixers.Proportional", None, False),
+        ("my.Mixer", None, True),
+    ],
+)
+def test_validations_that_a_mixer_reads_make_a_method(tmp_path, mixer, target, refused):
+    """A mixer that draws by validations is another method where it has them at other steps."""
+    for seed, every in ((0, 10), (1, 20)):
+        trainer = {**RECIPE["trainer"], "val_check_interval": every}
+        recipe = {**RECIPE, "mixer": {"class_path": mixer}, "trainer": trainer, "target": target}
+        write_run(tmp_path / "some" / f"seed_{seed}", seed, [(4.0, 4.0)], recipe=recipe)
+    if not refused:
+        compare([tmp_path], baseline="some")
+        return
+    with pytest.raises(UserError, match=r"val_check_interval 10 in .*val_check_interval 20 in"):
+        compare([tmp_path], baseline="some")
+
+
 def test_code_that_was_not_recorded_is_noted(tmp_path):
     own_mixer(tmp_path / "mine" / "seed_0", code="a")
     own_mixer(tmp_path / "mine" / "seed_1", seed=1)
