@@ -26,7 +26,7 @@ from dograph.reports.figures.gradient_directions import (
     gradient_directions_figure,
 )
 from dograph.reports.figures.layout import boxes_apart, spaced, squared_distance_plane
-from dograph.reports.figures.schedule import pushes, schedule_figure
+from dograph.reports.figures.schedule import LEAST_PUSH, _draw_pushes, pushes, schedule_figure
 from dograph.reports.figures.trajectories import smoothed, weight_trajectories_figure
 from dograph.reports.observation import Observed, observed_graph
 
@@ -337,6 +337,18 @@ def test_pushes_are_the_terms_gradients():
     above = weights > 0.1 * prior + 1e-6
     sums = sum(found.values())
     assert np.ptp(sums[above]) < 1e-5 and (sums[~above] <= sums[above].max() + 1e-6).all()
+
+
+def test_rounding_is_not_drawn_as_a_push():
+    """Where the prior is kept, pushes of 1e-35 once filled the panel, some left of the line."""
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    _draw_pushes(axes, {"influence": np.array([1e-35, -2e-35])}, np.arange(2))
+    assert axes.get_xlim() == (-LEAST_PUSH, LEAST_PUSH)
+    axes = Figure().subplots()
+    _draw_pushes(axes, {"influence": np.array([0.3, -0.1])}, np.arange(2))
+    assert axes.get_xlim()[1] < 1
 
 
 def test_a_failed_update_pushes_by_its_influence_alone():

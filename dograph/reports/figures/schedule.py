@@ -31,6 +31,8 @@ BANDS = 5
 """Sources whose errors are drawn over time: those of the largest influence."""
 MOVED = 0.01
 """A schedule whose weights moved less since its first update is not drawn over time."""
+LEAST_PUSH = 0.01
+"""Half of the least width of the pushes' panel: smaller ones, such as rounding, are drawn small."""
 PUSHES = {"influence": "#0072B2", "curvature": "#D55E00", "prior": "#9A9A9A"}
 """Terms of the objective whose gradients are drawn, and their colours."""
 
@@ -151,6 +153,8 @@ def _draw_pushes(axes: Axes, by_term: Mapping[str, Floats], order: Order) -> Non
     axes.plot(sums, positions, linestyle="", color=TEXT_COLOUR, **look)
     axes.set_yticks(positions, [""] * len(order))
     axes.margins(x=0.05)
+    if max(map(abs, axes.get_xlim())) < LEAST_PUSH:  # nothing pushes: rounding is no push
+        axes.set_xlim(-LEAST_PUSH, LEAST_PUSH)
     place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.01, 1.0), "ncols": 3}
     look = {"frameon": False, "fontsize": 8, "handlelength": 1.0, "columnspacing": 1.0}
     look["borderaxespad"] = 1.6  # above the panel's meaning, in units of the font's size
