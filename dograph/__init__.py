@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dograph.errors import UserError
     from dograph.evaluation.perplexity import DomainPerplexity
     from dograph.graph.graph_solver import GraphSolver
+    from dograph.mixers.ado import ADO
     from dograph.mixers.base import BaseMixer
     from dograph.mixers.doge import DoGE, DoGEOnline
     from dograph.mixers.dograph import DoGraph
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 # Imported when first used, so that `--help` does not wait for torch.
 _HOMES = {
+    "ADO": "mixers.ado",
     "BaseMixer": "mixers.base",
     "Batch": "data.batch",
     "CorpusSettings": "data.corpus.settings",
@@ -84,6 +86,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ADO",
     "ODM",
     "BaseMixer",
     "Batch",

@@ -1,5 +1,6 @@
 """Mixers: what is drawn, and how it counts."""
 
+from dograph.mixers.ado import ADO
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
 from dograph.mixers.doge import DoGE, DoGEOnline
 from dograph.mixers.dograph import DoGraph
@@ -23,6 +24,7 @@ from dograph.signals.batch_signals import (
 )
 
 __all__ = [
+    "ADO",
     "LOSS",
     "ODM",
     "SAMPLING",

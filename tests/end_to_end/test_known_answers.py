@@ -16,6 +16,7 @@ from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.data_mixer import DataMixer
 from dograph.mixers import (
+    ADO,
     ODM,
     DoGE,
     DoGEOnline,
@@ -176,6 +177,20 @@ def test_odm_draws_by_loss(corpus, estimate):
     _, _, realised = train(corpus, ODM(estimate, warmup=10))
     assert max(realised, key=realised.get) == "noise"
     assert min(realised, key=realised.get) == "easy"
+
+
+def test_ado_turns_from_what_has_nothing_left_to_learn(corpus):
+    """Easy is learnt by the first fit, and its law has nothing to reduce.
+
+    The copies of one chain are next: below 1.65 nats, the least that the published fit takes for
+    irreducible, a domain counts as learnt. So noise, which stays above, leads.
+    """
+    even = dict.fromkeys(DOMAINS, 1.0)
+    mixer = ADO(start=20, refit_every=20, ignore=10, window=11, stride=2, prior=even)
+    weights, _, realised = train(corpus, mixer)
+    for drawn in (weights, realised):
+        assert min(drawn, key=drawn.get) == "easy"
+        assert drawn["easy"] < 0.9 * EVEN
 
 
 def test_online_doremi_without_a_reference_draws_what_it_cannot_learn(corpus, reference):

@@ -301,6 +301,7 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
 @pytest.mark.parametrize(
     "name",
     [
+        "ado_gpt2",
         "doge_gpt2",
         "doge_online_gpt2",
         "dograph_anchored_gpt2",

@@ -22,6 +22,9 @@ OTHERS = {
     "unimax_gpt2": [],
     "odm_gpt2": [],
     "skill_it_gpt2": ["mixer.init_args.graph=null", "mixer.init_args.update_every=4"],
+    "ado_gpt2": [
+        "mixer.init_args={start: 4, refit_every: 3, ignore: 2, window: 5, stride: 1}",
+    ],
     "doremi_online_gpt2": [],
     "doge_online_gpt2": [],
     "dograph_anchored_gpt2": [CLUSTERS],

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dograph.mixers import (
+    ADO,
     ODM,
     DoGE,
     DoGEOnline,
@@ -41,6 +42,7 @@ MIXERS = {
     "odm": lambda: ODM(warmup=0),
     "odm_exp3": lambda: ODM("exp3", warmup=0),
     "odm_paper": lambda: ODM("paper", warmup=0),
+    "ado": lambda: ADO(start=4, refit_every=60, ignore=0, window=5, stride=4, prior=EVEN),
     "stratified": Stratified,
     "proportional": Proportional,
     "temperature": Temperature,
@@ -52,6 +54,8 @@ WEIGH_WHAT_IS_KNOWN = ("schedule", "odm", "odm_exp3", "odm_paper")
 """The last known of an absent domain counts on while others' falls, so that it may gain."""
 FIRST = {"odm": 200, "odm_exp3": 200, "odm_paper": 200}
 """Steps before the first: ODM's weights are even in its first."""
+REPEATED = {"ado": 20}
+"""Steps by each batch: ADO learns of an absence from what was drawn recently."""
 
 
 def step(mixer, number, present, losses):
@@ -88,7 +92,9 @@ def test_a_domain_without_evidence_never_gains(name, absent, stale, losses, data
     others = [index for index in range(4) if index != absent]
     for number in range(1, 6):
         present = data.draw(st.lists(st.sampled_from(others), min_size=1, unique=True))
-        step(mixer, first + number, present, losses[number])
+        for each in range(REPEATED.get(name, 1)):
+            later = number * REPEATED.get(name, 1) + each
+            step(mixer, first + later, present, losses[number])
     # A floor draws to the even weights, whoever is in the batch.
     most = max(before, 1 / len(DOMAINS)) if mixer.floor else before
     assert mixer.weights[absent].item() <= most + 1e-9

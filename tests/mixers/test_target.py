@@ -7,6 +7,7 @@ import torch
 
 from dograph.errors import UserError
 from dograph.mixers import (
+    ADO,
     ODM,
     BaseMixer,
     DoGE,
@@ -111,6 +112,7 @@ def test_names_that_yaml_reads_as_no_text_are_to_be_quoted(name):
         ODM("exp3", warmup=0),
         UniMax(),
         SkillIt(),
+        ADO(start=0, refit_every=1, ignore=0, window=5, stride=1),
         DoGraph(clusters=2),
         DoGraphSchedule(interval=5, text_tokens=0, measure=5, skip=0),
         Everything(floor=0.2),

@@ -51,6 +51,7 @@ def trained(small_recipe, tmp_path, steps, mixer="Stratified", name="poisoned", 
     [
         *("Stratified", "DoGraph\n  init_args: {clusters: 4}", "DoReMiOnline", "DynamicLoss"),
         "ODM\n  init_args: {warmup: 0}",
+        "ADO\n  init_args: {start: 4, refit_every: 1, ignore: 0, window: 5, stride: 1}",
     ],
 )
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(small_recipe, tmp_path, mixer):
