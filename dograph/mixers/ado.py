@@ -19,7 +19,7 @@ LEAST_POINTS = 3
 
 
 def preference(
-    law: Tensor, seen: float, prior: Tensor, recent: Tensor, power: float, least: float
+    law: Tensor, drawn: float, prior: Tensor, recent: Tensor, power: float, least: float
 ) -> Tensor:
     """ADO's ρ: the falls of the domains' losses by one more sequence, with prior and credit.
 
@@ -28,15 +28,15 @@ def preference(
 
     Args:
         law: (S, 3) a, ε and α of each domain.
-        seen: n > 0, sequences of all domains that were trained on.
+        drawn: n > 0, sequences of all domains that were trained on.
         prior: (S,) μ on the simplex; what is 0 stays 0.
         recent: (S,) h ≥ 0, share of each domain in recent batches.
         power: p ≥ 0.
         least: δ ≥ 0.
     """
     alive = prior > 0
-    reducible = torch.exp(law[:, 0] - law[:, 2] * math.log(seen))
-    falls = prior * recent**power * law[:, 2].clamp(min=LEAST_EXPONENT) * reducible / seen
+    reducible = torch.exp(law[:, 0] - law[:, 2] * math.log(drawn))
+    falls = prior * recent**power * law[:, 2].clamp(min=LEAST_EXPONENT) * reducible / drawn
     falls = falls.where(alive, 0.0)
     if not falls.sum() > 0:
         falls = prior
@@ -130,13 +130,13 @@ class ADO(BaseMixer):
         self._record(signals)
         counts = count_domains(signals.domain, len(self.domains))
         self.recent += self.gamma1 * (counts / counts.sum() - self.recent)
-        seen, step = self._recorded * signals.batch_size, signals.step
+        drawn, step = self._recorded * signals.batch_size, signals.step
         if step >= self.start and step % self.refit_every == 0:
             self._refit(signals.batch_size)
         prior = self.start_weights
         if step < self.start or not self.law[prior > 0].isfinite().all():
             return self.weights
-        given = self.law, seen, prior, self.recent, self.power, self.least
+        given = self.law, drawn, prior, self.recent, self.power, self.least
         latest = preference(*given)
         weights = self.gamma2 * latest + (1 - self.gamma2) * self.mean_preference
         self.mean_preference += (latest - self.mean_preference) / (step + 1)
@@ -168,10 +168,10 @@ class ADO(BaseMixer):
             return
         losses = smoothed(self._losses[: self._recorded].double().numpy(), self.window)
         chosen = torch.arange(self.ignore, self._recorded, self.stride)
-        seen = ((chosen + 1) * batch_size).double().numpy()
+        drawn = ((chosen + 1) * batch_size).double().numpy()
         law = torch.full_like(self.law, torch.nan)
         alive = (self.start_weights > 0).nonzero().flatten().tolist()
         for index in alive:
-            law[index] = torch.from_numpy(fit_law(seen, losses[chosen.numpy(), index]))
+            law[index] = torch.from_numpy(fit_law(drawn, losses[chosen.numpy(), index]))
         if law[alive].isfinite().all():
             self.law.copy_(law)
