@@ -40,8 +40,8 @@ def misfit(law: Numbers, log_n: Numbers, log_loss: Numbers) -> tuple[Numbers, Nu
     error = predicted - log_loss
     pull = np.clip(error, -HUBER, HUBER)
     value = (pull * (error - pull / 2)).sum(axis=-1)
-    slopes = share, 1 - share, -share * log_n
-    gradient = np.stack([(pull * slope).sum(axis=-1) for slope in slopes], axis=-1)
+    partials = share, 1 - share, -share * log_n
+    gradient = np.stack([(pull * partial).sum(axis=-1) for partial in partials], axis=-1)
     above, below = np.maximum(law - MOST, 0), np.maximum(LEAST - law, 0)
     return value + (above + below).sum(axis=-1), gradient + np.sign(above) - np.sign(below)
 
@@ -66,8 +66,8 @@ def fit_law(n: Numbers, loss: Numbers) -> Numbers:
         return np.full(3, np.nan)
     starts = np.unique(np.clip(STARTS, LEAST, MOST), axis=0)
     order = np.argsort(misfit(starts, *points)[0], kind="stable")[:BEST_STARTS]
-    found = [_descent(starts[index], LEAST, MOST, points) for index in order]
-    least, most, best = LEAST, MOST, min(found, key=lambda each: float(each.fun))
+    ends = [_descent(starts[index], LEAST, MOST, points) for index in order]
+    least, most, best = LEAST, MOST, min(ends, key=lambda each: float(each.fun))
     for _ in range(3):  # a bound that pushes by more than 1 is given up: that is what beyond costs
         above = (best.x >= MOST) & (-best.jac > 1) & (most == MOST)
         below = (best.x <= LEAST) & (best.jac > 1) & (least == LEAST)
