@@ -86,6 +86,9 @@ def clone(tmp_path_factory, store):
     (folder / "path" / "to").mkdir(parents=True)
     (folder / "path" / "to" / "tokenizer.json").symlink_to(store.path / "tokenizer.json")
     (folder / "my_mixers.py").write_text(FENCE.findall((ROOT / "docs/mixers.md").read_text())[0][1])
+    fit = folder / "runs" / "uniform_gpt2_swarm" / "fit.json"
+    fit.parent.mkdir(parents=True)
+    fit.write_text('{"weights": {"web": 0.25, "code": 0.75}}')
     (folder / "my_recipe.yaml").write_text(BASE + "mixer: {class_path: my_mixers.LossSeeker}\n")
     return folder
 

@@ -22,6 +22,7 @@ from dograph.cli import (
     prepare,
     reproduce,
     run,
+    swarm,
     sweep,
 )
 from dograph.cli.allocator import keep_freed_memory
@@ -30,10 +31,10 @@ from dograph.terminal.encoding import print_everything, use_utf8
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (run, prepare, sweep, oracle, fit, evaluate, compare, export, reproduce)
+    for module in (run, prepare, sweep, oracle, swarm, fit, evaluate, compare, export, reproduce)
 }
 """By name: each module's docstring is its help, and it has ``add_arguments`` and ``execute``."""
-TRAINING = ("run", "sweep", "oracle", "reproduce")
+TRAINING = ("run", "sweep", "oracle", "swarm", "reproduce")
 """Commands that train by recipes, which may name the user's own code."""
 UNPRINTED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of characters that a terminal obeys instead of showing."""

@@ -24,6 +24,7 @@ from dograph.files.run_dir import (
     REPRODUCED,
     STAGE,
     SUMMARY,
+    SWARM,
 )
 from dograph.mixers.target import Target
 from dograph.reports.history import MixtureHistory
@@ -213,8 +214,8 @@ def unfinished(paths: Sequence[Path]) -> list[Path]:
 
 
 def is_search(folder: Path) -> bool:
-    """Whether a folder holds the runs of an oracle's search, which are no methods."""
-    return folder.name == MIXTURES and (folder.parent / ORACLE).is_file()
+    """Whether a folder holds the runs of an oracle's search or a swarm, which are no methods."""
+    return folder.name == MIXTURES and any((folder.parent / n).is_file() for n in (ORACLE, SWARM))
 
 
 def recipe_of(folder: Path) -> dict[str, Any]:

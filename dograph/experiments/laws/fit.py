@@ -145,6 +145,7 @@ class Fit:
             mixtures=table.count,
             rows=int(table.at_end.sum()),
             sources=dict(table.sources),
+            cost=dict(table.cost),
             notes=table.notes,
         )
 

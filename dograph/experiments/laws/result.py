@@ -46,7 +46,7 @@ class FitResult:
         best_tried: the best mixture that was tried, with its measured loss.
         limits: largest weights; ``pull`` weighs the divergence from the prior.
         mixtures, rows: distinct mixtures, and ends of training.
-        sources: digests of files or runs.
+        sources: digests of files or runs; ``cost`` of runs in tokens, FLOPs and seconds.
         notes: what was left out.
     """
 
@@ -70,6 +70,7 @@ class FitResult:
     mixtures: int
     rows: int
     sources: Mapping[str, str]
+    cost: Mapping[str, float]
     notes: tuple[str, ...]
 
     @property
@@ -157,6 +158,7 @@ class FitResult:
             "mixtures": self.mixtures,
             "rows": self.rows,
             "sources": dict(self.sources),
+            "cost": dict(self.cost),
             "notes": list(self.notes),
         }
 

@@ -14,7 +14,7 @@ from dograph.experiments.comparison.conditions import check_comparable
 from dograph.experiments.comparison.runs import ComparedRun
 from dograph.experiments.laws.table import MixtureTable, make_table
 from dograph.files.run_dir import EARLIER, HISTORY, PROVENANCE, REPRODUCED, STAGE, SUMMARY
-from dograph.reports.summary import RunSummary
+from dograph.reports.summary import RunSummary, total_cost
 
 FIXED = ("Fixed", "Stratified", "Proportional", "Temperature")
 """Classes of mixers whose weights never change."""
@@ -44,6 +44,9 @@ def read_runs(folders: Sequence[Path], whole: bool = False) -> MixtureTable:
         notes.append(f"{copies} runs are there twice, or copies of others: counted once")
     if len(runs) > len(fixed):
         notes.append(f"{len(runs) - len(fixed)} runs of other mixers: left out")
+    cost = total_cost([run.summary for run in fixed])
+    spent = f"{cost['tokens']:,.0f} tokens, {cost['flops']:.2e} FLOPs, {cost['seconds']:,.0f} s"
+    notes.append(f"cost of these {len(fixed)} runs: {spent} of training")
     domains = [domain.name for domain in fixed[0].summary.domains]
     rows = [row for run in fixed for row in _rows(run, domains, whole)]
     return make_table(
@@ -54,6 +57,7 @@ def read_runs(folders: Sequence[Path], whole: bool = False) -> MixtureTable:
         steps=np.array([row[2] for row in rows]),
         sizes=_sizes([run.summary for run in fixed]),
         target=_target(fixed[0], domains),
+        cost=cost,
         sources={str(run.folder): str(run.metadata.get("digest")) for run in fixed},
         notes=notes,
     )

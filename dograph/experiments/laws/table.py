@@ -51,6 +51,7 @@ class MixtureTable:
         sizes: tokens by domain, as far as they are known.
         target: the runs' own target, as a recipe writes it; None: the mean.
         sources: digest of each file or run by its path.
+        cost: tokens, FLOPs and seconds of all runs; empty for a file.
         notes: what was left out, a sentence each.
     """
 
@@ -62,6 +63,7 @@ class MixtureTable:
     sizes: Mapping[str, float] = field(default_factory=dict)
     target: Any = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property

@@ -24,6 +24,12 @@ LEFT_OUT = 0.2
 """Chance by which a perturbed mixture leaves a domain out."""
 CANDIDATES, SEARCHES = 500, 4
 """Samples of each distribution, and rounds of them, when a mixture is sought around the best."""
+STRENGTHS = (0.1, 5.0, 15)
+"""RegMix's concentrations around its prior: lowest, highest, and how many, evenly in the log."""
+TEMPERATURE, USAGE, LEAST = 0.5, 15.0, 2e-4
+"""Its prior is token shares to this power; most shares of them; the smallest weight but 0."""
+MULTIPLE = 100
+"""It draws so many for each mixture that it keeps."""
 PLACES = 4
 """Decimals of a weight, so that a recipe with it is readable."""
 
@@ -53,6 +59,45 @@ def first_mixtures(count: int, target: NDArray[np.float64], seed: int = 0) -> Mi
         sample = rounded(draw.dirichlet(np.full(domains, spread), 1))
         distinct.setdefault(tuple(sample[0].tolist()))
     return np.array(list(distinct)[:count])
+
+
+def regmix_mixtures(count: int, shares: NDArray[np.float64], seed: int = 0) -> Mixtures:
+    """(n, S) mixtures by RegMix's rule (Liu et al. 2024), n ≤ ``count``, all distinct.
+
+    A hundred times as many draws of Dirichlet distributions around ``shares^0.5``, of a random one
+    of 15 concentrations; those with more than 15 times a domain's share are rejected; weights
+    below 0.0002 are 0, the others multiples of it; of the distinct ones, ``count`` by chance. Ours:
+    the largest weight takes what rounding leaves, so that each sum is 1.
+
+    Args:
+        count: ≥ 1.
+        shares: (S,) of the tokens, all above 0, sum 1.
+        seed: of the draws and the choice.
+    """
+    draw = np.random.default_rng(seed)
+    prior = shares**TEMPERATURE / (shares**TEMPERATURE).sum()
+    lowest, highest, strengths = STRENGTHS
+    strength = np.geomspace(lowest, highest, strengths)[
+        draw.integers(strengths, size=MULTIPLE * count)
+    ]
+    sample = dirichlet(strength[:, None] * prior, draw)
+    sample = sample[(sample <= np.minimum(USAGE * shares, 1)).all(axis=1)]
+    sample = np.where(sample < LEAST, 0, sample)
+    sample = np.round(sample / sample.sum(axis=1, keepdims=True) / LEAST) * LEAST
+    distinct = np.unique(rounded(sample), axis=0)
+    chosen = draw.permutation(len(distinct))[:count]
+    return np.asarray(distinct[chosen])
+
+
+def dirichlet(parameters: NDArray[np.float64], draw: np.random.Generator) -> Mixtures:
+    """(n, S) samples, one for each row of (n, S) parameters, however small these are.
+
+    By ``log G(a) = log G(a + 1) + log(U) / a``: gamma variates themselves would all become 0.
+    """
+    gamma = draw.standard_gamma(parameters + 1)
+    logs = np.log(gamma) + np.log(1 - draw.random(parameters.shape)) / parameters
+    samples = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(samples / samples.sum(axis=1, keepdims=True))
 
 
 def corner(domain: int, domains: int, top: float) -> NDArray[np.float64]:

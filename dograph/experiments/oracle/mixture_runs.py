@@ -10,10 +10,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from dograph.data.corpus.store import Store
 from dograph.errors import UserError
 from dograph.experiments.oracle.design import Mixtures
+from dograph.experiments.plan import Plan
 from dograph.experiments.provenance import read_provenance
-from dograph.experiments.recipe.check import Recipe
+from dograph.experiments.recipe.check import Recipe, check
+from dograph.experiments.recipe.compose import RecipeFile
+from dograph.experiments.run_inputs import RunInputs
 from dograph.files.atomic import write_text
 from dograph.files.checksums import json_digest
 from dograph.mixers.target import Target
@@ -50,6 +54,30 @@ def by_name(mixture: Sequence[float], domains: Sequence[str]) -> dict[str, float
 def name_of(weights: Mapping[str, float]) -> str:
     """A short name that stands for a mixture's weights."""
     return f"mixture_{json_digest(dict(weights))[:8]}"
+
+
+def last_recipe(file: RecipeFile) -> Recipe:
+    """The recipe whose mixer is replaced: of one with stages the last, which trains what counts."""
+    return Plan.make(file).last if file.stages else check(file.compose())
+
+
+def drawn_domains(recipe: Recipe, store: Store) -> tuple[str, ...]:
+    """Domains that are trained on, in the corpus's order; UserError for fewer than two."""
+    unseen = recipe.target.unseen
+    domains = tuple(entry.name for entry in store.domains if entry.name not in unseen)
+    if len(domains) < 2:
+        raise UserError(
+            f"{recipe.composition.origin('data.unseen')}: there is one mixture of the "
+            f"domains to train on ({', '.join(domains)}): train on two at least"
+        )
+    return domains
+
+
+def inputs_but_mixer(recipe: Recipe, store: Store) -> dict[str, Any]:
+    """All that decides the numbers of a recipe's runs, but for the mixtures."""
+    values = recipe.composition.values
+    kept = {key: value for key, value in values.items() if key not in OF_MIXER}
+    return RunInputs(kept, store).content
 
 
 def write_recipe(

@@ -15,10 +15,12 @@ from dograph.errors import UserError, check_range
 from dograph.experiments.open_run import free_folder, is_free
 from dograph.experiments.oracle.design import Mixtures, first_mixtures
 from dograph.experiments.oracle.mixture_runs import (
-    OF_MIXER,
     STRATIFIED,
     MixtureRun,
+    drawn_domains,
     fixed,
+    inputs_but_mixer,
+    last_recipe,
     name_of,
     read_run,
     rows,
@@ -26,11 +28,11 @@ from dograph.experiments.oracle.mixture_runs import (
 )
 from dograph.experiments.oracle.result import Fit, OracleResult, Tried, described
 from dograph.experiments.oracle.surrogate import Surrogate
-from dograph.experiments.plan import Corpora, Plan
+from dograph.experiments.plan import Corpora
 from dograph.experiments.provenance import read_provenance
-from dograph.experiments.recipe.check import Recipe, check
+from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.compose import COMMAND_LINE, RecipeFile
-from dograph.experiments.run_inputs import RunInputs, input_changes
+from dograph.experiments.run_inputs import input_changes
 from dograph.experiments.sweep import Job, Sweep, job_of
 from dograph.files.atomic import read_mapping, write_json
 from dograph.files.run_dir import EARLIER, MIXTURES, OF_ORACLE, ORACLE
@@ -77,11 +79,9 @@ class Oracle:
         ):
             if value is not None:
                 check_range(f"{COMMAND_LINE}: {key}", value, at_least=least)
-        # The last of a recipe's stages trains the model that counts.
-        whole = Plan.make(self.file).last if self.file.stages else check(self.file.compose())
-        self.recipe: Recipe = whole
-        self.name = f"{whole.name}{OF_ORACLE}"
-        self.folder = whole.runs / self.name
+        self.recipe: Recipe = last_recipe(self.file)
+        self.name = f"{self.recipe.name}{OF_ORACLE}"
+        self.folder = self.recipe.runs / self.name
         self._corpora = Corpora()
 
     def run(self) -> OracleResult:
@@ -109,15 +109,12 @@ class Oracle:
     @cached_property
     def domains(self) -> tuple[str, ...]:
         """Domains that are trained on, in the corpus's order."""
-        store, unseen = self._corpora.prepare(self.recipe), self.recipe.target.unseen
-        return tuple(entry.name for entry in store.domains if entry.name not in unseen)
+        return drawn_domains(self.recipe, self._corpora.prepare(self.recipe))
 
     @cached_property
     def _inputs(self) -> dict[str, Any]:
         """All that decides the numbers, but for the mixtures."""
-        values = self.recipe.composition.values
-        kept = {key: value for key, value in values.items() if key not in OF_MIXER}
-        return RunInputs(kept, self._corpora.prepare(self.recipe)).content
+        return inputs_but_mixer(self.recipe, self._corpora.prepare(self.recipe))
 
     @property
     def _seed(self) -> int:
@@ -131,11 +128,7 @@ class Oracle:
 
         Returns round and weights of all mixtures that an earlier search of this recipe tried.
         """
-        if len(self.domains) < 2:
-            raise UserError(
-                f"{self.recipe.composition.origin('data.unseen')}: there is one mixture of the "
-                f"domains to train on ({', '.join(self.domains)}): train on two at least"
-            )
+        assert self.domains  # a UserError for fewer than two, before anything is written
         before = read_mapping(self.folder / ORACLE)
         if not before and self._validated_folders():
             raise UserError(

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dograph.errors import UserError, nearest
+from dograph.experiments.recipe.fitted import fitted_mixture
 from dograph.experiments.recipe.limits import check_interpolations
 from dograph.files.bounded_yaml import load_bounded
 
@@ -26,7 +27,7 @@ class Composition:
     """A recipe's values and which file each came from."""
 
     values: dict[str, Any]
-    """everything merged and resolved, without ``compose``."""
+    """everything merged and resolved, without ``compose`` and ``fit``."""
     parts: list[tuple[str, DictConfig]]
     """(file or "command line", its own values), weakest first."""
 
@@ -145,6 +146,8 @@ class RecipeFile:
             parts = self._layers(stage, replaced or {})
             merged = merge(part for _, part in parts)
             merged.stages = dict(artefacts or {})
+            if merged.get("fit") is not None:
+                merged.fit = fitted_mixture(merged.fit, self.path)
             check_interpolations(merged, self.path)
             values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
         except (
@@ -154,7 +157,7 @@ class RecipeFile:
         ) as error:  # TypeError: a list for a mapping
             raise UserError(f"{self.path}: {error}") from error
         assert isinstance(values, dict)
-        for key in ("compose", "stages"):
+        for key in ("compose", "stages", "fit"):
             values.pop(key, None)
         values.setdefault("name", self.path.stem)
         return Composition({str(key): value for key, value in values.items()}, parts)
