@@ -64,7 +64,7 @@ def test_a_swarm_and_its_laws_from_end_to_end(small_recipe, tmp_path, capfd):
     assert table.noise(table.losses[:, 0]) > 0
     store = swarm(path)._corpora.prepare(swarm(path).recipe)
     tokens = {entry.name: entry.train_tokens for entry in store.domains}
-    assert table.sizes == pytest.approx(tokens, rel=0.05)
+    assert table.sizes == pytest.approx(tokens, rel=0.1)  # whole sequences of them
     curves = read_runs([folder], whole=True)
     assert sorted(set(curves.steps)) == [4, 8]
     check_fits(folder, capfd)

@@ -272,11 +272,13 @@ class Fit:
         return Mixture(named, float(self.expected(weights[None])[0]))
 
     def _best_tried(self) -> Mixture:
-        """The tried mixture of the lowest mean measured loss, with that loss."""
-        ends = self.table.at_end
-        groups, losses = self.table.groups[ends], (self.table.losses @ self.counted)[ends]
+        """The tried mixture of the lowest mean measured loss, within the limits if one is."""
+        table, ends = self.table, self.table.at_end
+        within = ends & (table.mixtures <= self.most + 1e-6).all(axis=1)
+        rows = within if within.any() else ends
+        groups, losses = table.groups[rows], (table.losses @ self.counted)[rows]
         counts = np.bincount(groups)
         means = np.where(counts > 0, np.bincount(groups, losses) / np.maximum(counts, 1), np.inf)
-        row = int(np.flatnonzero(ends)[np.flatnonzero(groups == means.argmin())[0]])
-        weights = self.table.mixtures[row].tolist()
-        return Mixture(dict(zip(self.table.domains, weights, strict=True)), float(means.min()))
+        row = int(np.flatnonzero(rows & (table.groups == means.argmin()))[0])
+        weights = dict(zip(table.domains, table.mixtures[row].tolist(), strict=True))
+        return Mixture(weights, float(means.min()))

@@ -112,12 +112,11 @@ class FitResult:
     @property
     def _tried_text(self) -> str:
         """What a tried mixture that is better than the law's least says against the law."""
-        ahead = self.proposal.loss - self.best_tried.loss
-        if ahead <= (self.target_errors.noise or 0.0):
+        ahead, tried = self.proposal.loss - self.best_tried.loss, self.best_tried.weights
+        within = all(tried[name] <= most + 1e-6 for name, most in self.limits.items())
+        if not within or ahead <= (self.target_errors.noise or 0.0):
             return ""
-        return (
-            f"; {described(self.best_tried.weights)} was tried and is {ahead:.3f} nats better yet"
-        )
+        return f"; {described(tried)} was tried and is {ahead:.3f} nats better yet"
 
     @property
     def doubt(self) -> float:

@@ -136,6 +136,8 @@ def test_the_exact_optimum_keeps_limits_and_says_what_is_missing():
     most = np.array([1, 0.3, 0.2, 1])
     assert (np.array(list(result.proposal.weights.values())) <= most + 1e-9).all()
     assert result.proposal.loss < least(exponential, weights, most) + 1e-4
+    tried = np.array(list(result.best_tried.weights.values()))
+    assert (tried <= most + 1e-6).all()
     pulled = Fit(given, FitSettings("exponential", prior="even", pull=100.0)).run()
     assert list(pulled.proposal.weights.values()) == pytest.approx([0.25] * 4, abs=0.01)
 
@@ -162,6 +164,14 @@ def test_a_law_of_noise_says_so():
     assert "and repeats differ by 0.01" in result.sentence
     sure = Fit(table(noise=0.001), FitSettings(prior="even")).run()
     assert "law exponential proposes" in sure.sentence
+
+
+def test_a_tried_mixture_that_beats_the_law_is_named():
+    bent = table(lambda m: exponential(m) - 3.0 * (m[:, :1] > 0.58))  # what no exponential does
+    assert bent.mixtures[:, 0].max() > 0.58
+    result = Fit(bent, FitSettings("linear", "web", prior="even")).run()
+    assert "was tried and is" in result.sentence
+    assert "better yet: run it to be sure" in result.sentence
 
 
 def test_repeats_of_a_mixture_are_in_one_fold():
