@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,8 +18,18 @@ from dograph.experiments.recipe.limits import check_interpolations
 from dograph.files.bounded_yaml import load_bounded
 
 COMMAND_LINE = "command line"
-WHOLE = ("target", "data.cap")
-"""Mappings by domain that are replaced, never merged: another corpus has other domains."""
+BY_DOMAIN = ("target", "data.cap")
+"""Mappings by domain, beside those in ``mixer.init_args``."""
+
+
+class Part(NamedTuple):
+    """Values that are merged onto weaker ones."""
+
+    label: str
+    """the file, or "command line"."""
+    values: DictConfig
+    replaced: Collection[str]
+    """dotted keys of mappings that replace what they are merged onto, as a whole."""
 
 
 @dataclass
@@ -46,12 +56,17 @@ class Composition:
 
 def contains(config: DictConfig, key: str) -> bool:
     """Whether a dotted key is set in a configuration."""
+    return _node(config, key) is not None
+
+
+def _node(config: DictConfig, key: str) -> Any:
+    """What a dotted key holds, without resolving it; None if it is not set."""
     node: Any = config
     for part in key.split("."):
         if not isinstance(node, DictConfig) or part not in node:
-            return False
+            return None
         node = node._get_node(part)
-    return True
+    return node
 
 
 def load_yaml(path: Path) -> DictConfig:
@@ -100,8 +115,8 @@ class RecipeFile:
     def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:
         self.path = path
         self._recipe = load_yaml(path)
-        self._overrides = _parse_overrides(overrides)
-        self._parts: dict[Path, DictConfig] = {}
+        self._overrides, self._replaced = _parse_overrides(overrides)
+        self._parts: dict[Path, Part] = {}
         self.stages = self._stage_names()
         """the stages' names in the order in which they run; none for a recipe of one run."""
 
@@ -144,7 +159,7 @@ class RecipeFile:
         """
         try:
             parts = self._layers(stage, replaced or {})
-            merged = merge(part for _, part in parts)
+            merged = merge(parts)
             merged.stages = dict(artefacts or {})
             if merged.get("fit") is not None:
                 merged.fit = fitted_mixture(merged.fit, self.path)
@@ -160,29 +175,33 @@ class RecipeFile:
         for key in ("compose", "stages", "fit"):
             values.pop(key, None)
         values.setdefault("name", self.path.stem)
-        return Composition({str(key): value for key, value in values.items()}, parts)
+        return Composition(
+            {str(key): value for key, value in values.items()},
+            [(part.label, part.values) for part in parts],
+        )
 
-    def _layers(
-        self, stage: str | None, replaced: Mapping[str, Any]
-    ) -> list[tuple[str, DictConfig]]:
-        """(file or "command line", its values) of all that is merged, weakest first."""
+    def _layers(self, stage: str | None, replaced: Mapping[str, Any]) -> list[Part]:
+        """All that is merged, weakest first."""
         path, common = str(self.path), ("stages",) if stage is None else ("stages", "rounds")
-        own = [(path, _without(self._recipe, common))]
-        asked = [(COMMAND_LINE, _without(self._overrides, common))]
+        own = [_file_part(path, _without(self._recipe, common))]
+        asked = [Part(COMMAND_LINE, _without(self._overrides, common), self._replaced)]
         if stage is not None:
-            own.append((f"{path}, stage {stage}", _stage_values(self._recipe, stage, path)))
-            asked.append((COMMAND_LINE, _stage_values(self._overrides, stage, COMMAND_LINE)))
-            asked.append((f"{path}, stage {stage}", OmegaConf.create(dict(replaced))))
-        merged = OmegaConf.merge(*(part for _, part in own + asked))
+            label, above = f"{path}, stage {stage}", f"stages.{stage}."
+            own.append(_file_part(label, _stage_values(self._recipe, stage, path)))
+            values = _stage_values(self._overrides, stage, COMMAND_LINE)
+            keys = [key.removeprefix(above) for key in self._replaced if key.startswith(above)]
+            asked.append(Part(COMMAND_LINE, values, keys))
+            asked.append(_file_part(label, OmegaConf.create(dict(replaced))))
+        merged = OmegaConf.merge(*(part.values for part in own + asked))
         kinds = OmegaConf.select(merged, "compose", default={})
         if not isinstance(kinds, DictConfig | dict):
             raise UserError(f"{path}: compose maps a kind to a name, e.g. {{data: environment}}")
         files = [find_part(str(kind), str(name), self.path) for kind, name in kinds.items()]
-        return [(str(file), self._part(file)) for file in files] + own + asked
+        return [self._part(file) for file in files] + own + asked
 
-    def _part(self, file: Path) -> DictConfig:
+    def _part(self, file: Path) -> Part:
         if file not in self._parts:
-            self._parts[file] = load_yaml(file)
+            self._parts[file] = _file_part(str(file), load_yaml(file))
         return self._parts[file]
 
 
@@ -191,14 +210,51 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> Composition:
     return RecipeFile(path, overrides).compose()
 
 
-def _parse_overrides(overrides: Sequence[str]) -> DictConfig:
+def _parse_overrides(overrides: Sequence[str]) -> tuple[DictConfig, list[str]]:
+    """All overrides' values, and the dotted keys of mappings by domain that are given whole."""
+    values, replaced = OmegaConf.create({}), list[str]()
     for override in overrides:
         if "=" not in override or override.startswith("="):
             raise UserError(f"{COMMAND_LINE}: invalid override {override!r}: write key=value")
-    try:
-        return OmegaConf.from_dotlist(list(overrides))
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"{COMMAND_LINE}: {error}") from error
+        key = override.partition("=")[0].replace("[", ".").replace("]", "")
+        try:
+            own = OmegaConf.from_dotlist([override])
+            whole = [mapping for mapping in _by_domain(own) if f"{mapping}.".startswith(f"{key}.")]
+            if not whole and isinstance(_node(own, key), DictConfig) and any(_by_domain(own)):
+                whole = [key]  # a mapping below one by domain, such as a row of a graph
+            for mapping in whole:
+                _remove(values, mapping)
+            values.merge_with(own)
+        except (OmegaConfBaseException, YAMLError, TypeError) as error:
+            raise UserError(f"{COMMAND_LINE}: {error}") from error
+        replaced += whole
+    return values, replaced
+
+
+def _by_domain(values: DictConfig) -> Iterator[str]:
+    """Dotted keys of the mappings by domain in a configuration, those of stages included."""
+    yield from (key for key in BY_DOMAIN if contains(values, key))
+    arguments = _node(values, "mixer.init_args")
+    for name in map(str, arguments if isinstance(arguments, DictConfig) else ()):
+        given = _node(arguments, name)
+        if isinstance(given, DictConfig) and not {"class_path", "init_args"}.intersection(given):
+            yield f"mixer.init_args.{name}"
+    stages = _node(values, "stages")
+    for name in map(str, stages if isinstance(stages, DictConfig) else ()):
+        if isinstance(own := _node(stages, name), DictConfig):
+            yield from (f"stages.{name}.{key}" for key in _by_domain(own))
+
+
+def _remove(config: DictConfig, key: str) -> None:
+    """Remove a dotted key, if it is set."""
+    above, _, name = key.rpartition(".")
+    if contains(config, key):
+        del (_node(config, above) if above else config)[name]
+
+
+def _file_part(label: str, values: DictConfig) -> Part:
+    """A part in which every mapping is given whole."""
+    return Part(label, values, list(_by_domain(values)))
 
 
 def _without(config: DictConfig, keys: Sequence[str]) -> DictConfig:
@@ -216,21 +272,33 @@ def _stage_values(config: DictConfig, stage: str, origin: str) -> DictConfig:
     return values
 
 
-def merge(parts: Iterable[DictConfig]) -> DictConfig:
-    """Merge configurations, the last word last.
+def merge(parts: Iterable[Part]) -> DictConfig:
+    """Merge parts, the last word last.
 
-    Another mixer starts with its own defaults; the keys in ``WHOLE`` keep their last value alone.
+    Another mixer starts with its own defaults. A mapping by domain that is given whole replaces
+    what came before: another corpus has other domains.
     """
     merged = OmegaConf.create({})
     for part in parts:
-        chosen = OmegaConf.select(part, "mixer.class_path")
-        if chosen is not None and chosen != OmegaConf.select(merged, "mixer.class_path"):
+        before, chosen = (OmegaConf.select(c, "mixer.class_path") for c in (merged, part.values))
+        if chosen is not None and not _same_class(str(before), str(chosen)):
             merged.pop("mixer", None)
-        for key in WHOLE:
-            if contains(part, key):
-                section, _, name = key.rpartition(".")
-                before = OmegaConf.select(merged, section) if section else merged
-                if isinstance(before, DictConfig):
-                    before.pop(name, None)
-        merged = cast(DictConfig, OmegaConf.merge(merged, part))
+        for key in part.replaced:
+            _remove(merged, key)
+        merged.merge_with(part.values)
     return merged
+
+
+def _same_class(one: str, other: str) -> bool:
+    """Whether two class paths name one class, e.g. by the module that defines it or imports it.
+
+    What is called otherwise is another class, and is not imported.
+    """
+    if one == other or one.rpartition(".")[2] != other.rpartition(".")[2]:
+        return one == other
+    from dograph.experiments.recipe.classes import import_mixer  # only now: it imports torch
+
+    try:
+        return import_mixer(one, "recipe") is import_mixer(other, "recipe")
+    except UserError:  # what cannot be imported is named once the recipe is checked
+        return False

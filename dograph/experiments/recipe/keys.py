@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
+from dograph import mixers
 from dograph.errors import UserError
 from dograph.experiments.recipe.check import SECTIONS
 from dograph.experiments.recipe.classes import import_mixer
@@ -122,7 +123,9 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
     whole = _defaults()
     mixer = values.get("mixer")
     if isinstance(mixer, Mapping) and str(mixer.get("class_path")).startswith("dograph."):
-        whole |= _mixer_defaults(str(mixer["class_path"]))
+        builds = _own_mixer(class_path := str(mixer["class_path"]))
+        values = {**values, "mixer": {**mixer, "class_path": _one_path(builds, class_path)}}
+        whole |= _section_defaults("mixer.init_args", builds, frozenset()) if builds else {}
     given = _distinct(_flat_with_empty(values), set(whole))
     for key in given:  # what is given replaces a default mapping, and the reverse
         for other in [other for other in whole if _is_below(other, key) or _is_below(key, other)]:
@@ -184,12 +187,18 @@ def _defaults() -> dict[str, Any]:
     return whole
 
 
-def _mixer_defaults(class_path: str) -> dict[str, Any]:
+def _own_mixer(class_path: str) -> Any:
+    """A mixer of this package; None for an earlier version's."""
     try:
-        builds: Any = import_mixer(class_path, "recipe")
-    except UserError:  # an earlier version's mixer
-        return {}
-    return _section_defaults("mixer.init_args", builds, frozenset())
+        return import_mixer(class_path, "recipe")
+    except UserError:
+        return None
+
+
+def _one_path(builds: Any, class_path: str) -> str:
+    """A mixer's path, the same however a recipe spells it: that of ``dograph.mixers``."""
+    name = getattr(builds, "__name__", "")
+    return f"dograph.mixers.{name}" if getattr(mixers, name, None) is builds else class_path
 
 
 @cache
