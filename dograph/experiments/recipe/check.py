@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from omegaconf import OmegaConf
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError, check_range
+from dograph.experiments.rank_zero import is_rank_zero
 from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.compose import Composition, contains
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
@@ -32,6 +35,8 @@ from dograph.reports.settings import ReportSettings
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel, check_schedule
 from dograph.training.network import build_network
+
+logger = logging.getLogger(__name__)
 
 SECTIONS: dict[str, tuple[type, set[str]]] = {
     "corpus": (CorpusSettings, set()),
@@ -124,6 +129,7 @@ def check(composition: Composition) -> Recipe:
     settings["target"] = build(composition, "target", Target.parse, given)
     mixer = build_mixer(composition, seed)
     _check_model(composition, sections["model"].as_dict())
+    _check_warmup(composition, sections["model"].warmup, sections["trainer"].max_steps)
     runs = expand_home(values.get("runs", "runs"), "runs")
     return Recipe(
         composition, values["name"], seed, runs, mixer=mixer, sections=sections, **settings
@@ -236,3 +242,19 @@ def _check_model(composition: Composition, arguments: dict[str, Any]) -> None:
         with torch.device("meta"):
             build(composition, "model", build_network, network)
         _buildable.add(repr(network))
+
+
+def _check_warmup(composition: Composition, warmup: int, steps: int) -> None:
+    """Warn of a learning rate that only rises, whoever set which of the two keys."""
+    if warmup >= steps and is_rank_zero():
+        _warn_once(
+            f"{composition.origin('model.warmup')}: model.warmup is {warmup}, but the run ends "
+            f"after {steps} steps (trainer.max_steps): its learning rate only rises, to "
+            f"{steps / warmup:.0%} of model.learning_rate: lower model.warmup, or train longer"
+        )
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Log a warning, unless this process has: a sweep checks a recipe for every seed."""
+    logger.warning("%s", text)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dograph.errors import UserError
+from dograph.experiments.recipe.check import check
 from dograph.experiments.recipe.compose import RecipeFile, compose
 from dograph.experiments.recipe.keys import deciding
 
@@ -129,3 +130,24 @@ def test_a_stage_s_mapping_replaces_the_common_one_and_overrides_follow_the_rule
 def test_overrides_that_do_not_fit_one_another_are_refused(tmp_path):
     with pytest.raises(UserError, match="command line: "):
         RecipeFile(recipe(tmp_path, FIXED), ["data.unseen=[a]", "data.unseen.b=1"])
+
+
+def test_a_warm_up_longer_than_the_run_is_told_once(caplog):
+    main = RECIPES / "dograph_gpt2.yaml"
+    words = ["model.warmup=1000", "trainer.max_steps=21"]
+    for seed in (0, 1):
+        check(compose(main, [*words, f"seed={seed}"]))
+    assert [record.getMessage() for record in caplog.records] == [
+        "command line: model.warmup is 1000, but the run ends after 21 steps (trainer.max_steps): "
+        "its learning rate only rises, to 2% of model.learning_rate: lower model.warmup, or train "
+        "longer"
+    ]
+    caplog.clear()
+    check(compose(main, ["trainer.max_steps=23"]))
+    (record,) = caplog.records
+    assert "gpt2_nano.yaml: model.warmup is 40" in record.getMessage()
+    assert "to 57% of" in record.getMessage()
+    caplog.clear()
+    check(compose(main, ["trainer.max_steps=41"]))
+    check(compose(main, ["model.warmup=0", "trainer.max_steps=1"]))
+    assert not caplog.records
