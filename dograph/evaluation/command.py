@@ -20,6 +20,7 @@ from dograph.evaluation.task_results import (
     as_json,
     read_results,
     results_table,
+    stale_tasks,
     suite_of,
     write_results,
 )
@@ -96,14 +97,22 @@ class _Report:
         """Prints a line as it is."""
         self.console.print(Text(text), soft_wrap=True)
 
+    def stale(self, run: Path) -> list[str]:
+        """Names of tasks in a run's file that were measured on an earlier checkpoint."""
+        changed = self.evaluated.source is not None and self.evaluated.source.changed is not None
+        return stale_tasks(read_results(run), self.evaluated.identity, changed)
+
     def check_unmeasured(self, words: list[str]) -> None:
-        """Raises UserError if the run already has results of a suite or task that is asked for."""
+        """Raises UserError if the run already has results of a suite or task that is asked for.
+
+        Those of an earlier checkpoint do not count.
+        """
         run = self.evaluated.run
         if run is None and self.output is None:
             self.note("Tasks are printed only: name a file with --output to keep their results")
         if run is None or self.output is not None or self.force:
             return
-        measured = read_results(run)
+        measured = set(read_results(run)).difference(self.stale(run))
         names = {LOCAL if suite_of(name).startswith(LOCAL) else name for name in measured}
         if again := sorted(names.intersection(task_names(words))):
             raise UserError(
@@ -123,7 +132,10 @@ class _Report:
         self.add({"downstream": as_json(results, {})})
         if self.output is None and run is not None:
             latest = {**describe(self.evaluated), "tasks": asked}
-            self.note(f"Wrote: {write_results(run, results, {'latest': latest})}")
+            if stale := self.stale(run):
+                names = ", ".join(stale)
+                self.note(f"Removed, since they are of an earlier checkpoint: results of {names}")
+            self.note(f"Wrote: {write_results(run, results, {'latest': latest}, stale)}")
 
     def add(self, content: dict[str, Any]) -> None:
         """Writes content beside what came before to the user's file, if there is one."""

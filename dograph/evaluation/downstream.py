@@ -80,7 +80,8 @@ def run_tasks(
     drawn, sizes = Conditions(examples, seed, version), Counter(map(suite_of, local))
     for name in local:
         results[name] = replace(results[name], conditions=drawn, suite_tasks=sizes[suite_of(name)])
-    return results
+    made_of = evaluated.identity
+    return {name: replace(result, checkpoint=made_of) for name, result in results.items()}
 
 
 def task_names(words: list[str]) -> list[str]:

@@ -63,6 +63,8 @@ def describe(evaluated: EvaluatedModel) -> dict[str, Any]:
     """Checkpoint, corpus and context in JSON's types."""
     return {
         "checkpoint": str(evaluated.checkpoint),
+        "checkpoint_step": evaluated.identity.step,
+        "checkpoint_digest": evaluated.identity.digest,
         "corpus": str(evaluated.store.path),
         "fingerprint": evaluated.store.fingerprint,
         "trained_on_this_corpus": evaluated.on_own_corpus,

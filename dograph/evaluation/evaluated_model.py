@@ -14,7 +14,13 @@ from dograph.errors import UserError, check_range
 from dograph.evaluation.run_source import RunSource, find_checkpoint, find_run_source
 from dograph.files.run_dir import FINAL_CHECKPOINT, PROVENANCE
 from dograph.mixers.target import Target
-from dograph.training.checkpoint_reader import load_model, trained_context
+from dograph.training.checkpoint_reader import (
+    CheckpointIdentity,
+    content_digest,
+    load_model,
+    steps_done,
+    trained_context,
+)
 from dograph.training.language_model import LanguageModel
 
 
@@ -26,6 +32,7 @@ class EvaluatedModel:
         model: frozen, in float32, on the device it is evaluated on.
         context: tokens that the model sees at once.
         source: the checkpoint's run; None if no file beside it says.
+        identity: of the checkpoint, when it was loaded.
     """
 
     checkpoint: Path
@@ -33,6 +40,7 @@ class EvaluatedModel:
     store: Store
     context: int
     source: RunSource | None
+    identity: CheckpointIdentity
 
     @property
     def on_own_corpus(self) -> bool | None:
@@ -84,12 +92,16 @@ def open_evaluated(
             f"{checkpoint}: no {PROVENANCE} beside it says what it was trained on: name a "
             "prepared store with --corpus STORE"
         )
+    digest = content_digest(checkpoint)
     model = load_model(checkpoint)
+    identity = CheckpointIdentity(steps_done(checkpoint), digest)
     context = context or (None if source else trained_context(checkpoint))
     store = _own_store(source) if corpus is None and source else Store.open(str(corpus))
     _check_tokens(checkpoint, model, store, source)
     chosen = _context(checkpoint, model, context, source)
-    return EvaluatedModel(checkpoint, model.to(pick_device(device)), store, chosen, source)
+    return EvaluatedModel(
+        checkpoint, model.to(pick_device(device)), store, chosen, source, identity
+    )
 
 
 def pick_device(name: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from dograph.evaluation.scores import finite_json
 from dograph.files.atomic import read_json, write_json
 from dograph.files.run_dir import TASKS
 from dograph.terminal.tables import screen_table
+from dograph.training.checkpoint_reader import CheckpointIdentity
 
 LOCAL, CLOZE, CONTINUATION = "local", "local_cloze", "local_continuation"
 """The suite made of a store's text, and its two kinds of tasks, which have a mean each."""
@@ -69,17 +70,21 @@ class TaskResult:
         metrics: by the harness's names, such as "acc", "acc_stderr", "acc_norm", "perplexity".
         conditions: how the task was evaluated.
         suite_tasks: size of a local task's suite; None for other tasks.
+        checkpoint: that was measured. None: an earlier version, which did not record it.
     """
 
     examples: int
     metrics: dict[str, float]
     conditions: Conditions = UNKNOWN
     suite_tasks: int | None = None
+    checkpoint: CheckpointIdentity | None = None
 
     def as_json(self) -> dict[str, Any]:
         """In JSON's types; numbers that are not finite become null."""
         counts = {"examples": self.examples, "suite_tasks": self.suite_tasks}
-        return {**counts, **self.conditions._asdict(), **finite_json(self.metrics)}
+        step, digest = self.checkpoint or (None, None)
+        made_of = {"checkpoint_step": step, "checkpoint_digest": digest}
+        return {**counts, **self.conditions._asdict(), **made_of, **finite_json(self.metrics)}
 
 
 Results = dict[str, TaskResult]
@@ -128,21 +133,45 @@ def read_results(run: Path) -> Results:
 def _from_json(entry: dict[str, Any]) -> TaskResult:
     entry.pop("suite", None)  # follows from the name
     examples, lm_eval = int(entry.pop("examples")), entry.pop("lm_eval", None)
-    asked, seed, suite_tasks = (
+    asked, seed, suite_tasks, step = (
         None if (number := entry.pop(key, None)) is None else int(number)
-        for key in ("asked", "seed", "suite_tasks")
+        for key in ("asked", "seed", "suite_tasks", "checkpoint_step")
     )
+    digest = entry.pop("checkpoint_digest", None)
+    checkpoint = None if step is None else CheckpointIdentity(step, digest)
     metrics = {name: math.nan if value is None else float(value) for name, value in entry.items()}
-    return TaskResult(examples, metrics, Conditions(asked, seed, lm_eval), suite_tasks)
+    return TaskResult(examples, metrics, Conditions(asked, seed, lm_eval), suite_tasks, checkpoint)
 
 
-def write_results(run: Path, results: Results, metadata: Mapping[str, Any]) -> Path:
-    """Adds results to a run's ``tasks.json``; returns its path.
+def stale_tasks(results: Results, now: CheckpointIdentity, changed: bool) -> list[str]:
+    """Names of the tasks that were measured on an earlier checkpoint of a run.
+
+    Args:
+        results: of its ``tasks.json``.
+        now: identity of its final checkpoint.
+        changed: whether the run was resumed under another recipe; then results that do not say
+            what they are of may be older.
+    """
+    return [name for name, result in results.items() if _is_stale(result.checkpoint, now, changed)]
+
+
+def _is_stale(of: CheckpointIdentity | None, now: CheckpointIdentity, changed: bool) -> bool:
+    if of is None:
+        return changed
+    if None in (of.digest, now.digest):
+        return of.step != now.step
+    return of.digest != now.digest
+
+
+def write_results(
+    run: Path, results: Results, metadata: Mapping[str, Any], stale: Collection[str] = ()
+) -> Path:
+    """Adds results to a run's ``tasks.json``, without the ``stale`` ones; returns its path.
 
     Local tasks replace all earlier local ones, so that a suite comes from one call.
     """
     path, local = run / TASKS, (CLOZE, CONTINUATION)
-    kept = read_results(run)
+    kept = {name: result for name, result in read_results(run).items() if name not in stale}
     if any(suite_of(name) in local for name in results):
         kept = {name: result for name, result in kept.items() if suite_of(name) not in local}
     try:

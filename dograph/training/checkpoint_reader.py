@@ -8,12 +8,13 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from dograph.errors import UserError
 from dograph.files.atomic import read_mapping
+from dograph.files.checksums import json_digest
 from dograph.files.run_dir import CHECKPOINTS, PROVENANCE
 from dograph.training.language_model import LanguageModel
 
@@ -21,6 +22,18 @@ logger = logging.getLogger(__name__)
 
 INSTANTIATOR = "_instantiator"
 """Lightning's key for a function by which a model is built, wherever it is imported from."""
+
+
+class CheckpointIdentity(NamedTuple):
+    """Which checkpoint something was measured on.
+
+    Attributes:
+        step: optimiser steps behind it.
+        digest: of its content, in hexadecimal. None: the file is gone.
+    """
+
+    step: int
+    digest: str | None
 
 
 def load_model(path: Path | str, role: str = "checkpoint") -> LanguageModel:
@@ -192,3 +205,16 @@ def steps_done(checkpoint: Path) -> int:
     if not isinstance(step, int):
         raise UserError(f"checkpoint {checkpoint}: its global_step is no number")
     return step
+
+
+def content_digest(checkpoint: Path) -> str | None:
+    """Digest of a checkpoint's content, by the checksums of its parts, so that none is read.
+
+    None where it is missing, damaged or a folder.
+    """
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            parts = archive.infolist()
+            return json_digest({part.filename: [part.file_size, part.CRC] for part in parts})
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
+        return None

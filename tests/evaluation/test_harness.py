@@ -16,6 +16,8 @@ from dograph.errors import UserError
 from dograph.evaluation.downstream import load_tasks, run_tasks
 from dograph.evaluation.evaluated_model import open_evaluated
 from dograph.evaluation.task_results import PAPER, TaskResult, read_results, write_results
+from dograph.experiments.comparison.runs import find_runs
+from dograph.training.checkpoint_reader import CheckpointIdentity
 
 pytest.importorskip("lm_eval")
 pytest.importorskip("accelerate")
@@ -112,6 +114,7 @@ def test_the_local_suite_needs_no_network_and_agrees_with_the_plain_network(
     before = set(tmp_path.parent.rglob("*.arrow"))
     results = run_tasks(evaluated, "local", tmp_path, examples=6, batch_size=4)
     assert len(results) == 6
+    assert {result.checkpoint for result in results.values()} == {evaluated.identity}
     assert set(tmp_path.parent.rglob("*.arrow")) == before  # caches are gone
     for domain in ("animals", "code", "numbers"):
         cloze = results[f"local_cloze_{domain}"]
@@ -230,6 +233,28 @@ def test_a_suite_does_not_replace_one_of_its_tasks_unasked(
     monkeypatch.setattr("dograph.evaluation.command.run_tasks", lambda *_: pytest.fail("ran"))
     assert main(["evaluate", str(copy), "--tasks", "paper"]) == 2
     assert "has results of piqa: add --force" in capsys.readouterr().err
+
+
+def test_results_of_an_earlier_checkpoint_are_replaced_unasked(
+    run_folder, evaluated, tmp_path, capsys, monkeypatch
+):
+    copy = shutil.copytree(run_folder, tmp_path / "run", ignore=shutil.ignore_patterns("tasks*"))
+    earlier = CheckpointIdentity(10, "other")
+    old = TaskResult(9, {"acc": 0.5}, checkpoint=earlier)
+    write_results(copy, {"piqa": old, "sciq": old}, {})
+    (before,) = find_runs([copy])
+    assert before.accuracies == {}
+    now = TaskResult(9, {"acc": 0.25}, checkpoint=evaluated.identity)
+    assert evaluated.identity.step == 20
+    monkeypatch.setattr("dograph.evaluation.command.run_tasks", lambda *_: {"piqa": now})
+    words = ["evaluate", str(copy), "--tasks", "piqa", "--resamples", "9"]
+    assert main(words) == 0
+    assert "of an earlier checkpoint: results of piqa, sciq" in capsys.readouterr().out
+    assert read_results(copy) == {"piqa": now}
+    (after,) = find_runs([copy])
+    assert (before.tasks, before.stale_tasks) == ({}, ["piqa", "sciq"])
+    assert (after.tasks, after.stale_tasks) == ({"piqa": now}, [])
+    assert main(words) == 2  # of this checkpoint
 
 
 @pytest.mark.slow

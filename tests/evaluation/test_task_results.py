@@ -10,10 +10,12 @@ from dograph.evaluation.task_results import (
     Conditions,
     TaskResult,
     read_results,
+    stale_tasks,
     suite_means,
     suite_of,
     write_results,
 )
+from dograph.training.checkpoint_reader import CheckpointIdentity
 
 DRAWN = Conditions(10, 3, "0.4.13")
 LOCAL = {
@@ -70,3 +72,30 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "tasks.json").write_text("{}")
     with pytest.raises(UserError, match=r"tasks\.json is damaged"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("of", "now", "changed", "stale"),
+    [
+        ((20, "a"), (20, "a"), True, False),
+        ((20, "a"), (40, "b"), True, True),
+        ((20, "a"), (20, "b"), False, True),  # trained again to the same step
+        ((20, "a"), (20, None), True, False),  # its file is gone
+        ((20, "a"), (40, None), False, True),
+        (None, (20, "a"), False, False),  # not recorded
+        (None, (20, "a"), True, True),
+    ],
+)
+def test_results_of_an_earlier_checkpoint_are_stale(tmp_path, of, now, changed, stale):
+    measured = None if of is None else CheckpointIdentity(*of)
+    write_results(tmp_path, {"piqa": TaskResult(5, {"acc": 0.5}, checkpoint=measured)}, {})
+    found = read_results(tmp_path)
+    assert found["piqa"].checkpoint == measured
+    assert stale_tasks(found, CheckpointIdentity(*now), changed) == (["piqa"] if stale else [])
+
+
+def test_stale_results_are_not_kept_beside_new_ones(tmp_path):
+    write_results(tmp_path, {**LOCAL, **MORE}, {})
+    write_results(tmp_path, {"piqa": TaskResult(5, {"acc": 0.5})}, {}, stale=[*LOCAL])
+    assert set(read_results(tmp_path)) == {"piqa", "wikitext"}
+    assert json.loads((tmp_path / "tasks.json").read_text())["means"] == {}

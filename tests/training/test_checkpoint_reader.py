@@ -15,6 +15,7 @@ from dograph.errors import UserError
 from dograph.files.lock import exclusive
 from dograph.files.run_dir import CHECKPOINTS
 from dograph.training.checkpoint_reader import (
+    content_digest,
     is_sound,
     load_model,
     newest_sound,
@@ -168,3 +169,14 @@ def test_a_checkpoint_does_not_say_what_builds_its_model(tmp_path):
     torch.save(content, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match=r"a\.ckpt: refused, since it names what should build"):
         load_model(tmp_path / "a.ckpt")
+
+
+def test_a_content_s_digest_is_of_the_content_alone(tmp_path):
+    paths = [save(tmp_path / f"{name}.ckpt") for name in "ab"]
+    first, again = map(content_digest, paths)
+    assert first == again is not None
+    assert content_digest(save(tmp_path / "later.ckpt", step=4)) != first
+    torch.save({"global_step": 3, "state_dict": {"w": torch.arange(1000.0) + 1}}, paths[1])
+    assert content_digest(paths[1]) != first
+    paths[0].write_bytes(b"no archive")
+    assert [content_digest(path) for path in (paths[0], tmp_path, tmp_path / "none")] == [None] * 3

@@ -77,6 +77,7 @@ def compare(
     if not _tasks_alike(runs):
         methods = [replace(method, accuracies={}) for method in methods]
         notes.append("Accuracies are left out: the runs' tasks were not evaluated alike.")
+    notes += _stale_notes(runs)
     gap = gap_of(methods)
     notes += [gap.note] if gap and gap.note else []
     notes += [*_pairing_notes(methods), *_unfinished_notes(unfinished(paths))]
@@ -144,6 +145,15 @@ def _tasks_alike(runs: Sequence[ComparedRun]) -> bool:
     first: dict[str, tuple[object, ...]] = {}
     tasks = [item for run in runs for item in run.task_conditions.items()]
     return all(first.setdefault(name, conditions) == conditions for name, conditions in tasks)
+
+
+def _stale_notes(runs: Sequence[ComparedRun]) -> list[str]:
+    return [
+        f"Accuracies of {run.final} are left out: they are of an earlier checkpoint. Evaluate its "
+        f"tasks again: {', '.join(run.stale_tasks)}."
+        for run in runs
+        if run.stale_tasks
+    ]
 
 
 def _pairing_notes(methods: Sequence[Method]) -> list[str]:

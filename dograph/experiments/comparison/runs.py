@@ -12,10 +12,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dograph.errors import UserError
-from dograph.evaluation.task_results import read_results, suite_means
+from dograph.evaluation.task_results import Results, read_results, stale_tasks, suite_means
 from dograph.experiments.provenance import read_provenance
 from dograph.experiments.recipe.compose import load_yaml
+from dograph.files.changes import midway_changes
 from dograph.files.run_dir import (
+    FINAL_CHECKPOINT,
     HISTORY,
     MIXTURES,
     ORACLE,
@@ -29,6 +31,7 @@ from dograph.files.run_dir import (
 from dograph.mixers.target import Target
 from dograph.reports.history import MixtureHistory
 from dograph.reports.summary import RunSummary, read_stages, read_summary
+from dograph.training.checkpoint_reader import CheckpointIdentity, content_digest
 
 DEEPEST = 3
 """Folders below a given one in which runs are looked for: all runs, a recipe's, a seed's."""
@@ -145,14 +148,29 @@ class ComparedRun:
         return {key: self.earlier_cost[key] + value for key, value in self.summary.cost.items()}
 
     @cached_property
-    def accuracies(self) -> dict[str, float]:
-        """Mean accuracy of each suite of downstream tasks that was evaluated whole."""
-        return suite_means(read_results(self.final))
+    def stale_tasks(self) -> list[str]:
+        """Downstream tasks that were evaluated on an earlier checkpoint than the run's last."""
+        if not (results := read_results(self.final)):
+            return []
+        digest = content_digest(self.final / FINAL_CHECKPOINT)
+        changed = midway_changes(self.final, self.metadata) is not None
+        return stale_tasks(results, CheckpointIdentity(self.summary.steps, digest), changed)
 
     @cached_property
+    def tasks(self) -> Results:
+        """Results of downstream tasks of the run's last checkpoint."""
+        results = read_results(self.final)
+        return {name: each for name, each in results.items() if name not in self.stale_tasks}
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """Mean accuracy of each suite of downstream tasks that was evaluated whole."""
+        return suite_means(self.tasks)
+
+    @property
     def task_conditions(self) -> dict[str, tuple[object, ...]]:
         """Examples, seed and harness that each downstream task was evaluated with."""
-        return {name: result.conditions for name, result in read_results(self.final).items()}
+        return {name: result.conditions for name, result in self.tasks.items()}
 
 
 def find_runs(paths: Sequence[Path]) -> list[ComparedRun]:

@@ -87,6 +87,23 @@ def test_tasks_that_were_evaluated_otherwise_are_not_compared(tmp_path):
     assert any("not evaluated alike" in note for note in result.notes)
 
 
+def test_accuracies_of_an_earlier_checkpoint_are_left_out(tmp_path):
+    study = write_study(tmp_path, seeds=(0, 1))
+    steps = {"other_gpt2": 20, "uniform_gpt2": 10}  # the runs end after 20
+    for name, step in steps.items():
+        for seed in (0, 1):
+            entry = {"examples": 10, "acc": 0.5, "checkpoint_step": step}
+            path = study / name / f"seed_{seed}" / "tasks.json"
+            path.write_text(json.dumps({"tasks": {"local_cloze_code": entry}}))
+    result = compare([study])
+    shown = {method.name: set(method.accuracies) for method in result.methods}
+    assert shown == {"uniform_gpt2": set(), "other_gpt2": {"local_cloze"}}
+    stale = [note for note in result.notes if "earlier checkpoint" in note]
+    assert len(stale) == 2
+    assert f"{study / 'uniform_gpt2' / 'seed_0'} are left out" in stale[0]
+    assert "tasks again: local_cloze_code" in stale[0]
+
+
 def test_tensorboard_is_written_where_it_is_asked_for(study, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["compare", str(study), "--output", str(out), "--tensorboard"]) == 0
