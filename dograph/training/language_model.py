@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from dograph.training.cross_entropy import token_losses
 from dograph.training.network import build_network, check_causal, check_vocabulary
 from dograph.training.step_state import StepState
 
+logger = logging.getLogger(__name__)
 ReduceLoss = Callable[[Batch, Tensor], Tensor]
 """From a batch and its (B, T) token losses, with their graph, to the scalar to train on."""
 
@@ -231,6 +233,11 @@ class LanguageModel(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Fused AdamW with decay on matrices only, linear warm-up, cosine."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
+        if any(p.dtype == torch.float16 for p in parameters):
+            logger.warning(
+                "trainer.precision is 16-true, in which AdamW's squares of small gradients are 0, "
+                "so that their steps are far too large: set it to bf16-true or 16-mixed"
+            )
         matrices = [p for p in parameters if p.ndim >= 2]
         others = [p for p in parameters if p.ndim < 2]
         groups = [

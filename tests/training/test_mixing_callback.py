@@ -353,11 +353,13 @@ class Halves(BaseMixer):
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
 @pytest.mark.parametrize("mixer", [Stratified, Halves, DoReMiOnline, DoGEOnline, LossSeeker])
-def test_any_precision_trains_any_mixer(store, corpus_settings, precision, mixer):
+def test_any_precision_trains_any_mixer(store, corpus_settings, precision, mixer, caplog):
     parameters, trace, _ = train(
         corpus_settings, mixer(), steps=2, batch_size=12, precision=precision
     )
     assert parameters.dtype == PRECISIONS[precision] and parameters.isfinite().all()
+    # Losses once rose in 16-true where they fell in the others.
+    assert ("set it to bf16-true or 16-mixed" in caplog.text) == (precision == "16-true")
     assert all(weights.dtype == torch.float64 for _, weights in trace)
 
 
