@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -120,9 +121,10 @@ class Swarm:
         if self.design == "oracle":
             counted = np.array([self.recipe.target.mixture.get(n, 0.0) for n in self.domains])
             return first_mixtures(count, counted / (counted.sum() or 1.0), seed)
-        tokens = np.array(
-            [store.entry(name).train_tokens for name in self.domains], dtype=np.float64
-        )
+        cap = self.recipe.arguments("data")["cap"] or {}
+        entries = [store.entry(name) for name in self.domains]
+        left = [min(each.train_tokens, cap.get(each.name, math.inf)) for each in entries]
+        tokens = np.array(left, dtype=np.float64)
         mixtures = regmix_mixtures(count, tokens / tokens.sum(), seed)
         if len(mixtures) < count:
             raise UserError(

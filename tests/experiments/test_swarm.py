@@ -30,6 +30,16 @@ def test_the_designs_choose_mixtures_of_the_drawn_domains(small_recipe):
     assert unseen.domains == ("animals", "numbers")
 
 
+def test_a_capped_domain_is_as_large_as_its_cap(small_recipe):
+    """RegMix draws around the domains' shares of the tokens, and never above 15 times one."""
+    path = small_recipe("small")
+    whole, capped = (
+        swarm(path, more, mixtures=10, corners=False).chosen()[:, 1].max()
+        for more in ([], ["data.cap={code: 100}"])
+    )
+    assert capped < 0.1 < whole
+
+
 def test_mistakes_show_before_anything_runs(small_recipe, tmp_path):
     path = small_recipe("small")
     for key, value in (("mixtures", 1), ("repeats", -1)):

@@ -162,6 +162,7 @@ class RecipeFile:
             merged = merge(parts)
             merged.stages = dict(artefacts or {})
             if merged.get("fit") is not None:
+                self._check_fit_is_read(parts)
                 merged.fit = fitted_mixture(merged.fit, self.path)
             check_interpolations(merged, self.path)
             values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
@@ -198,6 +199,15 @@ class RecipeFile:
             raise UserError(f"{path}: compose maps a kind to a name, e.g. {{data: environment}}")
         files = [find_part(str(kind), str(name), self.path) for kind, name in kinds.items()]
         return [self._part(file) for file in files] + own + asked
+
+    def _check_fit_is_read(self, parts: Sequence[Part]) -> None:
+        """Raise UserError for a key ``fit`` without effect; another stage may read it."""
+        given = [self._recipe, self._overrides, *(part.values for part in parts)]
+        if not any("${fit." in str(OmegaConf.to_container(each)) for each in given):
+            example = (
+                "mixer: {class_path: dograph.mixers.Fixed, init_args: {weights: ${fit.weights}}}"
+            )
+            raise UserError(f"{self.path}: fit is set, but no key reads it: write {example}")
 
     def _part(self, file: Path) -> Part:
         if file not in self._parts:

@@ -47,3 +47,14 @@ def test_a_fit_without_weights_is_refused(recipe, tmp_path, content, message):
         RecipeFile(recipe).compose()
     with pytest.raises(UserError, match=r"name the fit\.json"):
         RecipeFile(recipe, ["fit=[1]"]).compose()
+
+
+def test_a_fit_that_no_key_reads_is_refused(recipe, small_recipe, tmp_path):
+    (tmp_path / "fit.json").write_text(json.dumps({"weights": {"code": 1}}))
+    with pytest.raises(UserError, match=r"fit is set, but no key reads it: write mixer: .*fit\."):
+        RecipeFile(small_recipe("even"), ["fit=fit.json"]).compose()
+    staged = small_recipe("staged", more="fit: fit.json\nstages:\n  first: {}\n  last:\n")
+    with staged.open("a") as file:
+        file.write(f"    mixer: {{class_path: {MIXER.splitlines()[0]}, init_args: ")
+        file.write("{weights: '${fit.weights}'}}\n")
+    RecipeFile(staged).compose("first")  # the last stage reads it
