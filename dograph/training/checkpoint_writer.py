@@ -84,8 +84,9 @@ class CheckpointSaver(Callback):
     """Saves a checkpoint every so many steps and minutes, and on a signal, upon which it stops.
 
     A step at which a validation is due is saved after that validation, so that a run
-    resumed from there need not repeat it. On a second signal the run stops at once. Every rank
-    saves and stops at the same step.
+    resumed from there need not repeat it. A signal stops a validation within a batch, and a resumed
+    run begins it again; only the validation after the last step is finished, and the run with it.
+    On a second signal the run stops at once. Every rank saves and stops at the same step.
 
     Args:
         folder: where checkpoints go.
@@ -103,7 +104,7 @@ class CheckpointSaver(Callback):
         self.received = self.began = False
         self._before: dict[signal.Signals, Any] = {}
         self._step = 0
-        self._due = False
+        self._due = self._whole = self._last = False
         self._saved_at = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -113,6 +114,7 @@ class CheckpointSaver(Callback):
             if said != trainer.global_step:
                 raise UserError(f"it says step {said}, but its parts are of {trainer.global_step}")
         self._step, self._due, self._saved_at = trainer.global_step, False, time.monotonic()
+        self._whole, self._last = True, False
         self.folder = trainer.strategy.broadcast(self.folder)
         for kind in STOPPING:
             self._before[kind] = signal.signal(kind, self._receive)
@@ -121,9 +123,24 @@ class CheckpointSaver(Callback):
         if self.received:
             raise KeyboardInterrupt
         self.received = True
-        Screen(stderr=True).print(
-            "\nStopping after this step to save a checkpoint (again to stop at once)."
-        )
+        ends = "the last validation" if self._last else "this batch to save a checkpoint"
+        Screen(stderr=True).print(f"\nStopping after {ends} (again to stop at once).")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forgets what an interrupted validation left in Lightning's counts."""
+        trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset()
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stops a validation on a signal, between two steps of which another follows.
+
+        Lightning resumes in a validation whose first batch has begun and not ended.
+        """
+        if self._whole and not self._last and self.asked_to_stop(trainer):
+            progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+            progress.reset()
+            progress.increment_ready()
+            progress.increment_started()
+            self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the checkpoint that was due with this validation."""
@@ -135,11 +152,13 @@ class CheckpointSaver(Callback):
     ) -> None:
         """Saves once a step is whole; a run at its last step just ends."""
         self.began = True
-        if trainer.global_step == self._step:  # more micro-batches to come
+        self._whole = trainer.global_step != self._step
+        if not self._whole:  # more micro-batches to come
             return
         self._step = trainer.global_step
+        self._last = self._step >= trainer.max_steps
         due = self._is_due(trainer) or self._due
-        self._due = due and trainer.global_step < trainer.max_steps
+        self._due = due and not self._last
         if self._due and not validates_after(trainer):
             self._save(trainer)
 

@@ -70,6 +70,7 @@ class MixingCallback(Callback):
         self._effective = DomainSums(0)
         self._state = StepState()
         self._random_state: dict[str, Any] | None = None
+        self._before_validation: dict[str, Any] | None = None
         self._reduce_before: ReduceLoss | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -164,13 +165,27 @@ class MixingCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Has the coming forward recorded where somebody needs its sketches."""
-        if self._random_state is not None:  # by now loaders have drawn what they draw at a start
-            set_global_random_state(self._random_state, trainer.strategy.root_device)
-            self._random_state = None
+        self._restore_random_state()  # by now loaders have drawn what they draw at a start
         if not self._state.micro_batches:
             self._state = self.model.step_state = StepState(trainer.global_step)
         if self.collector is not None:
             self.collector.record(self._state.index, self.observing(self._state.index))
+
+    def _restore_random_state(self) -> None:
+        """Goes back to the random state that a checkpoint has kept, once."""
+        if self._random_state is not None:
+            set_global_random_state(self._random_state, self.trainer.strategy.root_device)
+            self._random_state = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the random state: its loaders draw, and an interrupted validation begins again."""
+        if self.collector is not None:
+            self._restore_random_state()
+            self._before_validation = global_random_state(trainer.strategy.root_device)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From now on a checkpoint is of after the validation."""
+        self._before_validation = None
 
     def reduce_loss(self, batch: Batch, token_losses: Tensor) -> Tensor:
         """This rank's part of ``Σ_i a_i ℓ_i`` of (B, T) token losses; the mixer gives weights a."""
@@ -265,7 +280,7 @@ class MixingCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adds every rank's global random state, which a mixer or dropout may draw from."""
-        own = global_random_state(trainer.strategy.root_device)
+        own = self._before_validation or global_random_state(trainer.strategy.root_device)
         checkpoint[RANDOM_STATE] = every_ranks(own)
 
     def on_load_checkpoint(
