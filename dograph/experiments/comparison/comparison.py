@@ -11,12 +11,9 @@ from dograph.experiments.comparison.conditions import check_comparable, check_me
 from dograph.experiments.comparison.gap import Gap, gap_of
 from dograph.experiments.comparison.methods import Method, summarise_method
 from dograph.experiments.comparison.runs import ComparedRun, by_method, find_runs, unfinished
-from dograph.experiments.comparison.statistics import holm
+from dograph.experiments.comparison.statistics import FEWEST_SEEDS, holm
 from dograph.files.run_dir import OF_ORACLE
 from dograph.mixers.target import Target
-
-FEWEST_SEEDS = 5
-"""For a claim; fewer show a direction."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +164,19 @@ def _pairing_notes(methods: Sequence[Method]) -> list[str]:
             partly.setdefault(", ".join(map(str, sorted(common))), []).append(method.label)
     for seeds, labels in partly.items():
         notes.append(f"Paired with {base.label} by seeds {seeds} only: {', '.join(labels)}.")
-    pairs = [len(method.paired.mean.values) for method in methods if method.paired is not None]
-    fewest = min([len(base.runs), *pairs])
-    if fewest < FEWEST_SEEDS:
-        notes.append(
-            f"Fewer than {FEWEST_SEEDS} seeds ({fewest}) show a direction and are no claim."
-        )
-    return notes
+    return [*notes, *_few_seeds_notes(methods)]
+
+
+def _few_seeds_notes(methods: Sequence[Method]) -> list[str]:
+    """Which methods have too few pairs for a claim; their names only if others have enough."""
+    paired = {each.label: len(each.paired.target.values) for each in methods if each.paired}
+    counts = paired or {methods[0].label: len(methods[0].runs)}
+    few = {label: count for label, count in counts.items() if count < FEWEST_SEEDS}
+    if not few:
+        return []
+    named = f": {', '.join(few)}" if len(few) < len(counts) else ""
+    fewest = min(few.values())
+    return [f"Fewer than {FEWEST_SEEDS} seeds ({fewest}) show a direction and are no claim{named}."]
 
 
 def _unfinished_notes(folders: Sequence[Path]) -> list[str]:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from dograph.errors import UserError
 from dograph.experiments.comparison import tables
-from dograph.experiments.comparison.comparison import FEWEST_SEEDS, Comparison
+from dograph.experiments.comparison.comparison import Comparison
 from dograph.experiments.comparison.conditions import CONDITIONS, HOST, setting_of
 from dograph.experiments.comparison.statistics import Verdict
 from dograph.experiments.comparison.styles import method_styles
@@ -35,10 +35,13 @@ CAPTIONS = {
     "mixtures": "What counted, in the mean over seeds: a domain's share of the loss weight; for "
     "a method with stages, the domain weights that its proxy found.",
 }
-VERDICTS: tuple[Verdict, ...] = ("win", "tie", "loss")
-VERBS = ("better than", "not told apart from", "worse than")
-SO_FAR = ("lower so far than", "not told apart so far from", "higher so far than")
-"""Where fewer pairs are compared than a claim takes."""
+VERBS: dict[Verdict, str] = {
+    "win": "better than",
+    "ahead": "lower so far than",
+    "tie": "not told apart from",
+    "behind": "higher so far than",
+    "loss": "worse than",
+}
 LINE_VARIABLES = {"#333333": "black-line", "#882255": "wine-line", "#0072B2": "blue-line"}
 VARIABLES = {TEXT_COLOUR: "ink", QUIET_COLOUR: "quiet", "#E6E6E6": "grid", **LINE_VARIABLES}
 """Colours that the page's style sheet gives another shade on a dark screen."""
@@ -104,14 +107,11 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def headline(comparison: Comparison) -> str:
-    """The answer in one sentence; directions only if a method has too few pairs for a claim."""
+    """The answer in one sentence; of methods with too few pairs for a claim only directions."""
     base = comparison.baseline.label
-    pairs = [len(method.paired.mean.values) for method in comparison.methods if method.paired]
-    few = min(pairs, default=0) < FEWEST_SEEDS
-    verbs = dict(zip(VERDICTS, SO_FAR if few else VERBS, strict=True))
-    groups: dict[str, list[str]] = {verb: [] for verb in (*verbs.values(), "not paired with")}
+    groups: dict[str, list[str]] = {verb: [] for verb in (*VERBS.values(), "not paired with")}
     for method in comparison.methods[1:]:
-        verb = verbs[method.paired.verdict] if method.paired else "not paired with"
+        verb = VERBS[method.paired.verdict] if method.paired else "not paired with"
         groups[verb].append(method.label)
     text = "; ".join(
         f"{verb} {base}: {', '.join(labels)}" for verb, labels in groups.items() if labels

@@ -11,8 +11,10 @@ import numpy as np
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
-Verdict = Literal["win", "loss", "tie"]
+Verdict = Literal["win", "ahead", "tie", "behind", "loss"]
 CONFIDENCE = 0.95
+FEWEST_SEEDS = 5
+"""For a claim; fewer show a direction."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,15 @@ def estimate(values: Sequence[float]) -> Estimate:
 def verdict(difference: Estimate, p: float) -> Verdict:
     """Whether a method's loss, less the baseline's of the same seed, is surely not zero.
 
-    ``p`` is two-sided, adjusted for all methods that are looked at together.
+    Of fewer than ``FEWEST_SEEDS`` pairs it is "ahead" or "behind", since that is no claim. ``p`` is
+    two-sided, adjusted for all methods that are looked at together.
     """
     if not p < 1 - CONFIDENCE:
         return "tie"
-    return "win" if difference.mean < 0 else "loss"
+    claimed = len(difference.values) >= FEWEST_SEEDS
+    if difference.mean < 0:
+        return "win" if claimed else "ahead"
+    return "loss" if claimed else "behind"
 
 
 def p_value(differences: Sequence[float]) -> float:

@@ -42,9 +42,10 @@ LEGEND = (
     "Losses in nats a token on the validation set: the target's, by which methods are judged; mean "
     "and worst over all domains; mean ± half of the 95 % interval over seeds (Student's t), each "
     "by itself. Differences are paired by seed, below zero is better. p: paired t-test of the "
-    "target's difference, adjusted for all methods together (Holm); win, loss: p < 0.05; else tie. "
-    "Tokens and seconds to the baseline's end: what it took, with all earlier stages, to come down "
-    "to the baseline's final target loss of the same seed, over the seeds that did."
+    "target's difference, adjusted for all methods together (Holm); win, loss: p < 0.05 (ahead, "
+    "behind: the same over fewer than 5 seeds, which is no claim); else tie. Tokens and seconds to "
+    "the baseline's end: what it took, with all earlier stages, to come down to the baseline's "
+    "final target loss of the same seed, over the seeds that did."
 )
 NARROW = 5
 """Domains beside each other where there is little room."""

@@ -97,7 +97,7 @@ def test_methods_are_judged_and_ordered_by_the_target(tmp_path, target, unseen, 
         paired = method.paired
         assert paired.target.mean == pytest.approx(found[method.name] - base.target.mean)
         if target != "worst":  # which is another domain with another seed
-            assert paired.verdict == ("win" if paired.target.mean < 0 else "loss")
+            assert paired.verdict == ("ahead" if paired.target.mean < 0 else "behind")
         reaches = method.target.mean < base.target.mean
         assert method.time_to_target.reached == (3 if reaches else 0)
 

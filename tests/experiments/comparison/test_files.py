@@ -19,7 +19,7 @@ from dograph.experiments.comparison.page import (
     headline,
     provenance,
 )
-from dograph.experiments.comparison.tables import as_markdown
+from dograph.experiments.comparison.tables import as_markdown, summary_rows
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -187,10 +187,19 @@ def test_fewer_than_five_pairs_are_no_claim(study, tmp_path):
         write_run(tmp_path / "late_gpt2" / f"seed_{seed}", seed, curve, "Fixed")
     write_run(tmp_path / "apart_gpt2" / "seed_9", 9, [(5.0, 5.0)], "Fixed")
     paths = [study, tmp_path / "late_gpt2", tmp_path / "apart_gpt2"]
-    assert headline(compare(paths)) == (
-        "Lower so far than uniform: other; higher so far than uniform: late, staged; "
-        "not paired with uniform: apart."
+    compared = compare(paths)
+    assert headline(compared) == (
+        "Better than uniform: other; higher so far than uniform: late; "
+        "worse than uniform: staged; not paired with uniform: apart."
     )
+    assert "Fewer than 5 seeds (3) show a direction and are no claim: late." in compared.notes
+    assert {row[0]: row[6] for row in summary_rows(compared)} == {
+        "uniform": "",
+        "other": "win",
+        "late": "behind",
+        "staged": "loss",
+        "apart": "",
+    }
     assert headline(compare([study / "uniform_gpt2"])) == (
         "uniform alone: nothing to compare with."
     )
