@@ -23,6 +23,8 @@ from dograph.training.network import build_network, check_causal, check_vocabula
 from dograph.training.step_state import StepState
 
 logger = logging.getLogger(__name__)
+NO_END = 2**40
+"""More steps than a run has: a ``DataMixer`` serves ``sys.maxsize`` batches."""
 ReduceLoss = Callable[[Batch, Tensor], Tensor]
 """From a batch and its (B, T) token losses, with their graph, to the scalar to train on."""
 
@@ -244,13 +246,19 @@ class LanguageModel(LightningModule):
             {"params": params, "weight_decay": decay}
             for params, decay in zip((matrices, others), self._weight_decays, strict=True)
         ]
+        steps = self.trainer.estimated_stepping_batches
+        if not 1 <= steps < NO_END:
+            raise UserError(
+                f"Trainer(max_steps={self.trainer.max_steps}): these batches have no end, and the "
+                "learning rate's schedule needs one: set max_steps ≥ 1"
+            )
         # Under a gradient scaler Lightning does not clip what a fused optimiser unscales itself.
         fused = getattr(self.trainer.precision_plugin, "scaler", None) is None
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=fused)
         factor = partial(
             warmup_cosine,
             warmup=self.warmup,
-            total=int(self.trainer.estimated_stepping_batches),
+            total=int(steps),
             final=self.final_learning_rate / self.learning_rate,
         )
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -467,6 +467,13 @@ def test_a_model_has_its_own_loss_back_after_a_fit(store, corpus_settings):
         assert torch.equal(own, fresh)
 
 
+@pytest.mark.parametrize("epochs", [-1, 1, 3])
+def test_a_fit_without_a_number_of_steps_is_refused(store, corpus_settings, epochs):
+    data = DataMixer(Stratified(), corpus_settings, 32, 8)
+    with pytest.raises(UserError, match=r"max_steps=-1.* have no end.*: set max_steps ≥ 1"):
+        fit(data, [], max_steps=-1, max_epochs=epochs)
+
+
 def test_a_sanity_check_gives_no_losses(store, corpus_settings):
     perplexity = DomainPerplexity()
     options = {"max_steps": -1, "max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1.0}
