@@ -43,6 +43,11 @@ def takes(architecture: str, key: str) -> bool:
     return key in settings.to_dict() or key in settings.attribute_map
 
 
+def own_name(architecture: str, key: str) -> str:
+    """The name by which a model type's configuration stores a key, e.g. gpt2's ``n_positions``."""
+    return configuration(architecture).attribute_map.get(key, key)
+
+
 def build_network(
     architecture: str, config: dict[str, Any], pretrained: str | None = None
 ) -> nn.Module:
