@@ -68,12 +68,14 @@ def execute(arguments: Namespace) -> int:
 def run_once(file: RecipeFile, arguments: Namespace) -> None:
     """`run` of a recipe of one run."""
     from dograph.experiments.recipe.check import check
+    from dograph.experiments.recipe.domains import check_source_domains
     from dograph.experiments.run import run
 
     if arguments.stage:
         raise UserError(f"{file.path} has no stages: leave --stage out")
     recipe = check(file.compose())
     if arguments.check:
+        check_source_domains(recipe)
         print(recipe.as_yaml(), end="")
     else:
         run(recipe, arguments.resume)
@@ -82,6 +84,7 @@ def run_once(file: RecipeFile, arguments: Namespace) -> None:
 def run_stages(file: RecipeFile, arguments: Namespace) -> None:
     """`run` of a recipe with stages."""
     from dograph.experiments.plan import Plan
+    from dograph.experiments.recipe.domains import check_source_domains
     from dograph.experiments.stages import Experiment
 
     if arguments.resume:
@@ -90,6 +93,8 @@ def run_stages(file: RecipeFile, arguments: Namespace) -> None:
         )
     plan = Plan.make(file)
     if arguments.check:
+        for recipe in plan.recipes.values():
+            check_source_domains(recipe)
         print("---\n".join(recipe.as_yaml() for recipe in plan.recipes.values()), end="")
     else:
         Experiment(plan).run(only=arguments.stage)

@@ -13,7 +13,7 @@ from dograph.errors import UserError, check_range, nearest
 from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe, check, check_again
 from dograph.experiments.recipe.compose import RecipeFile
-from dograph.experiments.recipe.domains import check_domains
+from dograph.experiments.recipe.domains import check_domains, check_source_domains
 from dograph.experiments.recipe.section import build, check_section
 from dograph.experiments.run_inputs import RunInputs
 from dograph.files.checksums import json_digest
@@ -34,6 +34,7 @@ class Corpora:
         """The store of a recipe's corpus; UserError if the recipe names a domain it lacks."""
         key = repr(recipe.corpus)
         if key not in self._stores:
+            check_source_domains(recipe)
             self._stores[key] = prepare(recipe.corpus)
         check_domains(recipe, self._stores[key])
         return self._stores[key]

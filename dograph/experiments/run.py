@@ -25,7 +25,7 @@ from dograph.experiments.open_run import RESUMES, check_resumable, open_run, pla
 from dograph.experiments.provenance import Provenance
 from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe
-from dograph.experiments.recipe.domains import check_domains
+from dograph.experiments.recipe.domains import check_domains, check_source_domains
 from dograph.experiments.recipe.section import build
 from dograph.experiments.resume import check_inputs, check_keys, note_packages, passed_over
 from dograph.experiments.run_inputs import RunInputs
@@ -43,7 +43,7 @@ from dograph.training.checkpoint_writer import (
 )
 from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
-from dograph.training.network import takes
+from dograph.training.network import own_name, takes
 from dograph.training.non_finite import NonFiniteGuard
 
 SHARDED = ("fsdp", "model_parallel", "modelparallel", "deepspeed")
@@ -66,6 +66,7 @@ def run(recipe: Recipe, resume: Path | None = None) -> Path:
     if resume is not None:
         check_resumable(resume, recipe.steps)
         check_keys(resume, recipe)
+    check_source_domains(recipe)
     store = prepare(recipe.corpus)
     check_domains(recipe, store)
     inputs = RunInputs(recipe.composition.values, store)
@@ -260,15 +261,16 @@ def check_batch(recipe: Recipe) -> None:
 def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:
     """The model, sized for the store's vocabulary and the data's context."""
     arguments = recipe.arguments("model")
-    config = dict(arguments.pop("config") or {})
+    config, architecture = dict(arguments.pop("config") or {}), arguments["architecture"]
+    given = {own_name(architecture, key) for key in config}
     for key, value in (
         ("vocab_size", store.vocab_size),
         ("max_position_embeddings", context),
         ("bos_token_id", store.end_of_text),
         ("eos_token_id", store.end_of_text),
     ):
-        if takes(arguments["architecture"], key):
-            config.setdefault(key, value)
+        if takes(architecture, key) and own_name(architecture, key) not in given:
+            config[key] = value
     model = LanguageModel(config=config, **arguments)
     origin = recipe.composition.origin("model.config")
     if model.vocab_size < store.vocab_size:

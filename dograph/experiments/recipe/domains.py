@@ -1,16 +1,44 @@
-"""A recipe's domain names, checked once its corpus is known."""
+"""A recipe's domain names, checked as soon as its corpus is known."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from dograph.data.corpus.manifest import is_store
+from dograph.data.corpus.source import open_source
 from dograph.data.corpus.store import Store
+from dograph.errors import UserError
 from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.section import build
+from dograph.files.home import expand_home
 from dograph.mixers.target import check_names
 
 
 def check_domains(recipe: Recipe, store: Store) -> None:
     """Raise UserError where target, data.unseen or data.cap names a domain that a corpus lacks."""
-    names = [entry.name for entry in store.domains]
+    _check(recipe, [entry.name for entry in store.domains])
+
+
+def check_source_domains(recipe: Recipe) -> None:
+    """The same before the corpus is prepared, by its source; one that does not open says nothing.
+
+    A recipe that names no domain needs no look at the source, which may hold many files.
+    """
+    data = recipe.arguments("data")
+    if not (recipe.target.mixture or recipe.target.is_worst or data["unseen"] or data["cap"]):
+        return
+    try:
+        folder = expand_home(recipe.corpus.source, "corpus.source")
+        if is_store(folder):
+            names = [entry.name for entry in Store.open(folder).domains]
+        else:
+            names = [*open_source(recipe.corpus).domains(), *recipe.corpus.derivations()]
+    except (UserError, OSError):  # preparing it says why
+        return
+    _check(recipe, names)
+
+
+def _check(recipe: Recipe, names: Sequence[str]) -> None:
     build(recipe.composition, "target", recipe.target.check, {"domains": names})
     for key in ("unseen", "cap"):
         named = list(recipe.arguments("data")[key] or ())
