@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dograph.errors import UserError, nearest
 from dograph.experiments.comparison.conditions import check_comparable, check_methods
-from dograph.experiments.comparison.gap import Gap, gap_of
+from dograph.experiments.comparison.gap import Gap, gap_of, other_oracles
 from dograph.experiments.comparison.methods import Method, summarise_method
 from dograph.experiments.comparison.runs import ComparedRun, by_method, find_runs, unfinished
 from dograph.experiments.comparison.statistics import FEWEST_SEEDS, holm
@@ -77,6 +77,7 @@ def compare(
     notes += _stale_notes(runs)
     gap = gap_of(methods)
     notes += [gap.note] if gap and gap.note else []
+    notes += other_oracles(methods)
     notes += [*_pairing_notes(methods), *_unfinished_notes(unfinished(paths))]
     return Comparison(tuple(methods), tuple(notes), gap)
 

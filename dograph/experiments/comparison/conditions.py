@@ -21,7 +21,7 @@ from dograph.experiments.recipe.keys import KEYS, Compared, filled, verdicts
 from dograph.experiments.recipe.section import check_section
 from dograph.experiments.run_inputs import PRETRAINED, REFERENCE
 from dograph.files.changes import flat, midway_changes
-from dograph.files.run_dir import FINAL_CHECKPOINT, RECIPE, seed_dir
+from dograph.files.run_dir import FINAL_CHECKPOINT, RECIPE, SUMMARY, seed_dir
 from dograph.mixers.target import Target
 from dograph.reports.summary import read_summary
 
@@ -86,6 +86,7 @@ def check_methods(runs: Sequence[ComparedRun]) -> list[str]:
     """
     notes = []
     for method, same in by_method(runs).items():
+        _check_stages(method, same)
         codes = [code_of(run) for run in same]
         known = [run for run, code in zip(same, codes, strict=True) if code is not None]
         references = [(run, digests) for run in same if (digests := references_of(run))]
@@ -102,6 +103,18 @@ def check_methods(runs: Sequence[ComparedRun]) -> list[str]:
         if len(same) > 1 and (unknown := [run for run in same if run not in known]):
             notes.append(f"Not recorded, perhaps not alike: {method}'s code in {_named(unknown)}")
     return notes
+
+
+def _check_stages(method: str, runs: Sequence[ComparedRun]) -> None:
+    """Refuses seeds of which some ran more rounds than others."""
+    ran = [", ".join(name for name, _ in run.stages) for run in runs]
+    text = _difference(ran, runs)
+    if text is not None and "_round" in text:
+        raise UserError(
+            f"the runs of {method} did not run the same rounds (`cost.stages` of {SUMMARY}): "
+            f"{text}\nname seeds that did only, or set rounds.tolerance to 0, by which every seed "
+            "runs rounds.at_most rounds, and run the others again"
+        )
 
 
 def _check_unchanged(runs: Sequence[ComparedRun], allowed: Collection[str]) -> list[str]:

@@ -67,7 +67,7 @@ def gap_of(methods: Sequence[Method], named: str | None = None) -> Gap | None:
     """
     base, *others = methods
     best = [method for method in others if method.name == named or is_oracle(method)]
-    oracles = [method for method in best if method.paired is not None]
+    oracles = [each for each in best if each.paired is not None and _same_target(each, base)]
     if not oracles:
         return None
     oracle = min(oracles, key=lambda method: method.target.mean)
@@ -87,6 +87,21 @@ def gap_of(methods: Sequence[Method], named: str | None = None) -> Gap | None:
     )
     known = {name: each for name, each in shares.items() if each is not None}
     return Gap(oracle.name, ahead, known, note if left_out else None)
+
+
+def other_oracles(methods: Sequence[Method]) -> list[str]:
+    """Which oracles were searched for another target than methods are judged by, a sentence."""
+    base, *others = methods
+    found = [each.label for each in others if is_oracle(each) and not _same_target(each, base)]
+    judged = base.runs[0].target.label
+    named = ", ".join(found)
+    return [f"No oracle of the target {judged}, so a method as others: {named}."] if found else []
+
+
+def _same_target(method: Method, base: Method) -> bool:
+    """Whether a method's runs had the target by which all are judged."""
+    judged = base.runs[0].target.description
+    return all(run.own_target.description == judged for run in method.runs)
 
 
 def _is_surely_ahead(gap: Estimate) -> bool:

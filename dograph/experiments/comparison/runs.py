@@ -75,9 +75,12 @@ class ComparedRun:
 
     @cached_property
     def target(self) -> Target:
-        """What the run is judged by; its own target by the final run's recipe."""
-        if self.judged_by is not None:
-            return self.judged_by
+        """What the run is judged by: its own target unless another is given."""
+        return self.own_target if self.judged_by is None else self.judged_by
+
+    @cached_property
+    def own_target(self) -> Target:
+        """The target of the final run's recipe."""
         data, source = self.recipe.get("data") or {}, self.final / RECIPE
         if not isinstance(data, Mapping):
             raise UserError(f"{source}: data must be a mapping, got {data!r}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from omegaconf import OmegaConf
@@ -472,4 +473,18 @@ def test_seeds_by_other_reference_models_are_not_of_one_method(tmp_path):
     for seed, digest in enumerate(("one", "two")):
         write_with_inputs(tmp_path / "online" / f"seed_{seed}", **{"reference model": digest})
     with pytest.raises(UserError, match=r"online are not of one method: .*reference model one in"):
+        compare([tmp_path])
+
+
+def test_seeds_of_different_rounds_are_refused_with_the_key(tmp_path):
+    for seed in (0, 1):
+        write_experiment(tmp_path / "staged" / f"seed_{seed}", seed, [(3.0, 3.0)])
+    folder = tmp_path / "staged" / "seed_1"
+    shutil.copytree(folder / "proxy", folder / "proxy_round2")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["cost"]["stages"].insert(1, {"stage": "proxy_round2", "folder": "proxy_round2"})
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=r"proxy, main in .*seed_0; proxy, proxy_round2, main in"):
+        compare([tmp_path])
+    with pytest.raises(UserError, match=r"summary\.json.*\n.* set rounds\.tolerance to 0"):
         compare([tmp_path])

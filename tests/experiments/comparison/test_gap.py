@@ -123,3 +123,14 @@ def test_the_bootstraps_interval_covers_the_truth():
 def test_one_seed_has_no_interval():
     alone = share(np.array([0.2]), np.array([0.4]))
     assert str(alone) == "50 %"
+
+
+def test_an_oracle_of_another_target_is_a_method_as_others(tmp_path):
+    runs = write_methods(tmp_path)
+    for seed in SEEDS:
+        path = runs / "uniform_gpt2_oracle" / f"seed_{seed}" / "recipe.yaml"
+        path.write_text(path.read_text() + "target: code\n")
+    result = compare([runs], allowed=["target"])
+    assert result.gap is None
+    assert "No oracle of the target even, so a method as others: uniform oracle." in result.notes
+    assert "uniform oracle" in [method.label for method in result.methods]
