@@ -45,7 +45,7 @@ def finding(snapshot: MixerSnapshot) -> str | None:
     following = f"; next {schedule.sources[rest[-1]]} {_influence(last, rest[-1])}" if rest else ""
     measured = f"{_source(schedule)}.{before}"
     weights = _weights(schedule, last, named)
-    return f"{weights}: {what} (influence {influences}{following}), {measured}"
+    return f"{weights} at the end: {what} (influence {influences}{following}), {measured}"
 
 
 def outstanding(schedule: ScheduleSnapshot, update: int = -1) -> list[int]:

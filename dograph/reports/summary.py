@@ -220,7 +220,7 @@ def print_summary(
         *([summary.finding] if summary.finding else []),
         f"{summary.seconds:,.1f} s of training, {summary.tokens_per_second:,.0f} tokens/s, "
         f"{summary.flops:.2e} FLOPs",
-        f"{summary.mixer}'s weights: {_weights(summary)}",
+        f"{summary.mixer}'s last weights: {_weights(summary)}",
         f"Run folder:  {run_folder}",
         f"Open TensorBoard:  tensorboard --logdir {shlex.quote(str(runs_folder))}",
     ):

@@ -29,21 +29,22 @@ ALIKE = ((0.28, 0.24, 0.24, 0.24), (1.02, 1.0, 0.98, 1.0))
 
 def test_the_source_that_stands_out_is_named_with_its_influence_and_the_next():
     assert said(ONE) == (
-        "python 0.88: most of what stubs needs (influence 1.24 ± 0.05; next docs 0.31 ± 0.05), "
-        "measured by step 100."
+        "python 0.88 at the end: most of what stubs needs (influence 1.24 ± 0.05; next docs "
+        "0.31 ± 0.05), measured by step 100."
     )
 
 
 def test_several_sources_are_named_by_their_weights():
     assert said(TWO).startswith(
-        "python 0.50 and docs 0.44: most of what stubs needs (influence 1.24 ± 0.05 and 1.12 ± "
+        "python 0.50 and docs 0.44 at the end: most of what stubs needs (influence 1.24 ± 0.05 "
+        "and 1.12 ± "
     )
     assert "; next headers 0.20 ± 0.05)" in said(TWO)
 
 
 def test_less_than_half_is_not_most():
     some = ((0.4, 0.2, 0.2, 0.2), (1.24, 0.3, 0.3, 0.3))
-    assert said(some).startswith("python 0.40: what stubs needs more of (")
+    assert said(some).startswith("python 0.40 at the end: what stubs needs more of (")
 
 
 @pytest.mark.parametrize(

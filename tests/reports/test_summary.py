@@ -128,8 +128,8 @@ def test_what_was_found_stands_below_the_table_and_in_the_summary(tmp_path):
     update = ScheduleUpdate(100, [0.9, 0.05, 0.05], [1.2, 0.2, 0.1], [0.05] * 3, terms)
     summary = summary_of(schedule=ScheduleSnapshot(NAMES, "stubs", [update]))
     sentence = (
-        "python 0.90: most of what stubs needs (influence 1.20 ± 0.05; next [bold]docs 0.20 ± "
-        "0.05), measured by step 100."
+        "python 0.90 at the end: most of what stubs needs (influence 1.20 ± 0.05; next [bold]docs "
+        "0.20 ± 0.05), measured by step 100."
     )
     assert summary.finding == sentence
     screen = io.StringIO()
