@@ -107,7 +107,8 @@ class MixingCallback(Callback):
         data.attended = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """UserError where nobody tells a mixer the losses that it reads."""
+        """Drops the state before it; a UserError where nobody tells a mixer the losses it reads."""
+        self._before_validation = None
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.mixer.request(ValidationLoss) and self.mixer.validation_loss is None:
@@ -182,10 +183,6 @@ class MixingCallback(Callback):
         if self.collector is not None:
             self._restore_random_state()
             self._before_validation = global_random_state(trainer.strategy.root_device)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From now on a checkpoint is of after the validation."""
-        self._before_validation = None
 
     def reduce_loss(self, batch: Batch, token_losses: Tensor) -> Tensor:
         """This rank's part of ``Σ_i a_i ℓ_i`` of (B, T) token losses; the mixer gives weights a."""
