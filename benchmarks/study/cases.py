@@ -30,11 +30,6 @@ class Case:
     overrides: tuple[str, ...]
     given: bool = False
 
-    @property
-    def out_of_domain(self) -> bool:
-        """Whether the target is never trained on."""
-        return "compose.setting=unseen" in self.overrides
-
 
 def _setting(name: str, *more: str) -> tuple[str, ...]:
     return (f"compose.setting={name}", *more)
@@ -80,11 +75,6 @@ METHODS: Mapping[str, str] = {
     "proportional_gpt2": "proportional",
 }
 """Labels by recipe; the order of the columns."""
-DOGE_OUT_OF_DOMAIN = (
-    "stages.proxy.mixer.init_args.mu=0.2",
-    "stages.proxy.mixer.init_args.clip=1.0",
-)
-"""Published: clip 1, and mu 0.05 at a learning rate of 5e-4; their ratio counts, ours is 2e-3."""
 TRAINERS = {"pico": "cpu_pico", "nano": "cpu", "micro": "gpu"}
 """Configurations of the trainer by size, unless ``--trainer`` names another."""
 
@@ -94,18 +84,13 @@ def recipe_of(method: str) -> Path:
     return ROOT / "recipes" / f"{BASELINE if method == BEST_FIXED else method}.yaml"
 
 
-def overrides_of(
-    case: Case, method: str, weights: Mapping[str, float] | None = None
-) -> tuple[str, ...]:
-    """What a method needs in a case, beside the case's own overrides.
+def overrides_of(method: str, weights: Mapping[str, float] | None = None) -> tuple[str, ...]:
+    """What a method needs beside a case's own overrides.
 
     Args:
-        case: the case.
         method: a key of ``METHODS``.
         weights: of the fixed mixture, by domain; for ``BEST_FIXED`` only.
     """
-    if method == "doge_gpt2" and case.out_of_domain:
-        return DOGE_OUT_OF_DOMAIN
     if method == BEST_FIXED and weights is not None:
         named = ", ".join(f"{name}: {weight}" for name, weight in weights.items())
         fixed = "mixer.class_path=dograph.mixers.Fixed"

@@ -92,10 +92,10 @@ def gap_of(methods: Sequence[Method], named: str | None = None) -> Gap | None:
 def other_oracles(methods: Sequence[Method]) -> list[str]:
     """Which oracles were searched for another target than methods are judged by, a sentence."""
     base, *others = methods
-    found = [each.label for each in others if is_oracle(each) and not _same_target(each, base)]
+    aside = [each.label for each in others if is_oracle(each) and not _same_target(each, base)]
     judged = base.runs[0].target.label
-    named = ", ".join(found)
-    return [f"No oracle of the target {judged}, so a method as others: {named}."] if found else []
+    named = ", ".join(aside)
+    return [f"No oracle of the target {judged}, so a method as others: {named}."] if aside else []
 
 
 def _same_target(method: Method, base: Method) -> bool:
