@@ -87,13 +87,13 @@ def execute(arguments: Namespace) -> int:
         at_most |= each
     options = {name: getattr(arguments, name) for name in names}
     settings = FitSettings(at_most=at_most, **options)
-    result = Fit(read_table(arguments.paths, settings.law), settings).run()
+    console = Screen()
+    result = Fit(read_table(arguments.paths, settings.law), settings, console).run()
     folder = (
         arguments.paths[0] if len(arguments.paths) == 1 and arguments.paths[0].is_dir() else None
     )
     output = arguments.output or (folder or Path()) / FIT
     write_json(output, result.as_json())
-    console = Screen()
     for table in result.tables():
         console.print(table)
     for line in (*result.notes, result.sentence, f"Wrote {output}"):

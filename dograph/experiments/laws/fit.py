@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from dograph.errors import UserError, check_range, nearest
 from dograph.experiments.laws.crossval import LossErrors, errors, fold_of_rows, out_of_fold
@@ -24,9 +25,10 @@ from dograph.experiments.laws.proposal import (
 )
 from dograph.experiments.laws.regression import GaussianProcess, Linear, RegMix
 from dograph.experiments.laws.result import FitResult, Mixture
-from dograph.experiments.laws.table import Floats, MixtureTable, Points
+from dograph.experiments.laws.table import Floats, MixtureTable, Places, Points
 from dograph.experiments.oracle.design import rounded, search_around
 from dograph.experiments.recipe.compose import COMMAND_LINE
+from dograph.terminal.progress import progress_of
 
 LAWS: dict[str, Callable[[], Law]] = {
     "exponential": lambda: Exponential("exponential", delta=0.05),
@@ -87,7 +89,9 @@ class FitSettings:
 class Fit:
     """A law fitted to all losses of a table; ``run`` gives the result."""
 
-    def __init__(self, table: MixtureTable, settings: FitSettings) -> None:
+    def __init__(
+        self, table: MixtureTable, settings: FitSettings, console: Console | None = None
+    ) -> None:
         self.law, self.settings = LAWS[settings.law](), settings
         self.table = table if self.law.knows_steps else table.ends()
         self.target = table.target if settings.target is None else settings.target
@@ -106,12 +110,12 @@ class Fit:
         self.pull = self.law.pull if settings.pull is None else settings.pull
         self._check_count()
         self.fitted: list[FittedLaw | None] = []
+        self.console = console
 
     def run(self) -> FitResult:
-        """Fit, cross-validate, search; print nothing."""
+        """Fit, cross-validate, search; show progress on the console."""
         table, law = self.table, self.law
-        self.fitted = [self._fit_loss(loss) for loss in range(len(table.names))]
-        predicted, by_loss = self._cross_validate()
+        predicted, by_loss = self._fit_losses()
         aim = self.counted > 0
         of_target = errors(
             table,
@@ -189,25 +193,31 @@ class Fit:
                 raise
             return None
 
-    def _cross_validate(self) -> tuple[Floats, dict[str, LossErrors]]:
-        """(n, T) out-of-fold predictions, and the errors of every loss that has a law."""
+    def _fit_losses(self) -> tuple[Floats, dict[str, LossErrors]]:
+        """Fit and cross-validate: (n, T) predictions out of fold, errors of losses with a law."""
+        table, fold = self.table, self._folds()
+        predicted, by_loss = np.full(table.losses.shape, np.nan), {}
+        self.fitted = []
+        name, total = f"law {self.law.name}", len(table.names)
+        with progress_of(self.console, name, total, "losses") as advance:
+            for loss in range(total):
+                fitted = self._fit_loss(loss)
+                self.fitted.append(fitted)
+                if fitted is not None:
+                    values, guessed = table.losses[:, loss], predicted[:, loss]
+                    guessed[:] = out_of_fold(self.law, table, loss, fitted, fold)
+                    rows = self._predictable(np.arange(total) == loss)
+                    by_loss[table.names[loss]] = errors(table, values, guessed, rows)
+                advance(1)
+        return predicted, by_loss
+
+    def _folds(self) -> Places:
+        """(n,) fold of each row; one for each mixture if the law needs that many to fit."""
         table, count = self.table, self.table.count
         needed = self.law.parameters(len(table.domains), len(np.unique(table.steps)) > 1)
         enough = count - -(-count // self.settings.folds) >= needed
-        fold = fold_of_rows(
-            table.groups, self.settings.folds if enough else count, self.settings.seed
-        )
-        predicted = np.full(table.losses.shape, np.nan)
-        by_loss = {}
-        for loss, fitted in enumerate(self.fitted):
-            if fitted is not None:
-                predicted[:, loss] = out_of_fold(self.law, table, loss, fitted, fold)
-                one = np.arange(len(table.names)) == loss
-                rows = self._predictable(one)
-                by_loss[table.names[loss]] = errors(
-                    table, table.losses[:, loss], predicted[:, loss], rows
-                )
-        return predicted, by_loss
+        folds = self.settings.folds if enough else count
+        return fold_of_rows(table.groups, folds, self.settings.seed)
 
     def _predictable(self, losses: Any) -> Any:
         """(n,) rows for which the law can predict these losses: BiMix's need the own domain."""

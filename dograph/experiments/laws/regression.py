@@ -79,6 +79,7 @@ class RegMix(Law):
                 num_leaves=LEAVES,
                 min_child_samples=leaf,
                 random_state=42,
+                n_jobs=1,
                 verbosity=-1,
             )
             text = f"LGBMRegressor of LightGBM {self.lightgbm}"

@@ -178,4 +178,5 @@ def test_copies_of_runs_are_no_repeats(tmp_path):
     table = read_runs([tmp_path / "runs", tmp_path / "runs" / "even"])
     assert once.noise(once.losses[:, 0]) == pytest.approx(0.1 / 2**0.5)
     assert table.noise(table.losses[:, 0]) == once.noise(once.losses[:, 0])
-    assert table.notes == ("4 runs are there twice, or copies of others: counted once",)
+    assert table.notes[0] == "4 runs are there twice, or copies of others: counted once"
+    assert table.cost == once.cost
