@@ -204,9 +204,8 @@ class RecipeFile:
         """Raise UserError for a key ``fit`` without effect; another stage may read it."""
         given = [self._recipe, self._overrides, *(part.values for part in parts)]
         if not any("${fit." in str(OmegaConf.to_container(each)) for each in given):
-            example = (
-                "mixer: {class_path: dograph.mixers.Fixed, init_args: {weights: ${fit.weights}}}"
-            )
+            drawn = "{class_path: dograph.mixers.Fixed, init_args: {weights: '${fit.weights}'}}"
+            example = f"mixer: {drawn}"
             raise UserError(f"{self.path}: fit is set, but no key reads it: write {example}")
 
     def _part(self, file: Path) -> Part:

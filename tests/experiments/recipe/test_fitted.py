@@ -50,11 +50,15 @@ def test_a_fit_without_weights_is_refused(recipe, tmp_path, content, message):
 
 
 def test_a_fit_that_no_key_reads_is_refused(recipe, small_recipe, tmp_path):
-    (tmp_path / "fit.json").write_text(json.dumps({"weights": {"code": 1}}))
-    with pytest.raises(UserError, match=r"fit is set, but no key reads it: write mixer: .*fit\."):
-        RecipeFile(small_recipe("even"), ["fit=fit.json"]).compose()
-    staged = small_recipe("staged", more="fit: fit.json\nstages:\n  first: {}\n  last:\n")
-    with staged.open("a") as file:
-        file.write(f"    mixer: {{class_path: {MIXER.splitlines()[0]}, init_args: ")
-        file.write("{weights: '${fit.weights}'}}\n")
-    RecipeFile(staged).compose("first")  # the last stage reads it
+    weights = {"animals": 0.5, "numbers": 0.25, "code": 0.25}
+    (tmp_path / "fit.json").write_text(json.dumps({"weights": weights}))
+    path = small_recipe("even", more="fit: fit.json\n")
+    with pytest.raises(UserError, match=r"fit is set, but no key reads it: write mixer: ") as error:
+        RecipeFile(path).compose()
+    remedy = str(error.value).partition("write ")[2]
+    own = path.read_text().replace("mixer:\n  class_path: dograph.mixers.Stratified\n", "")
+    path.write_text(f"{own}{remedy}\n")
+    assert RecipeFile(path).compose().values["mixer"]["init_args"]["weights"] == weights
+    # A common key may be one that a later stage alone reads.
+    path.write_text(f"{own}stages: {{first: {{seed: 1}}, last: {{{remedy}}}}}\n")
+    RecipeFile(path).compose("first")
