@@ -48,6 +48,20 @@ def check_range(
         raise UserError(f"{key} is {value}: it must be {allowed}")
 
 
+def check_whole(key: str, value: int, *, at_least: int) -> None:
+    """Refuse a number that is not whole, or below its bound.
+
+    >>> check_whole("data.context", 12.5, at_least=1)
+    Traceback (most recent call last):
+    dograph.errors.UserError: data.context is 12.5: it must be a whole number
+    """
+    try:
+        operator.index(value)
+    except TypeError as error:
+        raise UserError(f"{key} is {value!r}: it must be a whole number") from error
+    check_range(key, value, at_least=at_least)
+
+
 def check_choice(key: str, value: object, choices: Sequence[str]) -> None:
     """Refuse what is none of the choices; ``key`` is the full name that a user can search.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -9,18 +10,19 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dograph.data.batch import Batch
+from dograph.data.batch_counter import BatchCounter
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
 from dograph.data.domains import DomainSequences, MixtureDataset, as_read, evenly
 from dograph.data.loaders import PatientLoader
 from dograph.data.sampler import Draw, MixtureSampler, Pick, systematic_counts
-from dograph.errors import UserError, check_choice, check_range
+from dograph.errors import UserError, check_choice, check_whole
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.fixed import Stratified
 from dograph.mixers.simplex import on_simplex
@@ -58,6 +60,14 @@ def evenly_spaced(
     picks = [(domain, int(index)) for index in indices[rank::world_size]]
     picks += picks[-1:] * (-(-len(indices) // world_size) - len(picks))
     return [picks[i : i + batch_size] for i in range(0, len(picks), batch_size)]
+
+
+def batches_of(trainer: Trainer) -> int:
+    """Batches that a trainer's whole run reads on each process; 0 if it has no length."""
+    limits = [trainer.max_steps * int(trainer.accumulate_grad_batches)]
+    if trainer.max_epochs is not None and isinstance(trainer.limit_train_batches, int):
+        limits.append(trainer.max_epochs * trainer.limit_train_batches)
+    return min((limit for limit in limits if limit > 0), default=0)
 
 
 class DataMixer(LightningDataModule):
@@ -100,13 +110,13 @@ class DataMixer(LightningDataModule):
     ) -> None:
         super().__init__()
         check_choice("data.draw", draw, get_args(Draw))
-        check_range("data.context", context, at_least=1)
-        check_range("data.batch_size", batch_size, at_least=1)
-        check_range("data.validation_sequences", validation_sequences, at_least=1)
-        check_range("data.workers", workers, at_least=0)
-        check_range("data.lookahead", lookahead, at_least=0)
+        check_whole("data.context", context, at_least=1)
+        check_whole("data.batch_size", batch_size, at_least=1)
+        check_whole("data.validation_sequences", validation_sequences, at_least=1)
+        check_whole("data.workers", workers, at_least=0)
+        check_whole("data.lookahead", lookahead, at_least=0)
         for name, tokens in (cap or {}).items():
-            check_range(f"data.cap.{name}", tokens, at_least=context + 1)
+            check_whole(f"data.cap.{name}", tokens, at_least=context + 1)
         if workers > lookahead:
             raise UserError(
                 f"data.workers is {workers}, but data.lookahead is {lookahead}: raise "
@@ -122,7 +132,7 @@ class DataMixer(LightningDataModule):
         self.unseen, self.cap = tuple(sorted(set(unseen))), dict(cap or {})
         self.target = Target.parse(target, self.unseen)
         self.seed = 0 if seed is None else seed
-        check_range("data.seed", self.seed, at_least=0)
+        check_whole("data.seed", self.seed, at_least=0)
         self.attended = False  # whether a MixingCallback carries signals to the mixer
         self.store: Store | None = None  # may be set by a caller that has opened it
         self.train_domains: list[DomainSequences] = []
@@ -149,19 +159,30 @@ class DataMixer(LightningDataModule):
         """
         if stage == "fit":
             self.attended = False
+            if self.trainer is not None:
+                BatchCounter(self._count_batch).attach(self.trainer)
         begins = stage == "fit" and self.trainer is not None and self.trainer.global_step == 0
         if not hasattr(self, "sampler"):
             self._open_domains()
         elif begins and self.sampler.drawn:
-            logger.warning("this DataMixer was trained on before: its mixer and draws start anew")
-        else:
+            logger.warning(
+                "this DataMixer was trained on before: its mixer and draws start anew, or from the "
+                "checkpoint that the fit resumes"
+            )
+        elif not begins or self._run == self._run_set_up:
             return
         self._begin()
+
+    def _count_batch(self) -> None:
+        """Counts a batch as trained on, unless a MixingCallback does."""
+        if not self.attended:
+            self.sampler.mark_trained()
 
     def _open_domains(self) -> None:
         store = self.store = self.store or prepare(self.corpus, progress=False)
         names = [entry.name for entry in store.domains]
         check_names("data.cap", list(self.cap), names)
+        self.target = Target.parse(self.target.value, self.unseen)  # which may have been set since
         train = [
             DomainSequences(store, name, "train", self.context, self.cap.get(name))
             for name in names
@@ -191,7 +212,7 @@ class DataMixer(LightningDataModule):
             self._token_budget,
         )
         self._share_start()
-        self._set_up = self._settings()
+        self._set_up, self._run_set_up = self._settings(), self._run
         self._reserved = [self._held_out(domain) for domain in self.train_domains]
         self.sampler = MixtureSampler(
             [domain.chunk_lengths.tolist() for domain in self.train_domains],
@@ -205,21 +226,29 @@ class DataMixer(LightningDataModule):
         )
 
     @property
+    def _run(self) -> tuple[int, int]:
+        """What set-up reads of the attached trainer."""
+        return self._token_budget, self._ranks[1]
+
+    @property
     def _token_budget(self) -> int:
         """Tokens that the attached trainer's run reads, T + 1 a sequence; 0 if it has no length."""
-        trainer = self.trainer
-        if trainer is None or trainer.max_steps < 1:
-            return 0
-        batches = trainer.max_steps * int(trainer.accumulate_grad_batches)
-        return batches * self.batch_size * trainer.world_size * (self.context + 1)
+        batches = 0 if self.trainer is None else batches_of(self.trainer)
+        return batches * self.batch_size * self._ranks[1] * (self.context + 1)
 
     def _settings(self) -> dict[str, Any]:
-        """What set-up reads once."""
+        """What set-up reads once; copies of what can be changed in place."""
         names = ("mixer", "context", "batch_size", "draw", "lookahead", "seed", "unseen", "target")
-        return {name: getattr(self, name) for name in names}
+        kept = {name: getattr(self, name) for name in names}
+        return {**kept, "cap": dict(self.cap), "corpus": copy.deepcopy(self.corpus)}
+
+    def _check_set_up(self) -> None:
+        if not hasattr(self, "sampler"):
+            raise UserError("a DataMixer has no domains before its setup(): call it first")
 
     def _check_unchanged(self) -> None:
         """Raises UserError for a setting that was changed too late to have an effect."""
+        self._check_set_up()
         for name, value in self._settings().items():
             if value != (was := self._set_up[name]):
                 raise UserError(
@@ -292,6 +321,8 @@ class DataMixer(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches without end, drawn by the current weights.
 
+        Iterated by hand, a batch counts once ``sampler.mark_trained`` is called after it; a new
+        iterator begins with the batches that do not count yet.
         A UserError in a fit without a MixingCallback, where the mixer's weights would never change.
         """
         self._check_unchanged()
@@ -313,6 +344,7 @@ class DataMixer(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """One deterministic loader per domain, in the domains' order; none if none is held out."""
+        self._check_set_up()
         dataset = MixtureDataset(self.validation_domains)
         most, size = self.validation_sequences, self.batch_size
         batches = [

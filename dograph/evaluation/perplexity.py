@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torchmetrics import MeanMetric
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.mixers.target import Target
+
+logger = logging.getLogger(__name__)
 
 
 def summarise(losses: dict[str, float], target: Target) -> dict[str, float]:
@@ -47,16 +50,27 @@ class DomainPerplexity(Callback):
         self.losses: dict[str, float] = {}
         self._means: dict[str, MeanMetric] = {}
         self._left: list[int] = []
+        self._step: int | None = None  # of the last validation
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forgets another run's losses; a resumed run's own are restored after this."""
         if stage == "fit" and trainer.global_step == 0:
-            self.losses = {}
+            self.losses, self._step = {}, None
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Ends a run with a validation at any interval; Lightning alone would not."""
         if trainer.global_step >= trainer.max_steps > 0:
             trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warns where the losses are not those of the model that the run ends with."""
+        if self._step is not None and self._step != trainer.global_step:
+            logger.warning(
+                "the last validation was after step %d of %d, and so are the losses of "
+                "DomainPerplexity: have a validation fall on the run's end",
+                self._step,
+                trainer.global_step,
+            )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts a mean for every domain."""
@@ -99,6 +113,7 @@ class DomainPerplexity(Callback):
         if trainer.sanity_checking:  # of some batches, by a model that is not trained yet
             return
         self.losses = {name: mean.compute().item() for name, mean in self._means.items()}
+        self._step = trainer.global_step
         self._tell_mixer(trainer)
         scalars = summarise(self.losses, self.target)
         pl_module.log_dict(scalars, logger=False, rank_zero_only=True)

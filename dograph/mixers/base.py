@@ -10,9 +10,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dograph.errors import UserError, check_range
+from dograph.errors import UserError, check_range, check_whole
 from dograph.mixers import state as own_state
-from dograph.mixers.declared import LOSS, SAMPLING, Acts, check_declared
+from dograph.mixers.declared import (
+    LOSS,
+    SAMPLING,
+    Acts,
+    check_declared,
+    framework_names_kept,
+)
 from dograph.mixers.simplex import (
     admissible,
     as_weights,
@@ -102,8 +108,8 @@ class BaseMixer(nn.Module):
         floor: float = 0.0,
     ) -> None:
         super().__init__()
-        check_range("mixer.init_args.update_every", update_every, at_least=1)
-        check_range("mixer.init_args.warmup", warmup, at_least=0)
+        check_whole("mixer.init_args.update_every", update_every, at_least=1)
+        check_whole("mixer.init_args.warmup", warmup, at_least=0)
         check_range("mixer.init_args.floor", floor, at_least=0, below=1)
         if self.acts_on is None:
             own = {SAMPLING: self._overrides("update"), LOSS: self._overrides("loss_weights")}
@@ -182,6 +188,11 @@ class BaseMixer(nn.Module):
             token_budget: tokens that the run reads, all in all; 0 where its length is not known.
         """
         check_declared(self)
+        if not len(set(domains)) == len(domains) == len(domain_tokens):
+            raise UserError(
+                f"domains are {list(domains)} and domain_tokens {list(domain_tokens)}: give each "
+                "domain another name, and one number of tokens"
+            )
         if self.request(DomainText) and len(text) != len(domains):
             raise UserError(
                 f"{self._name} reads text before training: give setup `text`, (n, T + 1) tokens of "
@@ -211,7 +222,7 @@ class BaseMixer(nn.Module):
         self._domain_losses = DomainLosses(len(self.domains))
         self.validation_loss = None
         self._warned: set[str] = set()
-        with mixer_errors(self):
+        with mixer_errors(self), framework_names_kept(self, "reset"):
             self.reset()
         self.text = ()
         self._start = own_state.start_of(self._own())
@@ -269,8 +280,14 @@ class BaseMixer(nn.Module):
             return False
         signals.domain_loss = self._domain_losses.take()
         name = f"{self._name}.update's result at step {done}"
-        with mixer_errors(self, f"at step {done}"):
+        drawn_by = self.sampling_weights.clone()
+        with mixer_errors(self, f"at step {done}"), framework_names_kept(self, "update"):
             proposed = self.update(signals.copy())
+        if not torch.equal(self.sampling_weights, drawn_by):
+            raise UserError(
+                f"{self._name}.update sets self.sampling_weights at step {done}, by which nothing "
+                "is drawn: return the weights to draw by"
+            )
         weights = self._admissible(as_weights(proposed, len(self.domains), name, "domain"), name)
         self.weights.copy_(weights)
         if self.acts(SAMPLING):
@@ -285,7 +302,8 @@ class BaseMixer(nn.Module):
         if not self.acts(LOSS) or signals.step < self.warmup:
             return signals.even_weights()
         name = f"{self._name}.loss_weights' result at step {signals.step + 1}"
-        with mixer_errors(self, f"at step {signals.step + 1}"):
+        moment = f"at step {signals.step + 1}"
+        with mixer_errors(self, moment), framework_names_kept(self, "loss_weights"):
             proposed = self.loss_weights(signals.copy())
         weights = as_weights(proposed, signals.batch_size, name, "sequence of the batch")
         if self.whole_batch and signals.micro_batches == 1:

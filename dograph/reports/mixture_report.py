@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from dograph.data.data_mixer import DataMixer
-from dograph.errors import UserError, check_range
+from dograph.errors import UserError, check_whole
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.files.run_dir import FIGURES
 from dograph.mixers.declared import LOSS, diagnostics_of, snapshot_of
@@ -69,9 +69,9 @@ class MixtureReport(Callback):
         print_at_end: bool = True,
         runs_folder: Path | None = None,
     ) -> None:
-        check_range("MixtureReport.every", every, at_least=1)
-        check_range("MixtureReport.figures_every", figures_every, at_least=0)
-        check_range("MixtureReport.clusters", clusters, at_least=1)
+        check_whole("MixtureReport.every", every, at_least=1)
+        check_whole("MixtureReport.figures_every", figures_every, at_least=0)
+        check_whole("MixtureReport.clusters", clusters, at_least=1)
         self.mixing, self.perplexity = mixing, perplexity
         self.hyperparameters = dict(hyperparameters or {})
         self.every, self.figures_every, self.print_at_end = every, figures_every, print_at_end
@@ -105,6 +105,11 @@ class MixtureReport(Callback):
             raise UserError(
                 "MixtureReport needs a TensorBoardLogger: give the trainer "
                 "logger=TensorBoardLogger(save_dir='runs')"
+            )
+        if self.perplexity not in order:
+            raise UserError(
+                "MixtureReport reads the losses of its DomainPerplexity: put that one into the "
+                "trainer's callbacks too"
             )
         if trainer.global_step == 0:  # a resumed run's own state is restored after this
             self._begin()

@@ -16,10 +16,15 @@ from torch import Tensor
 
 from dograph.data.batch import Batch
 from dograph.data.corpus.store import Store
-from dograph.errors import UserError, check_range
+from dograph.errors import UserError, check_range, check_whole
 from dograph.signals.layers import transformer_blocks
 from dograph.training.cross_entropy import token_losses
-from dograph.training.network import build_network, check_causal, check_vocabulary
+from dograph.training.network import (
+    build_network,
+    check_causal,
+    check_sizes,
+    check_vocabulary,
+)
 from dograph.training.step_state import StepState
 
 logger = logging.getLogger(__name__)
@@ -49,7 +54,7 @@ def check_schedule(
             f"model.final_learning_rate is {final_learning_rate}, above model.learning_rate "
             f"{learning_rate}, so that the rate would rise to the end: set it to at most that"
         )
-    check_range("model.warmup", warmup, at_least=0)
+    check_whole("model.warmup", warmup, at_least=0)
     check_range("model.weight_decay", weight_decay, at_least=0, below=math.inf)
     for beta in betas:
         check_range("model.betas", beta, at_least=0, below=1)
@@ -91,6 +96,8 @@ class LanguageModel(LightningModule):
         skipped: (2,) steps skipped in all, and in a row up to now.
     """
 
+    reduce_loss: ReduceLoss
+
     def __init__(
         self,
         architecture: str = "gpt2",
@@ -106,15 +113,17 @@ class LanguageModel(LightningModule):
         super().__init__()
         # In every checkpoint, so that it can be loaded without its recipe; no logger needs them.
         self.save_hyperparameters(logger=False)
-        check_schedule(learning_rate, final_learning_rate, warmup, weight_decay, betas)
         self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
         self.warmup, self.weight_decay, self.betas = warmup, weight_decay, betas
+        self._check_schedule()
         self.compile_blocks, self.pretrained = compile, pretrained
-        self.reduce_loss: ReduceLoss = mean_loss
+        if not hasattr(type(self), "reduce_loss"):  # a subclass may have a method of that name
+            self.reduce_loss = mean_loss
         self.step_state = StepState()
         self.observed_modules: Sequence[str] = ()
         self.skipped = torch.zeros(2)
         self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
+        self._groups: list[tuple[float, dict[str, Any]]] = []
         self.network: Any = build_network(architecture, config or {}, pretrained)
         check_causal(self.network, pretrained or architecture, self.context)
 
@@ -138,7 +147,8 @@ class LanguageModel(LightningModule):
 
         A backward that is taken with the forward, for sketches, would come on top of them.
         """
-        if batch_idx % int(self.trainer.accumulate_grad_batches) == 0:
+        begins = batch_idx % int(self.trainer.accumulate_grad_batches) == 0
+        if begins and self.automatic_optimization:
             for optimizer in self.trainer.optimizers:
                 optimizer.zero_grad()
 
@@ -151,8 +161,16 @@ class LanguageModel(LightningModule):
         return self.token_losses(batch.tokens)
 
     def on_fit_start(self) -> None:
-        """Compiles the blocks that nothing observes; refuses tokens that weights do not know."""
-        store = getattr(getattr(self.trainer, "datamodule", None), "store", None)
+        """Compiles the blocks that nothing observes; refuses data that the model cannot take."""
+        if self._schedule is not None:  # as a subclass may have changed it
+            groups = self._schedule.optimizer.param_groups
+            named = [{key: group[key] for key in ("betas", "weight_decay")} for group in groups]
+            rates = [float(rate) / self._configured_rate for rate in self._schedule.base_lrs]
+            self._groups = [*zip(rates, named, strict=True)]
+        data = getattr(self.trainer, "datamodule", None)
+        store = getattr(data, "store", None)
+        if isinstance(store, Store):
+            check_sizes(self.vocab_size, self.context, store.vocab_size, data.context)
         if self.pretrained is not None and isinstance(store, Store):
             vocabulary = store.tokenizer().get_vocab(with_added_tokens=True)
             check_vocabulary(self.pretrained, vocabulary)
@@ -169,14 +187,16 @@ class LanguageModel(LightningModule):
 
         A checkpoint restores those that it was written under.
         """
-        if self._schedule is None:  # a subclass has an optimiser of its own
+        if self._schedule is None or not self._groups:  # an optimiser of a subclass's, or a search
             return
+        self._check_schedule()
+        rates = [self.learning_rate * share for share, _ in self._groups]
         groups = self._schedule.optimizer.param_groups
-        for group, decay in zip(groups, self._weight_decays, strict=True):
-            group.update(initial_lr=self.learning_rate, betas=tuple(self.betas), weight_decay=decay)
-        self._schedule.base_lrs = [self.learning_rate for _ in groups]
-        for group, factor in zip(groups, self._schedule.lr_lambdas, strict=True):
-            group["lr"] = self.learning_rate * factor(self._schedule.last_epoch)
+        for group, rate, (_, named) in zip(groups, rates, self._groups, strict=True):
+            group.update(
+                initial_lr=rate, lr=rate * self._factor(self._schedule.last_epoch), **named
+            )
+        self._schedule.base_lrs = [*rates]
 
     def configure_gradient_clipping(
         self,
@@ -199,10 +219,10 @@ class LanguageModel(LightningModule):
             bound = gradient_clip_val if gradient_clip_val and gradient_clip_val > 0 else math.inf
             norm = torch.nn.utils.clip_grad_norm_(parameters, bound)
             wrong = ~norm.isfinite()
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:  # looked at first: an infinite value is finite once it is clipped
             gradients = [p.grad for p in parameters if p.grad is not None]
             wrong = torch.stack([~gradient.isfinite().all() for gradient in gradients]).any()
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         skip = self._count(wrong, sharded)
         if scaled:  # the scaler skips only what it sees itself
             skips = not self.step_state.usable
@@ -255,15 +275,20 @@ class LanguageModel(LightningModule):
         # Under a gradient scaler Lightning does not clip what a fused optimiser unscales itself.
         fused = getattr(self.trainer.precision_plugin, "scaler", None) is None
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=fused)
-        factor = partial(
-            warmup_cosine,
-            warmup=self.warmup,
-            total=int(steps),
-            final=self.final_learning_rate / self.learning_rate,
-        )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        self._configured_rate, self._groups = self.learning_rate, []
+        self._steps = int(steps)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(self._factor))
         scheduler: Any = {"scheduler": self._schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _factor(self, step: int) -> float:
+        """Of the learning rate after ``step`` steps."""
+        final = self.final_learning_rate / self.learning_rate
+        return warmup_cosine(step, warmup=self.warmup, total=self._steps, final=final)
+
+    def _check_schedule(self) -> None:
+        rates = self.learning_rate, self.final_learning_rate
+        check_schedule(*rates, self.warmup, self.weight_decay, self.betas)
 
     @property
     def _weight_decays(self) -> tuple[float, float]:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from dograph.data.batch import Batch
 from dograph.data.data_mixer import DataMixer
-from dograph.errors import UserError
-from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
+from dograph.errors import UserError, check_whole
+from dograph.mixers.base import LOSS, ROUNDING, SAMPLING, BaseMixer
 from dograph.mixers.dry_run import dry_run
 from dograph.mixers.random_state import global_random_state, set_global_random_state
 from dograph.mixers.simplex import on_simplex
@@ -31,11 +31,14 @@ from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel, ReduceLoss
 from dograph.training.signal_collector import SignalCollector
 from dograph.training.step_state import StepState
+from dograph.training.trainer_checks import check_model, check_steps
 from dograph.training.update_checks import check_updates
 
 logger = logging.getLogger(__name__)
 RANDOM_STATE = "random_states"
 """A checkpoint's key for the global random states of all ranks."""
+UNFINISHED = "batches_of_unfinished_step"
+"""A checkpoint's key for how many batches of an optimiser step had been trained on."""
 
 
 class MixingCallback(Callback):
@@ -58,6 +61,8 @@ class MixingCallback(Callback):
     def __init__(
         self, sketch: SketchSettings | None = None, observe_every: int = 0, observe_window: int = 8
     ) -> None:
+        check_whole("MixingCallback.observe_every", observe_every, at_least=0)
+        check_whole("MixingCallback.observe_window", observe_window, at_least=1)
         if observe_every and not 0 < observe_window <= observe_every:
             raise UserError(
                 f"observe_window is {observe_window}: it must lie in 1 … observe_every "
@@ -72,6 +77,7 @@ class MixingCallback(Callback):
         self._random_state: dict[str, Any] | None = None
         self._before_validation: dict[str, Any] | None = None
         self._reduce_before: ReduceLoss | None = None
+        self._drawn_by = torch.zeros(0)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepares what the DataMixer's mixer needs, before training."""
@@ -84,7 +90,8 @@ class MixingCallback(Callback):
                 f"{type(pl_module).__name__} and {type(data).__name__}"
             )
         self.trainer, self.model, self.data = trainer, pl_module, data
-        _check_whole_steps(trainer)
+        check_steps(trainer)
+        check_model(pl_module)
         # A resumed run's own sums are restored after this; a second fit of the trainer keeps them.
         if not data.sampler.trained or len(self.effective) != len(data.domains):
             self._effective = DomainSums(len(data.domains))
@@ -97,7 +104,7 @@ class MixingCallback(Callback):
                 "false"
             )
         dry_run(self.mixer, data.batch_size * trainer.world_size)
-        check_updates(trainer, self.mixer, bool(data.validation_domains))
+        check_updates(trainer, self.mixer, bool(data.validation_domains), data.lookahead)
         self._warn_of_few_sequences(trainer)
         self.collector = SignalCollector(
             trainer, pl_module, data, self.sketch_settings, observed=self.observe_every > 0
@@ -105,6 +112,11 @@ class MixingCallback(Callback):
         self._reduce_before = pl_module.reduce_loss
         pl_module.reduce_loss = self.reduce_loss
         data.attended = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins with a whole step, whatever a search for a learning rate has left."""
+        self._state = StepState(trainer.global_step)
+        self._drawn_by = self.mixer.sampling_weights.clone()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the state before it; a UserError where nobody tells a mixer the losses it reads."""
@@ -240,6 +252,11 @@ class MixingCallback(Callback):
         state = self._state
         if trainer.global_step == state.index:
             return
+        if not state.micro_batches:
+            raise UserError(
+                f"{type(pl_module).__name__}.training_step does not call self.reduce_loss(batch, "
+                "token_losses), by which the mixer sees and weighs the batch: return its result"
+            )
         signals = join(state.micro_batches)
         state.micro_batches = []
         assert signals.loss_weights is not None
@@ -247,8 +264,22 @@ class MixingCallback(Callback):
         if self.mixer.acts(LOSS) and self.mixer.whole_batch and state.usable:
             on_simplex(signals.loss_weights, "the optimiser step's loss weights")
         skipped = self.mixer.learns and bool(self.model.skipped[1])
+        self._check_by_hand()
         if state.usable and not skipped and self.mixer.step(signals):
             self._hand_over()
+
+    def _check_by_hand(self) -> None:
+        """UserError for weights that ``update`` has not set: nothing draws by them."""
+        mixer, known = self.mixer, {"sampling_weights": self._drawn_by}
+        if not mixer.acts(LOSS):  # else they may show how losses count
+            known["weights"] = mixer.history[-1][1]
+        for name, weights in known.items():
+            now = getattr(mixer, name).double()
+            if not torch.allclose(now, weights.double(), rtol=0, atol=ROUNDING):
+                raise UserError(
+                    f"{type(mixer).__name__}.{name} was changed by other means than its update, "
+                    "and nothing draws by it: return weights from update or initial_weights"
+                )
 
     def _hand_over(self) -> None:
         """Gives the mixer's new weights to the sampler, the same on every rank."""
@@ -259,6 +290,7 @@ class MixingCallback(Callback):
         if mixer.acts(SAMPLING):
             on_simplex(mixer.sampling_weights, f"{type(mixer).__name__}.sampling_weights")
             self.data.sampler.set_weights(mixer.sampling_weights.numpy())
+        self._drawn_by = mixer.sampling_weights.clone()
 
     @property
     def effective(self) -> Tensor:
@@ -279,11 +311,18 @@ class MixingCallback(Callback):
         """Adds every rank's global random state, which a mixer or dropout may draw from."""
         own = self._before_validation or global_random_state(trainer.strategy.root_device)
         checkpoint[RANDOM_STATE] = every_ranks(own)
+        checkpoint[UNFINISHED] = len(self._state.micro_batches)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keeps this rank's until the first batch; of another number of ranks none fits."""
+        if batches := checkpoint.get(UNFINISHED, 0):
+            logger.warning(
+                "the checkpoint was saved after %d batches of an optimiser step, whose gradients "
+                "it does not hold: that step is taken without them; save after whole steps",
+                batches,
+            )
         states = checkpoint.get(RANDOM_STATE, [])
         if len(states) == trainer.world_size:
             self._random_state = states[trainer.global_rank]
@@ -294,22 +333,6 @@ class MixingCallback(Callback):
                 len(states),
                 trainer.world_size,
             )
-
-
-def _check_whole_steps(trainer: Trainer) -> None:
-    """Raises UserError if an epoch would cut an optimiser step short, or is to repeat batches."""
-    if overfit := getattr(trainer, "overfit_batches", 0):
-        raise UserError(
-            f"trainer.overfit_batches is {overfit}, but every epoch draws new "
-            "batches: leave it out, and repeat few sequences by data.cap"
-        )
-    most, parts = trainer.limit_train_batches, int(trainer.accumulate_grad_batches)
-    if isinstance(most, int) and most % parts:
-        raise UserError(
-            f"trainer.limit_train_batches is {most}, no multiple of "
-            f"trainer.accumulate_grad_batches ({parts}), so that every epoch would end with a "
-            "smaller batch: make it one, or leave it out and set max_steps"
-        )
 
 
 def every_ranks(value: Any) -> list[Any]:

@@ -100,6 +100,23 @@ def _check_loaded(pretrained: str, loaded: Mapping[str, Any]) -> None:
         )
 
 
+def check_sizes(vocab_size: int, most: int | None, tokens: int, context: int) -> None:
+    """Refuses a model that knows fewer tokens, or fewer positions, than its data has.
+
+    Rotary positions beyond a model's maximum would raise no error.
+    """
+    if vocab_size < tokens:
+        raise UserError(
+            f"model.config.vocab_size is {vocab_size}, but the corpus has {tokens} tokens: give "
+            "the model as many (store.vocab_size)"
+        )
+    if most is not None and most < context:
+        raise UserError(
+            f"model.config allows {most} positions, but data.context is {context}: lower "
+            "data.context, or raise the model's max_position_embeddings"
+        )
+
+
 def check_vocabulary(pretrained: str, corpus: Mapping[str, int]) -> None:
     """Raises UserError if a pretrained model's tokenizer gives the corpus's tokens other ids.
 

@@ -14,15 +14,16 @@ from dograph.signals.batch_signals import ValidationLoss
 logger = logging.getLogger(__name__)
 
 
-def check_updates(trainer: Trainer, mixer: BaseMixer, has_text: bool) -> None:
+def check_updates(trainer: Trainer, mixer: BaseMixer, has_text: bool, lookahead: int = 0) -> None:
     """Warn of a run that ends before its mixer acts; UserError where it can never be validated.
 
     Args:
         trainer: of the run.
         mixer: set up for it.
         has_text: whether the corpus holds out text to validate on.
+        lookahead: batches before new weights are drawn by.
     """
-    _check_first_update(trainer, mixer)
+    _check_first_update(trainer, mixer, lookahead)
     if mixer.request(ValidationLoss):
         _check_validations(trainer, mixer, has_text)
 
@@ -34,7 +35,7 @@ def first_update(mixer: BaseMixer) -> int:
     return mixer.warmup + 1
 
 
-def _check_first_update(trainer: Trainer, mixer: BaseMixer) -> None:
+def _check_first_update(trainer: Trainer, mixer: BaseMixer, lookahead: int) -> None:
     steps, first, name = trainer.max_steps, first_update(mixer), type(mixer).__name__
     if steps < 1 or not mixer.learns:
         return
@@ -52,6 +53,17 @@ def _check_first_update(trainer: Trainer, mixer: BaseMixer) -> None:
             steps,
             name,
             first,
+        )
+    elif (
+        mixer.acts(SAMPLING) and (steps - first) * int(trainer.accumulate_grad_batches) <= lookahead
+    ):
+        logger.warning(
+            "trainer.max_steps is %d, but weights of %s's first update, on step %d, reach batches "
+            "%d later, so that nothing is drawn by them: raise it, or lower data.lookahead",
+            steps,
+            name,
+            first,
+            lookahead,
         )
 
 

@@ -293,3 +293,81 @@ def test_a_misspelt_choice_is_refused_in_ones_own_script_too(kind, settings):
 def test_requests_of_which_a_part_would_be_dropped_are_refused(needs, message):
     with pytest.raises(UserError, match=message):
         ready(type("M", (BaseMixer,), {"needs": needs})())
+
+
+class Keeps(BaseMixer):
+    """Has methods put in by tests."""
+
+    def update(self, signals):
+        return self.weights
+
+
+def set_up(kind):
+    mixer = kind()
+    mixer.setup(("a", "b"), (10, 10), 4)
+    return mixer
+
+
+def sets(name, value):
+    def method(self, *_):
+        setattr(self, name, value)
+        return self.weights
+
+    return method
+
+
+@pytest.mark.parametrize("name", ["updates", "history", "trained", "target"])
+@pytest.mark.parametrize("method", ["update", "reset"])
+def test_names_that_the_framework_keeps_are_not_a_mixers_own(name, method):
+    kind = type("M", (Keeps,), {method: sets(name, [7])})
+    with pytest.raises(UserError, match=rf"M\.{method} sets self\.{name}, which BaseMixer keeps"):
+        set_up(kind).step(BatchSignals(0, torch.tensor([0, 1]), torch.ones(2)))
+
+
+def test_an_average_is_over_the_updates_whatever_a_mixer_counts():
+    def update(self, signals):
+        self.updated = getattr(self, "updated", 0) + 1
+        return torch.eye(2)[signals.step]
+
+    mixer = set_up(type("M", (Keeps,), {"update": update}))
+    for step in range(2):
+        mixer.step(BatchSignals(step, torch.tensor([0, 1]), torch.ones(2)))
+    assert mixer.average_weights.tolist() == [0.5, 0.5]
+
+
+def test_weights_to_draw_by_are_returned_not_set():
+    def update(self, signals):
+        self.sampling_weights.copy_(torch.tensor([0.9, 0.1]))
+        return self.weights
+
+    mixer = set_up(type("M", (Keeps,), {"update": update}))
+    with pytest.raises(UserError, match=r"M\.update sets self\.sampling_weights at step 1"):
+        mixer.step(BatchSignals(0, torch.tensor([0, 1]), torch.ones(2)))
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "value", "message"),
+    [
+        (BaseMixer, "step", lambda self, signals: True, r"M\.step would change nothing"),
+        (BaseMixer, "updates", lambda self, signals: None, "did you mean update"),
+        (Keeps, "loss_weight", lambda self, signals: None, "did you mean loss_weights"),
+        (Keeps, "initial_weight", lambda self: None, "did you mean initial_weights"),
+        (Keeps, "update_every", 20, r"give it to super\(\)\.__init__\(update_every=…\)"),
+        (Keeps, "floor", 0.5, r"M\.floor is set on the class"),
+    ],
+)
+def test_what_nothing_would_call_or_read_is_refused(base, name, value, message):
+    with pytest.raises(UserError, match=message):
+        set_up(type("M", (base,), {name: value}))
+
+
+@pytest.mark.parametrize("key", ["update_every", "warmup"])
+def test_steps_are_whole_numbers(key):
+    with pytest.raises(UserError, match=rf"mixer\.init_args\.{key} is 2\.5: it must be a whole"):
+        BaseMixer(**{key: 2.5})
+
+
+@pytest.mark.parametrize(("domains", "tokens"), [("aba", (1, 1, 1)), ("abc", (1, 1))])
+def test_domains_are_told_apart_and_counted(domains, tokens):
+    with pytest.raises(UserError, match="give each domain another name, and one number of tokens"):
+        Keeps().setup(tuple(domains), tokens, 4)

@@ -21,7 +21,15 @@ from dograph.files.checksums import json_digest
 from dograph.files.home import cache, expand_home
 
 DEFAULTS = CorpusSettings()
-OF_TEXT = ("vocab_size", "megabytes", "text_key", "skip_bad_rows", "validation_fraction")
+GPT2_TOKENS = 50257
+OF_TEXT = (
+    "tokenizer",
+    "vocab_size",
+    "megabytes",
+    "text_key",
+    "skip_bad_rows",
+    "validation_fraction",
+)
 """Settings that decide what a store is made of, and change nothing about a prepared one."""
 
 
@@ -41,7 +49,7 @@ def open_source_store(path: Path, settings: CorpusSettings, bars: ProgressBars) 
     if unused := [key for key in OF_TEXT if _differs(key, settings, store)]:
         given = ", ".join(f"corpus.{key} ({getattr(settings, key)})" for key in unused)
         used = f"corpus.source is the prepared store {path}, used as it is"
-        bars.note(f"{used}: without effect: {given}")
+        ProgressBars(bars.console, True).note(f"{used}: without effect: {given}")
     return store
 
 
@@ -49,6 +57,8 @@ def _differs(key: str, settings: CorpusSettings, store: Store) -> bool:
     """Whether a setting was given, and the store does not agree with it or cannot tell."""
     value = getattr(settings, key)
     agrees = key == "vocab_size" and value == store.vocab_size
+    if key == "tokenizer":  # a file's has been compared, and "train" is the default
+        return value == GPT2_TOKENIZER and store.vocab_size != GPT2_TOKENS
     return value != getattr(DEFAULTS, key) and not agrees
 
 

@@ -77,7 +77,8 @@ def prepare(settings: CorpusSettings, *, progress: bool = True) -> Store:
     Args:
         settings: what to prepare and where.
         progress: whether to show progress bars, and the files that are left out of a store that
-            was prepared before. The table of a new store is always printed.
+            was prepared before. The table of a new store is always printed, and so are settings
+            that a prepared store as the source does not follow.
 
     Raises:
         UserError: if an input is missing, damaged, empty or not what the store was made from.

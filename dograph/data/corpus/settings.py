@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dograph.data.corpus.derived import Derivation, read_derivations
 from dograph.data.corpus.manifest import check_domain_name
-from dograph.errors import UserError, check_range
+from dograph.errors import UserError, check_range, check_whole
 
 ENVIRONMENT = "environment"
 TRAIN_TOKENIZER = "train"
@@ -58,9 +58,9 @@ class CorpusSettings:
         for name in ("source", "tokenizer", "text_key"):
             if not getattr(self, name):
                 raise UserError(f"corpus.{name} is empty: give one or leave the key out")
-        check_range("corpus.vocab_size", self.vocab_size, at_least=SMALLEST_VOCABULARY)
+        check_whole("corpus.vocab_size", self.vocab_size, at_least=SMALLEST_VOCABULARY)
         check_range("corpus.validation_fraction", self.validation_fraction, at_least=0, below=1)
-        check_range("corpus.workers", self.workers, at_least=1)
+        check_whole("corpus.workers", self.workers, at_least=1)
         caps = self.megabytes if isinstance(self.megabytes, dict) else {"": self.megabytes}
         for domain, cap in caps.items():
             if cap is not None:

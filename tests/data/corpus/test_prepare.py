@@ -262,6 +262,10 @@ def test_settings_that_a_prepared_store_does_not_follow_are_named(small_store, c
     prepare(CorpusSettings(**own, megabytes={"a": 0.1}, validation_fraction=0.5))
     line = "used as it is: without effect: corpus.megabytes ({'a': 0.1}), corpus.validation_frac"
     assert line in " ".join(capfd.readouterr().out.split())
+    prepare(CorpusSettings(**own, megabytes=1), progress=False)
+    assert "without effect: corpus.megabytes (1)" in capfd.readouterr().out
+    prepare(CorpusSettings(**own, tokenizer="gpt2"), progress=False)
+    assert "without effect: corpus.tokenizer (gpt2)" in capfd.readouterr().out
 
 
 def test_a_prepared_store_of_another_tokenizer_than_asked_for_is_refused(small_store, tmp_path):
