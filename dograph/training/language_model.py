@@ -169,7 +169,7 @@ class LanguageModel(LightningModule):
             self._groups = [*zip(rates, named, strict=True)]
         data = getattr(self.trainer, "datamodule", None)
         store = getattr(data, "store", None)
-        if isinstance(store, Store):
+        if data is not None and isinstance(store, Store):
             check_sizes(self.vocab_size, self.context, store.vocab_size, data.context)
         if self.pretrained is not None and isinstance(store, Store):
             vocabulary = store.tokenizer().get_vocab(with_added_tokens=True)
