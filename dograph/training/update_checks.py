@@ -37,6 +37,7 @@ def first_update(mixer: BaseMixer) -> int:
 
 def _check_first_update(trainer: Trainer, mixer: BaseMixer, lookahead: int) -> None:
     steps, first, name = trainer.max_steps, first_update(mixer), type(mixer).__name__
+    parts = int(trainer.accumulate_grad_batches)
     if steps < 1 or not mixer.learns:
         return
     if steps <= mixer.acts_from:
@@ -54,9 +55,7 @@ def _check_first_update(trainer: Trainer, mixer: BaseMixer, lookahead: int) -> N
             name,
             first,
         )
-    elif (
-        mixer.acts(SAMPLING) and (steps - first) * int(trainer.accumulate_grad_batches) <= lookahead
-    ):
+    elif mixer.acts(SAMPLING) and 0 < lookahead >= (steps - first) * parts:
         logger.warning(
             "trainer.max_steps is %d, but weights of %s's first update, on step %d, reach batches "
             "%d later, so that nothing is drawn by them: raise it, or lower data.lookahead",
