@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from dograph.errors import UserError
 from dograph.training.language_model import LanguageModel, mean_loss
-
-logger = logging.getLogger(__name__)
 
 
 def check_model(model: LanguageModel) -> None:
@@ -45,11 +41,6 @@ def check_steps(trainer: Trainer) -> None:
     endless = "of batches without end: give a whole number of batches"
     if isinstance(most, float) and most < 1:
         raise UserError(f"trainer.limit_train_batches is {most}, a share {endless}")
-    if isinstance(most, float) and trainer.max_steps < 1:
-        logger.warning(
-            "batches have no end, and without trainer.max_steps neither has the run: the learning "
-            "rate never falls"
-        )
     interval = trainer.val_check_interval
     if isinstance(most, float) and isinstance(interval, float) and interval < 1:
         raise UserError(f"trainer.val_check_interval is {interval}, a share {endless}")

@@ -14,7 +14,6 @@ from dograph.mixers import BaseMixer, Fixed, Stratified
 from dograph.reports.mixture_report import MixtureReport
 from dograph.training.language_model import LanguageModel, warmup_cosine
 from dograph.training.mixing_callback import MixingCallback
-from dograph.training.trainer_checks import check_steps
 
 TINY = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 32, "vocab_size": 300}
 
@@ -117,12 +116,6 @@ def test_a_models_own_way_to_reduce_its_losses_is_its_loss():
 def test_shares_of_an_endless_epoch_are_refused(store, corpus_settings, options, message):
     with pytest.raises(UserError, match=message):
         fit(corpus_settings, **options)
-
-
-@pytest.mark.parametrize("limits", [{}, {"limit_train_batches": 3}, {"max_steps": 3}])
-def test_a_run_without_end_is_warned_of(limits, caplog):
-    check_steps(trainer_of(**{"max_steps": -1, "max_epochs": 2, **limits}))
-    assert ("neither has the run" in caplog.text) is (not limits)
 
 
 def test_steps_whose_size_would_change_are_refused(store, corpus_settings):
