@@ -14,6 +14,8 @@ import torch
 
 import dograph
 from dograph.cli.main import build_parser, main
+from dograph.data.corpus.prepare import prepare
+from dograph.data.corpus.settings import CorpusSettings
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -77,14 +79,20 @@ def words(command):
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory, store):
+def clone(tmp_path_factory, corpus_folder):
     """A folder as the pages assume it: a clone, with a user's own text, tokenizer and mixer."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("recipes", "configs", "tests"):
         (folder / name).symlink_to(ROOT / name)
-    shutil.copytree(store.path, folder / "my_text")  # prepared, so that nothing waits for it
+    text = folder / "text"
+    text.mkdir()
+    for name, written in (("web", "animals"), ("notes", "numbers"), ("code", "code")):
+        shutil.copy(corpus_folder / f"{written}.jsonl", text / f"{name}.jsonl")
+    prepare(  # so that nothing waits for it
+        CorpusSettings(str(text), vocab_size=300, store=str(folder / "my_text")), progress=False
+    )
     (folder / "path" / "to").mkdir(parents=True)
-    (folder / "path" / "to" / "tokenizer.json").symlink_to(store.path / "tokenizer.json")
+    (folder / "path" / "to" / "tokenizer.json").symlink_to(folder / "my_text" / "tokenizer.json")
     (folder / "my_mixers.py").write_text(FENCE.findall((ROOT / "docs/mixers.md").read_text())[0][1])
     fit = folder / "runs" / "uniform_gpt2_swarm" / "fit.json"
     fit.parent.mkdir(parents=True)

@@ -6,7 +6,6 @@ Tests get `WarmProcess`, like `subprocess.Popen`; this file, run as a script, is
 import functools
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ import sys
 import traceback
 from contextlib import suppress
 from importlib import import_module
+from multiprocessing.connection import wait
 
 from dograph.data.corpus.tokenize_process import TokenizeProcess
 from dograph.files.home import home_in
@@ -51,7 +51,7 @@ class WarmProcess:
         return self.wait(0)
 
     def wait(self, timeout=None):
-        if self.returncode is None and select.select([self._ends], [], [], timeout)[0]:
+        if self.returncode is None and wait([self._ends], timeout):
             os.set_blocking(self._code, False)
             code = b""
             with suppress(BlockingIOError):  # it was killed, and what it started lives

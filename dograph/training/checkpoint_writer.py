@@ -184,11 +184,15 @@ class CheckpointSaver(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Restores the signal handlers; Lightning does not call ``teardown`` after an exception."""
-        self.teardown(trainer, pl_module, "fit")
+        """Restores the signal handlers; Lightning does not call ``on_train_end`` then."""
+        self.on_train_end(trainer, pl_module)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Restores the signal handlers."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restores the signal handlers.
+
+        They are Lightning's own, which it restores next, before ``teardown``: put back then, they
+        would outlive the run, and ignore SIGTERM.
+        """
         for kind, handler in self._before.items():
             signal.signal(kind, handler)
         self._before = {}

@@ -1,5 +1,6 @@
 """A whole run through the command line, and everything that it leaves behind, read back."""
 
+import gc
 import json
 import signal
 import sys
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from warm import start_command
 
 from dograph.cli.main import main
+from dograph.data.data_mixer import DataMixer
 from dograph.training.checkpoint_reader import newest_sound, steps_done
 
 ROOT = Path(__file__).parent.parent.parent
@@ -167,6 +169,20 @@ def test_the_table_and_the_way_to_tensorboard_are_printed(
         assert domain in out
     assert "worst" in out
     assert "tensorboard --logdir" in out
+
+
+def test_a_run_leaves_no_signal_handler_and_no_text_open(store, corpus_settings, tmp_path):
+    """Lightning's handler would ignore SIGTERM from then on, and keep the run's memory."""
+    before = [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)]
+    others = mixers_in_memory()
+    run("uniform_gpt2", corpus_settings, tmp_path, "report.figures_every=0")
+    assert [signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)] == before
+    assert mixers_in_memory() <= others
+
+
+def mixers_in_memory():
+    gc.collect()
+    return {id(each) for each in gc.get_objects() if type(each) is DataMixer}
 
 
 def test_nothing_is_overwritten(store, corpus_settings, tmp_path):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class TokenizeProcess:
         """Yield messages until the process ends; processes it left may keep the pipe open."""
         rest = b""
         while True:
-            if not select.select([descriptor], [], [], _POLL_SECONDS)[0]:
+            if not wait([descriptor], _POLL_SECONDS):
                 if self._ended():
                     return
                 continue
