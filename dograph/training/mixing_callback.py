@@ -319,7 +319,7 @@ class MixingCallback(Callback):
         """Keeps this rank's until the first batch; of another number of ranks none fits."""
         if batches := checkpoint.get(UNFINISHED, 0):
             logger.warning(
-                "the checkpoint was saved after %d batches of an optimiser step, whose gradients "
+                "the checkpoint was saved after %s batches of an optimiser step, whose gradients "
                 "it does not hold: that step is taken without them; save after whole steps",
                 batches,
             )

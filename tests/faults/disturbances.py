@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 import dograph.graph.graph_solver
-from dograph.mixers.base import SAMPLING
 from dograph.mixers.fixed import Stratified
 
 PAGE = 4096
@@ -90,14 +89,8 @@ def without_solutions():
 class NotANumber(Stratified):
     """A user's mixer with a mistake: its weights become NaN after a few steps."""
 
-    acts_on = frozenset({SAMPLING})
-
-    def step(self, signals):
-        if signals.step == 5:
-            self.weights.fill_(torch.nan)
-            self.sampling_weights.fill_(torch.nan)
-            return True
-        return False
+    def update(self, signals):
+        return self.weights * torch.nan if signals.step >= 5 else self.weights
 
 
 class Disk:

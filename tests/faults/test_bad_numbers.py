@@ -35,7 +35,7 @@ def error_in(text):
         ),
         (
             ["mixer.class_path=disturbances.NotANumber"],
-            "NotANumber.sampling_weights has a value that is not finite",
+            "NotANumber.update's result at step 6 has a value that is not finite",
         ),
     ],
 )
