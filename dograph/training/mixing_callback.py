@@ -77,7 +77,7 @@ class MixingCallback(Callback):
         self._random_state: dict[str, Any] | None = None
         self._before_validation: dict[str, Any] | None = None
         self._reduce_before: ReduceLoss | None = None
-        self._drawn_by = torch.zeros(0)
+        self._handed_over: dict[str, Tensor] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepares what the DataMixer's mixer needs, before training."""
@@ -116,7 +116,7 @@ class MixingCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins with a whole step, whatever a search for a learning rate has left."""
         self._state = StepState(trainer.global_step)
-        self._drawn_by = self.mixer.sampling_weights.clone()
+        self._handed_over = self._weights()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops the state before it; a UserError where nobody tells a mixer the losses it reads."""
@@ -270,16 +270,19 @@ class MixingCallback(Callback):
 
     def _check_by_hand(self) -> None:
         """UserError for weights that ``update`` has not set: nothing draws by them."""
-        mixer, known = self.mixer, {"sampling_weights": self._drawn_by}
-        if not mixer.acts(LOSS):  # else they may show how losses count
-            known["weights"] = mixer.history[-1][1]
-        for name, weights in known.items():
-            now = getattr(mixer, name).double()
-            if not torch.allclose(now, weights.double(), rtol=0, atol=ROUNDING):
+        for name, now in self._weights().items():
+            if not torch.allclose(now, self._handed_over[name], rtol=0, atol=ROUNDING):
                 raise UserError(
-                    f"{type(mixer).__name__}.{name} was changed by other means than its update, "
-                    "and nothing draws by it: return weights from update or initial_weights"
+                    f"{type(self.mixer).__name__}.{name} was changed by other means than its "
+                    "update, and nothing draws by it: return weights from update or initial_weights"
                 )
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Copies of the weights that only ``update`` may set."""
+        names = ["sampling_weights"]
+        if not self.mixer.acts(LOSS):  # else weights may show how losses count
+            names.append("weights")
+        return {name: getattr(self.mixer, name).double().clone() for name in names}
 
     def _hand_over(self) -> None:
         """Gives the mixer's new weights to the sampler, the same on every rank."""
@@ -290,7 +293,7 @@ class MixingCallback(Callback):
         if mixer.acts(SAMPLING):
             on_simplex(mixer.sampling_weights, f"{type(mixer).__name__}.sampling_weights")
             self.data.sampler.set_weights(mixer.sampling_weights.numpy())
-        self._drawn_by = mixer.sampling_weights.clone()
+        self._handed_over = self._weights()
 
     @property
     def effective(self) -> Tensor:
