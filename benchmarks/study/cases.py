@@ -65,7 +65,7 @@ CORPUS = (
     *("perl_manual", "quotations"),
 )
 """Domains of the corpus that the cases with ``given`` need: folders with ``train.jsonl``."""
-ABLATED = ("unseen_type_stubs", "scarce_type_stubs", "even_environment")
+ABLATED = ("unseen_licences", "scarce_type_stubs", "even_environment")
 """Cases of the ablation, unless others are named."""
 METHODS: Mapping[str, str] = {
     BASELINE: "uniform",
