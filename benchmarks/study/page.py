@@ -157,9 +157,10 @@ def missing(cases: Mapping[str, Results]) -> list[str]:
     absent = [CASES[name].title for name in CASES if name not in cases]
     sentences = [f"Not run: {'; '.join(absent)}."] if absent else []
     for name, case in cases.items():
-        few = min(len(each["seeds"]) for each in case["methods"].values())
-        if few < FEWEST_SEEDS:
-            sentences.append(f"{CASES[name].title}: fewest seeds {few}, no claim.")
+        seeds = {METHODS.get(key, key): len(each["seeds"]) for key, each in case["methods"].items()}
+        few = [f"{label} {count}" for label, count in seeds.items() if count < FEWEST_SEEDS]
+        if few:
+            sentences.append(f"{CASES[name].title}: too few seeds for a claim: {', '.join(few)}.")
     return ["Missing:", "\n".join(f"- {each}" for each in sentences)] if sentences else []
 
 

@@ -144,7 +144,7 @@ def test_the_page_shows_shares_losses_and_what_is_missing(made):
     assert "| DoGE | 1.25 | 2.00 | 1.50 | 1 |" in page.cost_table(cases)
     said = "\n".join(page.missing(cases))
     assert "Not run: unseen: type_stubs" in said
-    assert "even (environment): fewest seeds 4, no claim." in said
+    assert "even (environment): too few seeds for a claim: proportional 4." in said
 
 
 def test_finished_runs_are_kept_wherever_they_were_made(made, monkeypatch):
