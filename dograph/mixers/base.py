@@ -270,6 +270,13 @@ class BaseMixer(nn.Module):
         known = [losses.get(name, math.nan) for name in self.domains]
         self.validation_loss = torch.tensor(known, dtype=torch.float64)
 
+    def validated_since(self, used: Tensor | None) -> bool:
+        """Whether there is a validation with other losses than the (S,) ``used``; None: any."""
+        now = self.validation_loss
+        if now is None or used is None:
+            return now is not None
+        return not torch.equal(now.nan_to_num(-1), used.nan_to_num(-1))  # NaN equals no NaN
+
     def step(self, signals: BatchSignals) -> bool:
         """Updates ``weights`` from a finished batch where one is due; says whether it did."""
         done = signals.step + 1

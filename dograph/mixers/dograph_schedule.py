@@ -317,7 +317,7 @@ class DoGraphSchedule(BaseMixer):
         """
         trained, validated = signals.domain_loss, self.validation_loss
         assert trained is not None and validated is not None
-        if self._validation is None or not torch.equal(validated, self._validation):
+        if self.validated_since(self._validation):
             self._validation = validated.clone()
             self._held_out_gap = (validated - trained).nan_to_num(0.0)  # of domains not validated
         return trained + self._held_out_gap

@@ -82,11 +82,9 @@ class SkillIt(BaseMixer):
 
     def update(self, signals: BatchSignals) -> Tensor:
         """(S,) by the last validations; as before until the first."""
-        losses = self.validation_loss
-        if losses is not None and not (
-            self.validations and torch.equal(losses, self.validations[-1])
-        ):
-            self.validations = [*self.validations, losses.clone()][-self.window :]
+        if self.validated_since(self.validations[-1] if self.validations else None):
+            assert self.validation_loss is not None
+            self.validations = [*self.validations, self.validation_loss.clone()][-self.window :]
         if not self.validations:
             return self.weights
         window = torch.stack(self.validations)

@@ -48,6 +48,14 @@ def test_the_window_s_losses_are_summed_and_a_validation_counts_once():
     assert weights == pytest.approx([2 / 7, 4 / 7, 1 / 7])
 
 
+def test_a_validation_counts_once_where_a_domain_has_none():
+    mixer = ready(SkillIt(rate=math.log(2)), target={"books": 1, "code": 1})
+    weights = validated(mixer, 0, books=1.0, code=3.0)  # nothing of web
+    validated(mixer, 1, books=3.0, code=1.0)
+    assert updated(mixer, 2) == updated(mixer, 3) != weights
+    assert len(mixer.validations) == 2
+
+
 def test_with_a_target_its_losses_alone_count_by_their_mean():
     graph = {"books": {"web": 1.0}, "code": {"code": 1.0}}
     mixer = ready(SkillIt(graph, rate=math.log(2), window=2), target="web", unseen=["web"])
