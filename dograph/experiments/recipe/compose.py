@@ -20,6 +20,8 @@ from dograph.files.bounded_yaml import load_bounded
 COMMAND_LINE = "command line"
 BY_DOMAIN = ("target", "data.cap")
 """Mappings by domain, beside those in ``mixer.init_args``."""
+ARCHITECTURE, FIRST_ARCHITECTURE = "model.architecture", "gpt2"
+"""The key that says what ``model.config`` is of, and ``LanguageModel``'s default."""
 
 
 class Part(NamedTuple):
@@ -284,14 +286,18 @@ def _stage_values(config: DictConfig, stage: str, origin: str) -> DictConfig:
 def merge(parts: Iterable[Part]) -> DictConfig:
     """Merge parts, the last word last.
 
-    Another mixer starts with its own defaults. A mapping by domain that is given whole replaces
-    what came before: another corpus has other domains.
+    Another mixer, and another architecture's configuration, start with their own defaults. A
+    mapping by domain that is given whole replaces what came before: another corpus has other
+    domains.
     """
     merged = OmegaConf.create({})
     for part in parts:
         before, chosen = (OmegaConf.select(c, "mixer.class_path") for c in (merged, part.values))
         if chosen is not None and not _same_class(str(before), str(chosen)):
             merged.pop("mixer", None)
+        chosen = OmegaConf.select(part.values, ARCHITECTURE)
+        if chosen not in (None, OmegaConf.select(merged, ARCHITECTURE, default=FIRST_ARCHITECTURE)):
+            _remove(merged, "model.config")
         for key in part.replaced:
             _remove(merged, key)
         merged.merge_with(part.values)

@@ -22,6 +22,10 @@ mixer:
   class_path: dograph.mixers.SkillIt
   init_args: {graph: {a: {a: 1, b: 2}, b: {b: 1}}, prior: {a: 1, b: 3}, window: 2}
 """
+STAND_INS = {
+    "reference": {"checkpoint": "c", "weights": {}},
+    "proxy": {"checkpoint": "c", "weights": {}},
+}
 
 
 def recipe(folder, text):
@@ -47,6 +51,38 @@ def test_a_mixer_spelled_otherwise_keeps_the_recipe_s_arguments(path):
 )
 def test_another_mixer_starts_with_its_own_defaults(path):
     assert arguments(ANCHORED, f"mixer.class_path={path}") is None
+
+
+LLAMA = "model.architecture=llama"
+SIZES = "model.config={hidden_size: 32, num_hidden_layers: 1}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "config"),
+    [
+        ([], {"n_layer": 4, "n_embd": 160, "n_head": 5}),
+        (["model.architecture=gpt2"], {"n_layer": 4, "n_embd": 160, "n_head": 5}),
+        ([LLAMA], None),
+        ([LLAMA, SIZES], {"hidden_size": 32, "num_hidden_layers": 1}),
+        ([SIZES, LLAMA], {"hidden_size": 32, "num_hidden_layers": 1}),
+    ],
+)
+def test_another_architecture_starts_with_its_own_configuration(overrides, config):
+    model = compose(ANCHORED, overrides).values["model"]
+    assert model.get("config") == config
+    assert model["warmup"] == 40
+
+
+def test_a_stage_s_architecture_replaces_the_common_configuration():
+    file = RecipeFile(RECIPES / "doremi_gpt2.yaml", [f"stages.main.{LLAMA}"])
+    assert "config" not in file.compose("main", STAND_INS).values["model"]
+    assert file.compose("proxy", STAND_INS).values["model"]["config"]["n_embd"] == 160
+
+
+def test_a_configuration_without_a_named_architecture_is_the_default_one_s(tmp_path):
+    path = recipe(tmp_path, FIXED + "model: {config: {n_layer: 1}}\n")
+    assert compose(path, ["model.architecture=gpt2"]).values["model"]["config"] == {"n_layer": 1}
+    assert "config" not in compose(path, [LLAMA]).values["model"]
 
 
 def test_a_class_of_another_name_is_not_imported(tmp_path, monkeypatch):
