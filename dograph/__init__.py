@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from dograph.mixers.doremi import DoReMi, DoReMiOnline
     from dograph.mixers.dynamic_loss import DynamicLoss
     from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
+    from dograph.mixers.grape import GRAPE
     from dograph.mixers.odm import ODM
     from dograph.mixers.skill_it import SkillIt
     from dograph.mixers.unimax import UniMax
     from dograph.reports.mixture_report import MixtureReport
     from dograph.signals.batch_signals import (
+        AlignmentProbe,
         BatchSignals,
         DomainGradients,
         DomainText,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 # Imported when first used, so that `--help` does not wait for torch.
 _HOMES = {
     "ADO": "mixers.ado",
+    "AlignmentProbe": "signals.batch_signals",
     "BaseMixer": "mixers.base",
     "Batch": "data.batch",
     "CorpusSettings": "data.corpus.settings",
@@ -62,6 +65,7 @@ _HOMES = {
     "EmbeddingGradients": "signals.batch_signals",
     "ExcessLoss": "signals.batch_signals",
     "Fixed": "mixers.fixed",
+    "GRAPE": "mixers.grape",
     "GraphSolver": "graph.graph_solver",
     "LanguageModel": "training.language_model",
     "MixingCallback": "training.mixing_callback",
@@ -87,7 +91,9 @@ _HOMES = {
 
 __all__ = [
     "ADO",
+    "GRAPE",
     "ODM",
+    "AlignmentProbe",
     "BaseMixer",
     "Batch",
     "BatchSignals",

@@ -318,6 +318,21 @@ class DataMixer(LightningDataModule):
             picks += [(index, int(place)) for place in chosen]
         return MixtureDataset(self.train_domains).__getitems__(picks) if picks else None
 
+    def source_batch(self, step: int) -> Batch:
+        """As many training sequences of each domain as a probe has, chosen by seed and step alone.
+
+        They are of the domains that are trained on, and are not held out.
+        """
+        probe, picks = self.mixer.request(Probe), []
+        assert probe is not None
+        for index in self.mixer.trained.nonzero().flatten().tolist():
+            count, reserved = len(self.train_domains[index]), self._reserved[index]
+            trained_on = np.delete(np.arange(count), reserved)
+            draw = np.random.default_rng([self.seed, step, index, 1])
+            chosen = draw.choice(trained_on, min(probe.per_update, len(trained_on)), replace=False)
+            picks += [(index, int(place)) for place in chosen]
+        return MixtureDataset(self.train_domains).__getitems__(picks)
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches without end, drawn by the current weights.
 

@@ -8,10 +8,12 @@ from dograph.mixers.dograph_schedule import DoGraphSchedule
 from dograph.mixers.doremi import DoReMi, DoReMiOnline
 from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
+from dograph.mixers.grape import GRAPE
 from dograph.mixers.odm import ODM
 from dograph.mixers.skill_it import SkillIt
 from dograph.mixers.unimax import UniMax
 from dograph.signals.batch_signals import (
+    AlignmentProbe,
     BatchSignals,
     DomainGradients,
     DomainText,
@@ -25,9 +27,11 @@ from dograph.signals.batch_signals import (
 
 __all__ = [
     "ADO",
+    "GRAPE",
     "LOSS",
     "ODM",
     "SAMPLING",
+    "AlignmentProbe",
     "BaseMixer",
     "BatchSignals",
     "DoGE",

@@ -61,7 +61,7 @@ def mirror_descent(weights: Tensor, scores: Tensor, mu: float, smoothing: float)
 
     Args:
         weights: (S,) α on the simplex; what is 0 stays 0, S₊ domains are not.
-        scores: (S,) ≥ 0.
+        scores: (S,).
         mu: μ > 0; small values move more.
         smoothing: ε in [0, 1].
     """

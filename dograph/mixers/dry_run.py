@@ -23,7 +23,9 @@ from dograph.mixers.random_state import (
 )
 from dograph.mixers.state import changed_attributes, start_of
 from dograph.mixers.user_code import first_line, mixer_errors
+from dograph.signals.alignment import Alignment
 from dograph.signals.batch_signals import (
+    AlignmentProbe,
     BatchSignals,
     DomainGradients,
     DomainText,
@@ -191,7 +193,21 @@ def made_up_signals(mixer: BaseMixer, batch_size: int, step: int) -> BatchSignal
         if signals.probe_domain is not None and len(signals.probe_domain):
             probe = torch.randn(WIDTH, generator=generator)
             signals.probe_products = torch.cat([gradients @ probe, (probe @ probe)[None]])
+    if mixer.request(AlignmentProbe):
+        signals.alignment = _made_up_alignment(mixer, probed, generator)
     return signals
+
+
+def _made_up_alignment(
+    mixer: BaseMixer, targets: list[int], generator: torch.Generator
+) -> Alignment:
+    count = len(mixer.domains)
+    sources = torch.randn(count, WIDTH, generator=generator) * mixer.trained[:, None]
+    probed = torch.tensor([index in targets for index in range(count)])
+    directions = torch.randn(count, WIDTH, generator=generator) * probed[:, None]
+    squares = sources.square().sum(dim=1), directions.square().sum(dim=1)
+    losses = (1 + torch.rand(count, generator=generator)) * probed
+    return Alignment(sources @ directions.T, *squares, losses)
 
 
 def _made_up_text(mixer: BaseMixer) -> list[Tensor]:

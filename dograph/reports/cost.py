@@ -6,7 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from dograph.signals.batch_signals import EmbeddingGradients, Probe, Request, Sketch
+from dograph.signals.batch_signals import (
+    AlignmentProbe,
+    EmbeddingGradients,
+    Probe,
+    Request,
+    Sketch,
+)
 from dograph.signals.layers import MATRICES, weight_of
 from dograph.signals.sketches import SequenceSketcher
 from dograph.training.language_model import LanguageModel
@@ -102,6 +108,9 @@ def training_flops(
         return flops
     # Every rank makes the whole probe, once an optimiser step.
     probed = sum(map(mixer.probes, mixer.domains))
+    if isinstance(request, AlignmentProbe):
+        probed += int(mixer.trained.sum())
+        probe += 2 * forward
     sequences = request.per_update * (min(probed, 1) if request.by_target else probed)
     trainer = collector.trainer
     batch = collector.data.sampler.batch_size * int(trainer.accumulate_grad_batches)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dograph.signals.alignment import Alignment
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -81,6 +83,16 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class AlignmentProbe(Probe):
+    """Requests inner products of sources' and targets' gradients with the step before each update.
+
+    ``BatchSignals.alignment`` holds them. The targets are the probed domains, by held-out
+    sequences; the sources all that are trained on, by as many of their training sequences, whether
+    or not the batch drew any.
+    """
+
+
+@dataclass(frozen=True)
 class DomainGradients:
     """Requests inner products of the domains' exact gradients: ``BatchSignals.domain_kernel``."""
 
@@ -103,6 +115,7 @@ REQUESTED_BY = {
     "probe_gradients": "EmbeddingGradients(rank) and Probe(...)",
     "probe_products": "DomainGradients() and Probe(...)",
     "probe_domain": "Probe(...)",
+    "alignment": "AlignmentProbe(held_out, per_update)",
 }
 """By signal, what a mixer's ``needs`` must hold to get it."""
 
@@ -147,6 +160,7 @@ class BatchSignals:
         probe_products: (S + 1,) float32 ``⟨G_s, G⟩`` of every domain, then ``⟨G, G⟩``, with G the
             gradient of their mean loss, on ``Probe`` and ``DomainGradients``.
         probe_domain: (p,) int64, their domains.
+        alignment: how sources' gradients lie to targets', on ``AlignmentProbe``.
         step_domain: (n,) int64, domains of all sequences of this optimiser step, coming
             micro-batches included. None: those of ``domain``.
         learning_rate: of this optimiser step.
@@ -169,6 +183,7 @@ class BatchSignals:
     probe_gradients: TokenGradients | None = None
     probe_products: Tensor | None = None
     probe_domain: Tensor | None = None
+    alignment: Alignment | None = None
     step_domain: Tensor | None = None
     learning_rate: float = 0.0
     peak_learning_rate: float = 0.0
@@ -193,6 +208,8 @@ class BatchSignals:
         given = [self.sequence_loss, *(each for each in (*signals, *probed) if each is not None)]
         if self.probe_gradients is not None:
             given.append(self.probe_gradients.gradients)
+        if self.alignment is not None:
+            given += vars(self.alignment).values()
         checks = [signal.isfinite().all().to(self.sequence_loss.device) for signal in given]
         return bool(torch.stack(checks).all())
 
@@ -253,8 +270,8 @@ class BatchSignals:
 
 
 def _copied(value: Any) -> Any:
-    if isinstance(value, TokenGradients):
-        return TokenGradients(*(part.clone() for part in vars(value).values()))
+    if isinstance(value, TokenGradients | Alignment):
+        return type(value)(*(part.clone() for part in vars(value).values()))
     return value.clone() if isinstance(value, Tensor) else value
 
 

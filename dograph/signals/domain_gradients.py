@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,8 +41,7 @@ class DomainGradientSums:
 
     def gradient_of(self, loss: Tensor) -> Tensor:
         """(P,) gradient of a scalar loss."""
-        parts = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-        return torch.cat([part.flatten() for part in parts])
+        return flat_gradient(loss, self.parameters)
 
     def take_kernel(
         self,
@@ -65,3 +64,9 @@ class DomainGradientSums:
         if probe is not None:
             means = torch.cat([means, probe.to(means)[None]])
         return means @ means.T
+
+
+def flat_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """(P,) gradient of a scalar loss; zero where a parameter has no part in it."""
+    parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    return torch.cat([part.flatten() for part in parts])

@@ -13,8 +13,10 @@ from dograph.data.batch import Batch
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.mixers.base import LOSS
+from dograph.signals.alignment import Alignment, align
 from dograph.signals.backward_reader import BackwardReader
 from dograph.signals.batch_signals import (
+    AlignmentProbe,
     BatchSignals,
     DomainGradients,
     EmbeddingGradients,
@@ -144,6 +146,7 @@ class SignalCollector:
             excess_loss=self._excess_loss(batch, token_losses),
             domain_kernel=kernel,
             probe_products=products,
+            alignment=self._alignment(step, losses.device) if last else None,
             step_domain=self._domains_of_step(micro_batches, position),
             learning_rate=float(group["lr"]),
             peak_learning_rate=float(group.get("initial_lr", group["lr"])),
@@ -251,6 +254,8 @@ class SignalCollector:
         if batch is None:
             return {}
         sketcher = self.sketcher if self.mixer.request(Sketch) else None
+        if sketcher is None and self._probe_embeddings is None and self.gradients is None:
+            return {"probe_domain": batch.domain}
         read: list[tuple[Tensor, Tensor]] = []
         gradients: list[Tensor] = []
         for tokens in batch.tokens.to(device).split(self.data.batch_size):
@@ -273,6 +278,21 @@ class SignalCollector:
         if gradients:
             probed["gradient"] = torch.stack(gradients).sum(dim=0)
         return probed
+
+    def _alignment(self, step: int, device: torch.device) -> Alignment | None:
+        """Of sources and targets, the same on every rank; None where not asked."""
+        if not self.mixer.request(AlignmentProbe) or not self.mixer.needs_at(step, Probe):
+            return None
+        sources, targets = self.data.source_batch(step), self.data.probe_batch(step)
+        assert targets is not None
+        return align(
+            self.model.parameters(),
+            lambda tokens: self.model.token_losses(tokens).mean(dim=1),
+            (sources.domain, sources.tokens.to(device)),
+            (targets.domain, targets.tokens.to(device)),
+            len(self.data.domains),
+            self.data.batch_size,
+        )
 
     def _domains_of_step(self, micro_batches: int, position: int) -> Tensor | None:
         """(n,) domains of all ranks' sequences of the optimiser step."""

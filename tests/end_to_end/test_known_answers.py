@@ -17,6 +17,7 @@ from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.data_mixer import DataMixer
 from dograph.mixers import (
     ADO,
+    GRAPE,
     ODM,
     DoGE,
     DoGEOnline,
@@ -213,6 +214,30 @@ def test_online_doge_draws_what_helps_a_target_that_it_never_draws(corpus, gradi
     assert weights["target"] == realised["target"] == 0
     assert max(realised, key=realised.get) == "helper"
     assert realised["helper"] > 0.3
+
+
+def test_grape_draws_what_helps_a_target_that_it_never_draws(corpus):
+    weights, _, realised = train(corpus, GRAPE(update_every=10), **UNSEEN)
+    assert weights["target"] == realised["target"] == 0
+    assert max(realised, key=realised.get) == "helper"
+    assert weights["helper"] > 0.7 and realised["helper"] > 0.6
+
+
+def test_grape_serves_both_of_two_targets(corpus):
+    """One that the copies share, and one that stands alone; the rest is hardly drawn."""
+    mixer = GRAPE(update_every=10)
+    _, _, realised = train(corpus, mixer, target={"target": 1, "other": 1})
+    assert realised["other"] > 0.3
+    assert realised["helper"] + realised["target"] > 0.3
+    assert max(realised["noise"], realised["easy"]) < 0.5 * EVEN
+
+
+def test_grape_gives_all_to_a_target_that_cannot_improve(corpus):
+    """Slow progress is all that it sees, also where there is none to be made."""
+    mixer = GRAPE(update_every=10)
+    _, _, realised = train(corpus, mixer, target={"target": 1, "noise": 1})
+    assert mixer.target_weights[mixer.domains.index("noise")] > 0.9
+    assert max(realised, key=realised.get) == "noise"
 
 
 def test_the_schedule_finds_what_helps_an_unseen_target(corpus):

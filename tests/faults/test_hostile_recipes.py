@@ -24,6 +24,7 @@ MIXERS = {
     "dograph.mixers.SkillIt": {"graph": {"code": {"numbers": 1.0}}, "window": 2},
     "dograph.mixers.ADO": {"start": 0, "refit_every": 1, "ignore": 0, "window": 5, "stride": 1},
     "dograph.mixers.DoGE": {},
+    "dograph.mixers.GRAPE": {"update_every": 2, "probe": 1},
     "dograph.mixers.DoGraph": {"clusters": 3, "beta": 0.1, "neighbours": 2, "prior": None},
     "dograph.mixers.DoGraphSchedule": {"interval": 2, "measure": 2, "skip": 0},
 }

@@ -30,6 +30,7 @@ OTHERS = {
     "dograph_anchored_gpt2": [CLUSTERS],
     "dograph_schedule_gpt2": [f"mixer.init_args={SCHEDULE}"],
     "doge_gpt2": [],
+    "grape_gpt2": ["mixer.init_args={update_every: 3, probe: 2}"],
     "dograph_proxy_gpt2": [f"stages.proxy.mixer.init_args={SCHEDULE}"],
 }
 """Recipes beside the two that are killed most, with what a short run needs."""

@@ -8,6 +8,7 @@ import torch
 from dograph.errors import UserError
 from dograph.mixers import (
     ADO,
+    GRAPE,
     ODM,
     BaseMixer,
     DoGE,
@@ -107,6 +108,7 @@ def test_names_that_yaml_reads_as_no_text_are_to_be_quoted(name):
         DoReMi("none", prior={"books": 3, "code": 1}),
         DoReMiOnline(),
         DoGE(),
+        GRAPE(update_every=2),
         DynamicLoss(warmup=0),
         ODM(warmup=0),
         ODM("exp3", warmup=0),

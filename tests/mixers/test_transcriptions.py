@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dograph.mixers import BatchSignals, DoGE, DoGEOnline, DoReMi
+from dograph.mixers import GRAPE, BatchSignals, DoGE, DoGEOnline, DoReMi
+from dograph.signals.alignment import Alignment
 
 CASES = 16
 """Random inputs of each of DoGE's 14 modes."""
@@ -178,3 +179,71 @@ def doremi_loss(alpha, sampled, domain, losses, normalise):
     ratios = ratios / ratios.sum()
     each = np.repeat(ratios[domain][:, None], losses.shape[1], axis=1)
     return (losses * each).sum() / max(each.sum(), 1e-10)
+
+
+def test_grape():
+    draw = np.random.default_rng(2)
+    for case in range(13 * CASES):
+        count, width = int(draw.integers(2, 7)), int(draw.integers(1, 6))
+        domains = names(count)
+        tasks = domains[int(draw.integers(0, count)) :]
+        trained = domains if case % 2 else domains[:-1]
+        given = {
+            "step_size": float(draw.uniform(0.1, 5)),
+            "target_step_size": float(draw.uniform(0.1, 20)),
+            "smoothing": float(draw.choice([0.0, 0.001, 0.2])),
+            "clip": float(draw.uniform(0.2, 3)),
+        }
+        start = dict(zip(tasks, draw.uniform(0.2, 1, len(tasks)), strict=True))
+        mixer = GRAPE(**given, update_every=1)
+        mixer.setup(domains, [9] * count, 4, target=start, unseen=[*domains[len(trained) :]])
+        alpha = dict.fromkeys(trained, 1 / len(trained))
+        z = {name: weight / sum(start.values()) for name, weight in start.items()}
+        for step in range(STEPS):
+            sources = {name: draw.normal(scale=2, size=width) for name in trained}
+            targets = {name: draw.normal(scale=2, size=width) for name in tasks}
+            losses = {name: float(draw.uniform(0.5, 9)) for name in tasks}
+            batch = BatchSignals(step, torch.zeros(4, dtype=torch.int64), torch.ones(4))
+            batch.alignment = aligned(domains, sources, targets, losses)
+            alpha, z = grape(alpha, z, sources, targets, losses, **given)
+            mixer.step(batch)
+            expected = [alpha.get(name, 0.0) for name in domains]
+            assert mixer.weights.tolist() == pytest.approx(expected, abs=1e-6)
+            expected = [z.get(name, 0.0) for name in domains]
+            assert mixer.target_weights.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def aligned(domains, sources, targets, losses):
+    """What a collector would find, of gradients and losses by name."""
+    width = len(next(iter(targets.values())))
+    rows, columns = (
+        torch.from_numpy(np.stack([part.get(name, np.zeros(width)) for name in domains]))
+        for part in (sources, targets)
+    )
+    squares = rows.square().sum(dim=1), columns.square().sum(dim=1)
+    mean = torch.tensor([losses.get(name, 0.0) for name in domains])
+    return Alignment(rows @ columns.T, *squares, mean)
+
+
+def grape(alpha, z, sources, targets, losses, step_size, target_step_size, smoothing, clip):
+    """One update of the sources' and the targets' weights, by name."""
+    g = {name: clip_norm(gradient, clip) for name, gradient in sources.items()}
+    log_gradients = {
+        name: clip_norm(gradient / losses[name], clip) for name, gradient in targets.items()
+    }
+    direction = sum(alpha[name] * g[name] for name in g)
+    grown = {
+        name: z[name] * np.exp(-target_step_size * float(gradient @ direction))
+        for name, gradient in log_gradients.items()
+    }
+    total = sum(grown.values())
+    new_z = {
+        name: (1 - smoothing) * value / total + smoothing / len(z) for name, value in grown.items()
+    }
+    wanted = sum(new_z[name] * gradient for name, gradient in log_gradients.items())
+    raised = {
+        name: alpha[name] * np.exp(step_size * float(gradient @ wanted))
+        for name, gradient in g.items()
+    }
+    total = sum(raised.values())
+    return {name: value / total for name, value in raised.items()}, new_z

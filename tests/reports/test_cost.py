@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dograph.data.data_mixer import DataMixer
-from dograph.mixers import DoGraphSchedule
+from dograph.mixers import GRAPE, DoGraphSchedule
 from dograph.reports.cost import (
     embedding_flops,
     forward_flops,
@@ -82,16 +82,16 @@ def test_gradients_at_the_embeddings(model, rank):
     assert projection == (2 * 64 * 4 if rank == 4 else 0)
 
 
-def test_the_schedule_costs_while_it_measures(corpus_settings):
-    mixer = DoGraphSchedule(interval=2, measure=4, skip=0, probe=3, rank=4)
-    data = DataMixer(mixer, corpus_settings, 8, 8, target="code", unseen=["code"])
+def costs(corpus_settings, mixer, lengths, **target):
+    """The tiny model, and its FLOPs per token in runs of so many steps with a mixer."""
+    data = DataMixer(mixer, corpus_settings, 8, 8, **target)
     config = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 300, "n_positions": 8}
     model = LanguageModel(config={**config, "bos_token_id": 0, "eos_token_id": 0})
     found = {}
 
     class Asked(Callback):
         def on_train_start(self, trainer, *_):
-            found.update({n: training_flops(model, mixing.collector, 8, n) for n in (4, 8)})
+            found.update({n: training_flops(model, mixing.collector, 8, n) for n in lengths})
 
     mixing = MixingCallback()
     trainer = Trainer(
@@ -100,6 +100,21 @@ def test_the_schedule_costs_while_it_measures(corpus_settings):
         use_distributed_sampler=False, callbacks=[mixing, Asked()],
     )  # fmt: skip
     trainer.fit(model, datamodule=data)
+    return model, found
+
+
+def test_grape_costs_its_sources_and_targets_at_every_update(corpus_settings):
+    target = {"target": {"code": 1, "animals": 1}, "unseen": ["code"]}
+    model, found = costs(corpus_settings, GRAPE(probe=3, update_every=5), (10,), **target)
+    forward = forward_flops(model.network, 8)
+    sequences = 3 * (2 + 2) / 8  # of each sequence of the batch
+    assert found[10] == pytest.approx(3 * forward * (1 + sequences / 5))
+
+
+def test_the_schedule_costs_while_it_measures(corpus_settings):
+    mixer = DoGraphSchedule(interval=2, measure=4, skip=0, probe=3, rank=4)
+    target = {"target": "code", "unseen": ["code"]}
+    model, found = costs(corpus_settings, mixer, (4, 8), **target)
     plain, projection = training_flops(model, None, 8), 2 * 16 * 4
     forward = forward_flops(model.network, 8)
     probe = 3 / 8 * (forward + inputs_backward_flops(model.network, 8) + projection)

@@ -14,6 +14,7 @@ from dograph.errors import UserError
 from dograph.files.atomic import write_json
 from dograph.files.run_dir import PROVENANCE
 from dograph.mixers import (
+    GRAPE,
     BatchSignals,
     DoGE,
     DoGEOnline,
@@ -144,6 +145,49 @@ def test_the_exact_kernel_is_that_of_the_batch(store, corpus_settings):
     expected = torch.stack(rows) @ torch.stack(rows).T
     assert torch.allclose(signals[-1].domain_kernel, expected[:3, :3], rtol=1e-3)
     assert torch.allclose(signals[-1].probe_products, expected[3], rtol=1e-3)
+
+
+def test_alignments_are_those_of_sequences_outside_of_the_batch(store, corpus_settings):
+    """GRAPE's products, squares and losses against a backward of each mean loss."""
+    found = []
+
+    class Looks(GRAPE):
+        def update(self, batch):
+            found.append(batch.alignment)
+            return super().update(batch)
+
+    mixer, given = Looks(probe=20, update_every=1), {"target": {"code": 1, "animals": 1}}
+    _, _, data = train(corpus_settings, mixer, steps=1, unseen=["code"], **given)
+    _, model = first_batch_and_model(corpus_settings)
+    sources, targets = data.source_batch(0), data.probe_batch(0)
+    gradients, losses = torch.zeros(2, 3, sum(map(torch.numel, model.parameters()))), torch.zeros(3)
+    for side, batch in enumerate((sources, targets)):
+        for index in batch.domain.unique().tolist():
+            model.zero_grad()
+            loss = model.token_losses(batch.tokens[batch.domain == index]).mean()
+            loss.backward()
+            parts = [parameter.grad.flatten() for parameter in model.parameters()]
+            gradients[side, index] = torch.cat(parts)
+            losses[index] = loss.detach() if side else 0
+    alignment = found[-1]
+    assert torch.allclose(alignment.products, gradients[0] @ gradients[1].T, rtol=1e-3)
+    assert torch.allclose(alignment.source_squares, gradients[0].square().sum(dim=1), rtol=1e-3)
+    assert torch.allclose(alignment.target_squares, gradients[1].square().sum(dim=1), rtol=1e-3)
+    assert torch.allclose(alignment.target_loss, losses, rtol=1e-4)
+    assert sorted(set(sources.domain.tolist())) == [0, 2] and len(sources.domain) == 40
+
+
+def test_sources_are_read_where_they_are_trained_on(store, corpus_settings):
+    data = DataMixer(GRAPE(probe=3), corpus_settings, 32, 16, seed=1, target="code")
+    data.setup()
+    assert [len(reserved) for reserved in data._reserved] == [0, 24, 0]
+    held_out = {tuple(data.train_domains[1][place].tolist()) for place in data._reserved[1]}
+    for step in range(20):
+        batch = data.source_batch(step)
+        assert batch.domain.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        assert not held_out & {tuple(row.tolist()) for row in batch.tokens[3:6]}
+    assert torch.equal(data.source_batch(5).tokens, data.source_batch(5).tokens)
+    assert not torch.equal(data.source_batch(5).tokens, data.source_batch(6).tokens)
 
 
 @pytest.mark.parametrize("gradients", ["exact", "sketch"])
