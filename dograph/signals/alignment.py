@@ -65,16 +65,16 @@ def align(
             yield index, gradient, mean
 
     device = sources[1].device
-    found = Alignment(
+    alignment = Alignment(
         torch.zeros(domains, domains, device=device),
         *(torch.zeros(domains, device=device) for _ in range(3)),
     )
     wanted = {}
     for index, gradient, loss in gradients(targets):
         wanted[index] = gradient
-        found.target_squares[index], found.target_loss[index] = gradient @ gradient, loss
+        alignment.target_squares[index], alignment.target_loss[index] = gradient @ gradient, loss
     for index, gradient, _ in gradients(sources):
-        found.source_squares[index] = gradient @ gradient
+        alignment.source_squares[index] = gradient @ gradient
         for target, direction in wanted.items():
-            found.products[index, target] = gradient @ direction
-    return found
+            alignment.products[index, target] = gradient @ direction
+    return alignment
