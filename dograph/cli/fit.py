@@ -6,7 +6,7 @@ them). Prints out-of-fold errors, how domains help each other, the proposed mixt
 to check the law by; fit.json keeps all of it. Losses: the lower, the better.
 
 Laws: exponential and log-linear (c + k exp(t·r)), bimix (power of the own share), regmix (trees),
-linear, gp (the oracle's Gaussian process).
+linear, gp (the oracle's Gaussian process), mixmin (likelihoods by models of one domain each).
 
 Examples:
   dograph fit runs/uniform_gpt2_swarm --law regmix --target type_stubs
@@ -112,4 +112,4 @@ def read_table(paths: list[Path], law: str) -> MixtureTable:
     if len(folders) < len(paths):
         other = next(path for path in paths if not path.is_dir())
         raise UserError(f"{other} is no folder: name folders of runs, or CSV files, not both")
-    return read_runs(folders, whole=law == "bimix")
+    return read_runs(folders, whole=law == "bimix", sequences=law == "mixmin")

@@ -15,7 +15,7 @@ from dograph.experiments.laws.table import Floats, MixtureTable, Places
 
 @dataclass(frozen=True)
 class LossErrors:
-    """Out-of-fold errors of one loss, or of the target.
+    """Out-of-fold errors of one loss, or of the target; NaN where no mixture tells.
 
     Attributes:
         error: root mean square, in nats.
@@ -32,15 +32,15 @@ class LossErrors:
     noise: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """All of it; null for a correlation that is undefined."""
-        rank = None if math.isnan(self.spearman) else self.spearman
-        return {
+        """All of it; null for what is undefined."""
+        numbers = {
             "out_of_fold_error": self.error,
             "out_of_fold_absolute_error": self.absolute,
             "losses_standard_deviation": self.spread,
-            "spearman": rank,
-            "noise": self.noise,
+            "spearman": self.spearman,
         }
+        known = {name: None if math.isnan(value) else value for name, value in numbers.items()}
+        return {**known, "noise": self.noise}
 
 
 def fold_of_rows(groups: Places, folds: int, seed: int) -> Places:
@@ -60,10 +60,10 @@ def fold_of_rows(groups: Places, folds: int, seed: int) -> Places:
 
 def out_of_fold(law: Law, table: MixtureTable, loss: int, whole: FittedLaw, fold: Places) -> Floats:
     """(n,) predictions of a loss, each by a fit that had none of its mixture's rows."""
-    values, predicted = table.losses[:, loss], np.empty(len(table.losses))
+    predicted = np.empty(len(table.losses))
     for number in np.unique(fold):
         left, kept = fold == number, fold != number
-        fitted = law.fit(table.points.take(kept), values[kept], table.own(loss), whole)
+        fitted = law.fit_loss(table, loss, kept, whole)
         predicted[left] = fitted.predict(table.points.take(left))
     return predicted
 
@@ -80,6 +80,8 @@ def errors(
         counts: (n,) mask of rows that a law can predict; None for all.
     """
     rows = table.at_end if counts is None else table.at_end & counts
+    if not rows.any():
+        return LossErrors(math.nan, math.nan, math.nan, math.nan, table.noise(losses))
     groups, real, expected = table.groups[rows], losses[rows], predicted[rows]
     off = expected - real
     present, sizes = np.unique(groups, return_counts=True)
@@ -88,7 +90,7 @@ def errors(
     return LossErrors(
         error=float(np.sqrt(np.mean(off**2))),
         absolute=float(np.abs(off).mean()),
-        spread=float(real.std()),
+        spread=float(real.std()) if len(present) > 1 else math.nan,
         spearman=float(spearmanr(*means)[0]) if varied else math.nan,
         noise=table.noise(losses),
     )

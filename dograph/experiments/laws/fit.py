@@ -13,11 +13,13 @@ from dograph.errors import UserError, check_range, nearest
 from dograph.experiments.laws.crossval import LossErrors, errors, fold_of_rows, out_of_fold
 from dograph.experiments.laws.exponential import BiMix, Exponential
 from dograph.experiments.laws.law import FittedLaw, Law
+from dograph.experiments.laws.mixmin import MixMin, descend
 from dograph.experiments.laws.proposal import (
     CHUNK,
     DRAWS,
     Optimum,
     draws,
+    duality_gap,
     limits,
     minimise,
     project,
@@ -25,7 +27,7 @@ from dograph.experiments.laws.proposal import (
 )
 from dograph.experiments.laws.regression import GaussianProcess, Linear, RegMix
 from dograph.experiments.laws.result import FitResult, Mixture
-from dograph.experiments.laws.table import Floats, MixtureTable, Places, Points
+from dograph.experiments.laws.table import ALONE, Floats, MixtureTable, Places, Points
 from dograph.experiments.oracle.design import rounded, search_around
 from dograph.experiments.recipe.compose import COMMAND_LINE
 from dograph.terminal.progress import progress_of
@@ -37,6 +39,7 @@ LAWS: dict[str, Callable[[], Law]] = {
     "regmix": RegMix,
     "linear": Linear,
     "gp": GaussianProcess,
+    "mixmin": MixMin,
 }
 """Forms of laws by name, with published settings: Huber deltas, olmix's divergence."""
 MOVED = 0.1
@@ -187,7 +190,7 @@ class Fit:
         """Fit one loss; None for one that neither the law can predict nor the target counts."""
         table = self.table
         try:
-            return self.law.fit(table.points, table.losses[:, loss], table.own(loss))
+            return self.law.fit_loss(table, loss)
         except UserError:
             if self.counted[loss] > 0:
                 raise
@@ -220,8 +223,13 @@ class Fit:
         return fold_of_rows(table.groups, folds, self.settings.seed)
 
     def _predictable(self, losses: Any) -> Any:
-        """(n,) rows for which the law can predict these losses: BiMix's need the own domain."""
+        """(n,) rows for which the law can predict these losses out of fold.
+
+        BiMix's need the own domain, and MixMin is made of the runs of one domain alone.
+        """
         rows = np.ones(len(self.table.losses), dtype=bool)
+        if isinstance(self.law, MixMin):
+            rows &= self.table.mixtures.max(axis=1) <= ALONE
         if isinstance(self.law, BiMix):
             for loss in np.flatnonzero(losses):
                 if (own := self.table.own(int(loss))) is not None:
@@ -251,6 +259,10 @@ class Fit:
         searched = self.law.convex or isinstance(self.law, GaussianProcess)
         sample = draws(self.prior, self.most, self.settings.seed, CHUNK if searched else DRAWS)
         simulated, worst = simulate(self.expected, sample)
+        if isinstance(self.law, MixMin) and not self.pull:
+            descended = descend(self._gradient, len(self.prior))
+            best = project(descended[None], self.most)[0]
+            return Optimum(best, duality_gap(best, self._gradient(best), self.most)), worst
         if self.law.convex:
             exact = minimise(self.expected, self._gradient, self.prior, self.most, self.pull)
             return exact, worst

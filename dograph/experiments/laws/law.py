@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from dograph.experiments.laws.table import Floats, Points
+from dograph.experiments.laws.table import Floats, MixtureTable, Points
 
 
 class FittedLaw(ABC):
@@ -45,11 +45,28 @@ class Law(ABC):
     def parameters(self, domains: int, several_steps: bool) -> int:
         """Numbers that the fit chooses, so that fewer mixtures are refused."""
 
-    @abstractmethod
+    def fit_loss(
+        self,
+        table: MixtureTable,
+        loss: int,
+        rows: Any = slice(None),
+        whole: FittedLaw | None = None,
+    ) -> FittedLaw:
+        """Fit one loss of a table.
+
+        Args:
+            table: mixtures and losses.
+            loss: place of the loss.
+            rows: (n,) mask of those that are fitted to.
+            whole: the fit to all rows, for one to a part of them to begin from.
+        """
+        own = table.own(loss)
+        return self.fit(table.points.take(rows), table.losses[rows, loss], own, whole)
+
     def fit(
         self, points: Points, losses: Floats, own: int | None, whole: FittedLaw | None = None
     ) -> FittedLaw:
-        """Fit one loss.
+        """Fit one loss; laws of mixtures and mean losses alone have it.
 
         Args:
             points: n mixtures and steps.
@@ -57,3 +74,4 @@ class Law(ABC):
             own: place of the domain whose loss it is; None for another loss.
             whole: the fit to all rows, for one to a part of them to begin from.
         """
+        raise NotImplementedError

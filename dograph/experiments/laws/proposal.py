@@ -143,12 +143,12 @@ def minimise(
             value, start, jac=derivative, bounds=bounds, constraints=[whole], options=options
         )
         start = project(np.clip(solved.x, 0, None)[None] / solved.x.clip(0).sum(), most)[0]
-        if (gap := _gap(start, derivative(start), most)) < 1e-6:
+        if (gap := duality_gap(start, derivative(start), most)) < 1e-6:
             break
     return Optimum(start, gap)
 
 
-def _gap(weights: Floats, derivative: Floats, most: Floats) -> float:
+def duality_gap(weights: Floats, derivative: Floats, most: Floats) -> float:
     """How far a convex loss may be above its least (Frank and Wolfe 1956)."""
     left, lowest = 1.0, 0.0
     for domain in np.argsort(derivative):

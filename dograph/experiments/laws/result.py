@@ -93,6 +93,12 @@ class FitResult:
     def sentence(self) -> str:
         """The result, as far as the fit can be trusted."""
         of, what = self.target_errors, self.target_name
+        if math.isnan(of.error):
+            return (
+                f"for {what} law {self.law} proposes {described(self.proposal.weights)}: by its "
+                f"own reckoning {self.gain:.3f} nats ahead of the prior, and no mixture that was "
+                "trained tells how far to trust that: run it to be sure"
+            )
         if of.error >= of.spread:
             return (
                 f"law {self.law} says nothing about {what}: out of fold it errs by {of.error:.3f} "
@@ -210,6 +216,8 @@ class FitResult:
 
 
 def _cells(each: LossErrors) -> list[str]:
-    noise = "–" if each.noise is None else f"{each.noise:.4f}"
-    rank = "–" if math.isnan(each.spearman) else f"{each.spearman:.3f}".replace("-", "−")
-    return [f"{each.error:.4f}", f"{each.spread:.4f}", noise, rank]
+    def cell(number: float | None, decimals: int = 4) -> str:
+        unknown = number is None or math.isnan(number)
+        return "–" if unknown else f"{number:.{decimals}f}".replace("-", "−")
+
+    return [cell(each.error), cell(each.spread), cell(each.noise), cell(each.spearman, 3)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ FIXED = ("Fixed", "Stratified", "Proportional", "Temperature")
 """Classes of mixers whose weights never change."""
 
 
-def read_runs(folders: Sequence[Path], whole: bool = False) -> MixtureTable:
+def read_runs(
+    folders: Sequence[Path], whole: bool = False, sequences: bool = False
+) -> MixtureTable:
     """The table of all finished runs of fixed mixtures in and below some folders.
 
     Args:
         folders: such as an oracle's, a swarm's, or that of a sweep's runs.
         whole: every validation of a run, not only the last.
+        sequences: evaluate the models of one domain alone, sequence by sequence.
 
     Raises:
         UserError: if there are none, or they differ in more than mixture, seed and target.
@@ -49,7 +53,7 @@ def read_runs(folders: Sequence[Path], whole: bool = False) -> MixtureTable:
     notes.append(f"cost of these {len(fixed)} runs: {spent} of training")
     domains = [domain.name for domain in fixed[0].summary.domains]
     rows = [row for run in fixed for row in _rows(run, domains, whole)]
-    return make_table(
+    table = make_table(
         domains,
         np.array([row[0] for row in rows]),
         domains,
@@ -61,6 +65,11 @@ def read_runs(folders: Sequence[Path], whole: bool = False) -> MixtureTable:
         sources={str(run.folder): str(run.metadata.get("digest")) for run in fixed},
         notes=notes,
     )
+    if not sequences:
+        return table
+    from dograph.experiments.laws.sequence_losses import read_sequences  # it imports torch
+
+    return replace(table, sequences=read_sequences(fixed, table.domains))
 
 
 def _below(folder: Path) -> Iterator[ComparedRun]:

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 SAME = 6
 """Decimals up to which two rows have one mixture."""
+ALONE = 1 - 1e-6
+"""A weight above it: nothing else is drawn."""
 MEAN = "mean"
 """The target in which all losses count alike."""
 
@@ -39,6 +41,19 @@ class Points:
 
 
 @dataclass(frozen=True)
+class SequenceLosses:
+    """What S models, each of one domain alone, say of held-out sequences.
+
+    Attributes:
+        nats: by loss, (S, n) losses of n sequences, summed over each one's tokens.
+        tokens: that a sequence predicts.
+    """
+
+    nats: Mapping[str, Floats]
+    tokens: int
+
+
+@dataclass(frozen=True)
 class MixtureTable:
     """n rows: a mixture of S domains, and T losses after training on it.
 
@@ -53,6 +68,7 @@ class MixtureTable:
         sources: digest of each file or run by its path.
         cost: tokens, FLOPs and seconds of all runs; empty for a file.
         notes: what was left out, a sentence each.
+        sequences: losses of single sequences, for a law that reads them.
     """
 
     domains: tuple[str, ...]
@@ -65,6 +81,7 @@ class MixtureTable:
     sources: Mapping[str, str] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sequences: SequenceLosses | None = None
 
     @property
     def points(self) -> Points:
