@@ -107,9 +107,9 @@ def descend(
     """
     weights = np.full(domains, 1 / domains)
     for _ in range(steps):
-        slope = gradient(weights)
-        weights = np.maximum(softmax(np.log(weights) - rate * slope), LEAST)
+        derivative = gradient(weights)
+        weights = np.maximum(softmax(np.log(weights) - rate * derivative), LEAST)
         weights /= weights.sum()
-        if np.abs(slope).max() < still:
+        if np.abs(derivative).max() < still:
             break
     return weights

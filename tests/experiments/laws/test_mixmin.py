@@ -35,8 +35,8 @@ def test_two_models_by_hand():
     assert law.predict(at((0.75, 0.25))) == pytest.approx([expected])
     first = -(0.5 / likelihoods[0] + 0.125 / likelihoods[1]) / 2 / 2
     second = -(0.25 / likelihoods[0] + 0.5 / likelihoods[1]) / 2 / 2
-    slope = law.gradient(np.array([0.75, 0.25]), 1.0)
-    assert slope == pytest.approx([first, second])
+    derivative = law.gradient(np.array([0.75, 0.25]), 1.0)
+    assert derivative == pytest.approx([first, second])
     start = law.gradient(np.array([0.5, 0.5]), 1.0)
     grown = np.exp(-start)
     assert descend(lambda mixture: law.gradient(mixture, 1.0), 2, steps=1) == pytest.approx(
@@ -58,12 +58,15 @@ def transcribed(likelihoods, tokens, rate, steps):
     models, sequences = likelihoods.shape
     weights = [1 / models] * models
     for _ in range(steps):
-        slopes = [0.0] * models
+        derivatives = [0.0] * models
         for x in range(sequences):
             joint = sum(weights[s] * likelihoods[s, x] for s in range(models))
             for s in range(models):
-                slopes[s] -= likelihoods[s, x] / joint / tokens / sequences
-        grown = [w * math.exp(-rate * slope) for w, slope in zip(weights, slopes, strict=True)]
+                derivatives[s] -= likelihoods[s, x] / joint / tokens / sequences
+        grown = [
+            w * math.exp(-rate * derivative)
+            for w, derivative in zip(weights, derivatives, strict=True)
+        ]
         weights = [each / sum(grown) for each in grown]
     return weights
 
