@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dograph.mixers import GRAPE, BatchSignals, DoGE, DoGEOnline, DoReMi
+from dograph.mixers import GRAPE, BatchSignals, DoGE, DoGEOnline, DoReMi, DoReMiOnline
 from dograph.signals.alignment import Alignment
 
 CASES = 16
@@ -179,6 +179,26 @@ def doremi_loss(alpha, sampled, domain, losses, normalise):
     ratios = ratios / ratios.sum()
     each = np.repeat(ratios[domain][:, None], losses.shape[1], axis=1)
     return (losses * each).sum() / max(each.sum(), 1e-10)
+
+
+@pytest.mark.parametrize("reference", [None, "reference.ckpt"])
+def test_online_doremi(reference):
+    draw = np.random.default_rng(2)
+    for _ in range(7 * CASES):
+        count, floor = int(draw.integers(2, 7)), float(draw.choice([0.0, 0.2]))
+        eta, smoothing = float(draw.uniform(0.01, 2)), float(draw.choice([0.0, 0.05]))
+        mixer = DoReMiOnline(reference, eta, smoothing, floor=floor)
+        mixer.setup(names(count), [9] * count, 8)
+        alpha = np.full(count, 1 / count)
+        for step in range(STEPS):
+            domain, losses = draw.integers(0, count, 8), draw.uniform(0, 4, (8, 1))
+            batch = BatchSignals(step, torch.from_numpy(domain), torch.from_numpy(losses[:, 0]))
+            if reference:  # then the losses themselves do not matter
+                batch.excess_loss = batch.sequence_loss
+                batch.sequence_loss = torch.from_numpy(draw.uniform(0, 4, 8))
+            mixer.step(batch)
+            alpha = floor / count + (1 - floor) * doremi(alpha, domain, losses, eta, smoothing)
+            assert mixer.sampling_weights.tolist() == pytest.approx(alpha.tolist(), abs=1e-6)
 
 
 def test_grape():
