@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dograph.evaluation.perplexity import DomainPerplexity
     from dograph.graph.graph_solver import GraphSolver
     from dograph.mixers.ado import ADO
+    from dograph.mixers.aioli import Aioli
     from dograph.mixers.base import BaseMixer
     from dograph.mixers.doge import DoGE, DoGEOnline
     from dograph.mixers.dograph import DoGraph
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         DomainText,
         EmbeddingGradients,
         ExcessLoss,
+        HeldOutLoss,
         Probe,
         Sketch,
         TokenGradients,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ADO": "mixers.ado",
     "AlignmentProbe": "signals.batch_signals",
+    "Aioli": "mixers.aioli",
     "BaseMixer": "mixers.base",
     "Batch": "data.batch",
     "CorpusSettings": "data.corpus.settings",
@@ -66,6 +69,7 @@ _HOMES = {
     "ExcessLoss": "signals.batch_signals",
     "Fixed": "mixers.fixed",
     "GRAPE": "mixers.grape",
+    "HeldOutLoss": "signals.batch_signals",
     "GraphSolver": "graph.graph_solver",
     "LanguageModel": "training.language_model",
     "MixingCallback": "training.mixing_callback",
@@ -93,6 +97,7 @@ __all__ = [
     "ADO",
     "GRAPE",
     "ODM",
+    "Aioli",
     "AlignmentProbe",
     "BaseMixer",
     "Batch",
@@ -113,6 +118,7 @@ __all__ = [
     "ExcessLoss",
     "Fixed",
     "GraphSolver",
+    "HeldOutLoss",
     "LanguageModel",
     "MixingCallback",
     "MixtureReport",

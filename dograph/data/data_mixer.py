@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -210,6 +210,7 @@ class DataMixer(LightningDataModule):
             self.unseen,
             self._text(self.train_domains),
             self._token_budget,
+            self._delay,
         )
         self._share_start()
         self._set_up, self._run_set_up = self._settings(), self._run
@@ -226,15 +227,21 @@ class DataMixer(LightningDataModule):
         )
 
     @property
-    def _run(self) -> tuple[int, int]:
+    def _run(self) -> tuple[int, int, int]:
         """What set-up reads of the attached trainer."""
-        return self._token_budget, self._ranks[1]
+        return self._token_budget, self._ranks[1], self._delay
 
     @property
     def _token_budget(self) -> int:
         """Tokens that the attached trainer's run reads, T + 1 a sequence; 0 if it has no length."""
         batches = 0 if self.trainer is None else batches_of(self.trainer)
         return batches * self.batch_size * self._ranks[1] * (self.context + 1)
+
+    @property
+    def _delay(self) -> int:
+        """Optimiser steps that new weights take to reach the draws."""
+        batches = 1 if self.trainer is None else int(self.trainer.accumulate_grad_batches)
+        return -(-self.lookahead // batches)
 
     def _settings(self) -> dict[str, Any]:
         """What set-up reads once; copies of what can be changed in place."""
@@ -361,21 +368,39 @@ class DataMixer(LightningDataModule):
         """One deterministic loader per domain, in the domains' order; none if none is held out."""
         self._check_set_up()
         dataset = MixtureDataset(self.validation_domains)
-        most, size = self.validation_sequences, self.batch_size
-        batches = [
-            evenly_spaced(index, len(domain), most, size, *self._ranks)
-            for index, domain in enumerate(self.validation_domains)
-        ]
         return [
             DataLoader(dataset, batch_sampler=each, collate_fn=as_read, pin_memory=self._on_gpu)
-            for each in batches
+            for each in self._validation_picks(self.validation_sequences)
         ]
 
-    def validated(self, domain: int) -> int:
-        """Sequences of a domain's validation loader that count on this rank; the rest repeat."""
+    def validation_batches(self, sequences: int | None = None) -> Iterator[tuple[Batch, int]]:
+        """This rank's validation batches of all domains, and how many sequences count in each.
+
+        ``sequences`` of each domain are evenly spaced; None: those of ``val_dataloader``.
+        """
+        most = self.validation_sequences if sequences is None else sequences
+        dataset = MixtureDataset(self.validation_domains)
+        for index, batches in enumerate(self._validation_picks(most)):
+            left = self.validated(index, most)
+            for picks in batches:
+                yield dataset.__getitems__(picks), min(left, len(picks))
+                left -= min(left, len(picks))
+
+    def _validation_picks(self, most: int) -> list[list[list[Pick]]]:
+        """This rank's batches of ``most`` sequences of each domain, by domain."""
+        return [
+            evenly_spaced(index, len(domain), most, self.batch_size, *self._ranks)
+            for index, domain in enumerate(self.validation_domains)
+        ]
+
+    def validated(self, domain: int, sequences: int | None = None) -> int:
+        """Of a domain's ``sequences``, those that count on this rank; the rest repeat.
+
+        None: those of its validation loader.
+        """
         rank, ranks = self._ranks
-        whole = min(len(self.validation_domains[domain]), self.validation_sequences)
-        return len(range(rank, whole, ranks))
+        most = self.validation_sequences if sequences is None else sequences
+        return len(range(rank, min(len(self.validation_domains[domain]), most), ranks))
 
     @property
     def _on_gpu(self) -> bool:

@@ -137,12 +137,13 @@ class MixtureSampler(Sampler[list[Pick]]):
         """(S,) epochs trained on of each domain, with fractions."""
         return self.realised / np.array([order.length for order in self.orders])
 
-    def set_weights(self, weights: npt.ArrayLike) -> None:
+    def set_weights(self, weights: npt.ArrayLike, step_batches: int = 1) -> None:
         """Draw by new (S,) weights from the batch that comes ``lookahead`` after those trained on.
 
+        Rounded up to whole optimiser steps of ``step_batches``, none of which mixes old and new.
         A UserError says which key to change if that batch is already prefetched.
         """
-        start = self.trained + self.lookahead
+        start = self.trained + -(-self.lookahead // step_batches) * step_batches
         if self.drawn > start:
             raise UserError(
                 f"{len(self.in_flight)} batches are prefetched but lookahead is "

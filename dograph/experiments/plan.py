@@ -59,13 +59,18 @@ class Artefacts:
         """The mixture that the stage chose: its mixer's average weights, by domain."""
         return {domain.name: domain.average_weight for domain in self.summary.domains}
 
+    @property
+    def losses(self) -> dict[str, float | None]:
+        """Every domain's validation loss at the stage's end, in nats; None without one."""
+        return {domain.name: domain.validation_loss for domain in self.summary.domains}
+
     def values(self) -> dict[str, Any]:
-        """What ``${stages.NAME.checkpoint}`` and ``${stages.NAME.weights}`` stand for."""
-        return {"checkpoint": str(self.folder / FINAL_CHECKPOINT), "weights": self.weights}
+        """What ``${stages.NAME.checkpoint}``, ``.weights`` and ``.losses`` stand for."""
+        return {**self.identity(), "checkpoint": str(self.folder / FINAL_CHECKPOINT)}
 
     def identity(self) -> dict[str, Any]:
         """The same for a digest: a checkpoint's path does not tell what it was made from."""
-        return {"checkpoint": self.inputs, "weights": self.weights}
+        return {"checkpoint": self.inputs, "weights": self.weights, "losses": self.losses}
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,8 @@ class Plan:
         stand_ins: dict[str, dict[str, Any]] = {}
         for stage in file.stages:
             recipes[stage] = check(file.compose(stage, stand_ins))
-            stand_ins[stage] = {"checkpoint": f"<of stage {stage}>", "weights": {"<domain>": 1.0}}
+            by_domain = {name: {"<domain>": 1.0} for name in ("weights", "losses")}
+            stand_ins[stage] = {"checkpoint": f"<of stage {stage}>", **by_domain}
         if len({(recipe.name, recipe.runs, recipe.seed) for recipe in recipes.values()}) > 1:
             raise UserError(f"{file.path}: name, runs and seed are the same for all stages")
         return cls(file, recipes, rounds)

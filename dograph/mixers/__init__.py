@@ -1,6 +1,7 @@
 """Mixers: what is drawn, and how it counts."""
 
 from dograph.mixers.ado import ADO
+from dograph.mixers.aioli import Aioli
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
 from dograph.mixers.doge import DoGE, DoGEOnline
 from dograph.mixers.dograph import DoGraph
@@ -19,6 +20,7 @@ from dograph.signals.batch_signals import (
     DomainText,
     EmbeddingGradients,
     ExcessLoss,
+    HeldOutLoss,
     Probe,
     Sketch,
     TokenGradients,
@@ -31,6 +33,7 @@ __all__ = [
     "LOSS",
     "ODM",
     "SAMPLING",
+    "Aioli",
     "AlignmentProbe",
     "BaseMixer",
     "BatchSignals",
@@ -46,6 +49,7 @@ __all__ = [
     "EmbeddingGradients",
     "ExcessLoss",
     "Fixed",
+    "HeldOutLoss",
     "Probe",
     "Proportional",
     "Sketch",

@@ -32,6 +32,7 @@ from dograph.mixers.user_code import mixer_errors
 from dograph.signals.batch_signals import (
     BatchSignals,
     DomainText,
+    HeldOutLoss,
     Probe,
     Request,
     ValidationLoss,
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 _SETTINGS = {"acts_on", "acts_from", "needs", "update_every", "warmup", "prior", "floor"}
 _CORPUS = {
     *("domains", "domain_tokens", "batch_size", "vocab_size", "target", "trained", "text"),
-    "token_budget",
+    *("token_budget", "delay"),
 }
 _SAVED_BY_BASE = {"history", "updates", "_domain_losses", "validation_loss", "_start", "_warned"}
 NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
@@ -79,6 +80,7 @@ class BaseMixer(nn.Module):
         not_saved: names of attributes that change and need not survive a resume.
         target: what the run is judged by, from ``setup`` on.
         token_budget: tokens that the run reads, all in all; 0 where its length is not known.
+        delay: optimiser steps after an update that are still drawn by the weights before it.
         trained: (S,) bool, False for unseen domains, whose weights are 0.
         text: of each domain (n_s, T + 1) tokens, on ``DomainText``; only while ``setup`` runs.
         validation_loss: (S,) float64, each domain's mean token loss in nats at the last validation;
@@ -118,7 +120,7 @@ class BaseMixer(nn.Module):
         self.prior = dict(prior) if prior else None
         self.domains: tuple[str, ...] = ()
         self.domain_tokens: tuple[int, ...] = ()
-        self.batch_size = self.vocab_size = self.token_budget = 0
+        self.batch_size = self.vocab_size = self.token_budget = self.delay = 0
         self.target, self.trained = Target(), torch.zeros(0, dtype=torch.bool)
         self.text: tuple[Tensor, ...] = ()
         self.validation_loss: Tensor | None = None
@@ -174,6 +176,7 @@ class BaseMixer(nn.Module):
         unseen: Sequence[str] = (),
         text: Sequence[Tensor] = (),
         token_budget: int = 0,
+        delay: int = 0,
     ) -> None:
         """Tells the mixer its domains, once, before training; UserError if they do not fit.
 
@@ -186,6 +189,7 @@ class BaseMixer(nn.Module):
             unseen: domains that are never trained on.
             text: (n_s, T + 1) tokens of each domain, where the mixer requests ``DomainText``.
             token_budget: tokens that the run reads, all in all; 0 where its length is not known.
+            delay: optimiser steps after an update that are still drawn by the weights before it.
         """
         check_declared(self)
         if not len(set(domains)) == len(domains) == len(domain_tokens):
@@ -203,7 +207,7 @@ class BaseMixer(nn.Module):
             own_state.restore_state(self, {}, self._start, NOT_OWN)
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
         self.batch_size, self.vocab_size = batch_size, vocab_size
-        self.token_budget = token_budget
+        self.token_budget, self.delay = token_budget, delay
         self.target = Target.parse(target, unseen)
         self.target.check(self.domains)
         check_names("data.unseen", self.unseen, self.domains)
@@ -234,7 +238,7 @@ class BaseMixer(nn.Module):
     def needs_at(self, step: int, kind: type[Request]) -> bool:
         """Whether a signal is needed at a step, after ``step`` are done."""
         request = self.request(kind)
-        if isinstance(request, Probe):
+        if isinstance(request, Probe | HeldOutLoss):
             return (step + 1) % self.update_every == 0
         return request is not None
 

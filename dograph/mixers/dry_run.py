@@ -31,6 +31,7 @@ from dograph.signals.batch_signals import (
     DomainText,
     EmbeddingGradients,
     ExcessLoss,
+    HeldOutLoss,
     Probe,
     Sketch,
     TokenGradients,
@@ -88,8 +89,9 @@ def _copy(mixer: BaseMixer, batch_size: int) -> BaseMixer:
     trial = copy.deepcopy(mixer, memo)
     corpus = mixer.domains, mixer.domain_tokens
     target = mixer.target.value, mixer.unseen
-    more = _made_up_text(mixer), mixer.token_budget
-    trial.setup(*corpus, batch_size, mixer.vocab_size, *target, *more)
+    run = mixer.token_budget, mixer.delay
+    text = _made_up_text(mixer)
+    trial.setup(*corpus, batch_size, mixer.vocab_size, *target, text, *run)
     return trial
 
 
@@ -185,6 +187,8 @@ def made_up_signals(mixer: BaseMixer, batch_size: int, step: int) -> BatchSignal
         if signals.probe_domain is not None and len(signals.probe_domain):
             made_up = _made_up_gradients(signals.probe_domain, mixer, generator)
             signals.probe_gradients = made_up
+    if mixer.request(HeldOutLoss):
+        signals.held_out_loss = 1 + torch.rand(count, generator=generator, dtype=torch.float64)
     if mixer.request(ExcessLoss):
         signals.excess_loss = torch.rand(batch_size, generator=generator)
     if mixer.request(DomainGradients):

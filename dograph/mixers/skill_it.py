@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -13,6 +14,8 @@ from dograph.signals.batch_signals import BatchSignals, ValidationLoss
 
 Graph = Mapping[str, Mapping[str, float]]
 """How much training on a domain (the outer name) lowers the losses of others, by name."""
+Losses = Mapping[str, Mapping[str, float | None]]
+"""All domains' losses in nats after training on one domain (the outer name) alone."""
 
 
 def graph_weights(prior: Tensor, graph: Tensor, losses: Tensor, rate: float) -> Tensor:
@@ -31,8 +34,22 @@ def graph_weights(prior: Tensor, graph: Tensor, losses: Tensor, rate: float) -> 
     return torch.softmax(prior.log() + rate * (graph @ losses), dim=0)
 
 
+def learnt_graph(losses: Tensor, start: float) -> Tensor:
+    """``A_st = max(1 − L_st / L_0, 0)``: by what part training on s alone lowered the loss of t.
+
+    Args:
+        losses: (S, S) L in nats, what was trained on in rows.
+        start: L_0 > 0, an untrained model's loss, the same for all domains.
+
+    >>> learnt_graph(torch.tensor([[1.0, 5.0], [3.0, 2.0]]), start=4.0)
+    tensor([[0.7500, 0.0000],
+            [0.2500, 0.5000]])
+    """
+    return (1 - losses / start).clamp(min=0)
+
+
 class SkillIt(BaseMixer):
-    """Draws what lowers the losses that are still large, by a graph that is given.
+    """Draws what lowers the losses that are still large, by a graph that is given or learnt.
 
     Weights are ``graph_weights`` of the losses of the last ``window`` validations, by mirror
     descent that starts anew from ``prior`` each time (arXiv 2307.14430). As in the public code,
@@ -46,6 +63,8 @@ class SkillIt(BaseMixer):
         window: validations that count, ≥ 1; 3 published.
         update_every: optimiser steps between two updates, ≥ 1; best those between validations.
         prior: α_0 by name. None: uniform.
+        losses_alone: of a run on each domain alone, to learn A from: ``learnt_graph`` with the loss
+            of even guesses, ln V, as L_0. A stage's are ``${stages.NAME.losses}``.
 
     Attributes:
         validations: losses (S,) of those in the window, the newest last.
@@ -60,11 +79,14 @@ class SkillIt(BaseMixer):
         window: int = 3,
         update_every: int = 1,
         prior: dict[str, float] | None = None,
+        losses_alone: Losses | None = None,
     ) -> None:
         super().__init__(update_every=update_every, prior=prior)
         check_range("mixer.init_args.rate", rate, above=0)
         check_range("mixer.init_args.window", window, at_least=1)
-        self.named_graph = graph
+        if graph and losses_alone:
+            raise UserError("mixer.init_args has graph and losses_alone: give one of them")
+        self.named_graph, self.losses_alone = graph, losses_alone
         self.rate, self.window = rate, window
         self.validations: list[Tensor] = []
 
@@ -101,7 +123,9 @@ class SkillIt(BaseMixer):
 
     def _graph(self) -> Tensor:
         """(S, S) A, what is trained on in rows; UserError for a name or number that cannot be."""
-        if self.named_graph is None:
+        if self.losses_alone:
+            graph = self._learnt(self.losses_alone)
+        elif self.named_graph is None:
             graph = torch.eye(len(self.domains), dtype=torch.float64)
         else:
             graph = torch.zeros(len(self.domains), len(self.domains), dtype=torch.float64)
@@ -117,6 +141,25 @@ class SkillIt(BaseMixer):
                 "name what does"
             )
         return graph
+
+    def _learnt(self, losses_alone: Losses) -> Tensor:
+        """(S, S) A from runs on single domains; 0 for what is not drawn or does not count."""
+        if self.vocab_size < 2:
+            raise UserError("SkillIt.setup needs vocab_size to learn a graph from losses")
+        losses = torch.full((len(self.domains),) * 2, torch.inf, dtype=torch.float64)
+        counts = self.target.weights(self.domains) > 0
+        for index in self.prior_weights.where(self.trained, 0).nonzero().flatten().tolist():
+            source = self.domains[index]
+            if source not in losses_alone:
+                there = f"of a run on {source} alone: add them, or give it a prior of 0"
+                raise UserError(f"mixer.init_args.losses_alone has no losses {there}")
+            for other in counts.nonzero().flatten().tolist():
+                loss = losses_alone[source].get(self.domains[other])
+                value = math.nan if loss is None else loss
+                key = f"mixer.init_args.losses_alone.{source}.{self.domains[other]}"
+                check_range(key, value, at_least=0)
+                losses[index, other] = value
+        return learnt_graph(losses, math.log(self.vocab_size))
 
     def _index(self, name: str, key: str) -> int:
         if name not in self.domains:

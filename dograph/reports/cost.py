@@ -9,6 +9,7 @@ from torch import nn
 from dograph.signals.batch_signals import (
     AlignmentProbe,
     EmbeddingGradients,
+    HeldOutLoss,
     Probe,
     Request,
     Sketch,
@@ -103,6 +104,14 @@ def training_flops(
         projection = embedding_flops(model.network, collector.embeddings.rank)
         flops += _share(collector, EmbeddingGradients, steps) * projection
         probe += inputs_backward_flops(model.network, context) + projection
+    trainer, data = collector.trainer, collector.data
+    batch = data.sampler.batch_size * int(trainer.accumulate_grad_batches)
+    measured = mixer.request(HeldOutLoss)
+    if measured is not None:
+        each = range(len(data.validation_domains))
+        sequences = sum(data.validated(index, measured.sequences) for index in each)
+        whole = sequences * trainer.world_size / batch
+        flops += _share(collector, HeldOutLoss, steps) * whole * forward
     request = mixer.request(Probe)
     if request is None:
         return flops
@@ -112,8 +121,6 @@ def training_flops(
         probed += int(mixer.trained.sum())
         probe += 2 * forward
     sequences = request.per_update * (min(probed, 1) if request.by_target else probed)
-    trainer = collector.trainer
-    batch = collector.data.sampler.batch_size * int(trainer.accumulate_grad_batches)
     whole = sequences * trainer.world_size / batch
     return flops + _share(collector, Probe, steps) * whole * probe
 

@@ -102,8 +102,28 @@ class ValidationLoss:
     """Requests the domains' losses at the last validation: ``BaseMixer.validation_loss``."""
 
 
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """Requests the domains' losses after the steps that ``needs_at`` names: ``held_out_loss``.
+
+    They are of sequences that are validated on, and no validation of the trainer's is needed.
+
+    Attributes:
+        sequences: evenly spaced sequences of each domain, ≥ 1. None: those of a validation.
+    """
+
+    sequences: int | None = None
+
+
 Request = (
-    Sketch | ExcessLoss | Probe | DomainGradients | EmbeddingGradients | DomainText | ValidationLoss
+    Sketch
+    | ExcessLoss
+    | Probe
+    | DomainGradients
+    | EmbeddingGradients
+    | DomainText
+    | ValidationLoss
+    | HeldOutLoss
 )
 
 REQUESTED_BY = {
@@ -116,6 +136,7 @@ REQUESTED_BY = {
     "probe_products": "DomainGradients() and Probe(...)",
     "probe_domain": "Probe(...)",
     "alignment": "AlignmentProbe(held_out, per_update)",
+    "held_out_loss": "HeldOutLoss()",
 }
 """By signal, what a mixer's ``needs`` must hold to get it."""
 
@@ -169,6 +190,8 @@ class BatchSignals:
         domain_loss: (S,) float64, each domain's mean token loss in nats since the last update;
             its last known value where it was absent, the known domains' mean where it was never
             drawn. Known in ``update``.
+        held_out_loss: (S,) float64, each domain's mean token loss in nats on held-out sequences,
+            after this step, on ``HeldOutLoss``. Known in ``update``.
     """
 
     step: int
@@ -189,6 +212,7 @@ class BatchSignals:
     peak_learning_rate: float = 0.0
     sequence_tokens: int = 1
     domain_loss: Tensor | None = None
+    held_out_loss: Tensor | None = None
 
     @property
     def batch_size(self) -> int:

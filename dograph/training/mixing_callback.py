@@ -25,9 +25,10 @@ from dograph.mixers.base import LOSS, ROUNDING, SAMPLING, BaseMixer
 from dograph.mixers.dry_run import dry_run
 from dograph.mixers.random_state import global_random_state, set_global_random_state
 from dograph.mixers.simplex import on_simplex
-from dograph.signals.batch_signals import BatchSignals, Sketch, ValidationLoss, join
+from dograph.signals.batch_signals import BatchSignals, HeldOutLoss, Sketch, ValidationLoss, join
 from dograph.signals.domain_sums import DomainSums
 from dograph.signals.sketches import SketchSettings
+from dograph.training.held_out_losses import held_out_losses
 from dograph.training.language_model import LanguageModel, ReduceLoss
 from dograph.training.signal_collector import SignalCollector
 from dograph.training.step_state import StepState
@@ -265,7 +266,13 @@ class MixingCallback(Callback):
             on_simplex(signals.loss_weights, "the optimiser step's loss weights")
         skipped = self.mixer.learns and bool(self.model.skipped[1])
         self._check_by_hand()
-        if state.usable and not skipped and self.mixer.step(signals):
+        if not state.usable or skipped:
+            return
+        request = self.mixer.request(HeldOutLoss)
+        if request is not None and self.mixer.needs_at(state.index, HeldOutLoss):
+            measured = held_out_losses(trainer, self.data, request.sequences)
+            signals.held_out_loss = measured
+        if self.mixer.step(signals):
             self._hand_over()
 
     def _check_by_hand(self) -> None:
@@ -292,7 +299,8 @@ class MixingCallback(Callback):
                 weights.copy_(strategy.broadcast(weights, src=0))
         if mixer.acts(SAMPLING):
             on_simplex(mixer.sampling_weights, f"{type(mixer).__name__}.sampling_weights")
-            self.data.sampler.set_weights(mixer.sampling_weights.numpy())
+            accumulated = int(self.trainer.accumulate_grad_batches)
+            self.data.sampler.set_weights(mixer.sampling_weights.numpy(), accumulated)
         self._handed_over = self._weights()
 
     @property

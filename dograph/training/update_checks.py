@@ -9,9 +9,10 @@ from lightning.pytorch import Trainer
 
 from dograph.errors import UserError
 from dograph.mixers.base import SAMPLING, BaseMixer
-from dograph.signals.batch_signals import ValidationLoss
+from dograph.signals.batch_signals import HeldOutLoss, ValidationLoss
 
 logger = logging.getLogger(__name__)
+INSTEAD = "or take another mixer or target"
 
 
 def check_updates(trainer: Trainer, mixer: BaseMixer, has_text: bool, lookahead: int = 0) -> None:
@@ -26,6 +27,8 @@ def check_updates(trainer: Trainer, mixer: BaseMixer, has_text: bool, lookahead:
     _check_first_update(trainer, mixer, lookahead)
     if mixer.request(ValidationLoss):
         _check_validations(trainer, mixer, has_text)
+    elif mixer.request(HeldOutLoss):
+        _check_text(mixer, has_text)
 
 
 def first_update(mixer: BaseMixer) -> int:
@@ -69,13 +72,9 @@ def _check_first_update(trainer: Trainer, mixer: BaseMixer, lookahead: int) -> N
 def _check_validations(trainer: Trainer, mixer: BaseMixer, has_text: bool) -> None:
     name, interval = type(mixer).__name__, trainer.val_check_interval
     reads = f"but {name} reads the losses of validations here"
-    instead = "or take another mixer or target"
     if trainer.limit_val_batches == 0:
-        raise UserError(f"trainer.limit_val_batches is 0, {reads}: raise it, {instead}")
-    if not has_text:
-        raise UserError(
-            f"the corpus holds out no text, {reads}: raise corpus.validation_fraction, {instead}"
-        )
+        raise UserError(f"trainer.limit_val_batches is 0, {reads}: raise it, {INSTEAD}")
+    _check_text(mixer, has_text)
     # A validation comes after the update of its step.
     updates = trainer.max_steps // mixer.update_every * mixer.update_every
     batches = updates * int(trainer.accumulate_grad_batches)
@@ -86,6 +85,14 @@ def _check_validations(trainer: Trainer, mixer: BaseMixer, has_text: bool) -> No
             interval,
             reads,
             batches,
+        )
+
+
+def _check_text(mixer: BaseMixer, has_text: bool) -> None:
+    if not has_text:
+        raise UserError(
+            f"the corpus holds out no text, but {type(mixer).__name__} reads the losses of "
+            f"validations here: raise corpus.validation_fraction, {INSTEAD}"
         )
 
 

@@ -19,12 +19,17 @@ from dograph.mixers import (
     ADO,
     GRAPE,
     ODM,
+    Aioli,
+    BatchSignals,
     DoGE,
     DoGEOnline,
     DoGraphSchedule,
     DoReMi,
     DoReMiOnline,
     DynamicLoss,
+    Fixed,
+    HeldOutLoss,
+    SkillIt,
     Stratified,
 )
 from dograph.mixers.schedule_settings import ProblemSettings
@@ -79,8 +84,18 @@ def corpus(tmp_path_factory):
     )
 
 
-def train(corpus, mixer, checkpoint=None, fresh=True, **settings):
-    """150 real steps; (average weights, shares of the loss, shares of what was drawn) by name."""
+class EndsWithLosses(Fixed):
+    """A fixed mixture that keeps the losses after the last step."""
+
+    needs = frozenset({HeldOutLoss()})
+
+    def update(self, signals: BatchSignals):
+        self.losses = signals.held_out_loss
+        return self.weights
+
+
+def train(corpus, mixer, checkpoint=None, fresh=True, steps=150, **settings):
+    """Real steps; (average weights, shares of the loss, shares of what was drawn) by name."""
     store = prepare(corpus, progress=False)
     seed_everything(0, verbose=False)
     data = DataMixer(mixer, corpus, 32, 20, seed=0, validation_sequences=8, **settings)
@@ -90,7 +105,7 @@ def train(corpus, mixer, checkpoint=None, fresh=True, **settings):
     mixing = MixingCallback(SketchSettings(blocks="model", fresh=fresh))
     trainer = Trainer(
         accelerator="cpu",
-        max_steps=150,
+        max_steps=steps,
         max_epochs=-1,
         logger=False,
         enable_checkpointing=False,
@@ -192,6 +207,32 @@ def test_ado_turns_from_what_has_nothing_left_to_learn(corpus):
     for drawn in (weights, realised):
         assert min(drawn, key=drawn.get) == "easy"
         assert drawn["easy"] < 0.9 * EVEN
+
+
+def test_aioli_finds_what_helps_a_target_that_it_never_draws(corpus):
+    """Probes of the target's copy lower its loss most; the others hardly do."""
+    mixer = Aioli(sweeps=2, probe_steps=3, round_steps=36, rate=8.0, ema=None)
+    weights, _, realised = train(corpus, mixer, **UNSEEN)
+    assert weights["target"] == realised["target"] == 0
+    mixture = dict(zip(mixer.domains, mixer.mixture.tolist(), strict=True))
+    assert max(mixture, key=mixture.get) == "helper"
+    assert mixture["helper"] > 0.4
+
+
+def test_skill_it_learns_that_copies_help_each_other(corpus):
+    """By a run on each domain alone: a copy lowers the other's loss as its own."""
+    alone = {}
+    for name in DOMAINS:
+        mixer = EndsWithLosses({each: float(each == name) for each in DOMAINS})
+        train(corpus, mixer, steps=60)
+        alone[name] = dict(zip(mixer.domains, mixer.losses.tolist(), strict=True))
+    mixer = SkillIt(losses_alone=alone, rate=1.0)
+    mixer.setup(sorted(DOMAINS), [1] * 5, 20, 300, **UNSEEN)
+    graph = {name: dict(zip(mixer.domains, row, strict=True))["target"]
+             for name, row in zip(mixer.domains, mixer.graph.tolist(), strict=True)}  # fmt: skip
+    assert max(graph, key=graph.get) == "helper" and graph["helper"] > 0.3
+    assert max(graph[name] for name in ("other", "noise", "easy")) < 0.5 * graph["helper"]
+    assert mixer.weights.argmax() == mixer.domains.index("helper")
 
 
 def test_online_doremi_without_a_reference_draws_what_it_cannot_learn(corpus, reference):

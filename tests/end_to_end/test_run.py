@@ -318,6 +318,7 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
     "name",
     [
         "ado_gpt2",
+        "aioli_gpt2",
         "doge_gpt2",
         "doge_online_gpt2",
         "dograph_anchored_gpt2",
@@ -330,6 +331,7 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
         "odm_gpt2",
         "proportional_gpt2",
         "skill_it_gpt2",
+        "skill_it_learnt_gpt2",
         "uniform_gpt2",
         "unimax_gpt2",
     ],

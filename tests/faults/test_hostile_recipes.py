@@ -22,6 +22,7 @@ MIXERS = {
     "dograph.mixers.ODM": {"estimate": "exp3", "warmup": 0},
     "dograph.mixers.UniMax": {"max_epochs": 4},
     "dograph.mixers.SkillIt": {"graph": {"code": {"numbers": 1.0}}, "window": 2},
+    "dograph.mixers.Aioli": {"sweeps": 1, "probe_steps": 1, "round_steps": 8, "sequences": 2},
     "dograph.mixers.ADO": {"start": 0, "refit_every": 1, "ignore": 0, "window": 5, "stride": 1},
     "dograph.mixers.DoGE": {},
     "dograph.mixers.GRAPE": {"update_every": 2, "probe": 1},

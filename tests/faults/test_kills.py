@@ -14,6 +14,20 @@ MOST_CHAINS = 8
 TARGETS = ("preparing", None, "training", "checkpointing", None, "evaluating", "checkpointing")
 CLUSTERS = "mixer.init_args.clusters=4"
 SCHEDULE = "{interval: 4, measure: 12, skip: 2}"
+SOURCES = (
+    *("c_headers", "comments", "docstrings", "licences"),
+    *("python_source", "readmes", "type_stubs"),
+)
+LEARNT = [
+    *(
+        f"stages.only_{name}.mixer.init_args.weights={{animals: 1, numbers: 0, code: 0}}"
+        for name in SOURCES
+    ),
+    "stages.main.mixer.init_args.losses_alone={animals: '${stages.only_c_headers.losses}', "
+    "numbers: '${stages.only_comments.losses}', code: '${stages.only_licences.losses}'}",
+    "stages.main.mixer.init_args.update_every=4",
+]
+"""The test's domains in the places of the recipe's."""
 OTHERS = {
     "uniform_gpt2": [],
     "proportional_gpt2": [],
@@ -22,6 +36,8 @@ OTHERS = {
     "unimax_gpt2": [],
     "odm_gpt2": [],
     "skill_it_gpt2": ["mixer.init_args.graph=null", "mixer.init_args.update_every=4"],
+    "skill_it_learnt_gpt2": LEARNT,
+    "aioli_gpt2": ["mixer.init_args={sweeps: 1, probe_steps: 2, round_steps: 12}"],
     "ado_gpt2": [
         "mixer.init_args={start: 4, refit_every: 3, ignore: 2, window: 5, stride: 1}",
     ],

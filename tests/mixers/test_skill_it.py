@@ -72,6 +72,72 @@ def test_the_worst_domain_is_not_the_first_by_name_before_it_is_known():
     assert weights == pytest.approx([1 / 6, 4 / 6, 1 / 6])
 
 
+ALONE = {
+    "books": {"books": 2.0, "code": 6.0, "web": 3.0},
+    "code": {"books": 5.0, "code": 1.0, "web": 4.5},
+    "web": {"books": 3.0, "code": 4.0, "web": 2.0},
+}
+
+
+def test_the_learnt_graph_by_hand():
+    mixer = SkillIt(losses_alone=ALONE, rate=math.log(2))
+    ready(mixer, vocab_size=55)  # even guesses have the loss ln 55 = 4.0073…
+    start = math.log(55)
+    expected = [[max(1 - loss / start, 0) for loss in row.values()] for row in ALONE.values()]
+    assert mixer.graph.tolist() == [pytest.approx(row) for row in expected]
+    powers = [2 ** sum(row) for row in expected]
+    assert mixer.weights.tolist() == pytest.approx([each / sum(powers) for each in powers])
+
+
+def test_the_learnt_graph_of_a_target_needs_its_losses_alone():
+    alone = {name: {"web": ALONE[name]["web"], "books": None} for name in ("books", "code")}
+    more = {"target": "web", "unseen": ["web"], "vocab_size": 55}
+    mixer = ready(SkillIt(losses_alone=alone), **more)
+    assert mixer.graph[0, 2] == pytest.approx(1 - 3 / math.log(55))
+    assert mixer.graph[:, :2].tolist() == [[0, 0]] * 3
+    weights = validated(mixer, 0, books=5.0, code=7.0, web=4.0)
+    assert weights[0] > 0.5 > weights[1] > weights[2] == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_learnt_graphs_agree_with_their_transcription_on_random_inputs(seed):
+    chance = random.Random(seed)
+    for _ in range(10):
+        alone = {name: {each: chance.uniform(0.1, 8) for each in DOMAINS} for name in DOMAINS}
+        size, rate = chance.randint(600, 10**5), chance.uniform(0.05, 1)
+        mixer = ready(SkillIt(losses_alone=alone, rate=rate), vocab_size=size)
+        losses = {name: chance.uniform(1, 6) for name in DOMAINS}
+        graph = {
+            name: {
+                each: max((math.log(size) - left) / math.log(size), 0.0)
+                for each, left in row.items()
+            }
+            for name, row in alone.items()
+        }
+        expected = transcribed(graph, dict.fromkeys(DOMAINS, 1.0), [losses], rate, 3)
+        assert validated(mixer, 0, **losses) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("alone", "more", "message"),
+    [
+        ({"books": ALONE["books"], "web": ALONE["web"]}, {}, "no losses of a run on code alone"),
+        ({**ALONE, "code": {"books": 1.0, "code": 1.0}}, {}, r"losses_alone\.code\.web is nan"),
+        ({**ALONE, "code": {**ALONE["code"], "web": None}}, {}, r"losses_alone\.code\.web is nan"),
+        (ALONE, {"vocab_size": 0}, "needs vocab_size"),
+        (dict.fromkeys(DOMAINS, dict.fromkeys(DOMAINS, 9.0)), {}, "helps even by nothing"),
+    ],
+)
+def test_losses_that_no_graph_can_be_learnt_from_are_named(alone, more, message):
+    with pytest.raises(UserError, match=message):
+        ready(SkillIt(losses_alone=alone), **{"vocab_size": 55, **more})
+
+
+def test_one_graph_is_given_or_learnt():
+    with pytest.raises(UserError, match="give one of them"):
+        SkillIt({"books": {"code": 1.0}}, losses_alone=ALONE)
+
+
 def transcribed(graph, prior, losses, rate, window):
     """The rule once more, in plain numbers by name."""
     total = {name: sum(each[name] for each in losses[-window:]) for name in prior}

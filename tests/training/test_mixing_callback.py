@@ -58,7 +58,7 @@ PRECISIONS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": 
 
 def train(settings, mixer, steps=10, batch_size=16, devices=1, **options):
     """A short real run; (parameters, losses and weights of all steps, DataMixer)."""
-    of_data = {"workers", "draw", "target", "unseen"} & options.keys()
+    of_data = {"workers", "draw", "target", "unseen", "lookahead"} & options.keys()
     data_options = {key: options.pop(key) for key in of_data}
     mixing_options = {key: options.pop(key) for key in list(options) if key.startswith("observe")}
     after, resume = options.pop("after", []), options.pop("ckpt_path", None)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from dograph.errors import UserError
-from dograph.mixers import ODM, DynamicLoss, SkillIt, Stratified
+from dograph.mixers import ODM, Aioli, DynamicLoss, SkillIt, Stratified
 from dograph.training.update_checks import check_updates, first_update
 
 DOMAINS = ("books", "code", "web")
@@ -57,6 +57,10 @@ def test_a_mixer_that_reads_validations_needs_text_for_them():
         check_updates(trainer(), ready(SkillIt()), has_text=False)
     with pytest.raises(UserError, match="limit_val_batches is 0"):
         check_updates(trainer(limit_val_batches=0), ready(SkillIt()), has_text=True)
+    without = trainer(limit_val_batches=0)
+    with pytest.raises(UserError, match=r"holds out no text, but Aioli"):
+        check_updates(without, ready(Aioli()), has_text=False)
+    check_updates(without, ready(Aioli()), has_text=True)  # it measures by itself
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from dograph.mixers.target import check_names
 ROOT = Path(__file__).parent.parent.parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 MAIN = ROOT / "recipes" / "dograph_gpt2.yaml"
-STANDING = {"proxy": {"checkpoint": "none", "weights": {"web": 1.0}}}
+STANDING = {"checkpoint": "none", "weights": {"web": 1.0}, "losses": {"web": 1.0}}
 
 
 def message(*overrides, recipe=MAIN):
@@ -50,7 +50,7 @@ def test_every_configuration_composes(kind, name):
 def test_recipes_of_the_comparison_differ_in_the_mixer_alone():
     """Main runs, too; `sketch` is a mixer's signal, and changes nothing where none asks for it."""
     compared = [
-        file.compose("main" if file.stages else None, STANDING)
+        file.compose("main" if file.stages else None, dict.fromkeys(file.stages, STANDING))
         for file in map(RecipeFile, RECIPES)
         if file.path.stem != "dograph_proxy_gpt2"  # its main run is of another size
     ]

@@ -46,12 +46,13 @@ CHOICES = {
 
 def shipped():
     """(recipe and stage, values) of every run of every recipe, and of all trainer settings."""
-    artefacts = {
-        name: {"checkpoint": f"<of {name}>", "weights": {"a": 0.5, "b": 0.5}}
-        for name in ("reference", "proxy")
-    }
     for path in sorted((ROOT / "recipes").glob("*.yaml")):
         file = RecipeFile(path)
+        by_domain = {"a": 0.5, "b": 0.5}
+        artefacts = {
+            name: {"checkpoint": f"<of {name}>", "weights": by_domain, "losses": by_domain}
+            for name in file.stages
+        }
         for stage in file.stages or [None]:
             yield f"{path.stem} {stage or ''}", file.compose(stage, artefacts).values
     for folder in ("trainer", "setting"):
