@@ -104,14 +104,8 @@ def training_flops(
         projection = embedding_flops(model.network, collector.embeddings.rank)
         flops += _share(collector, EmbeddingGradients, steps) * projection
         probe += inputs_backward_flops(model.network, context) + projection
-    trainer, data = collector.trainer, collector.data
-    batch = data.sampler.batch_size * int(trainer.accumulate_grad_batches)
-    measured = mixer.request(HeldOutLoss)
-    if measured is not None:
-        each = range(len(data.validation_domains))
-        sequences = sum(data.validated(index, measured.sequences) for index in each)
-        whole = sequences * trainer.world_size / batch
-        flops += _share(collector, HeldOutLoss, steps) * whole * forward
+    measured = _measured_sequences(collector) * collector.trainer.world_size
+    flops += _share(collector, HeldOutLoss, steps) * measured / _step_sequences(collector) * forward
     request = mixer.request(Probe)
     if request is None:
         return flops
@@ -121,8 +115,23 @@ def training_flops(
         probed += int(mixer.trained.sum())
         probe += 2 * forward
     sequences = request.per_update * (min(probed, 1) if request.by_target else probed)
-    whole = sequences * trainer.world_size / batch
+    whole = sequences * collector.trainer.world_size / _step_sequences(collector)
     return flops + _share(collector, Probe, steps) * whole * probe
+
+
+def _step_sequences(collector: SignalCollector) -> int:
+    """Sequences of an optimiser step, of all ranks."""
+    accumulated = int(collector.trainer.accumulate_grad_batches)
+    return collector.data.sampler.batch_size * accumulated
+
+
+def _measured_sequences(collector: SignalCollector) -> int:
+    """Held-out sequences whose losses a rank measures at once; 0 where no mixer asks."""
+    request, data = collector.mixer.request(HeldOutLoss), collector.data
+    if request is None:
+        return 0
+    each = range(len(data.validation_domains))
+    return sum(data.validated(index, request.sequences) for index in each)
 
 
 def _sketch_flops(model: LanguageModel, collector: SignalCollector, context: int) -> float:
