@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dograph.data.data_mixer import DataMixer
-from dograph.mixers import GRAPE, DoGraphSchedule
+from dograph.mixers import GRAPE, Aioli, DoGraphSchedule
 from dograph.reports.cost import (
     embedding_flops,
     forward_flops,
@@ -120,3 +120,12 @@ def test_the_schedule_costs_while_it_measures(corpus_settings):
     probe = 3 / 8 * (forward + inputs_backward_flops(model.network, 8) + projection)
     assert found[4] == pytest.approx(plain + projection + probe / 2)
     assert found[8] - plain == pytest.approx((found[4] - plain) / 2)
+
+
+def test_losses_that_a_mixer_has_measured_count(corpus_settings):
+    """After steps 1, 2, 3 and 4, on 2 sequences of 3 domains, beside a batch of 8."""
+    mixer = Aioli(sweeps=1, probe_steps=1, round_steps=8, sequences=2)
+    model, found = costs(corpus_settings, mixer, (4, 8), lookahead=0)
+    plain, measured = training_flops(model, None, 8), forward_flops(model.network, 8) * 6 / 8
+    assert found[4] - plain == pytest.approx(measured)
+    assert found[8] - plain == pytest.approx(measured / 2)
