@@ -75,7 +75,7 @@ class Aioli(BaseMixer):
         share: of a probe's own domain, in (1/k, 1] for k domains; 0.5 to 0.75 in the scripts.
         rate: η > 0; 0.1 to 1 in the scripts.
         ema: in [0, 1), how much of the gains comes from the rounds before, by an exponential mean.
-            None: each round multiplies the last one's mixture, as the paper prints it.
+            None: each round multiplies the last one's mixture, as the public code without a mean.
         start: optimiser steps before the first round, drawn by ``prior``.
         sequences: validation sequences of each domain that losses are measured on. None: all of
             ``data.validation_sequences``, as published.
