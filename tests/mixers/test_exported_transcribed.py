@@ -19,6 +19,7 @@ from dograph.mixers import (
 
 TRANSCRIBED = {
     "ADO": "test_ado.py: test_preferences_agree_with_their_transcription_on_random_inputs",
+    "Aioli": "test_aioli.py: test_weights_agree_with_their_transcription_on_random_inputs",
     "DoGE": "test_transcriptions.py: test_doge",
     "DoGEOnline": "test_transcriptions.py: test_doge",
     "DoGraph": "test_graph_transcriptions.py: test_dograph",
