@@ -83,11 +83,11 @@ class WarmTokenizeProcess(TokenizeProcess):
         return self._process.poll() is not None
 
 
-def start_command(words, log, environment=None, held=()):
+def start_command(words, log, environment=None, held=(), modules=COMMANDS):
     """Starts a `dograph` command that need not import torch; a file gets all that it prints."""
     with open(os.devnull, "rb") as nothing, log.open("ab") as file:  # noqa: PTH123
         streams = (nothing.fileno(), file.fileno(), file.fileno())
-        return WarmProcess(COMMANDS, words, environment or dict(os.environ), streams, held)
+        return WarmProcess(modules, words, environment or dict(os.environ), streams, held)
 
 
 def start_warm_run(words, environment, log, lock):

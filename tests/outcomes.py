@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dograph.reports.history import MixtureHistory
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 CLOCKED = ("speed/", "mixer/solver_milliseconds", "final/seconds")
 """Scalars that a clock measures."""
 
