@@ -119,6 +119,7 @@ def _method(whole: Mapping[str, Any]) -> dict[str, Any]:
             "seeds": len(paired["target_loss"]["values"]),
             "verdict": paired["verdict"],
             "p_holm": paired["p_holm"],
+            "detectable": paired["detectable"],
         },
         "cost": {key: value["mean"] for key, value in whole["cost"].items()},
     }

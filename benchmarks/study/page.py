@@ -23,8 +23,10 @@ Losses in nats a token of the target, mean ± half of the 95 % interval over see
 paired by seed, below zero is better; **bold** is a win and *loss* a loss with p < 0.05 (paired
 t-test, adjusted by Holm for all methods of a case). A share is a method's mean gain over uniform,
 divided by the best fixed mixture's, with the 95 % interval of a bootstrap over seeds; there is none
-where the best fixed mixture is not surely ahead. n: seeds, where some have more. –: not run. The
-cases link files with all numbers."""
+where the best fixed mixture is not surely ahead. n: seeds, where some have more. –: not run.
+Detectable: the smallest true difference that four of five such studies would find, by the spread of
+the paired differences, from the surest method to the least sure; † is a claim below its method's,
+so likely overstated. The cases link files with all numbers."""
 Results = Mapping[str, Any]
 """A file of results."""
 
@@ -104,13 +106,17 @@ def shares_table(scale: str, cases: Mapping[str, Results]) -> str:
 
 
 def differences_table(cases: Mapping[str, Results]) -> str:
-    """Each method's loss of the target less uniform's."""
+    """Each method's loss of the target less uniform's, and what differences could be seen."""
     others = _columns(cases, BASELINE)
     lines = [
-        [CASES[name].title, *(difference_cell(case, other) for other in others)]
+        [
+            CASES[name].title,
+            *(difference_cell(case, other) for other in others),
+            detectable_cell(case),
+        ]
         for name, case in cases.items()
     ]
-    return table(["case", *map(METHODS.__getitem__, others)], lines)
+    return table(["case", *map(METHODS.__getitem__, others), "detectable"], lines)
 
 
 def weights_table(cases: Mapping[str, Results]) -> str:
@@ -228,7 +234,22 @@ def difference_cell(case: Results, name: str) -> str:
         return NONE
     fewer = method["paired"]["seeds"] < max(len(m["seeds"]) for m in case["methods"].values())
     count = f" (n = {method['paired']['seeds']})" if fewer else ""
-    return _marked(plus_minus(method["paired"], signed=True), method) + count
+    weak = "†" if _is_weak(method["paired"]) else ""
+    return _marked(plus_minus(method["paired"], signed=True), method) + weak + count
+
+
+def detectable_cell(case: Results) -> str:
+    """The least and the largest of the methods' smallest detectable differences."""
+    pairs = [method["paired"] for method in case["methods"].values() if method["paired"]]
+    sizes = [pair["detectable"] for pair in pairs if pair["detectable"] is not None]
+    ends = dict.fromkeys(f"{size:.3f}" for size in (min(sizes), max(sizes))) if sizes else [NONE]
+    return " to ".join(ends)
+
+
+def _is_weak(paired: Results) -> bool:
+    """Whether a claim is of less than what four of five such studies would find."""
+    claimed = paired["verdict"] in ("win", "loss")
+    return claimed and abs(paired["mean"]) < paired["detectable"]
 
 
 def _marked(text: str, method: Results) -> str:

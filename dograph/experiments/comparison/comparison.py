@@ -10,8 +10,9 @@ from dograph.errors import UserError, nearest
 from dograph.experiments.comparison.conditions import check_comparable, check_methods
 from dograph.experiments.comparison.gap import Gap, gap_of, other_oracles
 from dograph.experiments.comparison.methods import Method, summarise_method
+from dograph.experiments.comparison.noise_floor import noise_notes
 from dograph.experiments.comparison.runs import ComparedRun, by_method, find_runs, unfinished
-from dograph.experiments.comparison.statistics import FEWEST_SEEDS, holm
+from dograph.experiments.comparison.statistics import FEWEST_SEEDS, holm, holm_levels
 from dograph.files.run_dir import OF_ORACLE
 from dograph.mixers.target import Target
 
@@ -79,7 +80,7 @@ def compare(
     notes += [gap.note] if gap and gap.note else []
     notes += other_oracles(methods)
     notes += [*_pairing_notes(methods), *_unfinished_notes(unfinished(paths))]
-    return Comparison(tuple(methods), tuple(notes), gap)
+    return Comparison(tuple(methods), (*noise_notes(methods), *notes), gap)
 
 
 def _check_domains(runs: Sequence[ComparedRun]) -> None:
@@ -104,9 +105,19 @@ def _methods(runs: dict[str, list[ComparedRun]], asked: str | None) -> list[Meth
     labels = zip(names, _labels(names), strict=True)
     base, *others = (summarise_method(*names, runs[names[0]], runs[first]) for names in labels)
     others.sort(key=lambda method: method.target.mean)
-    adjusted = iter(holm([method.paired.p for method in others if method.paired]))
-    paired = [each.paired and replace(each.paired, p=next(adjusted)) for each in others]
-    return [base, *(replace(each, paired=pair) for each, pair in zip(others, paired, strict=True))]
+    return [base, *_adjusted(others)]
+
+
+def _adjusted(methods: Sequence[Method]) -> list[Method]:
+    """The methods with p-values and levels for being looked at together."""
+    p_values = [method.paired.p for method in methods if method.paired]
+    adjusted, levels = iter(holm(p_values)), iter(holm_levels(p_values))
+    return [
+        replace(method, paired=replace(method.paired, p=next(adjusted), level=next(levels)))
+        if method.paired
+        else method
+        for method in methods
+    ]
 
 
 def _baseline(runs: dict[str, list[ComparedRun]], asked: str | None) -> str:

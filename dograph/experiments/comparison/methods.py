@@ -19,7 +19,7 @@ class Paired:
 
     They are of the target's loss, of the mean loss over domains, of the worst domain's loss, and
     of each domain's; ``p`` is of a paired t-test on ``target``, adjusted for all methods at once
-    (Holm).
+    (Holm), and ``level`` the unadjusted p below which that would be a claim.
     """
 
     target: Estimate
@@ -27,11 +27,17 @@ class Paired:
     worst: Estimate
     domains: dict[str, Estimate]
     p: float
+    level: float
 
     @property
     def verdict(self) -> statistics.Verdict:
         """On the target, by ``p``."""
         return statistics.verdict(self.target, self.p)
+
+    @property
+    def detectable(self) -> float | None:
+        """Smallest true difference of the target that four of five such studies would find."""
+        return statistics.detectable(self.target, self.level)
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,7 @@ def _paired(pairs: Pairs) -> Paired:
         worst=estimate([run.worst_loss - base.worst_loss for run, base in pairs]),
         domains=_estimates(domains),
         p=statistics.p_value(target.values),
+        level=1 - statistics.CONFIDENCE,
     )
 
 

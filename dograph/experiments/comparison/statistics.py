@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import ncf as noncentral_f
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
 Verdict = Literal["win", "ahead", "tie", "behind", "loss"]
 CONFIDENCE = 0.95
+POWER = 0.8
+"""Of a difference that a study is said to detect: four of five such studies find it."""
 FEWEST_SEEDS = 5
 """For a claim; fewer show a direction."""
 
@@ -24,6 +28,11 @@ class Estimate:
     mean: float
     half: float | None
     values: tuple[float, ...]
+
+    @property
+    def spread(self) -> float | None:
+        """The values' standard deviation; None for one value."""
+        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -72,6 +81,39 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def holm_levels(p_values: Sequence[float]) -> list[float]:
+    """Below which p each would be claimed by Holm's steps, all others being as they are."""
+    count, levels = len(p_values), list[float]()
+    for index in range(count):
+        others, passed = sorted([*p_values[:index], *p_values[index + 1 :]]), 0
+        while passed < count - 1 and (count - passed) * others[passed] < 1 - CONFIDENCE:
+            passed += 1
+        levels.append((1 - CONFIDENCE) / (count - passed))
+    return levels
+
+
+def detectable(differences: Estimate, level: float) -> float | None:
+    """The smallest true mean that a paired t-test finds with probability ``POWER``; None for one.
+
+    Its test statistic follows a noncentral t distribution, by ``δ √n / s``, and the square of that
+    a noncentral F. The standard deviation s is the one at hand, which few seeds tell badly.
+
+    Args:
+        differences: n paired differences, of which only n and s count.
+        level: largest two-sided p that is claimed.
+    """
+    if differences.spread is None:
+        return None
+    count, freedom = len(differences.values), len(differences.values) - 1
+    edge = float(student.isf(level / 2, freedom))
+
+    def short_of_power(shift: float) -> float:
+        return float(noncentral_f.sf(edge**2, 1, freedom, shift**2)) - POWER
+
+    shift = float(brentq(short_of_power, 0, 2 * edge + 5))
+    return shift * differences.spread / math.sqrt(count)
 
 
 def first_reach(places: Sequence[float], losses: Sequence[float], target: float) -> float | None:

@@ -29,6 +29,7 @@ HEADINGS = (
     "target less {baseline}'s, paired",
     "verdict",
     "p (Holm)",
+    "detectable",
     "worst less {baseline}'s, paired",
     "tokens to {baseline}'s end",
     "seconds to it",
@@ -36,16 +37,18 @@ HEADINGS = (
     "FLOPs",
     "seconds",
 )
-SHARE = 8
+SHARE = 9
 """Where the column of shares stands, if there is a gap."""
 LEGEND = (
     "Losses in nats a token on the validation set: the target's, by which methods are judged; mean "
     "and worst over all domains; mean ± half of the 95 % interval over seeds (Student's t), each "
     "by itself. Differences are paired by seed, below zero is better. p: paired t-test of the "
     "target's difference, adjusted for all methods together (Holm); win, loss: p < 0.05 (ahead, "
-    "behind: the same over fewer than 5 seeds, which is no claim); else tie. Tokens and seconds to "
-    "the baseline's end: what it took, with all earlier stages, to come down to the baseline's "
-    "final target loss of the same seed, over the seeds that did."
+    "behind: the same over fewer than 5 seeds, which is no claim); else tie. Detectable: the "
+    "smallest true difference that four of five such studies would find, by the spread of the "
+    "paired differences. Tokens and seconds to the baseline's end: what it took, with all earlier "
+    "stages, to come down to the baseline's final target loss of the same seed, over the seeds "
+    "that did."
 )
 NARROW = 5
 """Domains beside each other where there is little room."""
@@ -108,9 +111,10 @@ def _row(method: Method) -> list[str]:
 
 def _differences(paired: Paired | None) -> tuple[str, ...]:
     if paired is None:
-        return "", "", "", ""
+        return "", "", "", "", ""
     target, worst = (plus_minus(value, signed=True) for value in (paired.target, paired.worst))
-    return target, paired.verdict, f"{paired.p:.2g}", worst
+    detectable = "" if paired.detectable is None else f"{paired.detectable:.3f}"
+    return target, paired.verdict, f"{paired.p:.2g}", detectable, worst
 
 
 def _time_to_target(time: TimeToTarget | None) -> tuple[str, str]:
@@ -250,6 +254,7 @@ def _method_as_json(method: Method) -> dict[str, Any]:
             "losses": _estimates(paired.domains),
             "verdict": paired.verdict,
             "p_holm": paired.p,
+            "detectable": paired.detectable,
         },
         "to_baselines_end": time
         and {

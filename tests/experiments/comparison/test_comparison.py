@@ -29,7 +29,8 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert other.paired.verdict == "win"
     assert other.paired.worst.mean == pytest.approx(other.paired.mean.mean)
     assert other.paired.domains.keys() == {"code", "prose"}
-    assert not result.notes
+    (smallest,) = result.notes
+    assert smallest.startswith("Smallest true difference")
 
 
 def test_the_baseline_is_the_stratified_method_or_the_one_named(tmp_path):
@@ -58,7 +59,10 @@ def test_tokens_and_seconds_to_the_baselines_end_count_every_stage(tmp_path):
     assert methods["uniform"].time_to_target.tokens.mean == 4000
     assert methods["slow"].time_to_target.tokens is None
     assert methods["slow"].time_to_target.reached == 0
-    assert result.notes == ("Fewer than 5 seeds (1) show a direction and are no claim.",)
+    assert result.notes == (
+        "With one seed no difference can be told from noise.",
+        "Fewer than 5 seeds (1) show a direction and are no claim.",
+    )
 
 
 def write_targets(runs, target, unseen=()):
@@ -331,7 +335,7 @@ def test_seeds_that_only_one_method_has_are_said_and_not_paired(tmp_path):
         write_run(tmp_path / "other" / f"seed_{seed}", seed, curve, "Proportional")
     result = compare([tmp_path])
     assert len(result.methods[1].paired.mean.values) == 5
-    assert result.notes == ("Paired with uniform by seeds 1, 2, 3, 4, 5 only: other.",)
+    assert result.notes[1:] == ("Paired with uniform by seeds 1, 2, 3, 4, 5 only: other.",)
 
 
 def test_runs_are_found_from_any_folder_above_and_only_whole_ones(tmp_path):
@@ -465,7 +469,7 @@ def test_runs_from_other_pretrained_weights_do_not_compare(tmp_path):
         UserError, match=r"model: pretrained model two in .*other/seed_0; .* one in"
     ):
         compare([tmp_path])
-    (note, *_) = compare([tmp_path], allowed=["model"]).notes
+    (_, note, *_) = compare([tmp_path], allowed=["model"]).notes
     assert "pretrained model two" in note
 
 

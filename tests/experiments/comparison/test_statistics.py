@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from dograph.experiments.comparison.statistics import estimate, first_reach, holm, p_value, verdict
+from dograph.experiments.comparison.statistics import (
+    detectable,
+    estimate,
+    first_reach,
+    holm,
+    holm_levels,
+    p_value,
+    verdict,
+)
 
 numbers = st.lists(st.floats(-5, 5), min_size=2, max_size=12)
 
@@ -90,6 +98,58 @@ def test_holm_keeps_the_order_and_only_raises(p_values):
     assert all(a >= p for a, p in zip(adjusted, p_values, strict=True))
     order = np.argsort(p_values, kind="stable")
     assert list(np.array(adjusted)[order]) == sorted(adjusted)
+
+
+@given(st.lists(st.floats(0, 0.1), min_size=1, max_size=7), st.integers(0, 6))
+def test_below_its_level_a_p_value_is_claimed_by_holm(p_values, place):
+    place %= len(p_values)
+    level = holm_levels(p_values)[place]
+    for factor, claimed in ((1 - 1e-6, True), (1 + 1e-6, False)):
+        moved = [*p_values[:place], level * factor, *p_values[place + 1 :]]
+        assert (holm(moved)[place] < 0.05) == claimed
+
+
+def test_holms_levels_of_a_study():
+    # What is claimed already leaves the others its part: a third method's level is 5 % whole.
+    assert holm_levels([1e-6, 0.5, 1e-5]) == pytest.approx([0.025, 0.05, 0.025])
+    assert holm_levels([0.5, 0.6]) == pytest.approx([0.025] * 2)
+    assert holm_levels([]) == []
+
+
+@pytest.mark.parametrize("level", [0.05, 0.05 / 9])
+@pytest.mark.parametrize("seeds", [2, 3, 5, 20])
+def test_a_detectable_difference_is_found_in_four_of_five_studies(seeds, level):
+    draw = np.random.default_rng(seeds)
+    pilot = estimate(draw.normal(scale=0.1, size=seeds).tolist())
+    size = detectable(pilot, level)
+    studies = size + pilot.spread * draw.normal(size=(20_000, seeds))
+    found = stats.ttest_1samp(studies, 0, axis=1).pvalue < level
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_method_among_others_is_found_in_four_of_five_studies():
+    # Whole studies of three methods: one that is surely ahead, one tie, and one at the edge.
+    draw = np.random.default_rng(1)
+    others = [1e-5, 0.4]
+    pilot = estimate(draw.normal(size=5).tolist())
+    size = detectable(pilot, holm_levels([*others, p_value(pilot.values)])[2])
+    studies = size + pilot.spread * draw.normal(size=(800, 5))
+    found = [holm([*others, p_value(values)])[2] < 0.05 for values in studies]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.035)
+
+
+@given(numbers, st.floats(-3, 3))
+def test_what_is_detectable_follows_from_the_spread_alone(values, shift):
+    here = estimate(values)
+    size = detectable(here, 0.05)
+    moved = estimate([2 * value + shift for value in values])
+    assert detectable(moved, 0.05) == pytest.approx(2 * size, abs=1e-9)
+    assert detectable(here, 0.01) >= size
+    assert size >= here.half - 1e-9  # where it would be found in one of two studies
+
+
+def test_one_seed_detects_nothing():
+    assert detectable(estimate([0.3]), 0.05) is None
 
 
 def test_where_a_curve_first_reaches_a_target():
