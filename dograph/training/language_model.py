@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -277,7 +276,7 @@ class LanguageModel(LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=fused)
         self._configured_rate, self._groups = self.learning_rate, []
         self._steps = int(steps)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(self._factor))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor)
         scheduler: Any = {"scheduler": self._schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 

@@ -3,6 +3,9 @@
 Five domains of one-letter words: ``helper`` and ``target`` are drawn from one Markov chain (each
 a copy of the other as far as learning goes), ``other`` from a chain of its own, ``noise`` is
 uniform and has nothing to learn but its letters, ``easy`` repeats itself and is learnt at once.
+
+They alone protect what a method does as a whole, from signals over its formula to what is drawn;
+golden tests see the formula.
 """
 
 import json

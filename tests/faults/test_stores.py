@@ -1,4 +1,7 @@
-"""Damaged and forged stores: refused with the file's name, or read as if nothing had happened."""
+"""Damaged and forged stores: refused with the file's name, or read as if nothing had happened.
+
+They alone protect from damage that nobody thought of: it is drawn at random, over all bytes.
+"""
 
 import shutil
 from collections import Counter

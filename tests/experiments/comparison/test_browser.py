@@ -1,4 +1,7 @@
-"""A comparison's TensorBoard, opened in a real browser and read as a user would."""
+"""A comparison's TensorBoard, opened in a real browser and read as a user would.
+
+It alone protects what TensorBoard's own pages make of the log: charts, columns, names as they are.
+"""
 
 import http.client
 import json

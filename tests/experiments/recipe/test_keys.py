@@ -126,11 +126,11 @@ def test_a_key_without_a_row_is_refused():
         verdicts("optimiser.name")
 
 
-@pytest.mark.parametrize("key", CASES)
-def test_a_key_is_in_the_digest_as_the_table_says(key):
-    values = CASES[key]
-    before, after = deciding(values), deciding(changed(key, values))
-    assert (before != after) is verdicts(key).changes_numbers
+def test_keys_are_in_the_digest_as_the_table_says():
+    counted = {
+        key: deciding(values) != deciding(changed(key, values)) for key, values in CASES.items()
+    }
+    assert counted == {key: verdicts(key).changes_numbers for key in CASES}
 
 
 @pytest.fixture(scope="module")
@@ -155,22 +155,30 @@ def recipe():
     return check(compose(ROOT / "recipes" / "uniform_gpt2.yaml"))
 
 
-@pytest.mark.parametrize("key", CASES)
-def test_a_resume_takes_or_refuses_a_key_as_the_table_says(key, begun, recipe):
-    values, now = CASES[key], changed(key, CASES[key])
-    folder = begun(values)
-    recipe.composition = Composition(now, [("recipe.yaml", OmegaConf.create(now))])
-    if verdicts(key).may_change:
-        check_keys(folder, recipe)
-    else:
-        with pytest.raises(UserError) as error:
+def test_a_resume_takes_or_refuses_keys_as_the_table_says(begun, recipe):
+    taken = {}
+    for key, values in CASES.items():
+        now = changed(key, values)
+        folder = begun(values)
+        recipe.composition = Composition(now, [("recipe.yaml", OmegaConf.create(now))])
+        try:
             check_keys(folder, recipe)
-        assert key in str(error.value) and "recipe.yaml: " in str(error.value)
-        assert "→" in str(error.value)
+            taken[key] = True
+        except UserError as error:
+            taken[key] = False
+            for part in (key, "recipe.yaml: ", "→"):
+                assert part in str(error), key
+    assert taken == {key: verdicts(key).may_change for key in CASES}
 
 
-@pytest.mark.parametrize("key", CASES)
-def test_compare_looks_at_a_key_as_the_table_says(key, begun):
+def test_compare_looks_at_keys_as_the_table_says(begun):
+    # Target and corpus are compared by what the run recorded of them.
+    expected = {key: {verdicts(key).compared} - {None, "target", "corpus"} for key in CASES}
+    assert {key: what_compare_sees(key, begun) for key in CASES} == expected
+
+
+def what_compare_sees(key, begun):
+    """Conditions of a comparison that tell another value of a key apart."""
     values, now = CASES[key], changed(key, CASES[key])
     section = key.split(".")[0]  # the others are alike
     mixer = {"class_path": "dograph.mixers.Stratified"}  # it reads no validations
@@ -183,10 +191,7 @@ def test_compare_looks_at_a_key_as_the_table_says(key, begun):
     for each in pair:
         folder = begun({}, each)
         methods.append(method_of(ComparedRun("m", folder, (("", folder),))))
-    said |= {"method"} if methods[0] != methods[1] else set()
-    compared = verdicts(key).compared
-    # Target and corpus are compared by what the run recorded of them.
-    assert said == ({compared} - {None, "target", "corpus"})
+    return said | ({"method"} if methods[0] != methods[1] else set())
 
 
 def test_a_default_that_is_spelled_out_changes_nothing(begun, store):
