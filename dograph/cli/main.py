@@ -18,6 +18,7 @@ from dograph.cli import (
     evaluate,
     export,
     fit,
+    mixers,
     oracle,
     prepare,
     reproduce,
@@ -31,11 +32,15 @@ from dograph.terminal.encoding import print_everything, use_utf8
 
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (run, prepare, sweep, oracle, swarm, fit, evaluate, compare, export, reproduce)
+    for module in (
+        *(run, mixers, prepare, sweep, oracle, swarm, fit, evaluate, compare, export, reproduce),
+    )
 }
 """By name: each module's docstring is its help, and it has ``add_arguments`` and ``execute``."""
 TRAINING = ("run", "sweep", "oracle", "swarm", "reproduce")
-"""Commands that train by recipes, which may name the user's own code."""
+"""Commands that train."""
+OWN_CODE = (*TRAINING, "mixers")
+"""Commands that may use the user's own mixers."""
 UNPRINTED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of characters that a terminal obeys instead of showing."""
 
@@ -53,8 +58,8 @@ def build_parser(program: str) -> ArgumentParser:
             formatter_class=RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
-        if name in TRAINING:
-            files = "a Python file, or a folder of them, whose classes the recipe may name"
+        if name in OWN_CODE:
+            files = "a Python file, or a folder of them, whose classes a recipe may name"
             command.add_argument("--mixers", type=Path, metavar="PATH", help=files)
     return parser
 

@@ -1,4 +1,4 @@
-"""ADO: what is drawn by how fast each domain's own power law falls (Jiang et al. 2024)."""
+"""ADO: what is drawn by how fast domains' laws fall (Jiang et al. 2024, arXiv 2410.11820)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def preference(
 
 
 class ADO(BaseMixer):
-    """Draws more of the domains whose losses still fall (arXiv 2410.11820).
+    """Draws more of the domains whose losses still fall.
 
     Every step records the domains' mean losses; every ``refit_every`` steps a power law of the
     sequences trained on is fitted to each domain's (``loss_law.fit_law``), after smoothing, without

@@ -1,4 +1,4 @@
-"""DoGE: domain weights by the alignment of domains' gradients (Fan et al. 2024, 2310.15393)."""
+"""DoGE: domain weights by the alignment of gradients (Fan et al. 2024, arXiv 2310.15393)."""
 
 from __future__ import annotations
 

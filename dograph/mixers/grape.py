@@ -1,4 +1,4 @@
-"""GRAPE: domain weights by gradients, robust over several targets (Fan et al. 2025, 2505.20380)."""
+"""GRAPE: domain weights robust over several targets (Fan et al. 2025, arXiv 2505.20380)."""
 
 from __future__ import annotations
 

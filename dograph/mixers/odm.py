@@ -1,4 +1,4 @@
-"""ODM: what is drawn as a bandit whose reward is the training loss (Albalak et al. 2023)."""
+"""ODM: a bandit that training losses reward (Albalak et al. 2023, arXiv 2312.02406)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def bandit_weights(
 
 
 class ODM(BaseMixer):
-    """Draws more of what has the larger training loss (arXiv 2312.02406).
+    """Draws more of what has the larger training loss.
 
     After each step, the domains of its batch get new rewards by their mean losses
     (``estimated_rewards``), then all get new weights (``bandit_weights``). An absent domain keeps

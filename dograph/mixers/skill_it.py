@@ -1,4 +1,4 @@
-"""Skill-It: what is drawn by a graph of domains and their validation losses (Chen et al. 2023)."""
+"""Skill-It: draws by losses and a graph of domains (Chen et al. 2023, arXiv 2307.14430)."""
 
 from __future__ import annotations
 

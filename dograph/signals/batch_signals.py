@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ class Sketch:
     """
 
     across_steps: bool = False
+    costs: ClassVar[str] = "a sketch of each sequence's gradient in the backward"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ExcessLoss:
     """
 
     reference: str
+    costs: ClassVar[str] = "a reference model's forward in each step"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class EmbeddingGradients:
     """
 
     rank: int
+    costs: ClassVar[str] = "gradients at the token embeddings"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class DomainText:
     """
 
     tokens: int
+    costs: ClassVar[str] = "some text of each domain, read before training"
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Probe:
     per_update: int
     domains: tuple[str, ...] | None = None
     by_target: bool = False
+    costs: ClassVar[str] = "a forward and backward of held-out sequences before each update"
 
 
 @dataclass(frozen=True)
@@ -91,15 +96,21 @@ class AlignmentProbe(Probe):
     or not the batch drew any.
     """
 
+    costs: ClassVar[str] = "gradients of held-out and of training sequences before each update"
+
 
 @dataclass(frozen=True)
 class DomainGradients:
     """Requests inner products of the domains' exact gradients: ``BatchSignals.domain_kernel``."""
 
+    costs: ClassVar[str] = "a backward for each domain in each step"
+
 
 @dataclass(frozen=True)
 class ValidationLoss:
     """Requests the domains' losses at the last validation: ``BaseMixer.validation_loss``."""
+
+    costs: ClassVar[str] = "a validation for each update"
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class HeldOutLoss:
     """
 
     sequences: int | None = None
+    costs: ClassVar[str] = "forwards of held-out sequences of every domain at some steps"
 
 
 Request = (

@@ -20,7 +20,7 @@ def failing(capsys, *arguments):
     return captured.err
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["prepare"], ["evaluate"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["mixers"], ["evaluate"]])
 def test_help_needs_no_heavy_import(command):
     code = (
         "import sys; from dograph.cli.main import main\n"

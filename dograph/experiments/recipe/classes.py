@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
@@ -36,6 +37,23 @@ def allow_code(path: Path) -> None:
     if not path.is_dir() and not (path.is_file() and path.suffix == ".py"):
         raise UserError(f"--mixers {path}: name a Python file, or a folder of them")
     sys.path.append(str((path if path.is_dir() else path.parent).resolve()))
+
+
+def mixers_in(path: Path) -> list[type[BaseMixer]]:
+    """The mixers that a Python file defines, or the modules of a folder; after ``allow_code``."""
+    files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+    modules = [_import_module(file.stem, f"--mixers is {str(path)!r}") for file in files]
+    mixers = [
+        each
+        for module in modules
+        for each in vars(module).values()
+        if isinstance(each, type)
+        and issubclass(each, BaseMixer)
+        and each.__module__ == module.__name__
+    ]
+    if not mixers:
+        raise UserError(f"--mixers {path}: no mixer is defined there: derive one from BaseMixer")
+    return mixers
 
 
 def check_classes(given: Any, where: str) -> None:
@@ -76,21 +94,26 @@ def _import(class_path: str, where: str) -> Any:
     where = f"{where} is {class_path!r}"
     if not _CLASS_PATH.fullmatch(class_path):
         raise UserError(f"{where}, an invalid class path: write one such as torch.nn.Linear")
-    if module_name.split(".")[0] in sys.stdlib_module_names:
+    module = _import_module(module_name, where)
+    attribute = getattr(module, name, None)
+    if attribute is None:
+        raise UserError(f"{where}: {module_name} has no {name!r}{nearest(name, dir(module))}")
+    return attribute
+
+
+def _import_module(name: str, where: str) -> ModuleType:
+    """Import a module outside the standard library."""
+    if name.partition(".")[0] in sys.stdlib_module_names:
         raise UserError(f"{where}: name a class outside Python's standard library")
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
             f"{where}, which cannot be imported ({error}): name its file with --mixers, or put its "
             "folder on PYTHONPATH"
         ) from error
     except (Exception, SystemExit) as error:  # whatever the module's own code raises
-        raise UserError(f"{where}, whose module fails: {_told(error, module_name)}") from error
-    attribute = getattr(module, name, None)
-    if attribute is None:
-        raise UserError(f"{where}: {module_name} has no {name!r}{nearest(name, dir(module))}")
-    return attribute
+        raise UserError(f"{where}, whose module fails: {_told(error, name)}") from error
 
 
 def _told(error: BaseException, module: str) -> str:
