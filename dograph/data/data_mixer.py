@@ -25,6 +25,7 @@ from dograph.data.sampler import Draw, MixtureSampler, Pick, systematic_counts
 from dograph.errors import UserError, check_choice, check_whole
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.fixed import Stratified
+from dograph.mixers.limits import Limits, RunLimits
 from dograph.mixers.simplex import on_simplex
 from dograph.mixers.target import Target, TargetValue, check_names
 from dograph.signals.batch_signals import DomainText, Probe
@@ -91,6 +92,7 @@ class DataMixer(LightningDataModule):
             the store's order that fit. So much of a domain repeats.
         seed: seed of the draws. None: the recipe's seed.
         target: which losses the run is to lower, as in a recipe (``Target``).
+        limits: what the drawn mixture must keep to, as in a recipe. None: nothing.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class DataMixer(LightningDataModule):
         cap: Mapping[str, int] | None = None,
         seed: int | None = None,
         target: TargetValue = None,
+        limits: Limits | None = None,
     ) -> None:
         super().__init__()
         check_choice("data.draw", draw, get_args(Draw))
@@ -131,6 +134,7 @@ class DataMixer(LightningDataModule):
         self.validation_sequences = validation_sequences
         self.unseen, self.cap = tuple(sorted(set(unseen))), dict(cap or {})
         self.target = Target.parse(target, self.unseen)
+        self.limits = limits if limits is not None else Limits()
         self.seed = 0 if seed is None else seed
         check_whole("data.seed", self.seed, at_least=0)
         self.attended = False  # whether a MixingCallback carries signals to the mixer
@@ -211,6 +215,7 @@ class DataMixer(LightningDataModule):
             self._text(self.train_domains),
             self._token_budget,
             self._delay,
+            self._run_limits(),
         )
         self._share_start()
         self._set_up, self._run_set_up = self._settings(), self._run
@@ -243,10 +248,20 @@ class DataMixer(LightningDataModule):
         batches = 1 if self.trainer is None else int(self.trainer.accumulate_grad_batches)
         return -(-self.lookahead // batches)
 
+    def _run_limits(self) -> RunLimits | None:
+        """What this run's mixture must keep to; UserError where no mixture can."""
+        self.limits.check(self.domains, self.unseen)
+        if not self.limits.is_set:
+            return None
+        drawn = [name not in self.unseen for name in self.domains]
+        sequences = [len(domain) for domain in self.train_domains]
+        run_sequences = self._token_budget // (self.context + 1)
+        return self.limits.of_run(self.domains, drawn, sequences, run_sequences)
+
     def _settings(self) -> dict[str, Any]:
         """What set-up reads once; copies of what can be changed in place."""
         names = ("mixer", "context", "batch_size", "draw", "lookahead", "seed", "unseen", "target")
-        kept = {name: getattr(self, name) for name in names}
+        kept = {name: getattr(self, name) for name in (*names, "limits")}
         return {**kept, "cap": dict(self.cap), "corpus": copy.deepcopy(self.corpus)}
 
     def _check_set_up(self) -> None:

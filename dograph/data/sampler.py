@@ -137,13 +137,27 @@ class MixtureSampler(Sampler[list[Pick]]):
         """(S,) epochs trained on of each domain, with fractions."""
         return self.realised / np.array([order.length for order in self.orders])
 
+    def drawn_before(self, step_batches: int = 1) -> npt.NDArray[np.float64]:
+        """(S,) sequences drawn before weights that are set now take effect.
+
+        Those trained on, and what the weights give of the batches after them, however many of these
+        are prefetched.
+        """
+        coming = range(self.trained, self._start_of_new(step_batches))
+        expected = sum((self._weights_of(batch) for batch in coming), np.zeros(len(self.orders)))
+        return np.asarray(self.realised + self.batch_size * expected)
+
+    def _start_of_new(self, step_batches: int) -> int:
+        """The first batch that is drawn by weights that are set now."""
+        return self.trained + -(-self.lookahead // step_batches) * step_batches
+
     def set_weights(self, weights: npt.ArrayLike, step_batches: int = 1) -> None:
         """Draw by new (S,) weights from the batch that comes ``lookahead`` after those trained on.
 
         Rounded up to whole optimiser steps of ``step_batches``, none of which mixes old and new.
         A UserError says which key to change if that batch is already prefetched.
         """
-        start = self.trained + -(-self.lookahead // step_batches) * step_batches
+        start = self._start_of_new(step_batches)
         if self.drawn > start:
             raise UserError(
                 f"{len(self.in_flight)} batches are prefetched but lookahead is "

@@ -185,6 +185,7 @@ def build_data(recipe: Recipe) -> DataMixer:
         "corpus": recipe.corpus,
         "seed": recipe.seed,
         "target": recipe.target.value,
+        "limits": recipe.limits,
     }
     arguments = own | recipe.arguments("data")
     data: DataMixer = build(recipe.composition, "data", DataMixer, arguments)

@@ -16,6 +16,7 @@ from dograph.graph.minimise import (
     minimise,
     solve_or_fall_back,
 )
+from dograph.graph.polytope import ROUNDING, Polytope
 
 
 class ScheduleProblem(NamedTuple):
@@ -45,6 +46,7 @@ class ScheduleSolver(nn.Module):
         + (λ/2) α̃ᵀ L α̃                neighbours in the graph move together
         + (ν/2) Σ_s (α_s − α_0s)²/α_0s    pull to the prior
         subject to |α̃_i − α̃_j| ≤ δ on every edge (i, j)      if ``edges``
+                   α in a polytope, which holds the prior       if one is given
 
     The prior keeps every constraint, so that there is always a solution. Differentiable in every
     input. A failed solve never raises: see ``Solution.ok``; its weights are α_0.
@@ -58,6 +60,7 @@ class ScheduleSolver(nn.Module):
         solves: number of calls.
         failures: how many of them fell back.
         terms: each term's value at the last solution, by name.
+        prices: what each bound of the polytope costs there: its multiplier, by label.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class ScheduleSolver(nn.Module):
         """Clears counts and terms."""
         self.solves = self.failures = 0
         self.terms: dict[str, float] = {}
+        self.prices: dict[str, float] = {}
 
     def forward(
         self,
@@ -82,14 +86,19 @@ class ScheduleSolver(nn.Module):
         nu: float | Tensor = 0.0,
         delta: float | Tensor = 1.0,
         least: Tensor | None = None,
+        within: Polytope | None = None,
     ) -> Solution:
-        """Solves for (S,) weights; κ, λ, ν, δ ≥ 0; ``least`` (S,) at most the prior, or none."""
+        """Solves for (S,) weights; κ, λ, ν, δ ≥ 0; ``least`` (S,) at most the prior, or none.
+
+        ``within`` holds the prior, or is None for the whole simplex.
+        """
         self.solves += 1
-        self.terms = {}
+        self.terms, self.prices = {}, {}
         solution = solve_or_fall_back(
             lambda: self._solve(
                 ScheduleProblem(*map(as_float64, problem)),
                 0 * problem.prior if least is None else least,
+                within,
                 *map(as_float64, (kappa, lam, nu, delta)),
             ),
             lambda: as_float64(problem.prior).detach().clone(),
@@ -97,7 +106,9 @@ class ScheduleSolver(nn.Module):
         self.failures += not solution.ok
         return solution
 
-    def _solve(self, problem: ScheduleProblem, least: Tensor, *scalars: Tensor) -> Tensor:
+    def _solve(
+        self, problem: ScheduleProblem, least: Tensor, within: Polytope | None, *scalars: Tensor
+    ) -> Tensor:
         prior, root = problem.prior, problem.laplacian_root
         kappa, lam, nu, delta = scalars
         relative = root / prior  # of α̃'s differences
@@ -105,16 +116,49 @@ class ScheduleSolver(nn.Module):
         quadratic = (curvature + lam * relative.T @ relative) / 2
         quadratic = quadratic + nu / 2 * torch.diag(1 / prior)
         linear = -problem.b - curvature @ prior - nu
-        rows = limits = None
+        rows, limits = prior.new_zeros(0, len(prior)), prior.new_zeros(0)
         if self.edges:
             differences = root.detach().sign()  # e_i − e_j of every edge
             rows = differences[differences.any(dim=1)] / prior
             limits = delta.expand(len(rows)).clamp(max=NO_LIMIT / prior.min().item())
         floor = torch.maximum(self.floor * prior, as_float64(least))
-        weights = minimise(quadratic, linear, floor, rows, limits, backend=self.backend)
+        if within is not None:
+            lower, upper = torch.from_numpy(within.lower), torch.from_numpy(within.upper)
+            floor = torch.maximum(torch.minimum(floor, upper), lower)
+        program = quadratic, linear, floor
+        weights = minimise_within(program, rows, limits, within, self.backend)
         with torch.no_grad():
             self.terms = _terms(problem, weights, *scalars)
+            if within is not None:
+                gradient = 2 * quadratic @ weights + linear
+                numbers = (each.detach().numpy() for each in (gradient, weights, floor))
+                self.prices = within.prices(*numbers)
         return weights
+
+
+def minimise_within(
+    program: tuple[Tensor, Tensor, Tensor],
+    rows: Tensor,
+    limits: Tensor,
+    within: Polytope | None,
+    backend: Backend,
+) -> Tensor:
+    """(S,) minimum of H, c and lower bounds under ``|A w| ≤ limits``, in a polytope.
+
+    Few of a polytope's bounds bind, and each row costs time: those that an answer breaks join the
+    program, until none is broken.
+    """
+    weights = minimise(*program, rows, limits, backend=backend)
+    if within is None:
+        return weights
+    others, widths = map(torch.from_numpy, within.symmetric_rows())
+    joined = torch.zeros(len(others), dtype=torch.bool)
+    while (broken := ((others @ weights.detach()).abs() > widths + ROUNDING) & ~joined).any():
+        joined |= broken
+        all_rows = torch.cat([rows, others[joined]])
+        all_limits = torch.cat([limits, widths[joined]])
+        weights = minimise(*program, all_rows, all_limits, backend=backend)
+    return weights
 
 
 def _terms(

@@ -19,6 +19,7 @@ from dograph.mixers.declared import (
     check_declared,
     framework_names_kept,
 )
+from dograph.mixers.limits import RunLimits
 from dograph.mixers.simplex import (
     admissible,
     as_weights,
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 _SETTINGS = {"acts_on", "acts_from", "needs", "update_every", "warmup", "prior", "floor"}
 _CORPUS = {
     *("domains", "domain_tokens", "batch_size", "vocab_size", "target", "trained", "text"),
-    *("token_budget", "delay"),
+    *("token_budget", "delay", "limits", "prices"),
 }
 _SAVED_BY_BASE = {"history", "updates", "_domain_losses", "validation_loss", "_start", "_warned"}
 NOT_OWN = frozenset(vars(nn.Module()).keys() | _SETTINGS | _CORPUS | _SAVED_BY_BASE)
@@ -81,6 +82,8 @@ class BaseMixer(nn.Module):
         target: what the run is judged by, from ``setup`` on.
         token_budget: tokens that the run reads, all in all; 0 where its length is not known.
         delay: optimiser steps after an update that are still drawn by the weights before it.
+        limits: what is drawn must keep to, from ``setup`` on; None for no limits.
+        prices: by limit, how strongly it holds back what the mixer would draw; at the last update.
         trained: (S,) bool, False for unseen domains, whose weights are 0.
         text: of each domain (n_s, T + 1) tokens, on ``DomainText``; only while ``setup`` runs.
         validation_loss: (S,) float64, each domain's mean token loss in nats at the last validation;
@@ -123,6 +126,8 @@ class BaseMixer(nn.Module):
         self.batch_size = self.vocab_size = self.token_budget = self.delay = 0
         self.target, self.trained = Target(), torch.zeros(0, dtype=torch.bool)
         self.text: tuple[Tensor, ...] = ()
+        self.limits: RunLimits | None = None
+        self.prices: dict[str, float] = {}
         self.validation_loss: Tensor | None = None
         self.history: list[tuple[int, Tensor]] = []
         self.updates = 0
@@ -177,6 +182,7 @@ class BaseMixer(nn.Module):
         text: Sequence[Tensor] = (),
         token_budget: int = 0,
         delay: int = 0,
+        limits: RunLimits | None = None,
     ) -> None:
         """Tells the mixer its domains, once, before training; UserError if they do not fit.
 
@@ -190,6 +196,7 @@ class BaseMixer(nn.Module):
             text: (n_s, T + 1) tokens of each domain, where the mixer requests ``DomainText``.
             token_budget: tokens that the run reads, all in all; 0 where its length is not known.
             delay: optimiser steps after an update that are still drawn by the weights before it.
+            limits: what is drawn must keep to.
         """
         check_declared(self)
         if not len(set(domains)) == len(domains) == len(domain_tokens):
@@ -208,6 +215,7 @@ class BaseMixer(nn.Module):
         self.domains, self.domain_tokens = tuple(domains), tuple(domain_tokens)
         self.batch_size, self.vocab_size = batch_size, vocab_size
         self.token_budget, self.delay = token_budget, delay
+        self.limits, self.prices = limits, {}
         self.target = Target.parse(target, unseen)
         self.target.check(self.domains)
         check_names("data.unseen", self.unseen, self.domains)
@@ -291,7 +299,7 @@ class BaseMixer(nn.Module):
             return False
         signals.domain_loss = self._domain_losses.take()
         name = f"{self._name}.update's result at step {done}"
-        drawn_by = self.sampling_weights.clone()
+        drawn_by, self.prices = self.sampling_weights.clone(), {}
         with mixer_errors(self, f"at step {done}"), framework_names_kept(self, "update"):
             proposed = self.update(signals.copy())
         if not torch.equal(self.sampling_weights, drawn_by):
@@ -300,6 +308,8 @@ class BaseMixer(nn.Module):
                 "is drawn: return the weights to draw by"
             )
         weights = self._admissible(as_weights(proposed, len(self.domains), name, "domain"), name)
+        if self.acts(SAMPLING):
+            weights = self._limited(weights, signals.drawn_before)
         self.weights.copy_(weights)
         if self.acts(SAMPLING):
             self.sampling_weights.copy_(weights)
@@ -333,6 +343,7 @@ class BaseMixer(nn.Module):
             "history_weights": torch.stack(weights),
             "domain_losses": self._domain_losses.state_dict(),
             "validation_loss": self.validation_loss,
+            "prices": self.prices,
             "own": own_state.changed_state(self._own(), self._start, self._buffers),
         }
 
@@ -352,6 +363,7 @@ class BaseMixer(nn.Module):
         self.history = history
         self._domain_losses.load_state_dict(state["domain_losses"])
         self.validation_loss = state["validation_loss"]
+        self.prices = dict(state.get("prices", {}))
         own_state.restore_state(self, state["own"], self._start, NOT_OWN)
 
     def lost_state(self) -> list[str]:
@@ -383,10 +395,29 @@ class BaseMixer(nn.Module):
                 f"mixer.init_args.prior.{self.domains[index]} is 0, but floor is {self.floor} and "
                 "would draw it: give it a weight, name it in data.unseen, or set floor to 0"
             )
-        return admissible(weights, self.trained, self.floor, name)
+        return self._limited(admissible(weights, self.trained, self.floor, name), None)
 
     def _admissible(self, weights: Tensor, name: str) -> Tensor:
         return admissible(on_simplex(weights, name), self.trained, self.floor, name)
+
+    def _limited(self, weights: Tensor, done: Tensor | None) -> Tensor:
+        """(S,) the mixture within the limits that is nearest to ``weights`` (S,).
+
+        ``done`` (S,) sequences are drawn before; None: none.
+        """
+        if self.limits is None:
+            return weights
+        try:
+            nearest = self.limits.nearest(weights, done)
+        except ArithmeticError as error:
+            if done is None:
+                raise UserError(f"limits: {error}: change one of them") from error
+            # By rounding, near the end of what may be drawn.
+            logger.warning("%s: %s: the mixture stays", self._name, error)
+            return self.sampling_weights.clone()
+        if nearest is not weights or not self.prices:
+            self.prices = self.limits.prices(weights, nearest, done)
+        return nearest
 
 
 def _rounded(weights: Tensor) -> list[float]:

@@ -25,8 +25,8 @@ class Acts(Enum):
 
 
 KEPT = (
-    *("delay", "domains", "domain_tokens", "history", "target", "token_budget", "trained"),
-    *("updates", "validation_loss"),
+    *("delay", "domains", "domain_tokens", "history", "limits", "target", "token_budget"),
+    *("trained", "updates", "validation_loss"),
 )
 """Attributes of a mixer that only the framework sets."""
 METHODS = ("update", "loss_weights", "initial_weights", "reset", "check", "diagnostics", "snapshot")

@@ -12,6 +12,7 @@ from torch import Tensor
 from dograph.errors import UserError, check_range
 from dograph.graph.domain_graph import DomainGraph
 from dograph.graph.minimise import Solution
+from dograph.graph.polytope import Polytope
 from dograph.graph.schedule_solver import ScheduleSolver
 from dograph.graph.threads import one_thread
 from dograph.graph.token_kernel import TokenKernel
@@ -34,6 +35,9 @@ from dograph.signals.batch_signals import (
 from dograph.signals.domain_sums import DomainSums
 
 logger = logging.getLogger(__name__)
+
+LEAST_PRIOR = 1e-6
+"""Smallest prior weight in the problem of a domain that limits hold at 0."""
 
 
 class DoGraphSchedule(BaseMixer):
@@ -155,7 +159,7 @@ class DoGraphSchedule(BaseMixer):
             self.kernel = pair_kernel(self.text, self.vocab_size, self.pair_rows, self.trained)
         if self.kernel is None or self.measure:
             return self.prior_weights
-        return self._solve(self._target_mixture(None), torch.zeros(len(self.domains)), 0)
+        return self._solve(self._target_mixture(None), torch.zeros(len(self.domains)), None, 0)
 
     def reset(self) -> None:
         """Sets up the published weights of losses, if they are asked for."""
@@ -213,23 +217,26 @@ class DoGraphSchedule(BaseMixer):
                 self._add_gradients(mixture)
         if not self.measured or self.kernel is None:
             return self.prior_weights
-        return self._solve(mixture, self.drawn.counts * signals.sequence_tokens, done)
+        passed = self.drawn.counts * signals.sequence_tokens
+        return self._solve(mixture, passed, signals.drawn_before, done)
 
-    def _solve(self, mixture: Tensor, passed: Tensor, done: int) -> Tensor:
-        """(S,) the problem's solution for the target's ``mixture``.
+    def _solve(self, mixture: Tensor, passed: Tensor, drawn: Tensor | None, done: int) -> Tensor:
+        """(S,) the problem's solution for the target's ``mixture``, within the run's limits.
 
-        ``passed`` (S,) are the tokens trained on in the ``done`` steps so far.
+        ``passed`` (S,) are the tokens trained on in the ``done`` steps so far, ``drawn`` (S,) the
+        sequences drawn before the solution is; None: none.
         """
         assert self.kernel is not None
         tokens = torch.tensor(self.domain_tokens, dtype=torch.float64)
         repeats = (passed / tokens - 1).clamp(min=0)
         worth = torch.exp(-repeats / self.problem.repetition)
-        (kernel, error), prior = self.kernel, self.prior_weights
+        (kernel, error), (prior, within) = self.kernel, self._allowed_prior(drawn)
         problem, errors = schedule_problem(kernel, error, prior, mixture, worth, self.problem)
         # Any domain may become the worst.
         counts = prior if self.target.is_worst else torch.minimum(mixture, prior)
         least = self.problem.target_floor * counts[self.trained]
-        self.solution = self.solver(problem, **self.problem.scalars, least=least)
+        self.solution = self.solver(problem, **self.problem.scalars, least=least, within=within)
+        self.prices = dict(self.solver.prices)
         if not self.solution.ok:
             logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)
         weights = torch.zeros(len(self.domains), dtype=torch.float64)
@@ -237,6 +244,15 @@ class DoGraphSchedule(BaseMixer):
         self.graph = graph_of_domains(kernel, weights, self.trained)
         self._note(done, problem.b, errors, weights)
         return weights
+
+    def _allowed_prior(self, drawn: Tensor | None) -> tuple[Tensor, Polytope | None]:
+        """(S,) the allowed mixture nearest to the prior; the limits over what is trained on."""
+        if self.limits is None:
+            return self.prior_weights, None
+        # A domain of no text left still has a row in the problem.
+        prior = self.limits.nearest(self.prior_weights, drawn).clamp(min=LEAST_PRIOR)
+        prior = prior * self.trained / (prior * self.trained).sum()
+        return prior, self.limits.polytope(drawn).among(self.trained.numpy())
 
     def snapshot(self) -> MixerSnapshot:
         """The graph of the domains that are drawn, and all updates."""

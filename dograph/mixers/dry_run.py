@@ -89,7 +89,7 @@ def _copy(mixer: BaseMixer, batch_size: int) -> BaseMixer:
     trial = copy.deepcopy(mixer, memo)
     corpus = mixer.domains, mixer.domain_tokens
     target = mixer.target.value, mixer.unseen
-    run = mixer.token_budget, mixer.delay
+    run = mixer.token_budget, mixer.delay, mixer.limits
     text = _made_up_text(mixer)
     trial.setup(*corpus, batch_size, mixer.vocab_size, *target, text, *run)
     return trial

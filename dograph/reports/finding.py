@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -104,6 +104,15 @@ def _weights(schedule: ScheduleSnapshot, update: ScheduleUpdate, indices: Sequen
 def _influence(update: ScheduleUpdate, index: int) -> str:
     influence, error = f"{update.influence[index]:.2f}", update.error[index]
     return f"{influence} ± {error:.2f}" if error >= 0.005 else influence
+
+
+def what_limits_cost(prices: Mapping[str, float]) -> str:
+    """Which limits held the last mixture back, the dearest first, by their prices."""
+    dearest = sorted((name for name in prices if prices[name] > 0), key=lambda name: -prices[name])
+    if not dearest:
+        return "No limit held the last mixture back."
+    listed = _listed([f"{name} (price {prices[name]:.2g})" for name in dearest])
+    return f"Limits that held the last mixture back: {listed}."
 
 
 def _listed(texts: Sequence[str]) -> str:

@@ -232,6 +232,7 @@ class MixtureReport(Callback):
         ):
             board.by_domain(group, data.domains, values, step)
         board.scalars("mixer", diagnostics_of(data.mixer), step)
+        board.scalars("limits", data.mixer.prices, step)
         board.scalars("train", self._training_scalars(trainer), step)
         before_tokens, before_seconds = self._last_point
         total, seconds = self._last_point = (int(tokens.sum()), self.clock.seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from dograph.files.records import from_dict
 from dograph.files.run_dir import SUMMARY
 from dograph.mixers.declared import snapshot_of
 from dograph.mixers.target import Target
-from dograph.reports.finding import finding
+from dograph.reports.finding import finding, what_limits_cost
 from dograph.terminal.tables import screen_table
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class RunSummary:
         worst_domain: the one with the highest validation loss; None without validation.
         target: what the run is judged by, as in its recipe; None: even.
         finding: what the mixer found, in one sentence; None for a mixer that does not say.
+        prices: by limit, how strongly it held the last mixture back; empty without limits.
     """
 
     mixer: str
@@ -80,6 +81,7 @@ class RunSummary:
     worst_domain: str | None
     target: Any = None
     finding: str | None = None
+    prices: dict[str, float] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -111,6 +113,7 @@ class RunSummary:
             **self.scores,
             "worst_domain": self.worst_domain,
             "finding": self.finding,
+            **({"prices": self.prices} if self.prices else {}),
             "losses": {d.name: d.validation_loss for d in self.domains if self.scores},
             "weights": {
                 "last": {d.name: d.weight for d in self.domains},
@@ -168,6 +171,7 @@ def summarise_run(
         worst_domain=max(losses, key=lambda name: losses[name]) if losses else None,
         target=data.target.value,
         finding=finding(snapshot_of(mixer)),
+        prices=dict(mixer.prices),
     )
 
 
@@ -218,6 +222,7 @@ def print_summary(
     console.print(final_table(summary))
     for line in (
         *([summary.finding] if summary.finding else []),
+        *([what_limits_cost(summary.prices)] if summary.prices else []),
         f"{summary.seconds:,.1f} s of training, {summary.tokens_per_second:,.0f} tokens/s, "
         f"{summary.flops:.2e} FLOPs",
         f"{summary.mixer}'s last weights: {_weights(summary)}",
@@ -268,6 +273,7 @@ def read_summary(run_folder: Path) -> RunSummary:
         values = {key: content[key] for key in own}
         values["target"] = Target.parse(content.get("target")).value
         values["finding"] = content.get("finding")
+        values["prices"] = content.get("prices") or {}
         scores = {key: content[key] for key in SCORES if content.get(key) is not None}
         domains = list(content["domains"].values())
         return from_dict(RunSummary, {**values, "domains": domains, "scores": scores})

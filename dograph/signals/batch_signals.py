@@ -204,6 +204,8 @@ class BatchSignals:
             drawn. Known in ``update``.
         held_out_loss: (S,) float64, each domain's mean token loss in nats on held-out sequences,
             after this step, on ``HeldOutLoss``. Known in ``update``.
+        drawn_before: (S,) float64 sequences of each domain that the run has drawn by the time new
+            weights take effect. Known in ``update`` where a DataMixer draws.
     """
 
     step: int
@@ -225,6 +227,7 @@ class BatchSignals:
     sequence_tokens: int = 1
     domain_loss: Tensor | None = None
     held_out_loss: Tensor | None = None
+    drawn_before: Tensor | None = None
 
     @property
     def batch_size(self) -> int:

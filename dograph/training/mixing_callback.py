@@ -272,6 +272,8 @@ class MixingCallback(Callback):
         if request is not None and self.mixer.needs_at(state.index, HeldOutLoss):
             measured = held_out_losses(trainer, self.data, request.sequences)
             signals.held_out_loss = measured
+        step_batches = int(trainer.accumulate_grad_batches)
+        signals.drawn_before = torch.from_numpy(self.data.sampler.drawn_before(step_batches))
         if self.mixer.step(signals):
             self._hand_over()
 

@@ -32,6 +32,7 @@ def summary_of(losses=LOSSES, target=None, unseen=(), schedule=None):
     mixer = SimpleNamespace(
         weights=torch.tensor([0.5, 0.3, 0.2]),
         average_weights=torch.tensor([0.5, 0.4, 0.1]),
+        prices={},
         snapshot=MixerSnapshot if schedule is None else partial(MixerSnapshot, schedule=schedule),
     )
     data = SimpleNamespace(

@@ -28,6 +28,7 @@ from dograph.files.changes import flat
 from dograph.files.home import expand_home
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.declared import check_declared
+from dograph.mixers.limits import Limits
 from dograph.mixers.random_state import random_state_kept
 from dograph.mixers.target import Target
 from dograph.mixers.user_code import mixer_errors
@@ -40,7 +41,8 @@ logger = logging.getLogger(__name__)
 
 SECTIONS: dict[str, tuple[type, set[str]]] = {
     "corpus": (CorpusSettings, set()),
-    "data": (DataMixer, {"mixer", "corpus", "seed", "target"}),
+    "data": (DataMixer, {"mixer", "corpus", "seed", "target", "limits"}),
+    "limits": (Limits, set()),
     "model": (LanguageModel, set()),
     "sketch": (SketchSettings, set()),
     "report": (ReportSettings, set()),
@@ -77,6 +79,7 @@ class Recipe:
     corpus: CorpusSettings
     sketch: SketchSettings
     report: ReportSettings
+    limits: Limits
     target: Target
     mixer: BaseMixer
     sections: dict[str, Namespace]
@@ -123,7 +126,7 @@ def check(composition: Composition) -> Recipe:
     _follow_seed(sections["sketch"], values.get("sketch") or {}, seed)
     settings = {
         key: build(composition, key, SECTIONS[key][0], sections.pop(key).as_dict())
-        for key in ("corpus", "sketch", "report")
+        for key in ("corpus", "sketch", "report", "limits")
     }
     given = {"value": values.get("target"), "unseen": sections["data"].unseen}
     settings["target"] = build(composition, "target", Target.parse, given)

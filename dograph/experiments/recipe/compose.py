@@ -18,7 +18,10 @@ from dograph.experiments.recipe.limits import check_interpolations
 from dograph.files.bounded_yaml import load_bounded
 
 COMMAND_LINE = "command line"
-BY_DOMAIN = ("target", "data.cap")
+BY_DOMAIN = (
+    *("target", "data.cap", "limits.epochs", "limits.at_least", "limits.at_most", "limits.groups"),
+    "limits.ratio",
+)
 """Mappings by domain, beside those in ``mixer.init_args``."""
 ARCHITECTURE, FIRST_ARCHITECTURE = "model.architecture", "gpt2"
 """The key that says what ``model.config`` is of, and ``LanguageModel``'s default."""

@@ -15,7 +15,7 @@ from dograph.mixers.target import check_names
 
 
 def check_domains(recipe: Recipe, store: Store) -> None:
-    """Raise UserError where target, data.unseen or data.cap names a domain that a corpus lacks."""
+    """Raise UserError for a domain that a corpus lacks: in target, limits, data.unseen or cap."""
     _check(recipe, [entry.name for entry in store.domains])
 
 
@@ -25,7 +25,8 @@ def check_source_domains(recipe: Recipe) -> None:
     A recipe that names no domain needs no look at the source, which may hold many files.
     """
     data = recipe.arguments("data")
-    if not (recipe.target.mixture or recipe.target.is_worst or data["unseen"] or data["cap"]):
+    named = recipe.target.mixture or recipe.target.is_worst or data["unseen"] or data["cap"]
+    if not (named or recipe.limits.is_set):
         return
     try:
         folder = expand_home(recipe.corpus.source, "corpus.source")
@@ -44,3 +45,5 @@ def _check(recipe: Recipe, names: Sequence[str]) -> None:
         named = list(recipe.arguments("data")[key] or ())
         arguments = {"key": f"data.{key}", "names": named, "domains": names}
         build(recipe.composition, f"data.{key}", check_names, arguments)
+    arguments = {"domains": names, "unseen": recipe.arguments("data")["unseen"] or ()}
+    build(recipe.composition, "limits", recipe.limits.check, arguments)

@@ -50,6 +50,7 @@ KEYS: dict[str, KeyVerdicts] = {
     "seed": STATE._replace(why="it is what sets a method's runs apart"),
     "rounds": STATE._replace(why="they decide which stages run"),
     "target": STATE._replace(compared="target"),
+    "limits": STATE._replace(compared="method", why="weights are projected within them"),
     "corpus": BY_STORE,
     "mixer": STATE._replace(compared="method", why="its weights and buffers begin by these"),
     "mixer.init_args.reference": LIVE._replace(

@@ -1,0 +1,284 @@
+"""Limits on what is drawn: shares, groups, ratios and epochs, in a recipe the key ``limits``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dograph.errors import UserError, check_choice
+from dograph.graph.polytope import Bound, Distance, Polytope, conflict
+from dograph.graph.problem import Array
+from dograph.mixers.target import check_names
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a mixture must keep to, whatever a mixer finds.
+
+    Attributes:
+        epochs: passes through a domain's training text in the whole run, ≥ 0: one number for every
+            domain, or numbers by name of a domain or group.
+        at_least: smallest share of the tokens, by name of a domain or group.
+        at_most: largest share, by name of a domain or group.
+        groups: names of domains by the group's name.
+        ratio: by two names, how many times the second one's weight the first one's may be: a
+            number, or the least and the most of it.
+        projection: what of the allowed mixtures is drawn in place of one that is not: the nearest
+            by "kl", which keeps the ratios of weights that no limit holds, or by "euclidean".
+
+    >>> limits = Limits(at_most={"books": 0.5}, ratio={"en": {"de": [2, 4]}})
+    >>> [bound.label for bound in limits.bounds(["books", "de", "en"])]
+    ['at_most.books 0.5', 'ratio.en.de 2', 'ratio.en.de 4']
+    """
+
+    epochs: float | dict[str, float] | None = None
+    at_least: dict[str, float] = field(default_factory=dict)
+    at_most: dict[str, float] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    ratio: dict[str, dict[str, float | list[float]]] = field(default_factory=dict)
+    projection: Distance = "kl"
+
+    def __post_init__(self) -> None:
+        check_choice("limits.projection", self.projection, ("kl", "euclidean"))
+        for key in ("at_least", "at_most"):
+            for name, share in getattr(self, key).items():
+                _check_number(f"limits.{key}.{name}", share, 1, "a share from 0 to 1")
+        given = self.epochs if isinstance(self.epochs, Mapping) else {"": self.epochs}
+        for name, epochs in given.items():
+            if epochs is not None:
+                _check_number(f"limits.epochs{name and '.'}{name}", epochs, math.inf, "epochs ≥ 0")
+        for first, others in self.ratio.items():
+            for second, given_ratio in others.items():
+                _range(f"limits.ratio.{first}.{second}", given_ratio)
+        for name, members in self.groups.items():
+            if not members or len(set(members)) < len(members):
+                raise UserError(f"limits.groups.{name} is {members}: name each domain of it once")
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any limit."""
+        return self.epochs is not None or bool(self.at_least or self.at_most or self.ratio)
+
+    def bounds(self, domains: Sequence[str]) -> list[Bound]:
+        """The limits on shares and ratios, which hold at every step, over (S,) weights."""
+        least = [
+            Bound(f"at_least.{name} {share:g}", self._members(name, domains), low=share)
+            for name, share in self.at_least.items()
+        ]
+        most = [
+            Bound(f"at_most.{name} {share:g}", self._members(name, domains), high=share)
+            for name, share in self.at_most.items()
+        ]
+        return [*least, *most, *self._ratios(domains)]
+
+    def _ratios(self, domains: Sequence[str]) -> Iterator[Bound]:
+        for first, others in self.ratio.items():
+            for second, given in others.items():
+                key = f"ratio.{first}.{second}"
+                low, high = _range(f"limits.{key}", given)
+                a, b = self._members(first, domains), self._members(second, domains)
+                if low > 0:
+                    yield Bound(f"{key} {low:g}", a - low * b, low=0.0)
+                yield Bound(f"{key} {high:g}", a - high * b, high=0.0)
+
+    def epochs_of(self, domains: Sequence[str], drawn: Sequence[bool]) -> dict[str, float]:
+        """Epochs by name of a domain or group."""
+        if self.epochs is None:
+            return {}
+        if isinstance(self.epochs, Mapping):
+            return dict(self.epochs)
+        of_each = float(self.epochs)
+        return {name: of_each for name, is_drawn in zip(domains, drawn, strict=True) if is_drawn}
+
+    def check(self, domains: Sequence[str], unseen: Sequence[str] = ()) -> None:
+        """Raises UserError for an unknown name, and for shares that no mixture keeps together."""
+        for name, members in self.groups.items():
+            check_names(f"limits.groups.{name}", members, domains)
+            if name in domains:
+                raise UserError(f"limits.groups.{name} has the name of a domain: rename the group")
+        there = [*domains, *self.groups]
+        epochs = self.epochs if isinstance(self.epochs, Mapping) else {}
+        for key, named in (
+            *(("at_least", self.at_least), ("at_most", self.at_most), ("epochs", epochs)),
+            ("ratio", {**self.ratio, **{b: 0 for others in self.ratio.values() for b in others}}),
+        ):
+            check_names(f"limits.{key}", list(named), there)
+        drawn = np.array([name not in unseen for name in domains])
+        refuse_conflict(conflict(self.bounds(domains), drawn), (), 0)
+
+    def _members(self, name: str, domains: Sequence[str]) -> Array:
+        members = self.groups.get(name, [name])
+        return np.array([float(domain in members) for domain in domains])
+
+    def of_run(
+        self,
+        domains: Sequence[str],
+        drawn: Sequence[bool],
+        sequences: Sequence[int],
+        run_sequences: int,
+    ) -> RunLimits:
+        """The limits of a run over a corpus.
+
+        Args:
+            domains: the S names.
+            drawn: (S,) False for domains that are never drawn.
+            sequences: (S,) of each domain's training text.
+            run_sequences: that the run draws, all in all; 0 where its length is not known.
+
+        Raises:
+            UserError: where no mixture keeps them, by a smallest set that conflicts; and for
+                epochs of a run of no known length.
+        """
+        epochs = self.epochs_of(domains, drawn)
+        if epochs and not run_sequences:
+            raise UserError("limits.epochs needs a run's length: set trainer.max_steps")
+        there = np.array(sequences, dtype=float)
+        caps = []
+        for name, passes in epochs.items():
+            members = self._members(name, domains)
+            caps.append(EpochCap(name, members, passes, float(passes * (members @ there))))
+        run = RunLimits(
+            tuple(self.bounds(domains)),
+            tuple(caps),
+            np.array(drawn, dtype=bool),
+            run_sequences,
+            self.projection,
+        )
+        run.check()
+        return run
+
+
+@dataclass(frozen=True)
+class EpochCap:
+    """How much of a domain, or group, a run may draw.
+
+    Attributes:
+        name: of the domain or group.
+        members: (S,) 1 for its domains.
+        epochs: passes through it.
+        sequences: that these are.
+    """
+
+    name: str
+    members: Array
+    epochs: float
+    sequences: float
+
+    @property
+    def label(self) -> str:
+        """What messages and charts call it."""
+        return f"epochs.{self.name} {self.epochs:g}"
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """The limits of one run: what may still be drawn, given what has been.
+
+    Attributes:
+        shares: limits that hold at every step.
+        caps: on sequences of the whole run.
+        drawn: (S,) bool, False for domains that are never drawn.
+        run_sequences: that the run draws, all in all; 0 where its length is not known.
+        projection: by what distance.
+    """
+
+    shares: tuple[Bound, ...]
+    caps: tuple[EpochCap, ...]
+    drawn: np.ndarray
+    run_sequences: int
+    projection: Distance = "kl"
+
+    def check(self) -> None:
+        """Raises UserError where no mixture keeps all limits from the start on."""
+        bounds = self._bounds(np.zeros(len(self.drawn)))
+        refuse_conflict(conflict(bounds, self.drawn), self.caps, self.run_sequences)
+
+    def polytope(self, done: Tensor | None = None) -> Polytope:
+        """The mixtures that may be drawn from now to the run's end, all of it by one of them.
+
+        A cap leaves what is left of it over the sequences that the run still draws, so that none
+        is used up before the end.
+
+        Args:
+            done: (S,) sequences drawn until then. None: none yet.
+        """
+        sequences = np.zeros(len(self.drawn)) if done is None else done.double().numpy()
+        return Polytope.of(self._bounds(sequences), self.drawn)
+
+    def nearest(self, weights: Tensor, done: Tensor | None = None) -> Tensor:
+        """(S,) the allowed mixture nearest to ``weights`` (S,), which are returned where allowed.
+
+        ArithmeticError where no mixture is.
+        """
+        wanted = weights.numpy()
+        nearest = self.polytope(done).project(wanted, self.projection)
+        return weights if nearest is wanted else torch.from_numpy(nearest)
+
+    def prices(
+        self, wanted: Tensor, weights: Tensor, done: Tensor | None = None
+    ) -> dict[str, float]:
+        """By bound, how strongly it holds ``wanted`` (S,) back, whose nearest is ``weights`` (S,).
+
+        It is the multiplier of the projection: for "kl" the logarithm of the factor by which the
+        domain's weight would grow, against those that no limit holds.
+        """
+        now, before = weights.numpy(), wanted.numpy()
+        gradient = now - before
+        if self.projection == "kl":
+            gradient = np.log(np.maximum(now, 1e-12)) - np.log(np.maximum(before, 1e-12))
+        return self.polytope(done).prices(gradient, now)
+
+    def _bounds(self, done: Array) -> list[Bound]:
+        left = self.run_sequences - done.sum()
+        if left <= 0:
+            return list(self.shares)
+        caps = [
+            Bound(cap.label, cap.members, high=max(cap.sequences - cap.members @ done, 0.0) / left)
+            for cap in self.caps
+        ]
+        return [*self.shares, *(bound for bound in caps if bound.high < 1)]
+
+
+def refuse_conflict(bounds: Sequence[Bound], caps: Sequence[EpochCap], run: int) -> None:
+    """Raises UserError for ``bounds`` that conflict, if there are any.
+
+    Args:
+        bounds: a smallest set that no mixture keeps.
+        caps: on sequences of the whole run, which may be among the bounds.
+        run: sequences that it draws.
+    """
+    if not bounds:
+        return
+    names, capped = [f"limits.{bound.label}" for bound in bounds], False
+    for place, bound in enumerate(bounds):
+        for cap in caps:
+            if cap.label == bound.label:
+                capped = True
+                names[place] += f" ({cap.sequences:,.0f} of the run's {run:,} sequences)"
+    together = f"{', '.join(names[:-1])} and {names[-1]} cannot hold together"
+    what = f"{names[0]} cannot hold" if len(names) == 1 else together
+    remedy = ", or draw less (trainer.max_steps)" if capped else ""
+    raise UserError(f"{what}: change one of them or leave it out{remedy}")
+
+
+def _check_number(key: str, value: Any, most: float, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise UserError(f"{key} is {value!r}: give {what}")
+
+
+def _range(key: str, given: float | list[float]) -> tuple[float, float]:
+    """(least, most) of a ratio."""
+    values = given if isinstance(given, list) else [given, given]
+    what = "a number ≥ 0, or the least and the most of it"
+    if len(values) != 2 or not all(isinstance(value, int | float) for value in values):
+        raise UserError(f"{key} is {given!r}: give {what}")
+    low, high = float(values[0]), float(values[1])
+    if not 0 <= low <= high < math.inf:
+        raise UserError(f"{key} is {given!r}: give {what}")
+    return low, high
