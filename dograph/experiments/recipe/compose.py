@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from dograph.errors import UserError, nearest
 from dograph.experiments.recipe.fitted import fitted_mixture
-from dograph.experiments.recipe.limits import check_interpolations
+from dograph.experiments.recipe.size import check_interpolations
 from dograph.files.bounded_yaml import load_bounded
 
 COMMAND_LINE = "command line"

@@ -40,6 +40,11 @@ CHOICES = {
     "trainer.check_val_every_n_epoch": 1,
     "mixer.class_path": "my.Mixer",
     "target": "worst",
+    "limits.projection": "euclidean",
+    "limits.at_least": {"animals": 0.1},
+    "limits.at_most": {"animals": 0.9},
+    "limits.groups": {"living": ["animals"]},
+    "limits.ratio": {"animals": {"code": 2}},
 }
 """Another value of keys that do not take any."""
 
