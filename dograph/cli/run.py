@@ -57,9 +57,9 @@ def execute(arguments: Namespace) -> int:
         for option in ("stage", "mixers", "resume"):
             value = getattr(arguments, option)
             words += [f"--{option}", str(value)] if value else []
+        saved = f" Checkpoint: {interruption.checkpoint}" if interruption.checkpoint else ""
         print(
-            f"\nInterrupted; nothing lost. Checkpoint: {interruption.checkpoint}\n"
-            f"Resume with: lightning run {shlex.join(words)}"
+            f"\nInterrupted; nothing lost.{saved}\nResume with: lightning run {shlex.join(words)}"
         )
         return EXIT_INTERRUPTED
     return 0

@@ -25,6 +25,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("overrides", nargs="*", metavar="key=value", help="the last word on a key")
     add("--mixtures", type=int, metavar="N", help="by the rule (32, or six a domain if more)")
     add("--design", default="regmix", metavar="RULE", help="regmix, or oracle (regmix)")
+    share = "weight of each corner's domain (0.85); with --mixtures 0 corners are all there is"
+    add("--corners", type=float, default=0.85, metavar="SHARE", help=share)
     add("--no-corners", action="store_true", help="only the rule's mixtures, as RegMix has them")
     add("--repeats", type=int, default=3, metavar="K", help="runs of the even mixture (3)")
     add("--curves", action="store_true", help="validate as often as the recipe does, for bimix")
@@ -35,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def execute(arguments: Namespace) -> int:
     """Run what is missing; 1 if a run failed."""
     from dograph.experiments.recipe.compose import RecipeFile
+    from dograph.experiments.recipe.swarm_section import SwarmSettings
     from dograph.experiments.swarm import Swarm
     from dograph.terminal.progress import print_line
     from dograph.terminal.screen import Screen
@@ -42,8 +45,8 @@ def execute(arguments: Namespace) -> int:
     console = Screen()
     names = ("mixtures", "design", "repeats", "curves", "processes", "threads")
     options = {name: getattr(arguments, name) for name in names}
-    file = RecipeFile(arguments.recipe, arguments.overrides)
-    swarm = Swarm(file, corners=not arguments.no_corners, console=console, **options)
+    settings = SwarmSettings(corners=0 if arguments.no_corners else arguments.corners, **options)
+    swarm = Swarm.of(RecipeFile(arguments.recipe, arguments.overrides), settings, console)
     finished = swarm.run()
     for failure in swarm.failures:
         print_line(console, f"── {failure.job.name}: {failure.reason}, {failure.log}")

@@ -48,6 +48,8 @@ class Artefacts:
     """folder of its run."""
     inputs: str
     """digest of what it was made from."""
+    is_swarm: bool = False
+    """whether it trained many models, and a law chose the mixture."""
 
     @property
     def summary(self) -> RunSummary:
@@ -66,11 +68,16 @@ class Artefacts:
 
     def values(self) -> dict[str, Any]:
         """What ``${stages.NAME.checkpoint}``, ``.weights`` and ``.losses`` stand for."""
-        return {**self.identity(), "checkpoint": str(self.folder / FINAL_CHECKPOINT)}
+        return self._with_checkpoint(str(self.folder / FINAL_CHECKPOINT))
 
     def identity(self) -> dict[str, Any]:
         """The same for a digest: a checkpoint's path does not tell what it was made from."""
-        return {"checkpoint": self.inputs, "weights": self.weights, "losses": self.losses}
+        return self._with_checkpoint(self.inputs)
+
+    def _with_checkpoint(self, text: str) -> dict[str, Any]:
+        """The weights and, unless the stage is a swarm of many models, checkpoint and losses."""
+        of_run = {} if self.is_swarm else {"checkpoint": text, "losses": self.losses}
+        return {"weights": self.weights, **of_run}
 
 
 @dataclass(frozen=True)
@@ -138,9 +145,12 @@ class Plan:
         recipes: dict[str, Recipe] = {}
         stand_ins: dict[str, dict[str, Any]] = {}
         for stage in file.stages:
-            recipes[stage] = check(file.compose(stage, stand_ins))
-            by_domain = {name: {"<domain>": 1.0} for name in ("weights", "losses")}
-            stand_ins[stage] = {"checkpoint": f"<of stage {stage}>", **by_domain}
+            recipes[stage] = recipe = check(file.compose(stage, stand_ins))
+            stand_ins[stage] = {"weights": {"<domain>": 1.0}}
+            if recipe.swarm is None:
+                of_run = {"checkpoint": f"<of stage {stage}>", "losses": {"<domain>": 1.0}}
+                stand_ins[stage] |= of_run
+        _check_swarms(file, recipes, rounds)
         if len({(recipe.name, recipe.runs, recipe.seed) for recipe in recipes.values()}) > 1:
             raise UserError(f"{file.path}: name, runs and seed are the same for all stages")
         return cls(file, recipes, rounds)
@@ -165,7 +175,8 @@ class Plan:
     def check_processes(self) -> None:
         """Raise UserError for stages that would need other processes than the first has."""
         for key in PROCESSES:
-            values = [recipe.arguments("trainer")[key] for recipe in self.recipes.values()]
+            trained = [recipe for recipe in self.recipes.values() if recipe.swarm is None]
+            values = [recipe.arguments("trainer")[key] for recipe in trained]
             if any(value != values[0] for value in values):
                 raise UserError(
                     f"{self.file.path}: trainer.{key} differs between stages "
@@ -200,6 +211,26 @@ class Plan:
                 yield StageRun(stage, stage)
             elif self.rounds and stage == repeated[0]:
                 yield from _repeat(self.rounds, done)
+
+
+def _check_swarms(file: RecipeFile, recipes: Mapping[str, Recipe], rounds: Rounds | None) -> None:
+    """Raise UserError for a swarm that is the last stage, repeated, or behind a training."""
+    stages = [*recipes]
+    for place, (stage, recipe) in enumerate(recipes.items()):
+        if recipe.swarm is None:
+            continue
+        where = f"{file.path}: stages.{stage} is a swarm"
+        if stage == stages[-1]:
+            raise UserError(
+                f"{where}, and no stage trains on what its fit proposes: add one, e.g. main: "
+                f"{{mixer: {{class_path: dograph.mixers.Fixed, init_args: {{weights: "
+                f"'${{stages.{stage}.weights}}'}}}}}}"
+            )
+        if rounds and stage in rounds.repeat:
+            raise UserError(f"{where}: leave it out of rounds.repeat, which repeats single runs")
+        # Processes that Lightning started for a training would each run the swarm.
+        if earlier := [name for name in stages[:place] if recipes[name].swarm is None]:
+            raise UserError(f"{where}: put it before stage {earlier[0]}: swarms come first")
 
 
 def _repeat(rounds: Rounds, done: Mapping[str, Artefacts]) -> Iterator[StageRun]:

@@ -49,7 +49,8 @@ class Provenance(Callback):
         if trainer.is_global_zero and not self._resumes(trainer):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / RECIPE, self.recipe.as_yaml())
-            write_json(self.folder / PROVENANCE, self.content(trainer))
+            content = provenance_content(self.recipe, self.inputs, trainer.world_size)
+            write_json(self.folder / PROVENANCE, content)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record what a resumed run resumes with, once its checkpoint has been accepted."""
@@ -80,21 +81,22 @@ class Provenance(Callback):
             now |= {"digest": None, "inputs": self.inputs.content}
         return now
 
-    def content(self, trainer: Trainer) -> dict[str, Any]:
-        """Seed, corpus, tokenizer, commit, versions, host, and the run's inputs with a digest."""
-        store = self.inputs.store
-        return {
-            "seed": self.recipe.seed,
-            "corpus": str(store.path),
-            "fingerprint": store.fingerprint,
-            "validation_fingerprint": store.fingerprint_of("validation"),
-            "tokenizer": store.tokenizer_hash,
-            "domains": domain_records(store),
-            "digest": self.inputs.digest,
-            "inputs": self.inputs.content,
-            **packages(),
-            "host": {**host_metadata(), "processes": trainer.world_size},
-        }
+
+def provenance_content(recipe: Recipe, inputs: RunInputs, processes: int) -> dict[str, Any]:
+    """Seed, corpus, tokenizer, commit, versions, host, and the run's inputs with a digest."""
+    store = inputs.store
+    return {
+        "seed": recipe.seed,
+        "corpus": str(store.path),
+        "fingerprint": store.fingerprint,
+        "validation_fingerprint": store.fingerprint_of("validation"),
+        "tokenizer": store.tokenizer_hash,
+        "domains": domain_records(store),
+        "digest": inputs.digest,
+        "inputs": inputs.content,
+        **packages(),
+        "host": {**host_metadata(), "processes": processes},
+    }
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from dograph.experiments.open_run import claimed, free_folder
 from dograph.experiments.recipe.check import Recipe, check
 from dograph.experiments.recipe.compose import compose
 from dograph.experiments.run import train
+from dograph.files.atomic import read_mapping
 from dograph.files.changes import midway_changes
-from dograph.files.run_dir import RECIPE, REPRODUCED
+from dograph.files.run_dir import RECIPE, REPRODUCED, SUMMARY
 from dograph.reports.history import MixtureHistory
 from dograph.reports.summary import read_stages, read_summary
 
@@ -60,14 +61,26 @@ class Reproduction:
 
 
 def runs_of(folder: Path) -> list[Path]:
-    """The run in a folder, or the runs of all stages of an experiment."""
+    """The run in a folder, or the runs of all stages of an experiment, a swarm's one by one."""
     if (folder / RECIPE).is_file():
         read_summary(folder)
-        return [folder]
+        return _members(folder) or [folder]
     stages = read_stages(folder) if folder.is_dir() else []
     if not stages:
         raise UserError(f"{folder}: no finished run: name a folder such as runs/NAME/seed_0")
-    return [inner for _, inner in stages]
+    return [run for _, inner in stages for run in runs_of(inner)]
+
+
+def _members(folder: Path) -> list[Path]:
+    """The runs of a swarm, which its summary names; none for any other run."""
+    named = read_mapping(folder / SUMMARY).get("runs", [])
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+        raise UserError(f"{folder / SUMMARY} is damaged: runs must be a list of folders")
+    runs, home = [folder.parent / each for each in named], folder.parent.resolve()
+    for run in runs:  # a reproduction is written there
+        if not run.resolve().is_relative_to(home):
+            raise UserError(f"{folder / SUMMARY}: runs names {run}, which is outside {home}")
+    return runs
 
 
 def reproduce(folder: Path) -> Reproduction:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +18,12 @@ from dograph.experiments.run import train
 from dograph.experiments.run_inputs import RunInputs, input_changes, stage_inputs
 from dograph.files.atomic import read_mapping, write_json
 from dograph.files.changes import midway_changes
-from dograph.files.run_dir import PROVENANCE, RECIPE, STAGE, SUMMARY
+from dograph.files.run_dir import FIT, PROVENANCE, RECIPE, STAGE, SUMMARY
 from dograph.reports.summary import print_costs, print_summary, total_cost
 from dograph.training.checkpoint_writer import Interrupted
+
+LEFT_BY_SWARM = (SUMMARY, FIT)
+"""Files that a finished swarm leaves."""
 
 
 class Experiment:
@@ -52,6 +55,7 @@ class Experiment:
             raise UserError(
                 f"{folder} holds a run of a recipe without stages: choose another name or seed"
             )
+        self._check_swarms()
         digest = self.plan.digest(self._corpora)
         waiting = f"another call is running in {folder}; waiting for it"
         with claimed(folder, lambda: rank_zero_print(waiting)):
@@ -74,8 +78,9 @@ class Experiment:
         """Use a stage's finished run, resume an interrupted one, or make a new one."""
         recipe = self.plan.resolve(run, self.done)
         inputs = self.plan.inputs(run, self.done, self._corpora.prepare(recipe))
-        folder = find_folder(self.plan.folder, run.label, inputs)
-        made = Artefacts(folder.path, folder.digest)
+        left = LEFT if recipe.swarm is None else LEFT_BY_SWARM
+        folder = find_folder(self.plan.folder, run.label, inputs, left)
+        made = Artefacts(folder.path, folder.digest, recipe.swarm is not None)
         if folder.finished:
             rank_zero_print(f"stage {run.label}: finished before, used again: {folder.path}")
             provenance = read_mapping(folder.path / PROVENANCE)
@@ -87,8 +92,42 @@ class Experiment:
                 f"stage {run.label} is not finished{folder.reason}: run it first, with --stage "
                 f"{run.label}, or the recipe without --stage"
             )
-        train_stage(run.label, recipe, inputs, folder)
+        if recipe.swarm is None:
+            train_stage(run.label, recipe, inputs, folder)
+        else:
+            self._run_swarm(run.label, recipe, inputs, folder)
         return made
+
+    def _check_swarms(self) -> None:
+        """Refuse fits that cannot be made: all of them before a corpus is prepared, if possible."""
+        swarms = [recipe for recipe in self.plan.recipes.values() if recipe.swarm is not None]
+        if swarms:
+            from dograph.experiments.swarm_stage import check_swarm, check_swarm_early
+
+            for recipe in swarms:
+                check_swarm_early(recipe)
+            for recipe in swarms:
+                check_swarm(recipe, self._corpora)
+
+    def _run_swarm(
+        self, label: str, recipe: Recipe, inputs: RunInputs, folder: StageFolder
+    ) -> None:
+        """Run a swarm and its fit; record the inputs and that it is finished."""
+        from dograph.experiments.swarm_stage import run_swarm
+
+        if not is_rank_zero():
+            raise UserError(
+                f"stage {label} is a swarm, whose runs are processes of their own: run it first, "
+                f"in one process, with --stage {label}"
+            )
+        rank_zero_print(f"stage {label}: runs in {folder.path}{folder.reason}")
+        record = StageRecord(
+            folder.path, {"stage": label, "digest": folder.digest, **inputs.content}
+        )
+        with open_run(folder.path, recipe.steps):
+            record.write(finished=False)
+            run_swarm(label, recipe, inputs, folder.path, self._corpora)
+            record.write(finished=True)
 
 
 def train_stage(label: str, recipe: Recipe, inputs: RunInputs, folder: StageFolder) -> None:
@@ -122,7 +161,8 @@ def conclude(ran: Mapping[str, Artefacts], plan: Plan, digest: str | None) -> No
     """
     summaries = {label: made.summary for label, made in ran.items()}
     last, summary = list(ran.values())[-1], list(summaries.values())[-1]
-    print_summary(summary, last.folder, plan.last.runs)
+    if not last.is_swarm:  # which said what it found
+        print_summary(summary, last.folder, plan.last.runs)
     print_costs(summaries)
     if digest is not None:
         by_stage = [
@@ -131,7 +171,12 @@ def conclude(ran: Mapping[str, Artefacts], plan: Plan, digest: str | None) -> No
         ]
         cost = {"stages": by_stage, "total": total_cost(summaries.values())}
         content = {**summary.as_json(), "cost": cost, "folder": last.folder.name, "digest": digest}
-        write_json(plan.folder / SUMMARY, content)
+        fits = {
+            label: read_mapping(made.folder / SUMMARY)["fit"]
+            for label, made in ran.items()
+            if made.is_swarm
+        }
+        write_json(plan.folder / SUMMARY, {**content, **({"fits": fits} if fits else {})})
 
 
 class StageFolder(NamedTuple):
@@ -147,14 +192,19 @@ class StageFolder(NamedTuple):
     """why no earlier run serves, for a message: keys of inputs, or files that are gone."""
 
 
-def find_folder(experiment: Path, label: str, inputs: RunInputs) -> StageFolder:
-    """Look for a stage's run with the same inputs, in ``label``, ``label_1`` and so on."""
+def find_folder(
+    experiment: Path, label: str, inputs: RunInputs, left: Sequence[str] = LEFT
+) -> StageFolder:
+    """Look for a stage's run with the same inputs, in ``label``, ``label_1`` and so on.
+
+    A finished one has all the files that it ``left``.
+    """
     path, count, reason = experiment / label, 0, ""
     while not is_free(path):
         record = read_mapping(path / STAGE)
         if record.get("stage") == label:
             changes = input_changes(stage_inputs(record), inputs.content)
-            gone = [name for name in LEFT if not (path / name).exists()]
+            gone = [name for name in left if not (path / name).exists()]
             finished = bool(record.get("finished"))
             if not changes and not (finished and gone):  # interrupted: resumed, or begins again
                 return StageFolder(path, str(record.get("digest")), finished)

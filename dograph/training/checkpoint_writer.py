@@ -32,10 +32,11 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class Interrupted(Exception):  # noqa: N818  (an event, not an error)
     """Training stopped on a signal; its last checkpoint is saved.
 
-    ``finished`` tells whether the run had done all its steps by then.
+    ``finished`` tells whether the run had done all its steps by then. A swarm has no checkpoint of
+    its own: each of its runs has.
     """
 
-    def __init__(self, checkpoint: Path, finished: bool = False) -> None:
+    def __init__(self, checkpoint: Path | None, finished: bool = False) -> None:
         super().__init__(str(checkpoint))
         self.checkpoint, self.finished = checkpoint, finished
 

@@ -10,12 +10,15 @@ from dograph.cli.main import main
 from dograph.errors import UserError
 from dograph.experiments.comparison.runs import find_runs
 from dograph.experiments.laws.run_table import read_runs
+from dograph.experiments.plan import Corpora
 from dograph.experiments.recipe.compose import RecipeFile
+from dograph.experiments.recipe.swarm_section import SwarmSettings
 from dograph.experiments.swarm import Swarm
 
 
 def swarm(path, overrides=(), **more):
-    return Swarm(RecipeFile(path, overrides), console=Console(file=sys.stderr, width=200), **more)
+    console = Console(file=sys.stderr, width=200)
+    return Swarm.of(RecipeFile(path, overrides), SwarmSettings(**more), console)
 
 
 def test_the_designs_choose_mixtures_of_the_drawn_domains(small_recipe):
@@ -23,8 +26,10 @@ def test_the_designs_choose_mixtures_of_the_drawn_domains(small_recipe):
     chosen = swarm(path, mixtures=10).chosen()
     assert chosen.shape == (13, 3)  # a corner for each domain
     assert chosen[-3:].max(axis=1) == pytest.approx([0.85] * 3)
-    assert swarm(path, mixtures=10, corners=False).chosen().tolist() == chosen[:10].tolist()
+    assert swarm(path, mixtures=10, corners=0).chosen().tolist() == chosen[:10].tolist()
     assert swarm(path).chosen().shape == (35, 3)
+    alone = swarm(path, mixtures=0, corners=1.0).chosen()  # a model of each domain
+    assert alone.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     unseen = swarm(path, ["data.unseen=[code]"], mixtures=5, design="oracle")
     assert unseen.chosen().shape == (5, 2)
     assert unseen.domains == ("animals", "numbers")
@@ -34,7 +39,7 @@ def test_a_capped_domain_is_as_large_as_its_cap(small_recipe):
     """RegMix draws around the domains' shares of the tokens, and never above 15 times one."""
     path = small_recipe("small")
     whole, capped = (
-        swarm(path, more, mixtures=10, corners=False).chosen()[:, 1].max()
+        swarm(path, more, mixtures=10, corners=0).chosen()[:, 1].max()
         for more in ([], ["data.cap={code: 100}"])
     )
     assert capped < 0.1 < whole
@@ -42,7 +47,7 @@ def test_a_capped_domain_is_as_large_as_its_cap(small_recipe):
 
 def test_mistakes_show_before_anything_runs(small_recipe, tmp_path):
     path = small_recipe("small")
-    for key, value in (("mixtures", 1), ("repeats", -1)):
+    for key, value in (("mixtures", 1), ("repeats", -1), ("corners", 1.5), ("processes", 0)):
         with pytest.raises(UserError, match=f"command line: {key} is {value}"):
             swarm(path, **{key: value})
     with pytest.raises(UserError, match=r"design is 'regmx'; did you mean 'regmix'"):
@@ -72,7 +77,7 @@ def test_a_swarm_and_its_laws_from_end_to_end(small_recipe, tmp_path, capfd):
     assert (len(table.losses), table.count) == (8, 7)
     assert table.target == {"code": 1.0}
     assert table.noise(table.losses[:, 0]) > 0
-    store = swarm(path)._corpora.prepare(swarm(path).recipe)
+    store = Corpora().prepare(swarm(path).recipe)
     tokens = {entry.name: entry.train_tokens for entry in store.domains}
     assert table.sizes == pytest.approx(tokens, rel=0.1)  # whole sequences of them
     curves = read_runs([folder], whole=True)

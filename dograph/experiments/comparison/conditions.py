@@ -40,6 +40,8 @@ HOST: dict[str, Any] = {"commit": None, "versions": {}, "host": {}}
 VALIDATES = "trainer.val_check_interval"
 MOST_FOLDERS = 4
 """Run folders that a message names for one value."""
+CHOOSE = ("mixer", "swarm", "fit")
+"""Sections that say how a stage chooses its mixture."""
 BEFORE_THE_LAST: tuple[Compared, ...] = ("model", "training", "validation")
 """Conditions of earlier stages that are part of a method: the last stage's are its runs'."""
 
@@ -212,7 +214,7 @@ def method_of(run: ComparedRun) -> dict[str, Any]:
     method: dict[str, Any] = {}
     for place, (name, folder) in enumerate(run.stages):
         values, source = recipe_of(folder), folder / RECIPE
-        mixer = filled({"mixer": values.get("mixer")})
+        mixer = filled({key: values[key] for key in CHOOSE if key in values})
         mixer |= from_earlier_stages(values, run.stages[:place])
         method[name or "run"] = {
             **{k: value for k, value in mixer.items() if verdicts(k).compared == "method"},
@@ -232,6 +234,8 @@ def method_of(run: ComparedRun) -> dict[str, Any]:
 def _validations(values: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """When a run validates, where that decides what it draws, or others' code may have it do so."""
     class_path = str((values.get("mixer") or {}).get("class_path"))
+    if "swarm" in values and not (values["swarm"] or {}).get("curves"):
+        return {}
     if class_path.startswith("dograph."):
         try:
             mixer = import_mixer(class_path, str(source))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from dograph.experiments.comparison.methods import Method
 from dograph.experiments.comparison.runs import ComparedRun
 from dograph.experiments.comparison.statistics import estimate
+from dograph.files.run_dir import HISTORY
 from dograph.mixers.target import Target
 from dograph.reports.history import MixtureHistory
 
@@ -108,8 +109,12 @@ def share_trajectory(method: Method, kind: Kind, domains: Sequence[str]) -> Traj
 
 
 def trajectory(method: Method, domains: Sequence[str]) -> Trajectory:
-    """A method's shares of the loss; of a method with stages, the weights that its proxy found."""
-    if len(method.runs[0].stages) == 1:
+    """A method's shares of the loss; of a method with stages, the weights that its proxy found.
+
+    A swarm found them at once: then the shares are the last stage's.
+    """
+    stages = method.runs[0].stages
+    if len(stages) == 1 or not (stages[-2][1] / HISTORY).is_file():
         return share_trajectory(method, "effective", domains)
     name = method.runs[0].stages[-2][0]
     histories = [MixtureHistory.read(run.stages[-2][1]) for run in method.runs]

@@ -132,15 +132,20 @@ class BiMix(Law):
         """Four, or two for one number of steps."""
         return 4 if several_steps else 2
 
-    def fit(
-        self, points: Points, losses: Floats, own: int | None, whole: FittedLaw | None = None
-    ) -> FittedBiMix:
-        """Fit to the rows that draw the domain; UserError for the loss of no drawn domain."""
+    def check_own(self, own: int | None) -> int:
+        """The place of a loss's domain; UserError for a loss that is of no drawn domain."""
         if own is None:
             raise UserError(
                 "law bimix predicts a domain's loss from its own share: it has none for a loss "
                 "that is not of a drawn domain: use --law exponential"
             )
+        return own
+
+    def fit(
+        self, points: Points, losses: Floats, own: int | None, whole: FittedLaw | None = None
+    ) -> FittedBiMix:
+        """Fit to the rows that draw the domain; UserError for the loss of no drawn domain."""
+        own = self.check_own(own)
         drawn = points.mixtures[:, own] > 0
         share, y = points.mixtures[drawn, own], losses[drawn]
         last = float(points.steps.max())

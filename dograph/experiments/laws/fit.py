@@ -103,6 +103,9 @@ class Fit:
                 "target is worst, which is no mean of losses: name domains with --target"
             )
         self.counted = table.target_weights(self.target)
+        if isinstance(self.law, BiMix):
+            for loss in np.flatnonzero(self.counted):
+                self.law.check_own(table.own(int(loss)))
         if unknown := [name for name in settings.sizes if name not in table.domains]:
             hint = nearest(unknown[0], table.domains) or f"; there are {', '.join(table.domains)}"
             raise UserError(f"--sizes names {unknown[0]!r}, which no mixture draws{hint}")

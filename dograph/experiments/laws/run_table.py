@@ -15,6 +15,7 @@ from dograph.experiments.comparison.conditions import check_comparable
 from dograph.experiments.comparison.runs import ComparedRun
 from dograph.experiments.laws.table import MixtureTable, make_table
 from dograph.files.run_dir import EARLIER, HISTORY, PROVENANCE, REPRODUCED, STAGE, SUMMARY
+from dograph.mixers.target import Target
 from dograph.reports.summary import RunSummary, total_cost
 
 FIXED = ("Fixed", "Stratified", "Proportional", "Temperature")
@@ -60,7 +61,7 @@ def read_runs(
         np.array([row[1] for row in rows]),
         steps=np.array([row[2] for row in rows]),
         sizes=_sizes([run.summary for run in fixed]),
-        target=_target(fixed[0], domains),
+        target=target_of(fixed[0].target, domains),
         cost=cost,
         sources={str(run.folder): str(run.metadata.get("digest")) for run in fixed},
         notes=notes,
@@ -114,9 +115,8 @@ def _sizes(summaries: Sequence[RunSummary]) -> dict[str, float]:
     return sizes
 
 
-def _target(run: ComparedRun, domains: Sequence[str]) -> Any:
-    """The run's own target as weights by name, or "worst"."""
-    target = run.target
+def target_of(target: Target, domains: Sequence[str]) -> Any:
+    """A run's target as weights by name, or "worst"."""
     if target.is_worst:
         return target.value
     return target.mixture or dict.fromkeys(target.names(domains), 1.0)

@@ -16,14 +16,14 @@ from dograph.experiments.oracle.design import Mixtures
 from dograph.experiments.plan import Plan
 from dograph.experiments.provenance import read_provenance
 from dograph.experiments.recipe.check import Recipe, check
-from dograph.experiments.recipe.compose import RecipeFile
+from dograph.experiments.recipe.compose import OF_MIXER, RecipeFile
 from dograph.experiments.run_inputs import RunInputs
 from dograph.files.atomic import write_text
 from dograph.files.checksums import json_digest
 from dograph.mixers.target import Target
 from dograph.reports.summary import RunSummary, read_summary
 
-OF_MIXER = ("mixer", "sketch")
+REPLACED = (*OF_MIXER, "swarm", "fit")
 """Sections of a recipe that a fixed mixture replaces."""
 STRATIFIED = {"class_path": "dograph.mixers.Stratified"}
 
@@ -76,7 +76,7 @@ def drawn_domains(recipe: Recipe, store: Store) -> tuple[str, ...]:
 def inputs_but_mixer(recipe: Recipe, store: Store) -> dict[str, Any]:
     """All that decides the numbers of a recipe's runs, but for the mixtures."""
     values = recipe.composition.values
-    kept = {key: value for key, value in values.items() if key not in OF_MIXER}
+    kept = {key: value for key, value in values.items() if key not in REPLACED}
     return RunInputs(kept, store).content
 
 
@@ -93,7 +93,7 @@ def write_recipe(
         name: name of the experiment.
         brief: validate at the end only, and draw no figures; the numbers stay the same.
     """
-    values = {key: value for key, value in recipe.composition.values.items() if key not in OF_MIXER}
+    values = {key: value for key, value in recipe.composition.values.items() if key not in REPLACED}
     values |= {"name": name, "runs": str(runs), "mixer": dict(mixer)}
     if brief:
         batches = recipe.steps * recipe.arguments("trainer")["accumulate_grad_batches"]

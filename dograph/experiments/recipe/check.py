@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jsonargparse import Namespace
@@ -24,10 +24,12 @@ from dograph.experiments.rank_zero import is_rank_zero
 from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.compose import Composition, contains
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
+from dograph.experiments.recipe.swarm_section import SwarmSettings, read_swarm
 from dograph.files.changes import flat
 from dograph.files.home import expand_home
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.declared import check_declared
+from dograph.mixers.fixed import Stratified
 from dograph.mixers.limits import Limits
 from dograph.mixers.random_state import random_state_kept
 from dograph.mixers.target import Target
@@ -36,6 +38,9 @@ from dograph.reports.settings import ReportSettings
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel, check_schedule
 from dograph.training.network import build_network
+
+if TYPE_CHECKING:
+    from dograph.experiments.laws.fit import FitSettings
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +65,7 @@ PLAIN_KEYS: dict[str, type] = {"name": str, "seed": int, "runs": str}
 PROCESSES_PER_CORE = 8
 """Maximum; with more the machine would stop responding."""
 _FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f]{1,100}")
-TOP_LEVEL = ("compose", "mixer", "target", *PLAIN_KEYS, *SECTIONS)
+TOP_LEVEL = ("compose", "mixer", "target", "swarm", "fit", *PLAIN_KEYS, *SECTIONS)
 _buildable: set[str] = set()
 """Models that this process has built without memory, by architecture and configuration."""
 
@@ -84,6 +89,8 @@ class Recipe:
     mixer: BaseMixer
     sections: dict[str, Namespace]
     """the checked arguments of ``data``, ``model`` and ``trainer``."""
+    swarm: tuple[SwarmSettings, FitSettings] | None = None
+    """of a stage that is a swarm: its mixtures, and the law that is fitted; ``mixer`` is unused."""
 
     @property
     def steps(self) -> int:
@@ -130,13 +137,13 @@ def check(composition: Composition) -> Recipe:
     }
     given = {"value": values.get("target"), "unseen": sections["data"].unseen}
     settings["target"] = build(composition, "target", Target.parse, given)
-    mixer = build_mixer(composition, seed)
+    swarm = read_swarm(composition, seed)
+    mixer = build_mixer(composition, seed) if swarm is None else Stratified()
     _check_model(composition, sections["model"].as_dict())
     _check_warmup(composition, sections["model"].warmup, sections["trainer"].max_steps)
     runs = expand_home(values.get("runs", "runs"), "runs")
-    return Recipe(
-        composition, values["name"], seed, runs, mixer=mixer, sections=sections, **settings
-    )
+    named = (composition, values["name"], seed, runs)
+    return Recipe(*named, mixer=mixer, sections=sections, swarm=swarm, **settings)
 
 
 def check_again(recipe: Recipe, composition: Composition) -> Recipe:
@@ -151,6 +158,8 @@ def check_again(recipe: Recipe, composition: Composition) -> Recipe:
     if before != now:
         return check(composition)
     _check_text(composition)
+    if recipe.swarm is not None:
+        return replace(recipe, composition=composition)
     return replace(recipe, composition=composition, mixer=build_mixer(composition, recipe.seed))
 
 

@@ -19,12 +19,14 @@ from dograph.files.bounded_yaml import load_bounded
 
 COMMAND_LINE = "command line"
 BY_DOMAIN = (
-    *("target", "data.cap", "limits.epochs", "limits.at_least", "limits.at_most", "limits.groups"),
-    "limits.ratio",
+    *("target", "data.cap", "fit.at_most", "fit.prior", "fit.target"),
+    *("limits.epochs", "limits.at_least", "limits.at_most", "limits.groups", "limits.ratio"),
 )
 """Mappings by domain, beside those in ``mixer.init_args``."""
 ARCHITECTURE, FIRST_ARCHITECTURE = "model.architecture", "gpt2"
 """The key that says what ``model.config`` is of, and ``LanguageModel``'s default."""
+OF_MIXER = ("mixer", "sketch")
+"""Sections that the mixtures of a swarm replace."""
 
 
 class Part(NamedTuple):
@@ -166,7 +168,9 @@ class RecipeFile:
             parts = self._layers(stage, replaced or {})
             merged = merge(parts)
             merged.stages = dict(artefacts or {})
-            if merged.get("fit") is not None:
+            if "swarm" in list(merged):
+                self._check_swarm(stage, merged)
+            elif merged.get("fit") is not None:
                 self._check_fit_is_read(parts)
                 merged.fit = fitted_mixture(merged.fit, self.path)
             check_interpolations(merged, self.path)
@@ -178,7 +182,8 @@ class RecipeFile:
         ) as error:  # TypeError: a list for a mapping
             raise UserError(f"{self.path}: {error}") from error
         assert isinstance(values, dict)
-        for key in ("compose", "stages", "fit"):
+        replaced_keys = OF_MIXER if "swarm" in values else ("fit",)
+        for key in ("compose", "stages", *replaced_keys):
             values.pop(key, None)
         values.setdefault("name", self.path.stem)
         return Composition(
@@ -212,6 +217,23 @@ class RecipeFile:
             drawn = "{class_path: dograph.mixers.Fixed, init_args: {weights: '${fit.weights}'}}"
             example = f"mixer: {drawn}"
             raise UserError(f"{self.path}: fit is set, but no key reads it: write {example}")
+
+    def _check_swarm(self, stage: str | None, merged: DictConfig) -> None:
+        """Raise UserError for a swarm outside a stage, or beside a file of weights or a mixer."""
+        if stage is None:
+            example = "stages: {proxies: {swarm: {mixtures: 64}, fit: {law: regmix}}, main: …}"
+            raise UserError(f"{self.path}: swarm stands in a stage of its own: write {example}")
+        if isinstance(merged.get("fit"), str):
+            raise UserError(
+                f"{self.path}: fit is {merged.fit!r} beside stages.{stage}.swarm, to which a law "
+                "is fitted: write fit: {law: regmix}, or leave the swarm out"
+            )
+        own = _stage_values(self._recipe, stage, str(self.path))
+        if contains(own, "mixer"):
+            raise UserError(
+                f"{self.path}: stages.{stage} has a mixer and a swarm, whose mixtures are fixed: "
+                "leave one out"
+            )
 
     def _part(self, file: Path) -> Part:
         if file not in self._parts:

@@ -28,15 +28,19 @@ def check_source_domains(recipe: Recipe) -> None:
     named = recipe.target.mixture or recipe.target.is_worst or data["unseen"] or data["cap"]
     if not (named or recipe.limits.is_set):
         return
+    if (names := source_domains(recipe)) is not None:
+        _check(recipe, names)
+
+
+def source_domains(recipe: Recipe) -> list[str] | None:
+    """The domains of a corpus by its source; None for one that does not open."""
     try:
         folder = expand_home(recipe.corpus.source, "corpus.source")
         if is_store(folder):
-            names = [entry.name for entry in Store.open(folder).domains]
-        else:
-            names = [*open_source(recipe.corpus).domains(), *recipe.corpus.derivations()]
+            return [entry.name for entry in Store.open(folder).domains]
+        return [*open_source(recipe.corpus).domains(), *recipe.corpus.derivations()]
     except (UserError, OSError):  # preparing it says why
-        return
-    _check(recipe, names)
+        return None
 
 
 def _check(recipe: Recipe, names: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from dograph.errors import UserError
 from dograph.experiments.recipe.check import SECTIONS
 from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.section import section_parser
+from dograph.experiments.recipe.swarm_section import NO_KEYS, SwarmSettings
 from dograph.files.changes import flat
 
 Compared = Literal["method", "target", "corpus", "model", "training", "validation"]
@@ -57,6 +58,10 @@ KEYS: dict[str, KeyVerdicts] = {
         compared="method", why="the reference model is read anew at every start"
     ),
     "sketch": STATE._replace(compared="method", why="windows of sketches are restored"),
+    "swarm": STATE._replace(compared="method", why="the fit reads exactly these mixtures"),
+    "swarm.processes": WITHOUT_EFFECT._replace(why="each run is a process of its own"),
+    "swarm.threads": WITHOUT_EFFECT,
+    "fit": STATE._replace(compared="method", why="later stages draw by what it proposed"),
     "data": STATE._replace(compared="training"),
     "data.context": STATE._replace(compared="validation"),
     "data.validation_sequences": LIVE._replace(compared="validation"),
@@ -121,7 +126,7 @@ def filled(values: Mapping[str, Any]) -> dict[str, Any]:
     Of mixers only this package's own have their defaults filled in: others' code may be gone. None
     and empty mappings are kept where the default is unknown, since it may be another value.
     """
-    whole = _defaults()
+    whole = _defaults() | (_swarm_defaults() if "swarm" in values else {})
     mixer = values.get("mixer")
     if isinstance(mixer, Mapping) and str(mixer.get("class_path")).startswith("dograph."):
         builds = _own_mixer(class_path := str(mixer["class_path"]))
@@ -186,6 +191,14 @@ def _defaults() -> dict[str, Any]:
     for name, (builds, skip) in SECTIONS.items():
         whole |= _section_defaults(name, builds, frozenset(skip))
     return whole
+
+
+def _swarm_defaults() -> dict[str, Any]:
+    """Those of a swarm and the law that is fitted to it."""
+    from dograph.experiments.laws.fit import FitSettings  # only for a swarm: it imports sklearn
+
+    swarm = _section_defaults("swarm", SwarmSettings, frozenset())
+    return swarm | _section_defaults("fit", FitSettings, frozenset(NO_KEYS))
 
 
 def _own_mixer(class_path: str) -> Any:
