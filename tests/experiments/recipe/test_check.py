@@ -22,10 +22,7 @@ from dograph.mixers.target import check_names
 ROOT = Path(__file__).parent.parent.parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 MAIN = ROOT / "recipes" / "dograph_gpt2.yaml"
-STANDING = {
-    "proxy": {"checkpoint": "none", "weights": {"web": 1.0}, "losses": {"web": 1.0}},
-    "proxies": {"weights": {"web": 1.0}},
-}
+STANDING = {"checkpoint": "none", "weights": {"web": 1.0}, "losses": {"web": 1.0}}
 
 
 def message(*overrides, recipe=MAIN):
