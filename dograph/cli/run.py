@@ -85,7 +85,7 @@ def run_stages(file: RecipeFile, arguments: Namespace) -> None:
     """`run` of a recipe with stages."""
     from dograph.experiments.plan import Plan
     from dograph.experiments.recipe.domains import check_source_domains
-    from dograph.experiments.stages import Experiment
+    from dograph.experiments.stages import Experiment, check_swarms
 
     if arguments.resume:
         raise UserError(
@@ -95,6 +95,7 @@ def run_stages(file: RecipeFile, arguments: Namespace) -> None:
     if arguments.check:
         for recipe in plan.recipes.values():
             check_source_domains(recipe)
+        check_swarms(plan)
         print("---\n".join(recipe.as_yaml() for recipe in plan.recipes.values()), end="")
     else:
         Experiment(plan).run(only=arguments.stage)

@@ -55,7 +55,7 @@ class Experiment:
             raise UserError(
                 f"{folder} holds a run of a recipe without stages: choose another name or seed"
             )
-        self._check_swarms()
+        check_swarms(self.plan, self._corpora)
         digest = self.plan.digest(self._corpora)
         waiting = f"another call is running in {folder}; waiting for it"
         with claimed(folder, lambda: rank_zero_print(waiting)):
@@ -98,17 +98,6 @@ class Experiment:
             self._run_swarm(run.label, recipe, inputs, folder)
         return made
 
-    def _check_swarms(self) -> None:
-        """Refuse fits that cannot be made: all of them before a corpus is prepared, if possible."""
-        swarms = [recipe for recipe in self.plan.recipes.values() if recipe.swarm is not None]
-        if swarms:
-            from dograph.experiments.swarm_stage import check_swarm, check_swarm_early
-
-            for recipe in swarms:
-                check_swarm_early(recipe)
-            for recipe in swarms:
-                check_swarm(recipe, self._corpora)
-
     def _run_swarm(
         self, label: str, recipe: Recipe, inputs: RunInputs, folder: StageFolder
     ) -> None:
@@ -128,6 +117,24 @@ class Experiment:
             record.write(finished=False)
             run_swarm(label, recipe, inputs, folder.path, self._corpora)
             record.write(finished=True)
+
+
+def check_swarms(plan: Plan, corpora: Corpora | None = None) -> None:
+    """Raise UserError for fits that cannot be made.
+
+    All swarms are checked by their sources before a corpus is prepared; with ``corpora``, which
+    tell sizes, again after that.
+    """
+    swarms = [recipe for recipe in plan.recipes.values() if recipe.swarm is not None]
+    if not swarms:
+        return
+    from dograph.experiments.swarm_stage import check_swarm, check_swarm_early
+
+    for recipe in swarms:
+        check_swarm_early(recipe)
+    if corpora is not None:
+        for recipe in swarms:
+            check_swarm(recipe, corpora)
 
 
 def train_stage(label: str, recipe: Recipe, inputs: RunInputs, folder: StageFolder) -> None:

@@ -9,10 +9,12 @@ from omegaconf import OmegaConf
 from dograph.errors import UserError
 from dograph.experiments.comparison.conditions import _chosen, method_of
 from dograph.experiments.comparison.runs import ComparedRun
+from dograph.experiments.laws.fit import FitSettings
 from dograph.experiments.provenance import read_provenance
 from dograph.experiments.recipe.check import SECTIONS, check
 from dograph.experiments.recipe.compose import Composition, RecipeFile, compose
 from dograph.experiments.recipe.keys import KEYS, deciding, filled, verdicts
+from dograph.experiments.recipe.swarm_section import NO_KEYS, SwarmSettings
 from dograph.experiments.resume import check_keys
 from dograph.experiments.run_inputs import RunInputs, input_changes
 from dograph.files.atomic import write_json
@@ -82,6 +84,9 @@ def keys_with_values():
         section = check_section_defaults(builds, skip)
         for key in section:
             known.setdefault(f"{name}.{key}", defaults)
+    for name, builds in (("swarm", SwarmSettings), ("fit", FitSettings)):
+        for key in check_section_defaults(builds, NO_KEYS):
+            known.setdefault(f"{name}.{key}", SHIPPED["regmix_gpt2 proxies"])
     return known
 
 
