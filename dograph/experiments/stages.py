@@ -179,7 +179,7 @@ def conclude(ran: Mapping[str, Artefacts], plan: Plan, digest: str | None) -> No
         cost = {"stages": by_stage, "total": total_cost(summaries.values())}
         content = {**summary.as_json(), "cost": cost, "folder": last.folder.name, "digest": digest}
         fits = {
-            label: read_mapping(made.folder / SUMMARY)["fit"]
+            label: read_mapping(made.folder / SUMMARY).get("fit")
             for label, made in ran.items()
             if made.is_swarm
         }
