@@ -124,7 +124,7 @@ def run_swarm(
                 f"the reason is gone, finished runs are kept:\n{failed.last_lines()}"
             )
         began = time.monotonic()
-        table = read_runs(finished, whole=law.law == "bimix")
+        table = read_runs(finished, law.law == "bimix", sequences=law.law == "mixmin")
         with errors_by_key(recipe.composition, "fit"):
             result = Fit(table, law, console).run()
     except KeyboardInterrupt as interruption:

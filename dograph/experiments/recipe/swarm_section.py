@@ -74,7 +74,11 @@ def read_swarm(composition: Composition, seed: int) -> tuple[SwarmSettings, FitS
     swarm = _read(composition, "swarm", SwarmSettings, set())
     given = composition.values.get("fit") or {}
     more = {} if "seed" in given else {"seed": seed}
-    return swarm, _read(composition, "fit", FitSettings, NO_KEYS, **more)
+    fit = _read(composition, "fit", FitSettings, NO_KEYS, **more)
+    if fit.law == "mixmin" and swarm.corners < 1:
+        remedy = "law mixmin reads a model of each domain alone: set swarm.corners to 1"
+        raise composition.error("swarm.corners", f"is {swarm.corners}: {remedy}")
+    return swarm, fit
 
 
 def _read(composition: Composition, key: str, builds: type, skip: set[str], **more: Any) -> Any:
