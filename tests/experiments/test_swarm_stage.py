@@ -54,7 +54,10 @@ def content_of(folder, name="summary.json"):
         (["stages.proxies.swarm.mixtures=1"], "swarm.mixtures is 1: it must be ≥ 2"),
         (["stages.proxies.swarm.mixtures=many"], "swarm.mixtures"),
         (["stages.proxies.swarm.design=orcle"], "swarm.design is 'orcle'; did you mean 'oracle'"),
-        (["stages.proxies.fit.law=mixmin"], "swarm.corners is 0: law mixmin reads a model of each"),
+        (
+            ["stages.proxies.fit.law=mixmin"],
+            "is 0.0: law mixmin reads a model of each domain alone",
+        ),
         (["stages.proxies.swarm.mixtrues=8"], "did you mean 'mixtures'"),
         (["stages.proxies.swarm=8"], "swarm must be a mapping"),
         (["stages.main.swarm={}"], "stages.main has a mixer and a swarm"),
