@@ -328,6 +328,7 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
         "doremi_online_gpt2",
         "dynamic_loss_gpt2",
         "grape_gpt2",
+        "mixmin_gpt2",
         "odm_gpt2",
         "proportional_gpt2",
         "regmix_gpt2",

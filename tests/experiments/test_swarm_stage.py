@@ -247,3 +247,16 @@ def test_a_swarm_that_was_stopped_in_the_middle_resumes(finished, tmp_path, numb
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert len(members_of(folder / "proxies")) == RUNS
     assert [stage["stage"] for stage in content_of(folder)["cost"]["stages"]] == ["proxies", "main"]
+
+
+@pytest.mark.slow
+def test_mixmin_is_a_swarm_of_one_model_a_domain(small_recipe, tmp_path):
+    """The target's own domain is proposed, and the main run draws it; alone it runs the stage."""
+    alone = "mixtures: 0, corners: 1, repeats: 0"
+    stages = STAGES.replace("mixtures: 4, corners: 0, repeats: 2", alone)
+    path = small_recipe("mixmin", more=stages.replace("law: gp", "law: mixmin") + "target: code\n")
+    assert main(["run", str(path)]) == 0
+    folder = tmp_path / "runs" / "mixmin" / "seed_0"
+    fit = content_of(folder / "proxies", "fit.json")
+    assert fit["law"] == "mixmin" and fit["rows"] == 3 and fit["weights"]["code"] > 0.9
+    assert content_of(folder / "main")["domains"]["code"]["share"] > 0.9

@@ -19,7 +19,7 @@ AT_ONCE = 10_000_000
 """Numbers of an array that one prediction makes."""
 LARGEST = 700.0
 """Exponents beyond it overflow."""
-REMEDY = "train each with the mixer Fixed and that domain's weight alone, and name their folder"
+REMEDY = "train one with `dograph swarm RECIPE --mixtures 0 --corners 1`, and name its folder"
 
 
 class FittedMixMin(FittedLaw):
