@@ -20,6 +20,7 @@ from dograph.cli import (
     fit,
     mixers,
     oracle,
+    plan,
     prepare,
     reproduce,
     run,
@@ -33,11 +34,12 @@ from dograph.terminal.encoding import print_everything, use_utf8
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        *(run, mixers, prepare, sweep, oracle, swarm, fit, evaluate, compare, export, reproduce),
+        *(run, plan, mixers, prepare, sweep, oracle, swarm),
+        *(fit, evaluate, compare, export, reproduce),
     )
 }
 """By name: each module's docstring is its help, and it has ``add_arguments`` and ``execute``."""
-TRAINING = ("run", "sweep", "oracle", "swarm", "reproduce")
+TRAINING = ("run", "plan", "sweep", "oracle", "swarm", "reproduce")
 """Commands that train."""
 OWN_CODE = (*TRAINING, "mixers")
 """Commands that may use the user's own mixers."""

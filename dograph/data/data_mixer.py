@@ -6,7 +6,7 @@ import copy
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -69,6 +69,14 @@ def batches_of(trainer: Trainer) -> int:
     if trainer.max_epochs is not None and isinstance(trainer.limit_train_batches, int):
         limits.append(trainer.max_epochs * trainer.limit_train_batches)
     return min((limit for limit in limits if limit > 0), default=0)
+
+
+class PlannedRun(NamedTuple):
+    """What set-up reads of a trainer, where there is none: by default a run of unknown length."""
+
+    world_size: int = 1
+    batches: int = 0
+    micro_batches: int = 1
 
 
 class DataMixer(LightningDataModule):
@@ -138,6 +146,7 @@ class DataMixer(LightningDataModule):
         self.seed = 0 if seed is None else seed
         check_whole("data.seed", self.seed, at_least=0)
         self.attended = False  # whether a MixingCallback carries signals to the mixer
+        self._planned = PlannedRun()
         self.store: Store | None = None  # may be set by a caller that has opened it
         self.train_domains: list[DomainSequences] = []
         self.validation_domains: list[DomainSequences] = []
@@ -149,8 +158,10 @@ class DataMixer(LightningDataModule):
 
     @property
     def _ranks(self) -> tuple[int, int]:
-        """(rank, world size) of the attached trainer, (0, 1) without one."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        """(rank, world size) of the attached trainer, (0, 1) without one or a planned run."""
+        if self.trainer is None:
+            return 0, self._planned.world_size
+        return self.trainer.global_rank, self.trainer.world_size
 
     def prepare_data(self) -> None:
         """Prepare the corpus unless that is done; runs on one process."""
@@ -175,6 +186,18 @@ class DataMixer(LightningDataModule):
             )
         elif not begins or self._run == self._run_set_up:
             return
+        self._begin()
+
+    def begin(self, world_size: int, steps: int, micro_batches: int = 1) -> None:
+        """Begin as rank zero of a run, without a trainer: for a plan of the run.
+
+        Args:
+            world_size: number of processes.
+            steps: optimiser steps of the run.
+            micro_batches: batches of a step on each process.
+        """
+        self._planned = PlannedRun(world_size, steps * micro_batches, micro_batches)
+        self._open_domains()
         self._begin()
 
     def _count_batch(self) -> None:
@@ -239,13 +262,14 @@ class DataMixer(LightningDataModule):
     @property
     def _token_budget(self) -> int:
         """Tokens that the attached trainer's run reads, T + 1 a sequence; 0 if it has no length."""
-        batches = 0 if self.trainer is None else batches_of(self.trainer)
+        batches = self._planned.batches if self.trainer is None else batches_of(self.trainer)
         return batches * self.batch_size * self._ranks[1] * (self.context + 1)
 
     @property
     def _delay(self) -> int:
         """Optimiser steps that new weights take to reach the draws."""
-        batches = 1 if self.trainer is None else int(self.trainer.accumulate_grad_batches)
+        trainer, planned = self.trainer, self._planned.micro_batches
+        batches = planned if trainer is None else int(trainer.accumulate_grad_batches)
         return -(-self.lookahead // batches)
 
     def _run_limits(self) -> RunLimits | None:

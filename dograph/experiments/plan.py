@@ -16,10 +16,13 @@ from dograph.experiments.recipe.compose import RecipeFile
 from dograph.experiments.recipe.domains import check_domains, check_source_domains
 from dograph.experiments.recipe.section import build, check_section
 from dograph.experiments.run_inputs import RunInputs
+from dograph.files.changes import flat
 from dograph.files.checksums import json_digest
 from dograph.files.run_dir import FINAL_CHECKPOINT, seed_dir
 from dograph.reports.summary import RunSummary, read_summary
 
+OF_STAGE = "<of stage "
+"""Begins what stands for what an earlier stage leaves, until that is known."""
 PROCESSES = ("devices", "num_nodes", "strategy")
 """Arguments of the trainer that decide which processes there are; Lightning never ends them."""
 
@@ -110,6 +113,29 @@ class StageRun(NamedTuple):
     """values that replace the recipe's in this run."""
 
 
+def stand_in(stage: str, is_run: bool = True) -> dict[str, Any]:
+    """What stands for the artefacts of a stage that has not run: its name.
+
+    A swarm, which is no run, leaves weights alone.
+    """
+    name = f"{OF_STAGE}{stage}>"
+    of_run = {"checkpoint": name, "losses": {name: 1.0}} if is_run else {}
+    return {"weights": {name: 1.0}, **of_run}
+
+
+def has_stand_ins(recipe: Recipe) -> bool:
+    """Whether something that an earlier stage leaves is missing from a recipe."""
+    mixer = flat(recipe.composition.values.get("mixer") or {})
+    return any(OF_STAGE in f"{key} {value}" for key, value in mixer.items())
+
+
+def weights_from(recipe: Recipe) -> str | None:
+    """The earlier stage that finds the weights that a run begins by; None if they are known."""
+    given = flat(recipe.composition.values.get("mixer") or {})
+    named = (key.rpartition(OF_STAGE)[2] for key in given if OF_STAGE in key)
+    return next((name.rstrip(">") for name in named), None)
+
+
 def read_rounds(file: RecipeFile) -> Rounds | None:
     """The recipe's section ``rounds``, checked against its stages; None without one."""
     composition = file.compose()
@@ -146,10 +172,7 @@ class Plan:
         stand_ins: dict[str, dict[str, Any]] = {}
         for stage in file.stages:
             recipes[stage] = recipe = check(file.compose(stage, stand_ins))
-            stand_ins[stage] = {"weights": {"<domain>": 1.0}}
-            if recipe.swarm is None:
-                of_run = {"checkpoint": f"<of stage {stage}>", "losses": {"<domain>": 1.0}}
-                stand_ins[stage] |= of_run
+            stand_ins[stage] = stand_in(stage, is_run=recipe.swarm is None)
         _check_swarms(file, recipes, rounds)
         if len({(recipe.name, recipe.runs, recipe.seed) for recipe in recipes.values()}) > 1:
             raise UserError(f"{file.path}: name, runs and seed are the same for all stages")

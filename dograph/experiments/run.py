@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -21,6 +22,7 @@ from dograph.data.data_mixer import DataMixer
 from dograph.data.loaders import loader_errors
 from dograph.errors import UserError, file_errors, memory_errors
 from dograph.evaluation.perplexity import DomainPerplexity
+from dograph.experiments.forecast.opening import OpeningLines
 from dograph.experiments.open_run import RESUMES, check_resumable, open_run, place_for
 from dograph.experiments.provenance import Provenance
 from dograph.experiments.rank_zero import rank_zero_print
@@ -218,7 +220,7 @@ def build_callbacks(
     has_bar = recipe.arguments("trainer")["enable_progress_bar"] is not False
     bar = [training_progress(perplexity, mixing)] if has_bar else []
     # The saver comes last: by then the others have counted the step it saves.
-    return [mixing, guard, perplexity, report, *bar, saver], report, saver
+    return [mixing, OpeningLines(mixing), guard, perplexity, report, *bar, saver], report, saver
 
 
 def build_trainer(
@@ -259,20 +261,28 @@ def check_batch(recipe: Recipe) -> None:
         build(recipe.composition, "mixer.init_args", recipe.mixer.check, {"batch_size": sequences})
 
 
-def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:
-    """The model, sized for the store's vocabulary and the data's context."""
+def model_arguments(
+    recipe: Recipe, vocab_size: int, end_of_text: int, context: int
+) -> dict[str, Any]:
+    """Arguments of the model, sized for a vocabulary and the data's context."""
     arguments = recipe.arguments("model")
-    config, architecture = dict(arguments.pop("config") or {}), arguments["architecture"]
+    config, architecture = dict(arguments["config"] or {}), arguments["architecture"]
     given = {own_name(architecture, key) for key in config}
     for key, value in (
-        ("vocab_size", store.vocab_size),
+        ("vocab_size", vocab_size),
         ("max_position_embeddings", context),
-        ("bos_token_id", store.end_of_text),
-        ("eos_token_id", store.end_of_text),
+        ("bos_token_id", end_of_text),
+        ("eos_token_id", end_of_text),
     ):
         if takes(architecture, key) and own_name(architecture, key) not in given:
             config[key] = value
-    model = LanguageModel(config=config, **arguments)
+    return {**arguments, "config": config}
+
+
+def build_model(recipe: Recipe, store: Store, context: int) -> LanguageModel:
+    """The model, sized for the store's vocabulary and the data's context."""
+    sizes = store.vocab_size, store.end_of_text, context
+    model = LanguageModel(**model_arguments(recipe, *sizes))
     origin = recipe.composition.origin("model.config")
     if model.vocab_size < store.vocab_size:
         raise UserError(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from dograph.data.data_mixer import DataMixer
+from dograph.mixers.base import BaseMixer
 from dograph.signals.batch_signals import (
     AlignmentProbe,
+    DomainGradients,
     EmbeddingGradients,
     HeldOutLoss,
     Probe,
@@ -72,6 +76,47 @@ def inputs_backward_flops(network: Any, context: int) -> int:
     return forward_flops(network, context) + attention_flops(network, context)
 
 
+@dataclass(frozen=True)
+class SignalSetting:
+    """What the FLOPs of a mixer's signals follow from.
+
+    Attributes:
+        mixer: says which signals it needs, and when; set up, if it probes domains.
+        sketcher: of the model in training; None where nothing is sketched.
+        reference: the reference model; None where no excess loss is needed.
+        device_sequences: of a micro-batch on one device.
+        step_sequences: of an optimiser step on all devices.
+        devices: number of devices.
+        measured: held-out sequences whose losses a device measures at once.
+    """
+
+    mixer: BaseMixer
+    sketcher: SequenceSketcher | None
+    reference: Any | None
+    device_sequences: int
+    step_sequences: int
+    devices: int = 1
+    measured: int = 0
+
+    @classmethod
+    def of(cls, collector: SignalCollector) -> SignalSetting:
+        """That of a run."""
+        data, trainer = collector.data, collector.trainer
+        return cls(
+            collector.mixer,
+            collector.sketcher,
+            collector.reference.network if collector.reference is not None else None,
+            data.batch_size,
+            data.sampler.batch_size * int(trainer.accumulate_grad_batches),
+            trainer.world_size,
+            measured_sequences(collector.mixer, data),
+        )
+
+    def share(self, kind: type[Request], steps: int) -> float:
+        """Share of the run's steps at which the mixer is given a signal."""
+        return sum(self.mixer.needs_at(step, kind) for step in range(steps)) / max(steps, 1)
+
+
 def training_flops(
     model: LanguageModel, collector: SignalCollector | None, context: int, steps: int = 1
 ) -> float:
@@ -86,26 +131,31 @@ def training_flops(
         context: T tokens.
         steps: optimiser steps of the run.
     """
-    forward = forward_flops(model.network, context)
-    flops: float = 3 * forward
     if collector is None:
-        return flops
-    if collector.reference is not None:
-        flops += forward_flops(collector.reference.network, context)
-    mixer, probe = collector.mixer, float(forward)
-    if collector.gradients is not None:
+        return 3 * forward_flops(model.network, context)
+    return flops_with_signals(model.network, SignalSetting.of(collector), context, steps)
+
+
+def flops_with_signals(network: Any, setting: SignalSetting, context: int, steps: int) -> float:
+    """FLOPs per trained token, for ``training_flops`` or for a run that has not begun."""
+    forward, mixer = forward_flops(network, context), setting.mixer
+    flops, probe = float(3 * forward), float(forward)
+    if setting.reference is not None:
+        flops += forward_flops(setting.reference, context)
+    if mixer.request(DomainGradients):
         flops += 3 * forward
         probe += 2 * forward
     if mixer.request(Sketch):
-        sketch = _sketch_flops(model, collector, context)
-        flops += _share(collector, Sketch, steps) * sketch
+        sketch = _sketch_flops(network, setting, context)
+        flops += setting.share(Sketch, steps) * sketch
         probe += sketch
-    if collector.embeddings is not None:
-        projection = embedding_flops(model.network, collector.embeddings.rank)
-        flops += _share(collector, EmbeddingGradients, steps) * projection
-        probe += inputs_backward_flops(model.network, context) + projection
-    measured = _measured_sequences(collector) * collector.trainer.world_size
-    flops += _share(collector, HeldOutLoss, steps) * measured / _step_sequences(collector) * forward
+    embedding = mixer.request(EmbeddingGradients)
+    if embedding is not None:
+        projection = embedding_flops(network, embedding.rank)
+        flops += setting.share(EmbeddingGradients, steps) * projection
+        probe += inputs_backward_flops(network, context) + projection
+    measured = setting.measured * setting.devices / setting.step_sequences
+    flops += setting.share(HeldOutLoss, steps) * measured * forward
     request = mixer.request(Probe)
     if request is None:
         return flops
@@ -115,33 +165,22 @@ def training_flops(
         probed += int(mixer.trained.sum())
         probe += 2 * forward
     sequences = request.per_update * (min(probed, 1) if request.by_target else probed)
-    whole = sequences * collector.trainer.world_size / _step_sequences(collector)
-    return flops + _share(collector, Probe, steps) * whole * probe
+    whole = sequences * setting.devices / setting.step_sequences
+    return flops + setting.share(Probe, steps) * whole * probe
 
 
-def _step_sequences(collector: SignalCollector) -> int:
-    """Sequences of an optimiser step, of all ranks."""
-    accumulated = int(collector.trainer.accumulate_grad_batches)
-    return collector.data.sampler.batch_size * accumulated
-
-
-def _measured_sequences(collector: SignalCollector) -> int:
+def measured_sequences(mixer: BaseMixer, data: DataMixer) -> int:
     """Held-out sequences whose losses a rank measures at once; 0 where no mixer asks."""
-    request, data = collector.mixer.request(HeldOutLoss), collector.data
+    request = mixer.request(HeldOutLoss)
     if request is None:
         return 0
     each = range(len(data.validation_domains))
     return sum(data.validated(index, request.sequences) for index in each)
 
 
-def _sketch_flops(model: LanguageModel, collector: SignalCollector, context: int) -> float:
+def _sketch_flops(network: Any, setting: SignalSetting, context: int) -> float:
     """FLOPs per token of the mixer's sketches."""
-    assert collector.sketcher is not None
-    if collector.sketcher.settings.exact:  # a backward of the whole batch for every sequence
-        return 2 * forward_flops(model.network, context) * collector.data.batch_size
-    return sketch_flops(model.network, collector.sketcher, context)
-
-
-def _share(collector: SignalCollector, kind: type[Request], steps: int) -> float:
-    """Share of the run's steps at which the mixer is given a signal."""
-    return sum(collector.mixer.needs_at(step, kind) for step in range(steps)) / max(steps, 1)
+    assert setting.sketcher is not None
+    if setting.sketcher.settings.exact:  # a backward of the whole batch for every sequence
+        return 2 * forward_flops(network, context) * setting.device_sequences
+    return sketch_flops(network, setting.sketcher, context)

@@ -71,6 +71,14 @@ def test_a_mixer_that_needs_the_length_of_a_run_says_so(corpus_settings):
         ready(corpus_settings, UniMax())
 
 
+def test_without_a_trainer_it_begins_as_on_rank_zero_of_many(corpus_settings):
+    data = DataMixer(UniMax(), corpus_settings, context=32, batch_size=16)
+    data.begin(world_size=2, steps=5)
+    assert data.mixer.token_budget == 5 * 2 * 16 * 33
+    assert data.sampler.batch_size == data.mixer.batch_size == 2 * 16
+    assert len(next(iter(data.sampler))) == 16
+
+
 def test_a_batch_names_its_domains_and_documents(store, corpus_settings):
     data = ready(corpus_settings)
     batch = next(iter(data.train_dataloader()))

@@ -13,12 +13,13 @@ from dograph.data.corpus.settings import (
     TRAIN_TOKENIZER,
     CorpusSettings,
 )
-from dograph.data.corpus.source import Source, cap_bytes
+from dograph.data.corpus.source import Source, cap_bytes, open_source
 from dograph.data.corpus.store import Store
-from dograph.data.corpus.tokenizer import load, tokenizer_hash
-from dograph.errors import UserError
+from dograph.data.corpus.tokenizer import load, tokenizer_hash, vocabulary_size
+from dograph.errors import UserError, file_errors
 from dograph.files.checksums import json_digest
 from dograph.files.home import cache, expand_home
+from dograph.terminal.screen import Screen
 
 DEFAULTS = CorpusSettings()
 GPT2_TOKENS = 50257
@@ -31,6 +32,33 @@ OF_TEXT = (
     "validation_fraction",
 )
 """Settings that decide what a store is made of, and change nothing about a prepared one."""
+
+
+def find_prepared(settings: CorpusSettings) -> Store | None:
+    """Open the store that `prepare` would return, if it exists; None if it would have to make one.
+
+    Raises:
+        UserError: as `prepare`, for a source that is missing and a store that does not fit it.
+    """
+    folder = expand_home(settings.source, "corpus.source")
+    with file_errors(folder):
+        bars = ProgressBars(Screen(), False)
+        if is_store(folder):
+            return open_source_store(folder.absolute(), settings, bars)
+        check_exists(folder, settings)
+        source = open_source(settings)
+        inputs = inputs_digest(source, settings)
+        path = store_path(source.name, settings, inputs)
+        return reopen(path, inputs, source, bars) if is_store(path) else None
+
+
+def expected_vocabulary(settings: CorpusSettings) -> int:
+    """Tokens of the vocabulary that a store of these settings will have; of a trained one, most."""
+    if settings.tokenizer == TRAIN_TOKENIZER:
+        return settings.vocab_size
+    if settings.tokenizer == GPT2_TOKENIZER:
+        return GPT2_TOKENS
+    return vocabulary_size(load(expand_home(settings.tokenizer, "corpus.tokenizer")))
 
 
 def open_source_store(path: Path, settings: CorpusSettings, bars: ProgressBars) -> Store:
