@@ -132,23 +132,23 @@ class Polytope:
         return answer
 
     def _within_box(self, weights: Array, push: Array, distance: Distance) -> Array:
-        """(S,) ``clip(base + t slope)`` of sum 1; ``push`` (S,) is ``Aᵀy``."""
+        """(S,) ``clip(base + t rate)`` of sum 1; ``push`` (S,) is ``Aᵀy``."""
         if distance == "kl":
             base = np.zeros(len(weights))
             exponent = np.log(np.maximum(weights, LEAST)) - push
-            slope = np.exp(exponent - exponent.max()).clip(1e-300)
+            rate = np.exp(exponent - exponent.max()).clip(1e-300)
         else:
-            base, slope = weights - push, np.ones(len(weights))
-        points = np.sort(np.concatenate([self.lower - base, self.upper - base]) / np.tile(slope, 2))
+            base, rate = weights - push, np.ones(len(weights))
+        points = np.sort(np.concatenate([self.lower - base, self.upper - base]) / np.tile(rate, 2))
 
         def total(t: float) -> float:
-            return float(np.clip(base + t * slope, self.lower, self.upper).sum())
+            return float(np.clip(base + t * rate, self.lower, self.upper).sum())
 
         # The sum rises with t, and is linear between the points where a weight reaches a bound.
         last = min(bisect.bisect_left(points, 1.0, key=total), len(points) - 1)
         ends = points[max(last - 1, 0)], points[last]
         t = float(np.interp(1.0, [total(end) for end in ends], ends))
-        answer: Array = np.clip(base + t * slope, self.lower, self.upper)
+        answer: Array = np.clip(base + t * rate, self.lower, self.upper)
         unused = (weights == 0) & (answer < 1e-9) & (answer > self.lower)
         answer[unused] = self.lower[unused]
         return answer

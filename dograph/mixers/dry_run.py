@@ -89,9 +89,9 @@ def _copy(mixer: BaseMixer, batch_size: int) -> BaseMixer:
     trial = copy.deepcopy(mixer, memo)
     corpus = mixer.domains, mixer.domain_tokens
     target = mixer.target.value, mixer.unseen
-    run = mixer.token_budget, mixer.delay, mixer.limits
-    text = _made_up_text(mixer)
-    trial.setup(*corpus, batch_size, mixer.vocab_size, *target, text, *run)
+    text, own = _made_up_text(mixer), (mixer.token_budget, mixer.delay)
+    sizes = batch_size, mixer.vocab_size
+    trial.setup(*corpus, *sizes, *target, text, *own, limits=mixer.limits)
     return trial
 
 
