@@ -82,6 +82,7 @@ class Forecaster:
             run = self._run(recipe, store, why)
             if recipe.swarm is not None:
                 rounds = _swarm_runs(recipe.swarm[0], run)
+                run = replace(run, notes=(*run.notes, "the weights are the even mixture's"))
             yield StageForecast(stage, run, rounds, folder, is_swarm)
 
     def _run(self, recipe: Recipe, store: Store | None, why: str) -> RunForecast:
