@@ -171,12 +171,18 @@ def _limits(mixer: type[BaseMixer]) -> Iterator[str]:
 
 
 def _read_recipes() -> dict[str, list[tuple[str, str]]]:
-    """(stage, class path of its mixer) of each shipped recipe; one of one run has no name."""
+    """(stage, class path of its mixer) of each shipped recipe; one of one run has no name.
+
+    The stage of a swarm, which has no mixer, has the class path "".
+    """
     read = {}
     for path in sorted(RECIPES.glob("*.yaml")):
         values: Any = OmegaConf.to_container(load_bounded(path))
         stages = values.get("stages") or {"": values}
-        read[path.stem] = [(name, each["mixer"]["class_path"]) for name, each in stages.items()]
+        read[path.stem] = [
+            (name, "" if "swarm" in each else each["mixer"]["class_path"])
+            for name, each in stages.items()
+        ]
     return read
 
 
