@@ -24,15 +24,15 @@ def probe_mixtures(domains: int, share: float) -> Tensor:
     return even + (share - rest) * torch.eye(domains, dtype=torch.float64)
 
 
-def mixing_graph(drops: Tensor, share: float) -> Tensor:
+def mixing_graph(drops: Tensor, mixtures: Tensor) -> Tensor:
     """(S, k) A of the linear law ``drop_i = Σ_j A_ij p_j`` from the drops in the probes.
 
     Args:
-        drops: (S, k) nats, how far each domain's loss fell in the j-th of ``probe_mixtures``.
-        share: of a probe's own domain, not 1/k.
+        drops: (S, k) nats, how far each domain's loss fell in the j-th probe.
+        mixtures: (k, k) p, what the j-th probe drew: of ``probe_mixtures``, unless limits changed
+            it. Where these do not tell domains apart, A is the smallest that explains the drops.
     """
-    mixtures = probe_mixtures(drops.shape[1], share)
-    return torch.linalg.solve(mixtures, drops.T).T
+    return torch.linalg.lstsq(mixtures, drops.T, driver="gelsd").solution.T
 
 
 def gains(graph: Tensor, counts: Tensor) -> Tensor:
@@ -153,6 +153,7 @@ class Aioli(BaseMixer):
         self.gains: Tensor | None = None
         self.round, self.order = -1, torch.zeros(self.probe_count, dtype=torch.int64)
         self.drops, self.before = torch.zeros(size, dtype=torch.float64), torch.zeros(size[0])
+        self.probed = torch.zeros(size[1], size[1], dtype=torch.float64)  # what the probes drew
         self.measured = -1  # steps done when the losses before the current probe were measured
         self.updated = self.unbroken = (
             0  # every step from the second to the first was updated after
@@ -212,19 +213,27 @@ class Aioli(BaseMixer):
         """Counts the last probe's drops of the (S,) losses; learns from a round's last."""
         ended, begun = self._ended(done), done - self.probe_steps
         if ended == 0:
-            self.drops = torch.zeros_like(self.drops)
+            self.drops, self.probed = torch.zeros_like(self.drops), torch.zeros_like(self.probed)
         # Else the losses before the probe are not known, or not all of it was drawn as planned.
         elif ended and begun == self.measured and self.unbroken <= begun - self.delay:
-            self.drops[:, self.order[ended - 1]] += self.before - losses
+            domain = self.order[ended - 1]
+            self.drops[:, domain] += self.before - losses
+            self.probed[domain] += self._drawn_by(begun, done)
             if ended == self.probe_count:
                 self._learn(losses)
         else:
             return
         self.measured, self.before = done, losses
 
+    def _drawn_by(self, begun: int, done: int) -> Tensor:
+        """(k,) what the steps of a probe were drawn by: limits may have changed its mixture."""
+        first, last = begun - self.delay, done - self.delay
+        mixtures = [weights for step, weights in self.history if first <= step < last]
+        return torch.stack(mixtures).mean(dim=0)[self.drawn]
+
     def _learn(self, losses: Tensor) -> None:
         """Finds the mixture of the round's drops."""
-        self.graph = mixing_graph(self.drops / self.sweeps, self.share)
+        self.graph = mixing_graph(self.drops / self.sweeps, self.probed / self.sweeps)
         counts = self.target.weights(self.domains, losses)
         latest = gains(self.graph, counts * (counts > 0).sum())
         base = self.mixture

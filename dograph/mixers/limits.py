@@ -109,8 +109,24 @@ class Limits:
             ("ratio", {**self.ratio, **{b: 0 for others in self.ratio.values() for b in others}}),
         ):
             check_names(f"limits.{key}", list(named), there)
+        self._check_drawn(unseen)
         drawn = np.array([name not in unseen for name in domains])
         refuse_conflict(conflict(self.bounds(domains), drawn), (), 0)
+
+    def _check_drawn(self, unseen: Sequence[str]) -> None:
+        """Raises UserError for a share or ratio of what is never drawn.
+
+        A ratio to it would keep its other side from being drawn, too.
+        """
+        asked = [(f"at_least.{name}", name) for name, share in self.at_least.items() if share > 0]
+        for first, others in self.ratio.items():
+            asked += [(f"ratio.{first}.{b}", name) for b in others for name in (first, b)]
+        for key, name in asked:
+            if set(self.groups.get(name, [name])) <= set(unseen):
+                raise UserError(
+                    f"limits.{key} asks for {name}, which is never drawn: leave the limit out, or "
+                    "the domain in data.unseen"
+                )
 
     def _members(self, name: str, domains: Sequence[str]) -> Array:
         members = self.groups.get(name, [name])

@@ -9,6 +9,7 @@ import torch
 from dograph.errors import UserError
 from dograph.mixers import Aioli, BatchSignals, HeldOutLoss
 from dograph.mixers.aioli import gains, mixing_graph, probe_mixtures
+from dograph.mixers.limits import Limits
 
 DOMAINS = ("books", "code", "web")
 SHORT = {"sweeps": 1, "probe_steps": 2, "round_steps": 12}
@@ -44,7 +45,7 @@ def test_the_graph_by_hand():
     graph = tensor([[4.0, 0.0], [-4.0, 8.0]])
     drops = graph @ probe_mixtures(2, 0.75)
     assert drops.tolist() == [[3, 1], [-1, 5]]
-    torch.testing.assert_close(mixing_graph(drops, 0.75), graph)
+    torch.testing.assert_close(mixing_graph(drops, probe_mixtures(2, 0.75)), graph)
 
 
 def test_gains_by_hand():
@@ -165,6 +166,16 @@ def test_a_round_with_a_step_that_told_nothing_changes_nothing():
         assert mixer.gains is None
         trained(mixer, 27, falling, first=15)
         assert mixer.gains is not None  # by the next round
+
+
+def test_within_limits_the_law_is_of_what_the_probes_drew():
+    """Losses fall by a linear law of what is drawn: the probes that limits cut find it."""
+    law = torch.tensor([[3.0, 1, 2], [1, 4, 1], [2, 1, 5]], dtype=torch.float64) / 10
+    limits = Limits(at_most={"web": 0.2}).of_run(DOMAINS, [True] * 3, [1000] * 3, 1000)
+    mixer = ready(Aioli(**SHORT), delay=2, limits=limits)
+    trained(mixer, 15, lambda done: [9 - fall for fall in law @ drawn(mixer, done).sum(dim=0)])
+    torch.testing.assert_close(mixer.graph, law * SHORT["probe_steps"])
+    assert drawn(mixer, 15)[:, 2].max() == pytest.approx(0.2)
 
 
 def test_losses_that_are_not_finite_change_nothing():

@@ -115,7 +115,7 @@ def test_too_little_text_is_told(limits, words):
             "at_least.a 0.6 and limits.at_most.a 0.5",
         ),
         ({"at_least": {"a": 0.6, "b": 0.6}}, "at_least.a 0.6 and limits.at_least.b 0.6"),
-        ({"at_least": {"c": 0.6}, "at_most": {"b": 0.5}}, "at_least.c 0.6 cannot hold"),
+        ({"at_least": {"c": 0.6}}, r"limits.at_least.c asks for c, which is never drawn"),
         ({"at_most": {"book": 0.5}}, "limits.at_most names 'book'"),
         ({"at_most": {"a": 1.5}}, "limits.at_most.a is 1.5: give a share from 0 to 1"),
         ({"epochs": -1}, "limits.epochs is -1"),
@@ -148,3 +148,19 @@ def test_prices_are_kept_at_a_resume():
     resumed.prices = {}
     resumed.load_state_dict(mixer.state_dict())
     assert resumed.prices == mixer.prices
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"at_least": {"c": 0.1}},
+        {"at_least": {"cd": 0.1}, "groups": {"cd": ["c", "d"]}},
+        {"ratio": {"a": {"c": 2}}},
+        {"ratio": {"c": {"a": [0.5, 2]}}},
+    ],
+)
+def test_limits_that_ask_for_what_is_never_drawn_are_refused(limits):
+    """A ratio to an unseen domain once kept its other side at 0 without a word."""
+    with pytest.raises(UserError, match="never drawn: leave the limit out"):
+        Limits(**limits).check(["a", "b", "c", "d"], unseen=["c", "d"])
+    Limits(**limits).check(["a", "b", "c", "d"])
