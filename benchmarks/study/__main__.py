@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from benchmarks.study import page
-from benchmarks.study.cases import ABLATED, CASES, METHODS, TRAINERS, Case
+from benchmarks.study.cases import ABLATED, CASES, LABELS, TRAINERS, Case, methods_of
 from benchmarks.study.collect import ablation_results, case_results
 from benchmarks.study.runs import Runs
 from dograph.errors import UserError
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("--cases", nargs="+", choices=list(CASES), metavar="CASE", help=", ".join(CASES))
-    add("--methods", nargs="+", choices=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
+    add("--methods", nargs="+", choices=list(LABELS), metavar="METHOD", help=", ".join(LABELS))
     add("--seeds", type=int, default=5, metavar="N", help="0 to N − 1 (5)")
     add("--model", default="gpt2_pico", help="configuration of the model (gpt2_pico)")
     add("--trainer", help="configuration of the trainer; else the size's")
@@ -118,7 +118,7 @@ def _study(case: Case, runs: Runs, results: Path, arguments: argparse.Namespace)
         _write_ablation(case, runs.folder, results)
         return
     if not arguments.no_run:
-        runs.run(case, arguments.methods or METHODS)
+        runs.run(case, arguments.methods or methods_of(case))
         if arguments.oracle:
             runs.run_oracle(case)
     content = case_results(case, runs.folder)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.ablation import FOLDER, changes
-from benchmarks.study.cases import BASELINE, BEST_FIXED, METHODS, SCHEDULE, Case
+from benchmarks.study.cases import BASELINE, BEST_FIXED, SCHEDULE, Case, methods_of
 from benchmarks.study.runs import has_runs
 from dograph.experiments.comparison.comparison import Comparison, compare
 from dograph.experiments.comparison.gap import Gap, gap_of
 from dograph.experiments.comparison.methods import Method
 from dograph.experiments.comparison.tables import as_json
 from dograph.files.atomic import read_json
-from dograph.files.run_dir import OF_ORACLE, ORACLE
+from dograph.files.run_dir import FIT, OF_ORACLE, ORACLE
 
 DIGITS = 6
 """Of every number in a file of results."""
@@ -31,7 +31,7 @@ CONDITIONS = {
 
 def case_results(case: Case, runs: Path) -> dict[str, Any] | None:
     """The comparison of all methods with finished runs; None without the baseline's."""
-    folders = [runs / case.name / method for method in METHODS]
+    folders = [runs / case.name / method for method in methods_of(case)]
     oracles = sorted((runs / case.name).glob(f"*{OF_ORACLE}"))
     found = [folder for folder in [*folders, *oracles] if has_runs(folder)]
     if runs / case.name / BASELINE not in found:
@@ -43,6 +43,8 @@ def case_results(case: Case, runs: Path) -> dict[str, Any] | None:
         kept = content["methods"][method.name]
         kept["share"] = content["gap"] and content["gap"]["shares"].get(method.name)
         kept["weights"] = mean_weights(method)
+        if fit := mean_fit(method):
+            kept["fit"] = fit
     if gap is not None and (search := _search(runs / case.name / gap.oracle / ORACLE)):
         content["gap"]["search"] = search
     if content["gap"] is not None:
@@ -68,6 +70,23 @@ def mean_weights(method: Method) -> dict[str, float]:
     """Each domain's average weight in the last stage, the mean over seeds."""
     averages = [{d.name: d.average_weight for d in run.summary.domains} for run in method.runs]
     return {name: sum(each[name] for each in averages) / len(averages) for name in averages[0]}
+
+
+def mean_fit(method: Method) -> dict[str, Any] | None:
+    """How a law fitted a swarm's losses of the target, the mean over seeds; None without a law."""
+    paths = [folder / FIT for run in method.runs for _, folder in run.stages]
+    fits = [read_json(path) for path in paths if path.is_file()]
+    if not fits:
+        return None
+    names = {"error": "out_of_fold_error", "spread": "losses_standard_deviation"}
+    errors = [fit["errors"]["target"] for fit in fits]
+    means = {
+        short: sum(each[name] for each in errors) / len(errors)
+        if all(each[name] is not None for each in errors)
+        else None
+        for short, name in {**names, "rank": "spearman"}.items()
+    }
+    return {**means, "mixtures": fits[0]["mixtures"], "seeds": len(fits)}
 
 
 def rounded(value: Any) -> Any:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from benchmarks.study.ablation import changes
-from benchmarks.study.cases import BASELINE, BEST_FIXED, CASES, METHODS, ROOT, SCHEDULE
+from benchmarks.study.all_methods import all_methods
+from benchmarks.study.cases import BASELINE, BEST_FIXED, CASES, LABELS, METHODS, ROOT, SCHEDULE
+from benchmarks.study.cells import (
+    NONE,
+    Results,
+    cost_cells,
+    detectable_cell,
+    difference_cell,
+    plus_minus,
+    share_cell,
+    table,
+)
 from dograph.experiments.oracle.result import described
 from dograph.files.atomic import read_json
 
@@ -17,7 +27,6 @@ BEGIN, END = "<!-- python -m benchmarks.study --page: begin -->\n", "<!-- end --
 ABLATION = "ablation"
 FEWEST_SEEDS = 5
 """For a claim."""
-NONE = "–"
 LEGEND = """\
 Losses in nats a token of the target, mean ± half of the 95 % interval over seeds. Differences are
 paired by seed, below zero is better; **bold** is a win and *loss* a loss with p < 0.05 (paired
@@ -27,8 +36,6 @@ where the best fixed mixture is not surely ahead. n: seeds, where some have more
 Detectable: the smallest true difference that four of five such studies would find, by the spread of
 the paired differences, from the surest method to the least sure; † is a claim below its method's,
 so likely overstated. The cases link files with all numbers."""
-Results = Mapping[str, Any]
-"""A file of results."""
 
 
 def scales() -> list[str]:
@@ -62,7 +69,7 @@ def _scale(scale: str) -> list[str]:
         parts += [f"### {scale.capitalize()}", _setting(cases), shares_table(scale, cases), LEGEND]
         parts += ["Difference to uniform:", differences_table(cases)]
         parts += ["Average weights:", weights_table(cases), "Cost:", cost_table(cases)]
-        parts += missing(cases)
+        parts += [*all_methods(cases), *missing(cases)]
     if path.is_file():
         parts += [f"### Ablation, {scale}", ablation_table(read_json(path))]
     return parts
@@ -78,12 +85,6 @@ def _setting(cases: Mapping[str, Results]) -> str:
         f"{model['architecture']} ({config}), {steps:,} steps of {data['batch_size']} × "
         f"{data['context']} tokens: {first['tokens'] / 1e6:.2f} M."
     )
-
-
-def table(header: list[str], lines: list[list[str]]) -> str:
-    """Markdown, all but the first column aligned to the right."""
-    rule = ["---", *(["--:"] * (len(header) - 1))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
 
 
 def shares_table(scale: str, cases: Mapping[str, Results]) -> str:
@@ -134,17 +135,9 @@ def cost_table(cases: Mapping[str, Results]) -> str:
     """Each method's cost with all its stages over uniform's, the mean over cases."""
     lines = []
     for name in _columns(cases):
-        both = [
-            (case["methods"][name]["cost"], case["methods"][BASELINE]["cost"])
-            for case in cases.values()
-            if name in case["methods"]
-        ]
-        keys = ("tokens", "flops", "seconds")
-        means = [
-            sum(own[key] / base[key] for own, base in both) / len(both) for key in keys if both
-        ]
-        cells = [f"{mean:.2f}" for mean in means] or [NONE] * len(keys)
-        lines.append([METHODS[name], *cells, str(len(both))])
+        count = sum(name in case["methods"] for case in cases.values())
+        cells = cost_cells(cases.values(), name, ("tokens", "flops", "seconds"))
+        lines.append([METHODS[name], *cells, str(count)])
     costs = table(["of all stages, over uniform's", "tokens", "FLOPs", "seconds", "cases"], lines)
     return "\n\n".join([costs, *_searches(cases)])
 
@@ -163,7 +156,7 @@ def missing(cases: Mapping[str, Results]) -> list[str]:
     absent = [CASES[name].title for name in CASES if name not in cases]
     sentences = [f"Not run: {'; '.join(absent)}."] if absent else []
     for name, case in cases.items():
-        seeds = {METHODS.get(key, key): len(each["seeds"]) for key, each in case["methods"].items()}
+        seeds = {LABELS.get(key, key): len(each["seeds"]) for key, each in case["methods"].items()}
         few = [f"{label} {count}" for label, count in seeds.items() if count < FEWEST_SEEDS]
         if few:
             sentences.append(f"{CASES[name].title}: too few seeds for a claim: {', '.join(few)}.")
@@ -205,56 +198,6 @@ def ablation_table(cases: Mapping[str, Results]) -> str:
 
 def _loss(method: Results) -> str:
     return plus_minus(method["target_loss"])
-
-
-def plus_minus(value: Results, signed: bool = False) -> str:
-    """Mean ± half of the interval in nats."""
-    mean = f"{value['mean']:{'+' if signed else ''}.3f}".replace("-", "−")
-    half = value["half_width"]
-    return mean if half is None else f"{mean} ± {half:.3f}"
-
-
-def share_cell(method: Results | None) -> str:
-    """A method's share of the gap, with its interval; marked where it loses to uniform."""
-    if method is None or not method["share"]:
-        return NONE
-    share = method["share"]
-    shown = f"{100 * share['mean']:.0f} %"
-    if share["low"] is not None:
-        shown += f" [{100 * share['low']:.0f}, {100 * share['high']:.0f}]"
-    return _marked(shown.replace("-", "−"), method)
-
-
-def difference_cell(case: Results, name: str) -> str:
-    """A method's paired difference to the case's baseline; marked where it is surely not zero."""
-    if name == BEST_FIXED and name not in case["methods"] and case["gap"]:
-        name = case["gap"]["oracle"]
-    method = case["methods"].get(name)
-    if method is None or not method["paired"]:
-        return NONE
-    fewer = method["paired"]["seeds"] < max(len(m["seeds"]) for m in case["methods"].values())
-    count = f" (n = {method['paired']['seeds']})" if fewer else ""
-    weak = "†" if _is_weak(method["paired"]) else ""
-    return _marked(plus_minus(method["paired"], signed=True), method) + weak + count
-
-
-def detectable_cell(case: Results) -> str:
-    """The least and the largest of the methods' smallest detectable differences."""
-    pairs = [method["paired"] for method in case["methods"].values() if method["paired"]]
-    sizes = [pair["detectable"] for pair in pairs if pair["detectable"] is not None]
-    ends = dict.fromkeys(f"{size:.3f}" for size in (min(sizes), max(sizes))) if sizes else [NONE]
-    return " to ".join(ends)
-
-
-def _is_weak(paired: Results) -> bool:
-    """Whether a claim is of less than what four of five such studies would find."""
-    claimed = paired["verdict"] in ("win", "loss")
-    return claimed and abs(paired["mean"]) < paired["detectable"]
-
-
-def _marked(text: str, method: Results) -> str:
-    verdict = method["paired"]["verdict"] if method["paired"] else "tie"
-    return {"win": f"**{text}**", "loss": f"*loss* {text}"}.get(verdict, text)
 
 
 def write_page(path: Path = PAGE) -> None:

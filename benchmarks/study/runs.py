@@ -70,7 +70,7 @@ class Runs:
         return (*case.overrides, *source, *self.overrides)
 
     def _of_method(self, case: Case, method: str) -> tuple[str, ...]:
-        own = overrides_of(method, self.fixed.get(case.name))
+        own = overrides_of(method, case, self.fixed.get(case.name))
         return (*self._of_case(case), *own)
 
     def _run(

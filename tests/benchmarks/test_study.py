@@ -11,18 +11,23 @@ import yaml
 from benchmarks.study import page
 from benchmarks.study.__main__ import main
 from benchmarks.study.ablation import TOGETHER, TRIED, changes, default
+from benchmarks.study.all_methods import all_methods
 from benchmarks.study.cases import (
     BASELINE,
     BEST_FIXED,
     CASES,
+    COMPLETE,
     METHODS,
+    PACE,
     SCHEDULE,
+    methods_of,
     overrides_of,
     recipe_of,
 )
 from benchmarks.study.collect import ablation_results, case_results, rounded
 from benchmarks.study.runs import Runs, is_finished
 from dograph.errors import UserError
+from dograph.experiments.plan import Plan, stand_in
 from dograph.experiments.recipe.compose import RecipeFile
 
 sys.path.append(str(Path(__file__).parent.parent / "experiments" / "comparison"))
@@ -60,17 +65,32 @@ def write(folder, seed, end, mixer):
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe(mixer)))
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-@pytest.mark.parametrize("method", METHODS)
-def test_every_case_composes_with_every_method(case, method):
-    own = overrides_of(method, {"licences": 0.25, "readmes": 0.75})
+PAIRS = [
+    pytest.param(case, method, id=f"{case.name}-{method}")
+    for case in CASES.values()
+    for method in methods_of(case)
+]
+
+
+@pytest.mark.parametrize(("case", "method"), PAIRS)
+def test_every_case_composes_with_its_methods(case, method):
+    own = overrides_of(method, case, {"licences": 0.25, "readmes": 0.75})
     file = RecipeFile(recipe_of(method), (*PICO, *case.overrides, *own))
-    values = file.compose(next(iter(file.stages), None)).values
+    made = {stage: stand_in(stage) for stage in file.stages}
+    values = file.compose(next(reversed(file.stages), None), made).values
     assert values["trainer"]["max_steps"] == 800
     assert (values["data"].get("unseen") == [values["target"]]) == case.name.startswith("unseen")
     arguments = values["mixer"].get("init_args", {})
     if method == BEST_FIXED:
         assert arguments["weights"] == {"licences": 0.25, "readmes": 0.75}
+
+
+@pytest.mark.parametrize("case", COMPLETE)
+@pytest.mark.parametrize("method", [name for name in PACE if RecipeFile(recipe_of(name)).stages])
+def test_a_paced_method_s_stages_are_checked_recipes(case, method):
+    own = overrides_of(method, CASES[case])
+    plan = Plan.make(RecipeFile(recipe_of(method), (*PICO, *CASES[case].overrides, *own)))
+    assert plan.last.steps == 800
 
 
 def test_every_change_of_the_ablation_composes():
@@ -124,6 +144,30 @@ def test_an_ablation_is_judged_by_the_defaults(made):
     assert next(iter(content["methods"])) == SCHEDULE
     assert content["methods"][name]["paired"]["mean"] == pytest.approx(-0.052)
     assert f"| {name.replace('_', ' ')} | **−0.052 ± " in page.ablation_table({CASE.name: content})
+
+
+def test_the_table_of_all_methods_says_what_they_gain_cost_and_lack(made):
+    assert all_methods({CASE.name: case_results(CASE, made)}) == []
+    for seed in range(5):
+        write(made / CASE.name / "odm_gpt2", seed, 4 + 0.1 * seed, "ODM")
+        stage = made / CASE.name / "doge_gpt2" / f"seed_{seed}" / "proxy"
+        error = {"out_of_fold_error": 0.1 * seed, "losses_standard_deviation": 0.5}
+        errors = {"target": {**error, "spearman": None}}
+        (stage / "fit.json").write_text(json.dumps({"errors": errors, "mixtures": 9}))
+    content = case_results(CASE, made)
+    assert content["methods"]["doge_gpt2"]["fit"] == {
+        **{"error": 0.2, "spread": 0.5, "rank": None},
+        **{"mixtures": 9, "seeds": 5},
+    }
+    _, table, absent, fit, settings = all_methods({CASE.name: content})
+    rows = {line.split(" | ")[0][2:]: line for line in table.splitlines()}
+    assert rows["ODM"].startswith("| ODM | +0.000 ± 0.000 | 0 % [")
+    assert rows["DoGE"].endswith("| 1.25 | 2.00 |")
+    assert "ADO (unseen: type_stubs, even (environment))" in absent
+    assert "; ODM (unseen: type_stubs);" in absent
+    assert "0.200 nats off out of fold, where losses spread by 0.500; rank correlation –" in fit
+    assert "- ODM: `warmup=16`" in settings
+    assert "ODM" not in page.differences_table({CASE.name: content})
 
 
 def test_the_page_shows_shares_losses_and_what_is_missing(made):
