@@ -11,6 +11,7 @@ from dograph.mixers.dynamic_loss import DynamicLoss
 from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
 from dograph.mixers.grape import GRAPE
 from dograph.mixers.odm import ODM
+from dograph.mixers.phases import Phase, Phases
 from dograph.mixers.skill_it import SkillIt
 from dograph.mixers.unimax import UniMax
 from dograph.signals.batch_signals import (
@@ -50,6 +51,8 @@ __all__ = [
     "ExcessLoss",
     "Fixed",
     "HeldOutLoss",
+    "Phase",
+    "Phases",
     "Probe",
     "Proportional",
     "Sketch",
