@@ -40,3 +40,9 @@ def squared_distances(means: Tensor) -> Tensor:
     exact = means.to(torch.float64)
     # A common shift leaves distances alone; without it far less cancels in the difference.
     return kernel_distances(gradient_kernel(exact - exact.mean(dim=0)))
+
+
+def kernel_root(kernel: Tensor) -> Tensor:
+    """(m, m) F with ``FᵀF = K``, of an (m, m) K that is positive semi-definite up to rounding."""
+    values, vectors = torch.linalg.eigh(kernel)
+    return values.clamp(min=0).sqrt()[:, None] * vectors.T

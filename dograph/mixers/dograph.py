@@ -11,9 +11,11 @@ from torch import Tensor
 
 from dograph.errors import UserError, check_choice, check_range
 from dograph.graph.clusters import cluster_sequences, effective_number, mutual_information
+from dograph.graph.cvxpy_problem import CvxpyProblem
 from dograph.graph.domain_graph import DomainGraph, domain_graph
-from dograph.graph.graph_solver import GraphSolver
-from dograph.graph.minimise import Solution
+from dograph.graph.graph_solver import GraphSolver, kernel_scale
+from dograph.graph.kernel import kernel_root
+from dograph.graph.minimise import Backend, Solution
 from dograph.graph.objectives import alignment, robust
 from dograph.graph.threads import one_thread
 from dograph.mixers.base import BaseMixer
@@ -49,6 +51,9 @@ class DoGraph(BaseMixer):
         cluster_floor: ε in [0, 1): ``w_j ≥ ε/m``.
         spread: "mean" squared distance to the centre, or its "printed" variance form.
         window: batches whose sketches are clustered together, ≥ 1.
+        solver: "piqp", "cvxpylayers", or a problem of one's own, which is solved in place of the
+            objective: it is given ``root`` F (m, m) with ``FᵀF = K/s``, ``spread`` σ²/s and
+            ``shares`` n_j/n.
         seed: of K-means.
         warmup: optimiser steps of uniform loss weights.
         prior: sampling weights by domain name. None: uniform.
@@ -73,6 +78,7 @@ class DoGraph(BaseMixer):
         cluster_floor: float = 0.0,
         spread: Literal["mean", "printed"] = "mean",
         window: int = 1,
+        solver: Backend | CvxpyProblem = "piqp",
         seed: int = 0,
         warmup: int = 0,
         prior: dict[str, float] | None = None,
@@ -102,12 +108,14 @@ class DoGraph(BaseMixer):
         self.anchor, self.laplacian, self.max_difference = anchor, laplacian, max_difference
         self.spread: Literal["mean", "printed"] = spread
         self.window, self.seed = window, seed
+        self.own_problem = None if isinstance(solver, str) else solver
         self.solver = GraphSolver(
             laplacian=laplacian > 0,
             edges=max_difference is not None,
             anchor=anchor > 0,
             floor=cluster_floor,
             neighbours=neighbours,
+            backend=solver if isinstance(solver, str) else "piqp",
         )
         self.recent: deque[Tensor] = deque(maxlen=window - 1)
         self.graph: DomainGraph | None = None
@@ -170,25 +178,40 @@ class DoGraph(BaseMixer):
         if self.solution is not None:
             scalars["solver_milliseconds"] = 1000 * self.solution.seconds
             scalars["solver_optimal"] = float(self.solution.ok)
-            scalars["solver_failures"] = float(self.solver.failures)
+            solver = self.solver if self.own_problem is None else self.own_problem
+            scalars["solver_failures"] = float(solver.failures)
         return scalars
 
+    def _solve_own(self, problem: CvxpyProblem, graph: DomainGraph) -> Solution:
+        """The solution of the user's problem; its fallback is ``n_j/n``."""
+        scale = kernel_scale(graph.kernel)
+        shares = graph.counts.double().cpu() / graph.counts.sum().item()
+        given = {
+            "root": kernel_root(graph.kernel.double().cpu() / scale.cpu()),
+            "spread": graph.spread / scale,
+        }
+        return problem({**given, "shares": shares}, fallback=shares)
+
     def _cluster_weights(self, graph: DomainGraph, step: int) -> Tensor:
-        if self.objective == "alignment":
+        if self.own_problem is not None:
+            self.solution = self._solve_own(self.own_problem, graph)
+        elif self.objective == "alignment":
             return alignment(graph.kernel)
-        if self.objective == "robust":
+        elif self.objective == "robust":
             return robust(graph.kernel, self.tau)
-        self.solution = self.solver(
-            graph.kernel,
-            graph.spread,
-            graph.counts,
-            beta=self.beta,
-            nu=self.anchor,
-            gamma=self.laplacian,
-            delta=1.0 if self.max_difference is None else self.max_difference,
-        )
+        else:
+            self.solution = self.solver(
+                graph.kernel,
+                graph.spread,
+                graph.counts,
+                beta=self.beta,
+                nu=self.anchor,
+                gamma=self.laplacian,
+                delta=1.0 if self.max_difference is None else self.max_difference,
+            )
         if not self.solution.ok:
-            health = f"{self.solver.failures} failed of {self.solver.solves} solves"
+            solver = self.solver if self.own_problem is None else self.own_problem
+            health = f"{solver.failures} failed of {solver.solves} solves"
             message = "step %d: %s; every sequence counts the same (%s)"
             logger.warning(message, step, self.solution.status, health)
         return self.solution.weights

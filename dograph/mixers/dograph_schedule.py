@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError, check_range
+from dograph.graph.cvxpy_problem import CvxpyProblem
 from dograph.graph.domain_graph import DomainGraph
-from dograph.graph.minimise import Solution
+from dograph.graph.minimise import Backend, Solution
 from dograph.graph.polytope import Polytope
 from dograph.graph.schedule_solver import ScheduleSolver
 from dograph.graph.threads import one_thread
@@ -19,7 +20,12 @@ from dograph.graph.token_kernel import TokenKernel
 from dograph.graph.token_pairs import pair_kernel
 from dograph.mixers.base import SAMPLING, BaseMixer
 from dograph.mixers.dograph import DoGraph
-from dograph.mixers.schedule_problem import graph_of_domains, relative, schedule_problem
+from dograph.mixers.schedule_problem import (
+    graph_of_domains,
+    parameters_of,
+    relative,
+    schedule_problem,
+)
 from dograph.mixers.schedule_settings import PROBLEM, ProblemSettings
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.mixers.target import Target
@@ -77,6 +83,9 @@ class DoGraphSchedule(BaseMixer):
             interval takes while gradients are read, ≥ 1.
         rank: numbers that are kept of a token's gradient, ≥ 1.
         problem: scalars and constraints of the problem.
+        solver: "piqp", "cvxpylayers", or a problem of one's own, which is solved in its place over
+            the m sources with its floor and the run's limits. It is given (m,) ``influence`` b,
+            ``pull`` Kα_0, ``prior`` α_0, ``root_prior`` α_0^(−½), and (m, m) ``root`` R, ``RᵀR = K``.
         reweigh: β ≥ 0: also weigh losses as published DoGraph does, which sketches every step.
             None: losses count alike.
         anchor: ν of that re-weighting, ≥ 0.
@@ -100,6 +109,7 @@ class DoGraphSchedule(BaseMixer):
         probe: int = 64,
         rank: int = 64,
         problem: ProblemSettings = PROBLEM,
+        solver: Backend | CvxpyProblem = "piqp",
         reweigh: float | None = None,
         anchor: float = 1.0,
         seed: int = 0,
@@ -122,8 +132,11 @@ class DoGraphSchedule(BaseMixer):
         self.skip, self.measure, self.problem = skip, measure, problem
         self.acts_from = measure
         self.solver = ScheduleSolver(
-            edges=problem.max_difference is not None, floor=problem.floor, backend=problem.solver
+            edges=problem.max_difference is not None,
+            floor=problem.floor,
+            backend=solver if isinstance(solver, str) else "piqp",
         )
+        self.own_problem = None if isinstance(solver, str) else solver
         self.published = (
             None if reweigh is None else DoGraph(beta=reweigh, anchor=anchor, seed=seed)
         )
@@ -235,7 +248,12 @@ class DoGraphSchedule(BaseMixer):
         # Any domain may become the worst.
         counts = prior if self.target.is_worst else torch.minimum(mixture, prior)
         least = self.problem.target_floor * counts[self.trained]
-        self.solution = self.solver(problem, **self.problem.scalars, least=least, within=within)
+        if self.own_problem is None:
+            self.solution = self.solver(problem, **self.problem.scalars, least=least, within=within)
+        else:
+            floor = torch.maximum(self.problem.floor * problem.prior, least)
+            given = parameters_of(problem)
+            self.solution = self.own_problem(given, problem.prior, floor, within)
         self.prices = dict(self.solver.prices)
         if not self.solution.ok:
             logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)

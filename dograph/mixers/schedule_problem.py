@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dograph.graph.domain_graph import DomainGraph, affinity, edge_rows
-from dograph.graph.kernel import kernel_distances
+from dograph.graph.kernel import kernel_distances, kernel_root
 from dograph.graph.schedule_solver import ScheduleProblem
 from dograph.mixers.schedule_settings import ProblemSettings
 
@@ -61,14 +61,24 @@ def schedule_problem(
     influence = influence - settings.kappa * own @ prior
     unsure = settings.least_spread**2 + prior @ errors.square()
     influence = influence * certainty(influence, prior, unsure)
-    values, vectors = torch.linalg.eigh(own)
     problem = ScheduleProblem(
         b=influence,
-        R=values.clamp(min=0).sqrt()[:, None] * vectors.T,
+        R=kernel_root(own),
         laplacian_root=edge_rows(affinity(kernel_distances(own), settings.neighbours)),
         prior=prior,
     )
     return problem, errors
+
+
+def parameters_of(problem: ScheduleProblem) -> dict[str, Tensor]:
+    """What a problem of one's own is given, by name (``DoGraphSchedule``)."""
+    return {
+        "influence": problem.b,
+        "root": problem.R,
+        "pull": problem.R.T @ (problem.R @ problem.prior),
+        "prior": problem.prior,
+        "root_prior": problem.prior.rsqrt(),
+    }
 
 
 def certainty(influence: Tensor, prior: Tensor, unsure: Tensor) -> Tensor:

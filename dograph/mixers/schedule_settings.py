@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dograph.errors import UserError, check_range
-from dograph.graph.minimise import Backend
+from dograph.errors import check_range
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,6 @@ class ProblemSettings:
             15.4 fits the loss of repeated data (arXiv 2305.16264).
         worst_within: nats > 0: domains whose loss is so much below the worst count 63 % less,
             where the target is the worst.
-        solver: "piqp", or "cvxpylayers", the reference.
     """
 
     kappa: float = 0.3
@@ -43,7 +41,6 @@ class ProblemSettings:
     target_floor: float = 0.5
     repetition: float = 15.4
     worst_within: float = 0.2
-    solver: Backend = "piqp"
 
     def __post_init__(self) -> None:
         for key in ("kappa", "laplacian", "prior_pull", "max_difference", "least_spread"):
@@ -55,10 +52,6 @@ class ProblemSettings:
         check_range("mixer.init_args.problem.target_floor", self.target_floor, at_least=0, below=1)
         check_range("mixer.init_args.problem.neighbours", self.neighbours, at_least=1)
         check_range("mixer.init_args.problem.floor", self.floor, at_least=0, below=1)
-        if self.solver not in ("piqp", "cvxpylayers"):
-            raise UserError(
-                f"mixer.init_args.problem.solver is {self.solver!r}: it is 'piqp' or 'cvxpylayers'"
-            )
 
     @property
     def scalars(self) -> dict[str, float]:
