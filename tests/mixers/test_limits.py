@@ -49,7 +49,7 @@ def test_every_mixer_keeps_feasible_limits(seed, kind):
     text = [torch.randint(50, (20, 9)) for _ in DOMAINS]
     tokens = [9 * count for count in counts]
     budget = STEPS * BATCH * 9
-    mixer.setup(DOMAINS, tokens, BATCH, 50, None, (), text, budget, run)
+    mixer.setup(DOMAINS, tokens, BATCH, 50, None, (), text, budget, limits=run)
     sampler = MixtureSampler(
         [[count] for count in counts],
         mixer.sampling_weights.numpy(),
