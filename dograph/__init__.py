@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dograph.data.sampler import MixtureSampler
     from dograph.errors import UserError
     from dograph.evaluation.perplexity import DomainPerplexity
+    from dograph.graph.cvxpy_problem import CvxpyProblem
     from dograph.graph.graph_solver import GraphSolver
     from dograph.mixers.ado import ADO
     from dograph.mixers.aioli import Aioli
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from dograph.mixers.dynamic_loss import DynamicLoss
     from dograph.mixers.fixed import Fixed, Proportional, Stratified, Temperature
     from dograph.mixers.grape import GRAPE
+    from dograph.mixers.limits import Limits
     from dograph.mixers.odm import ODM
+    from dograph.mixers.phases import Phase, Phases
     from dograph.mixers.skill_it import SkillIt
     from dograph.mixers.unimax import UniMax
     from dograph.reports.mixture_report import MixtureReport
@@ -54,6 +57,7 @@ _HOMES = {
     "BaseMixer": "mixers.base",
     "Batch": "data.batch",
     "CorpusSettings": "data.corpus.settings",
+    "CvxpyProblem": "graph.cvxpy_problem",
     "DataMixer": "data.data_mixer",
     "DoGE": "mixers.doge",
     "DoGEOnline": "mixers.doge",
@@ -72,10 +76,13 @@ _HOMES = {
     "HeldOutLoss": "signals.batch_signals",
     "GraphSolver": "graph.graph_solver",
     "LanguageModel": "training.language_model",
+    "Limits": "mixers.limits",
     "MixingCallback": "training.mixing_callback",
     "MixtureReport": "reports.mixture_report",
     "MixtureSampler": "data.sampler",
     "ODM": "mixers.odm",
+    "Phase": "mixers.phases",
+    "Phases": "mixers.phases",
     "Probe": "signals.batch_signals",
     "Proportional": "mixers.fixed",
     "BatchSignals": "signals.batch_signals",
@@ -103,6 +110,7 @@ __all__ = [
     "Batch",
     "BatchSignals",
     "CorpusSettings",
+    "CvxpyProblem",
     "DataMixer",
     "DoGE",
     "DoGEOnline",
@@ -120,9 +128,12 @@ __all__ = [
     "GraphSolver",
     "HeldOutLoss",
     "LanguageModel",
+    "Limits",
     "MixingCallback",
     "MixtureReport",
     "MixtureSampler",
+    "Phase",
+    "Phases",
     "Probe",
     "Proportional",
     "SequenceSketcher",

@@ -23,6 +23,8 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 """Those of a clone; an installed package has none."""
 PAPER = re.compile(r"(?:\(([^()]*\b(?:19|20)\d\d), )?arXiv (\d{4}\.\d{4,5})")
 """Authors and year where they are named, and the number."""
+SWARM = "swarm"
+"""In place of the mixer's class, of a stage that is one."""
 LIMITS = re.compile(r"floor|^max_|^least$")
 """Names of arguments that bound weights or epochs."""
 
@@ -134,7 +136,7 @@ def _acts_on(mixer: BaseMixer) -> str:
 def _costs(mixer: BaseMixer, recipes: Sequence[Sequence[tuple[str, str]]]) -> str:
     """What it requests, and the stages that all of its recipes have."""
     costs = sorted(request.costs for request in mixer.needs)
-    if recipes and all(len(stages) > 1 for stages in recipes):
+    if mixer.learns and recipes and all(len(stages) > 1 for stages in recipes):
         costs.append(f"{len(recipes[0])} stages ({', '.join(name for name, _ in recipes[0])})")
     return "; ".join(costs) or "nothing more"
 
@@ -180,16 +182,17 @@ def _read_recipes() -> dict[str, list[tuple[str, str]]]:
         values: Any = OmegaConf.to_container(load_bounded(path))
         stages = values.get("stages") or {"": values}
         read[path.stem] = [
-            (name, "" if "swarm" in each else each["mixer"]["class_path"])
+            (name, SWARM if "swarm" in each else each["mixer"]["class_path"])
             for name, each in stages.items()
         ]
     return read
 
 
 def _recipes_about(mixer: BaseMixer, path: str, recipes: Mapping[str, Any]) -> list[str]:
-    """Recipes with the mixer; of those with stages, the ones in which it learns."""
-    return [
-        name
-        for name, stages in recipes.items()
-        if path in [each for _, each in stages] and (len(stages) == 1 or mixer.learns)
-    ]
+    """Recipes with the mixer; of those with stages, where it learns, or nothing does."""
+    about = []
+    for name, stages in recipes.items():
+        classes = [each for _, each in stages]
+        if path in classes and (len(stages) == 1 or mixer.learns or SWARM in classes):
+            about.append(name)
+    return about

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -71,24 +72,27 @@ class CvxpyProblem:
         self.solves += 1
         size = len(fallback)
         rows = _rows(size, lower, within)
-        inputs = {name: as_float64(value) for name, value in (given | rows).items()}
-        layer = self._layer(size, {name: tuple(value.shape) for name, value in inputs.items()})
+        inputs = {name: as_float64(value) for name, value in {**given, **rows}.items()}
+        shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+        layer, used = self._layer(size, shapes)
+        values = [inputs[name] for name in used]
         solution = solve_or_fall_back(
-            lambda: _on_simplex(layer(*inputs.values(), solver_args=_solver_args())[0]),
+            lambda: _on_simplex(layer(*values, solver_args=_solver_args())[0]),
             lambda: as_float64(fallback).detach().clone(),
         )
         self.failures += not solution.ok
         return solution
 
-    def _layer(self, size: int, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        """The problem's layer, built once for parameters of these shapes."""
+    def _layer(self, size: int, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Any, list[str]]:
+        """The problem's layer, built once for parameters of these shapes, and those it uses."""
         key = (size, tuple(shapes.items()))
-        known = _layers.setdefault(id(self), {})
+        known = _layers.setdefault(self, {})
         if key not in known:
             known[key] = self._build(size, shapes)
-        return known[key]
+        layer, used = known[key]
+        return layer, used
 
-    def _build(self, size: int, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    def _build(self, size: int, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Any, list[str]]:
         import cvxpy as cp
         from cvxpylayers.torch import CvxpyLayer
 
@@ -111,7 +115,9 @@ class CvxpyProblem:
             own += [values >= parameters["low"], values <= parameters["high"]]
         self._check(objective, constraints)
         problem = cp.Problem(cp.Minimize(objective), [*constraints, *own])
-        return CvxpyLayer(problem, list(parameters.values()), [w])
+        asked = {parameter.name() for parameter in problem.parameters()}
+        used = [name for name in parameters if name in asked]
+        return CvxpyLayer(problem, [parameters[name] for name in used], [w]), used
 
     def _check(self, objective: Expression, constraints: Sequence[Expression]) -> None:
         """Raises UserError for what cvxpy cannot solve, by the term that is to blame."""
@@ -123,16 +129,16 @@ class CvxpyProblem:
         for stated in (objective, *constraints):
             if not stated.is_dcp(dpp=True):
                 raise self._error(
-                    f"multiplies parameters with one another: {_culprit(stated, 'is_dpp')}: give the "
-                    "product as one parameter, or make one of them a plain number"
+                    f"multiplies parameters with one another: {_culprit(stated, 'is_dpp')}: give "
+                    "the product as one parameter, or make one of them a plain number"
                 )
 
     def _error(self, mistake: str) -> UserError:
         return UserError(f"{type(self).__name__}.problem {mistake}")
 
 
-_layers: dict[int, dict[Any, Any]] = {}
-"""By problem and shapes; outside the problems, so that no copy or checkpoint of a mixer holds them."""
+_layers: WeakKeyDictionary[CvxpyProblem, dict[Any, Any]] = WeakKeyDictionary()
+"""By problem and shapes; outside the problems, so that no copy or checkpoint holds them."""
 
 
 def _rows(size: int, lower: Tensor | None, within: Polytope | None) -> dict[str, Tensor]:
@@ -159,7 +165,7 @@ def _solver_args() -> dict[str, Any]:
 
 def _on_simplex(answer: Tensor) -> Tensor:
     """The answer without its rounding; ArithmeticError where it is no mixture."""
-    if not bool(torch.isfinite(answer).all()) or abs(float(answer.sum()) - 1) > 1e-5:
+    if not bool(torch.isfinite(answer).all()) or abs(float(answer.detach().sum()) - 1) > 1e-5:
         raise ArithmeticError("the solver's answer is not finite or off the simplex")
     positive = answer.clamp(min=0)
     return positive / positive.sum()

@@ -412,8 +412,10 @@ class BaseMixer(nn.Module):
         except ArithmeticError as error:
             if done is None:
                 raise UserError(f"limits: {error}: change one of them") from error
-            # By rounding, near the end of what may be drawn.
-            logger.warning("%s: %s: the mixture stays", self._name, error)
+            # By rounding, where little is left to draw: the mixture before kept to the limits.
+            if "limits" not in self._warned:
+                logger.warning("%s, to the sequence: the mixture stays as it is", error)
+                self._warned.add("limits")
             return self.sampling_weights.clone()
         if nearest is not weights or not self.prices:
             self.prices = self.limits.prices(weights, nearest, done)

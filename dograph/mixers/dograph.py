@@ -63,7 +63,7 @@ class DoGraph(BaseMixer):
         solution: what the solver answered last, where the objective has a solver.
     """
 
-    not_saved = frozenset({"graph", "solution"})  # of the last batch
+    not_saved = frozenset({"graph", "solution", "own_problem"})  # of the last batch
 
     def __init__(
         self,

@@ -85,7 +85,8 @@ class DoGraphSchedule(BaseMixer):
         problem: scalars and constraints of the problem.
         solver: "piqp", "cvxpylayers", or a problem of one's own, which is solved in its place over
             the m sources with its floor and the run's limits. It is given (m,) ``influence`` b,
-            ``pull`` Kα_0, ``prior`` α_0, ``root_prior`` α_0^(−½), and (m, m) ``root`` R, ``RᵀR = K``.
+            ``pull`` Kα_0, ``prior`` α_0, ``root_prior`` α_0^(−½), and (m, m) ``root`` R with
+            ``RᵀR = K``.
         reweigh: β ≥ 0: also weigh losses as published DoGraph does, which sketches every step.
             None: losses count alike.
         anchor: ν of that re-weighting, ≥ 0.
@@ -97,7 +98,7 @@ class DoGraphSchedule(BaseMixer):
         record: of every update, for the pictures.
     """
 
-    not_saved = frozenset({"graph", "solution"})  # the graph is saved by hand
+    not_saved = frozenset({"graph", "solution", "own_problem"})  # the graph is saved by hand
 
     def __init__(
         self,
@@ -254,6 +255,8 @@ class DoGraphSchedule(BaseMixer):
             floor = torch.maximum(self.problem.floor * problem.prior, least)
             given = parameters_of(problem)
             self.solution = self.own_problem(given, problem.prior, floor, within)
+            influence = -float(problem.b @ self.solution.weights)
+            self.solver.terms = {"influence": influence} if self.solution.ok else {}
         self.prices = dict(self.solver.prices)
         if not self.solution.ok:
             logger.warning("step %d: %s; the prior is drawn", done, self.solution.status)
@@ -268,7 +271,7 @@ class DoGraphSchedule(BaseMixer):
         if self.limits is None:
             return self.prior_weights, None
         # A domain of no text left still has a row in the problem.
-        prior = self.limits.nearest(self.prior_weights, drawn).clamp(min=LEAST_PRIOR)
+        prior = self._limited(self.prior_weights, drawn).clamp(min=LEAST_PRIOR)
         prior = prior * self.trained / (prior * self.trained).sum()
         return prior, self.limits.polytope(drawn).among(self.trained.numpy())
 

@@ -50,13 +50,14 @@ class Phases(BaseMixer):
     ``data.lookahead`` later, as every mixer's.
 
     Args:
-        phases: in the order of their steps; the first is at 0.
+        phases: in the order of their steps; the first is at 0. None: one, of the mixer's own.
         mixer: whose weights are drawn where a phase states none. It learns in all phases, and
             weighs losses if it does. None: every domain equally often.
     """
 
-    def __init__(self, phases: list[Phase], mixer: BaseMixer | None = None) -> None:
+    def __init__(self, phases: list[Phase] | None = None, mixer: BaseMixer | None = None) -> None:
         super().__init__()
+        phases = [Phase(0)] if phases is None else phases
         if not phases or phases[0].at != 0:
             raise UserError("mixer.init_args.phases must begin with one at 0")
         starts = [phase.at for phase in phases[1:]]
@@ -90,6 +91,7 @@ class Phases(BaseMixer):
             self.unseen,
             self.text,
             self.token_budget,
+            self.delay,
             self.limits,
         )
         self.needs = self.mixer.needs
@@ -118,7 +120,7 @@ class Phases(BaseMixer):
         return self.mixer.checked_loss_weights(signals)
 
     def step(self, signals: BatchSignals) -> bool:
-        """Lets the mixer learn; updates where it moves, a phase begins, or a ramp goes on."""
+        """Lets the mixer learn; updates where it moves, a phase begins, or within a ramp."""
         moved, done = self.mixer.step(signals), signals.step + 1
         spans = self._spans(self._run_steps(signals))
         moves = moved or any(start <= done <= start + ramp for start, ramp in spans)

@@ -106,11 +106,11 @@ def _influence(update: ScheduleUpdate, index: int) -> str:
     return f"{influence} ± {error:.2f}" if error >= 0.005 else influence
 
 
-def what_limits_cost(prices: Mapping[str, float]) -> str:
-    """Which limits held the last mixture back, the dearest first, by their prices."""
+def what_limits_cost(prices: Mapping[str, float]) -> str | None:
+    """Which limits held the last mixture back, the dearest first; None for none."""
     dearest = sorted((name for name in prices if prices[name] > 0), key=lambda name: -prices[name])
     if not dearest:
-        return "No limit held the last mixture back."
+        return None
     listed = _listed([f"{name} (price {prices[name]:.2g})" for name in dearest])
     return f"Limits that held the last mixture back: {listed}."
 

@@ -221,8 +221,7 @@ def print_summary(
     console = console or Screen()
     console.print(final_table(summary))
     for line in (
-        *([summary.finding] if summary.finding else []),
-        *([what_limits_cost(summary.prices)] if summary.prices else []),
+        *(each for each in (summary.finding, what_limits_cost(summary.prices)) if each),
         f"{summary.seconds:,.1f} s of training, {summary.tokens_per_second:,.0f} tokens/s, "
         f"{summary.flops:.2e} FLOPs",
         f"{summary.mixer}'s last weights: {_weights(summary)}",

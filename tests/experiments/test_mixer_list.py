@@ -10,7 +10,7 @@ from dograph.mixers import BaseMixer, DoGE, Proportional, Sketch
 from dograph.signals.batch_signals import Probe, Request
 
 README = Path(__file__).parent.parent.parent / "README.md"
-OURS = {"DoGraphSchedule", "Fixed", "Proportional", "Stratified", "Temperature"}
+OURS = {"DoGraphSchedule", "Fixed", "Phases", "Proportional", "Stratified", "Temperature"}
 """Mixers without a paper."""
 
 
@@ -28,7 +28,7 @@ def test_every_exported_mixer_is_described(described):
         assert each.summary.endswith((".", "α_s = n_s / Σ n.")) and len(each.summary) > 20
         assert each.acts_on and each.costs
         assert (each.paper is None) == (name in OURS)
-        assert bool(each.recipes) == (name != "Fixed")
+        assert each.recipes
 
 
 def test_every_shipped_recipe_is_of_one_mixer_or_of_a_swarm(described):
@@ -40,6 +40,8 @@ def test_every_shipped_recipe_is_of_one_mixer_or_of_a_swarm(described):
 def test_what_mixers_act_on_and_cost(described):
     assert described["Proportional"].acts_on == "what is drawn, fixed before the first step"
     assert described["Proportional"].costs == "nothing more"
+    assert described["Fixed"].recipes == ("mixmin_gpt2", "regmix_gpt2")
+    assert described["Fixed"].costs == "nothing more"
     assert described["ODM"].acts_on == "what is drawn"
     assert described["DynamicLoss"].acts_on == "how losses count"
     doremi = described["DoReMi"]
@@ -55,7 +57,8 @@ def test_what_mixers_act_on_and_cost(described):
 
 def test_who_follows_the_target_and_has_limits(described):
     follow = {name for name, each in described.items() if each.target}
-    assert follow == {"Aioli", "DoGE", "DoGEOnline", "DoGraphSchedule", "GRAPE", "SkillIt"}
+    by_itself = {"Aioli", "DoGE", "DoGEOnline", "DoGraphSchedule", "GRAPE", "SkillIt"}
+    assert follow == {*by_itself, "Phases"}  # if its mixer does
     limits = {name: each.limits for name, each in described.items() if each.limits}
     assert limits == {
         "ADO": ("least",),

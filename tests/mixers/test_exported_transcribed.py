@@ -30,6 +30,7 @@ TRANSCRIBED = {
     "Fixed": "test_exported_transcribed.py: test_weights_that_stay",
     "GRAPE": "test_transcriptions.py: test_grape",
     "ODM": "test_odm.py: test_updates_agree_with_a_transcription_on_random_inputs",
+    "Phases": "test_phases.py: test_ramps_agree_with_a_transcription_on_random_phases",
     "Proportional": "test_exported_transcribed.py: test_weights_that_stay",
     "SkillIt": "test_skill_it.py: test_the_rule_is_the_formula",
     "Stratified": "test_exported_transcribed.py: test_weights_that_stay",

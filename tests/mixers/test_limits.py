@@ -41,7 +41,7 @@ def random_limits(draw, inside, sequences):
 def test_every_mixer_keeps_feasible_limits(seed, kind):
     draw = np.random.default_rng(seed)
     inside = draw.dirichlet(np.full(4, 3.0))
-    counts = [int(draw.integers(20, 400)) for _ in DOMAINS]
+    counts = [int(draw.integers(150, 600)) for _ in DOMAINS]
     sequences = dict(zip(DOMAINS, counts, strict=True))
     given_limits = random_limits(draw, inside, sequences)
     run = given_limits.of_run(DOMAINS, [True] * 4, counts, STEPS * BATCH)

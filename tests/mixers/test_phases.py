@@ -1,5 +1,6 @@
 """Phases: stated mixtures one after another, ramps, and a mixer between them."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +71,28 @@ def test_a_ramp_within_a_ramp_starts_from_what_is_drawn():
     assert kept[5] == pytest.approx([0, 0, 1])
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_ramps_agree_with_a_transcription_on_random_phases(seed):
+    """Over 25 steps each: what is drawn moves from the mixture before to a phase's own, evenly."""
+    draw = np.random.default_rng(seed)
+    starts = [0, *sorted(draw.choice(np.arange(1, 25), 4, replace=False).tolist())]
+    mixtures = draw.dirichlet(np.ones(3), 5)
+    ramps = draw.integers(0, 9, 5).tolist()
+    phases = [
+        Phase(start, dict(zip(DOMAINS, own.tolist(), strict=True)), ramp)
+        for start, own, ramp in zip(starts, mixtures, ramps, strict=True)
+    ]
+    kept = weights_after(set_up(phases, steps=25), 25)
+    for done, weights in enumerate(kept, 1):
+        expected = mixtures[0]
+        for start, own, ramp in zip(starts[1:], mixtures[1:], ramps[1:], strict=True):
+            passed = done - start
+            if passed >= 0:
+                part = 1.0 if passed >= ramp else passed / ramp
+                expected = expected + part * (own - expected)
+        assert weights == pytest.approx(expected.tolist(), abs=1e-12)
+
+
 def test_only_what_changes_is_an_update():
     mixer = set_up([Phase(0, A), Phase(3, B, ramp=2)])
     weights_after(mixer, 10)
@@ -126,7 +149,6 @@ def test_a_resume_in_the_middle_of_a_ramp():
 @pytest.mark.parametrize(
     ("phases", "words"),
     [
-        ([], "must begin with one at 0"),
         ([Phase(3, A)], "must begin with one at 0"),
         ([Phase(0, A), Phase(5, B), Phase(2, A)], r"are at \[0, 5, 2\]: give rising steps"),
         ([Phase(0, A), Phase(0.5, B), Phase(10, A)], "give rising steps"),

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from dograph.mixers.snapshot import MixerSnapshot, ScheduleSnapshot, ScheduleUpdate
 from dograph.mixers.target import Target
+from dograph.reports.finding import what_limits_cost
 from dograph.reports.summary import (
     final_table,
     print_summary,
@@ -141,3 +143,14 @@ def test_what_was_found_stands_below_the_table_and_in_the_summary(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["finding"] == sentence
     assert read_summary(tmp_path).finding == sentence
     assert summary_of().finding is None
+
+
+def test_the_dearest_limits_are_named_and_read_back(tmp_path):
+    assert what_limits_cost({"a": 0.0}) is None
+    summary = replace(summary_of(), prices={"at_most.a 0.1": 0.2, "epochs.b 4": 1.5, "c": 0.0})
+    screen = io.StringIO()
+    print_summary(summary, tmp_path, tmp_path, Console(file=screen, width=200))
+    sentence = "held the last mixture back: epochs.b 4 (price 1.5) and at_most.a 0.1 (price 0.2)."
+    assert sentence in screen.getvalue()
+    write_summary(summary, tmp_path)
+    assert read_summary(tmp_path).prices == summary.prices
