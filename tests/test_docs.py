@@ -93,7 +93,10 @@ def clone(tmp_path_factory, corpus_folder):
     )
     (folder / "path" / "to").mkdir(parents=True)
     (folder / "path" / "to" / "tokenizer.json").symlink_to(folder / "my_text" / "tokenizer.json")
-    (folder / "my_mixers.py").write_text(FENCE.findall((ROOT / "docs/mixers.md").read_text())[0][1])
+    shown = [text for _, text in FENCE.findall((ROOT / "docs/mixers.md").read_text())]
+    (folder / "my_mixers.py").write_text(shown[0])
+    problem = next(text for text in shown if "(CvxpyProblem)" in text)
+    (folder / "my_problems.py").write_text(problem)
     fit = folder / "runs" / "uniform_gpt2_swarm" / "fit.json"
     fit.parent.mkdir(parents=True)
     fit.write_text('{"weights": {"web": 0.25, "code": 0.75}}')

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from dograph.errors import UserError
-from dograph.graph.minimise import Solution, as_float64, solve_or_fall_back
+from dograph.errors import UserError, check_choice
+from dograph.graph.minimise import Backend, Solution, as_float64, solve_or_fall_back
 from dograph.graph.polytope import Polytope
 
 Expression = Any
@@ -135,6 +135,14 @@ class CvxpyProblem:
 
     def _error(self, mistake: str) -> UserError:
         return UserError(f"{type(self).__name__}.problem {mistake}")
+
+
+def split_solver(solver: Backend | CvxpyProblem) -> tuple[Backend, CvxpyProblem | None]:
+    """The backend of a mixer's own problem, and the problem that is solved in its place, if any."""
+    if isinstance(solver, CvxpyProblem):
+        return "piqp", solver
+    check_choice("mixer.init_args.solver", solver, get_args(Backend))
+    return solver, None
 
 
 _layers: WeakKeyDictionary[CvxpyProblem, dict[Any, Any]] = WeakKeyDictionary()

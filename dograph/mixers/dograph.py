@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dograph.errors import UserError, check_choice, check_range
 from dograph.graph.clusters import cluster_sequences, effective_number, mutual_information
-from dograph.graph.cvxpy_problem import CvxpyProblem
+from dograph.graph.cvxpy_problem import CvxpyProblem, split_solver
 from dograph.graph.domain_graph import DomainGraph, domain_graph
 from dograph.graph.graph_solver import GraphSolver, kernel_scale
 from dograph.graph.kernel import kernel_root
@@ -108,14 +108,14 @@ class DoGraph(BaseMixer):
         self.anchor, self.laplacian, self.max_difference = anchor, laplacian, max_difference
         self.spread: Literal["mean", "printed"] = spread
         self.window, self.seed = window, seed
-        self.own_problem = None if isinstance(solver, str) else solver
+        backend, self.own_problem = split_solver(solver)
         self.solver = GraphSolver(
             laplacian=laplacian > 0,
             edges=max_difference is not None,
             anchor=anchor > 0,
             floor=cluster_floor,
             neighbours=neighbours,
-            backend=solver if isinstance(solver, str) else "piqp",
+            backend=backend,
         )
         self.recent: deque[Tensor] = deque(maxlen=window - 1)
         self.graph: DomainGraph | None = None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError, check_range
-from dograph.graph.cvxpy_problem import CvxpyProblem
+from dograph.graph.cvxpy_problem import CvxpyProblem, split_solver
 from dograph.graph.domain_graph import DomainGraph
 from dograph.graph.minimise import Backend, Solution
 from dograph.graph.polytope import Polytope
@@ -132,12 +132,13 @@ class DoGraphSchedule(BaseMixer):
         self.pair_rows = pair_rows
         self.skip, self.measure, self.problem = skip, measure, problem
         self.acts_from = measure
+        backend, self.own_problem = split_solver(solver)
         self.solver = ScheduleSolver(
             edges=problem.max_difference is not None,
             floor=problem.floor,
-            backend=solver if isinstance(solver, str) else "piqp",
+            backend=backend,
         )
-        self.own_problem = None if isinstance(solver, str) else solver
+
         self.published = (
             None if reweigh is None else DoGraph(beta=reweigh, anchor=anchor, seed=seed)
         )
