@@ -31,6 +31,7 @@ BENCHMARKS = {
     "training": "Training step, and DoGraph's overhead",
     "schedule": "DoGraph's schedule",
     "solver": "The graph problem",
+    "limits": "Limits",
     "clusters": "K-means",
     "loader": "Loader",
     "prepare": "Text to tokens",
