@@ -103,12 +103,13 @@ class CvxpyProblem:
         }
         stated = SimpleNamespace(**{n: p for n, p in parameters.items() if n not in OWN})
         try:
-            objective, constraints = self.problem(w, stated)
+            answer = self.problem(w, stated)
         except AttributeError as error:
             if "SimpleNamespace" not in str(error):
                 raise
             names = ", ".join(vars(stated))
             raise self._error(f"asks for what is not given ({error}); given are {names}") from error
+        objective, constraints = self._parts(answer)
         own = [w >= parameters["lower"], cp.sum(w) == 1, w <= parameters["upper"]]
         if "rows" in parameters:
             values = parameters["rows"] @ w
@@ -118,6 +119,26 @@ class CvxpyProblem:
         asked = {parameter.name() for parameter in problem.parameters()}
         used = [name for name in parameters if name in asked]
         return CvxpyLayer(problem, [parameters[name] for name in used], [w]), used
+
+    def _parts(self, answer: Any) -> tuple[Expression, Sequence[Expression]]:
+        """The objective and the constraints of what ``problem`` returned."""
+        import cvxpy as cp
+
+        right = "return (what to minimise, [constraints])"
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise self._error(f"returned a {type(answer).__name__}: {right}")
+        objective, constraints = answer
+        if isinstance(objective, cp.Minimize):
+            objective = objective.args[0]
+        if not isinstance(objective, cp.Expression) or not objective.is_scalar():
+            shown = getattr(objective, "shape", "") or type(objective).__name__
+            raise self._error(f"minimises a {shown}, which is no scalar expression: {right}")
+        if not isinstance(constraints, list | tuple):
+            raise self._error(f"has constraints in a {type(constraints).__name__}: {right}")
+        for constraint in constraints:
+            if not isinstance(constraint, cp.Constraint):
+                raise self._error(f"has {constraint!r} among its constraints: state each in w")
+        return objective, constraints
 
     def _check(self, objective: Expression, constraints: Sequence[Expression]) -> None:
         """Raises UserError for what cvxpy cannot solve, by the term that is to blame."""
@@ -154,8 +175,9 @@ def _rows(size: int, lower: Tensor | None, within: Polytope | None) -> dict[str,
     least = torch.zeros(size, dtype=torch.float64) if lower is None else as_float64(lower)
     if within is None:
         return {"lower": least, "upper": torch.ones(size, dtype=torch.float64)}
-    bounds = {"lower": torch.maximum(least, torch.from_numpy(within.lower))}
-    bounds["upper"] = torch.from_numpy(within.upper)
+    upper = torch.from_numpy(within.upper)  # wins over the caller's least weights
+    bounds = {"lower": torch.minimum(least, upper).maximum(torch.from_numpy(within.lower))}
+    bounds["upper"] = upper
     if len(within.rows):
         reach = within.rows.min(axis=1), within.rows.max(axis=1)  # finite, on the simplex
         bounds["rows"] = torch.from_numpy(within.rows)

@@ -86,6 +86,7 @@ class Aioli(BaseMixer):
         graph: (S, k) float64, A of the last whole round, over the k domains that are drawn.
     """
 
+    needs_own_draws = True
     mixture: Tensor
 
     def __init__(

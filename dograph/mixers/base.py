@@ -78,6 +78,8 @@ class BaseMixer(nn.Module):
         acts_from: optimiser steps before the first that an update may change.
         whole_batch: whether loss weights must sum to 1. A mixer whose published loss leaves a
             part of the batch out says False; its sums may then be anything in [0, 1].
+        needs_own_draws: whether it takes all that is drawn for drawn by its own weights, so that
+            what it learns from other draws is wrong.
         not_saved: names of attributes that change and need not survive a resume.
         target: what the run is judged by, from ``setup`` on.
         token_budget: tokens that the run reads, all in all; 0 where its length is not known.
@@ -99,6 +101,7 @@ class BaseMixer(nn.Module):
     needs: frozenset[Request] | set[Request] = frozenset()
     acts_from: int = 0
     whole_batch: bool = True
+    needs_own_draws: bool = False
     not_saved: frozenset[str] | set[str] = frozenset()
     weights: Tensor
     sampling_weights: Tensor

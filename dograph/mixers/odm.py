@@ -95,6 +95,7 @@ class ODM(BaseMixer):
         check_range("mixer.init_args.smoothing", smoothing, at_least=0, below=1)
         self.estimate: Estimate = estimate
         self.smoothing = smoothing
+        self.needs_own_draws = estimate != "smoothed_mean"  # the others divide by the weights
 
     def reset(self) -> None:
         """Starts without rewards."""

@@ -60,6 +60,8 @@ class Phases(BaseMixer):
         phases = [Phase(0)] if phases is None else phases
         if not phases or phases[0].at != 0:
             raise UserError("mixer.init_args.phases must begin with one at 0")
+        if phases[0].ramp:
+            raise UserError("mixer.init_args.phases: the first has a ramp, but nothing before it")
         starts = [phase.at for phase in phases[1:]]
         if starts != sorted(set(starts)) or len({start < 1 for start in starts}) > 1 or 0 in starts:
             raise UserError(
@@ -72,6 +74,11 @@ class Phases(BaseMixer):
             raise UserError(
                 f"mixer.init_args.mixer is {type(self.mixer).__name__}, whose weights are for a "
                 "later stage: put Phases into that stage, and its weights into a phase"
+            )
+        if self.mixer.needs_own_draws and any(phase.weights for phase in phases):
+            raise UserError(
+                f"mixer.init_args.mixer is {type(self.mixer).__name__}, which learns only from "
+                "what it draws itself: state no weights in phases, or take another mixer"
             )
         self.acts_on = {SAMPLING, *([LOSS] if self.mixer.acts(LOSS) else [])}
         self.whole_batch, self.needs = self.mixer.whole_batch, self.mixer.needs
@@ -102,6 +109,10 @@ class Phases(BaseMixer):
             )
         return self._own_mixture(self.phases[0])
 
+    def reset(self) -> None:
+        """Starts before the first step."""
+        self.seen = 0  # steps done when the mixer was last told of one
+
     def validated(self, losses: Mapping[str, float]) -> None:
         """Tells the mixer, too."""
         super().validated(losses)
@@ -123,7 +134,9 @@ class Phases(BaseMixer):
         """Lets the mixer learn; updates where it moves, a phase begins, or within a ramp."""
         moved, done = self.mixer.step(signals), signals.step + 1
         spans = self._spans(self._run_steps(signals))
-        moves = moved or any(start <= done <= start + ramp for start, ramp in spans)
+        # Training skips the mixer at steps that are not finite: a phase may have begun at one.
+        moves = moved or any(start <= done and self.seen < start + ramp for start, ramp in spans)
+        self.seen = done
         return moves and super().step(signals)
 
     def update(self, signals: BatchSignals) -> Tensor:

@@ -121,3 +121,41 @@ def test_what_is_wrong_is_told(own, words):
     problem = schedule_problem_of(0)
     with pytest.raises((UserError, NotImplementedError), match=words):
         own()(parameters_of(problem), problem.prior)
+
+
+def test_a_domain_that_limits_hold_below_the_floor_leaves_the_problem_feasible():
+    problem = schedule_problem_of(0)
+    none_of_last = Polytope.of([Bound("last", np.eye(6)[5], high=0.0)], np.ones(6, dtype=bool))
+    own = Copied()(parameters_of(problem), problem.prior, 0.1 * problem.prior, none_of_last)
+    assert own.ok and own.weights[5] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        (cp.sum_squares, "returned a .*: return .what to minimise, .constraints"),
+        (lambda w: (cp.square(w), []), r"minimises a \(6,\), which is no scalar expression"),
+        (lambda w: (cp.Maximize(cp.sum(w)), []), "minimises a Maximize"),
+        (lambda w: (0.0, []), "minimises a float"),
+        (lambda w: (cp.sum_squares(w), w >= 0), "has constraints in a Inequality"),
+        (lambda w: (cp.sum_squares(w), [True]), "has True among its constraints"),
+    ],
+)
+def test_what_is_no_problem_is_told_in_a_sentence(stated, words):
+    class Wrong(CvxpyProblem):
+        def problem(self, w, given):
+            return stated(w)
+
+    problem = schedule_problem_of(0)
+    with pytest.raises(UserError, match=f"Wrong.problem {words}"):
+        Wrong()(parameters_of(problem), problem.prior)
+
+
+def test_an_objective_of_cvxpy_is_taken():
+    class Minimised(CvxpyProblem):
+        def problem(self, w, given):
+            return cp.Minimize(cp.sum_squares(w)), []
+
+    problem = schedule_problem_of(0)
+    solution = Minimised()(parameters_of(problem), problem.prior)
+    torch.testing.assert_close(solution.weights, torch.full_like(problem.prior, 1 / 6))

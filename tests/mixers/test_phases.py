@@ -6,7 +6,7 @@ import torch
 
 from dograph.data.sampler import MixtureSampler
 from dograph.errors import UserError
-from dograph.mixers import ODM, DoGraph, DoReMi, Phase, Phases
+from dograph.mixers import ODM, Aioli, DoGraph, DoReMi, Phase, Phases
 from dograph.mixers.dry_run import made_up_signals
 
 DOMAINS = ("a", "b", "c")
@@ -40,6 +40,25 @@ def weights_after(mixer, steps):
 def test_a_phase_begins_at_its_step():
     kept = weights_after(set_up([Phase(0, A), Phase(3, B)]), 5)
     assert kept == [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("missed", [{2}, {4}, {5}, {2, 3, 4, 5}])
+def test_a_step_that_told_nothing_delays_a_phase_and_a_ramp_only_until_the_next(missed):
+    """Training skips the mixer at steps that are not finite."""
+    mixer = set_up([Phase(0, A), Phase(3, B, ramp=3), Phase(9, {"c": 1.0})])
+    for step in range(12):
+        if step not in missed | {8}:
+            mixer.step(signals_of(mixer, step))
+        if step == 7:
+            assert mixer.sampling_weights.tolist() == [0, 1, 0]
+    assert mixer.sampling_weights.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("mixer", [Aioli(), ODM(estimate="exp3")])
+def test_a_mixer_that_takes_draws_for_its_own_sees_no_others(mixer):
+    with pytest.raises(UserError, match="learns only from what it draws itself"):
+        Phases([Phase(0), Phase(3, A)], mixer)
+    Phases([Phase(0)], mixer)
 
 
 def test_shares_of_the_run_are_steps():
@@ -77,7 +96,7 @@ def test_ramps_agree_with_a_transcription_on_random_phases(seed):
     draw = np.random.default_rng(seed)
     starts = [0, *sorted(draw.choice(np.arange(1, 25), 4, replace=False).tolist())]
     mixtures = draw.dirichlet(np.ones(3), 5)
-    ramps = draw.integers(0, 9, 5).tolist()
+    ramps = [0, *draw.integers(0, 9, 4).tolist()]
     phases = [
         Phase(start, dict(zip(DOMAINS, own.tolist(), strict=True)), ramp)
         for start, own, ramp in zip(starts, mixtures, ramps, strict=True)
