@@ -39,13 +39,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 def execute(arguments: Namespace) -> int:
     """Print a run's weights, or write them to a file."""
     from dograph.files.atomic import write_output
-    from dograph.reports.export import changed_midway, counted_otherwise, export
+    from dograph.reports.export import changed_midway, counted_otherwise, export, left_out
 
     text = export(arguments.run, arguments.format, arguments.prefix, arguments.weights)
     if (changed := changed_midway(arguments.run)) is not None:
         print(f"{arguments.run} was resumed under another recipe: {changed}", file=sys.stderr)
     if (counted := counted_otherwise(arguments.run)) is not None:
         print(f"Note: {counted}", file=sys.stderr)
+    if (lacks := left_out(arguments.run)) is not None:
+        print(f"Note: left out: {lacks}", file=sys.stderr)
     if arguments.output is None:
         print(text, end="")
         return 0

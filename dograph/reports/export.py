@@ -11,8 +11,9 @@ import yaml
 
 from dograph.errors import UserError
 from dograph.files.atomic import read_mapping
+from dograph.files.bounded_yaml import load_bounded
 from dograph.files.changes import midway_changes
-from dograph.files.run_dir import PROVENANCE
+from dograph.files.run_dir import PROVENANCE, RECIPE
 from dograph.reports.summary import read_stages, read_summary
 
 Which = Literal["average", "last"]
@@ -58,6 +59,21 @@ def changed_midway(run: Path) -> str | None:
     folders = [run, *(folder for _, folder in (read_stages(run) if run.is_dir() else []))]
     texts = (midway_changes(folder, read_mapping(folder / PROVENANCE)) for folder in folders)
     return "; ".join(text for text in texts if text is not None) or None
+
+
+def left_out(run: Path) -> str | None:
+    """What of a run's recipe no format holds: limits, and phases; None if nothing."""
+    stages = read_stages(run) if run.is_dir() else []
+    path = (stages[-1][1] if stages else run) / RECIPE
+    recipe = load_bounded(path) if path.is_file() else {}
+    texts = []
+    if limits := recipe.get("limits"):
+        named = ", ".join(key for key in limits if key not in ("groups", "projection"))
+        texts.append(f"the run's limits ({named}), which these weights keep, and no format states")
+    mixer = recipe.get("mixer") or {}
+    if str(mixer.get("class_path", "")).rpartition(".")[2] == "Phases":
+        texts.append("its phases: the average is of all of them (--weights last: the last one's)")
+    return "; ".join(texts) or None
 
 
 def as_yaml(weights: Weights, prefix: str) -> str:

@@ -136,3 +136,18 @@ def test_weights_of_a_mixer_that_weighs_losses_alone_say_so(tmp_path, capsys):
 def test_weights_that_tell_all_have_no_note(run, capsys):
     assert main(["export", str(run)]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_what_no_format_holds_is_told(run, capsys):
+    """Limits and phases; nothing of a run without them."""
+    assert main(["export", str(run)]) == 0
+    assert capsys.readouterr().err == ""
+    recipe = {
+        "limits": {"epochs": 4, "groups": {"text": ["books", "web"]}, "projection": "kl"},
+        "mixer": {"class_path": "dograph.mixers.Phases"},
+    }
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["export", str(run)]) == 0
+    told = capsys.readouterr().err
+    assert "left out: the run's limits (epochs)" in told
+    assert "its phases: the average is of all of them" in told
