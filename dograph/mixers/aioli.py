@@ -58,9 +58,9 @@ class Aioli(BaseMixer):
     """Draws what lowers the losses, by a mixing law measured in the run itself (arXiv 2411.05735).
 
     Every ``round_steps`` steps, a round of probes draws ``sweeps`` times by each domain's smoothed
-    one-hot mixture, in a random order, ``probe_steps`` steps each. How far each probe lowered all
-    held-out losses gives the law's A (``mixing_graph``), A gives ``gains``, and the rest of the
-    round draws by ``α_j ∝ α_0j exp(η gain_j)``.
+    one-hot mixture, in an order by the run's seed, ``probe_steps`` steps each. How far each probe
+    lowered all held-out losses gives the law's A (``mixing_graph``), A gives ``gains``, and the
+    rest of the round draws by ``α_j ∝ α_0j exp(η gain_j)``.
 
     An update reaches the draws ``delay`` steps later. So mixtures are given out that much ahead,
     the first round begins after ``delay + 1`` steps, and the first ``delay`` steps after a round's
@@ -153,6 +153,8 @@ class Aioli(BaseMixer):
         self.graph = torch.zeros(size, dtype=torch.float64)
         self.gains: Tensor | None = None
         self.round, self.order = -1, torch.zeros(self.probe_count, dtype=torch.int64)
+        # Of its own, from the run's seed: how much else is drawn differs with ranks and loaders.
+        self.random = torch.Generator().manual_seed(torch.initial_seed())
         self.drops, self.before = torch.zeros(size, dtype=torch.float64), torch.zeros(size[0])
         self.probed = torch.zeros(size[1], size[1], dtype=torch.float64)  # what the probes drew
         self.measured = -1  # steps done when the losses before the current probe were measured
@@ -203,7 +205,8 @@ class Aioli(BaseMixer):
         if place >= self.probe_count * self.probe_steps:
             return self.mixture
         if number != self.round:
-            sweeps = [torch.randperm(len(self.drawn)) for _ in range(self.sweeps)]
+            count = len(self.drawn)
+            sweeps = [torch.randperm(count, generator=self.random) for _ in range(self.sweeps)]
             self.round, self.order = number, torch.cat(sweeps)
         probed = int(self.order[place // self.probe_steps])
         weights = torch.zeros_like(self.mixture)

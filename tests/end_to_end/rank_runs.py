@@ -57,8 +57,10 @@ def fit(recipe, store, job, accumulate, workers, folder, stop=0, checkpoint=None
     data = build_data(recipe)
     data.store, data.workers = store, workers
     data.batch_size //= job["ranks"]
-    (mixing, guard, perplexity, *_, saver), _ = build_callbacks(recipe, folder)[:2]
+    callbacks, report, saver = build_callbacks(recipe, folder)
+    mixing, perplexity = report.mixing, report.perplexity
     watch = Watch(stop)
+    others = [each for each in callbacks if each not in (report, saver)]
     arguments = recipe.arguments("trainer") | {
         "devices": job["ranks"],
         "strategy": "ddp" if job["ranks"] > 1 else "auto",
@@ -70,7 +72,7 @@ def fit(recipe, store, job, accumulate, workers, folder, stop=0, checkpoint=None
         **arguments,
         max_epochs=-1,
         logger=False,
-        callbacks=[mixing, guard, perplexity, watch, saver],
+        callbacks=[*others, watch, saver],
         enable_checkpointing=False,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,

@@ -13,10 +13,9 @@ from itertools import product
 
 import pytest
 import torch
-import yaml
 from outcomes import differing
 from rank_runs import ACCUMULATE, STEPS, STOP
-from short_recipes import RECIPES, SHORT
+from short_recipes import RECIPES, SHORT, stages_of
 from warm import start_command
 
 import dograph.mixers
@@ -31,16 +30,6 @@ MODULES = ("dograph.experiments.stages", "rank_runs")
 WORKERS = (0, 2)
 LONGEST = 240
 """Seconds of one process."""
-
-
-def stages_of(path):
-    """(stage or None, mixer, its arguments' names) of a recipe's runs."""
-    recipe = yaml.safe_load(path.read_text())
-    for stage, section in (recipe.get("stages") or {None: recipe}).items():
-        if mixer := section.get("mixer"):  # none of its own: a swarm's stage
-            yield stage, mixer["class_path"].rpartition(".")[2], tuple(mixer.get("init_args", {}))
-
-
 RUNS = [(path, *run) for path in RECIPES for run in stages_of(path)]
 CASES = {}
 """By mixer and its arguments' names the first run that has them, rather one without stages."""

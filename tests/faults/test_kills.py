@@ -5,51 +5,15 @@ from collections import Counter
 import pytest
 from outcomes import ROOT, arguments, differing, outcome
 from restarts import Restarts
-
-from dograph.experiments.recipe.compose import RecipeFile
+from short_recipes import CLUSTERS, RECIPES, SHORT, stages_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PHASES = ("preparing", "training", "checkpointing", "evaluating")
 MOST_CHAINS = 8
 TARGETS = ("preparing", None, "training", "checkpointing", None, "evaluating", "checkpointing")
-CLUSTERS = "mixer.init_args.clusters=4"
-SCHEDULE = "{interval: 4, measure: 12, skip: 2}"
-SOURCES = (
-    *("c_headers", "comments", "docstrings", "licences"),
-    *("python_source", "readmes", "type_stubs"),
-)
-LEARNT = [
-    *(
-        f"stages.only_{name}.mixer.init_args.weights={{animals: 1, numbers: 0, code: 0}}"
-        for name in SOURCES
-    ),
-    "stages.main.mixer.init_args.losses_alone={animals: '${stages.only_c_headers.losses}', "
-    "numbers: '${stages.only_comments.losses}', code: '${stages.only_licences.losses}'}",
-    "stages.main.mixer.init_args.update_every=4",
-]
-"""The test's domains in the places of the recipe's."""
-OTHERS = {
-    "uniform_gpt2": [],
-    "proportional_gpt2": [],
-    "temperature_gpt2": [],
-    "dynamic_loss_gpt2": ["mixer.init_args.warmup=4"],
-    "unimax_gpt2": [],
-    "odm_gpt2": [],
-    "skill_it_gpt2": ["mixer.init_args.graph=null", "mixer.init_args.update_every=4"],
-    "skill_it_learnt_gpt2": LEARNT,
-    "aioli_gpt2": ["mixer.init_args={sweeps: 1, probe_steps: 2, round_steps: 12}"],
-    "ado_gpt2": [
-        "mixer.init_args={start: 4, refit_every: 3, ignore: 2, window: 5, stride: 1}",
-    ],
-    "doremi_online_gpt2": [],
-    "doge_online_gpt2": [],
-    "dograph_anchored_gpt2": [CLUSTERS],
-    "dograph_schedule_gpt2": [f"mixer.init_args={SCHEDULE}"],
-    "doge_gpt2": [],
-    "grape_gpt2": ["mixer.init_args={update_every: 3, probe: 2}"],
-    "dograph_proxy_gpt2": [f"stages.proxy.mixer.init_args={SCHEDULE}"],
-}
-"""Recipes beside the two that are killed most, with what a short run needs."""
+MOST = ("dograph_gpt2", "doremi_gpt2")
+"""Recipes that have a test of their own."""
+OTHERS = [path.stem for path in RECIPES if path.stem not in MOST]
 
 
 def kill_until(
@@ -99,20 +63,12 @@ def test_doremis_three_stages_survive(corpus_settings, tmp_path, chance):
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_recipe_survives(name, corpus_settings, store, tmp_path, chance):
     """The state of every mixer; the corpus is there already."""
-    stages = RecipeFile(ROOT / "recipes" / f"{name}.yaml").stages
-    folders = [f"seed_0/{stage}" for stage in stages] or ["seed_0"]
-    more = [f"data.workers={chance.choice([0, 2])}", *OTHERS[name]]
+    runs = stages_of(ROOT / "recipes" / f"{name}.yaml")
+    folders = [f"seed_0/{stage}" if stage else "seed_0" for stage, *_ in runs]
+    more = [f"data.workers={chance.choice([0, 2])}", *SHORT.get(name, [])]
     more += [f"corpus.store={corpus_settings.store}"]
     targets = ("training", "checkpointing", None)
     kills = kill_until(
         3, name, 24, folders, corpus_settings, tmp_path, chance, *more, targets=targets
     )
     assert kills.total() >= 3
-
-
-def test_every_recipe_is_killed():
-    assert {path.stem for path in (ROOT / "recipes").glob("*.yaml")} == {
-        *OTHERS,
-        "dograph_gpt2",
-        "doremi_gpt2",
-    }

@@ -184,9 +184,10 @@ class Fit:
         several = len(np.unique(self.table.steps)) > 1
         needed = self.law.parameters(len(self.table.domains), several) + 1
         if self.table.count < needed:
+            fewer = "" if self.law.name == "gp" else ", or use --law gp"
             raise UserError(
                 f"law {self.law.name} has {needed - 1} parameters for each loss, and there are "
-                f"{self.table.count} mixtures: add mixtures, or use --law gp"
+                f"{self.table.count} mixtures: add mixtures{fewer}"
             )
 
     def _fit_loss(self, loss: int) -> FittedLaw | None:

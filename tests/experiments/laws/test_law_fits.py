@@ -203,6 +203,8 @@ def test_mistakes_name_key_and_remedy():
             Fit(table(), FitSettings(**settings))
     with pytest.raises(UserError, match=r"5 parameters for each loss, and there are 5 mixtures"):
         Fit(table(count=5), FitSettings())
+    with pytest.raises(UserError, match=r"there are 2 mixtures: add mixtures$"):
+        Fit(table(count=2), FitSettings(law="gp"))
 
 
 def test_epochs_limit_what_the_tokens_allow():
