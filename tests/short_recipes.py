@@ -39,6 +39,10 @@ SHORT = {
     "dynamic_loss_gpt2": ["mixer.init_args.warmup=4"],
     "grape_gpt2": ["mixer.init_args={update_every: 3, probe: 2}"],
     "odm_gpt2": ["mixer.init_args.warmup=4"],
+    "phases_gpt2": [
+        "mixer.init_args.phases=[{at: 0, weights: {animals: 1, numbers: 1, code: 1}}, {at: 0.2}, "
+        "{at: 0.75, ramp: 0.1, weights: {code: 1}}]",
+    ],
     "regmix_gpt2": ["stages.proxies.swarm.mixtures=4"],
     "skill_it_gpt2": ["mixer.init_args.graph=null", "mixer.init_args.update_every=4"],
     "skill_it_learnt_gpt2": LEARNT,

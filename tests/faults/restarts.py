@@ -47,6 +47,15 @@ def _announce_phases(phase):
         setattr(holder, function, _announced(getattr(holder, function), phase, name))
 
 
+def _fork_members():
+    """Makes this process fork a swarm's runs from a warm process: cold ones outlast all kills."""
+    from warm import start_warm_run
+
+    import dograph.experiments.sweep
+
+    dograph.experiments.sweep.start_run = start_warm_run
+
+
 @dataclass
 class Restarts:
     """Runs a command again and again until it ends by itself.
@@ -72,7 +81,7 @@ class Restarts:
         for target in [*targets, "never"]:
             phase = CONTEXT.Value("i", 0)
             process, ended = start(
-                ["run", *self.arguments], self.log, partial(_announce_phases, phase)
+                ["run", *self.arguments], self.log, partial(_announce_phases, phase), _fork_members
             )
             if self._waits_for(process, phase, ended, target):
                 where = PHASES[phase.value] if ended.value == RUNNING else "ended"
