@@ -58,6 +58,14 @@ def content_of(folder, name="summary.json"):
             ["stages.proxies.fit.law=mixmin"],
             "is 0.0: law mixmin reads a model of each domain alone",
         ),
+        (
+            [
+                "stages.proxies.fit.law=mixmin",
+                "stages.proxies.swarm.corners=1",
+                "limits.at_most.code=0.5",
+            ],
+            "limits are set: law mixmin reads a model of each domain alone",
+        ),
         (["stages.proxies.swarm.mixtrues=8"], "did you mean 'mixtures'"),
         (["stages.proxies.swarm=8"], "swarm must be a mapping"),
         (["stages.main.swarm={}"], "stages.main has a mixer and a swarm"),

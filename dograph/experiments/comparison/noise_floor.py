@@ -37,13 +37,19 @@ def _floor(base: Method, pairs: Pairs) -> str:
         listed = " to ".join(f"{size:.3f} ({label})" for size, label in ends)
         text = f"Smallest true difference that four of five such studies would find: {listed} nats"
         if len(sizes) < len(pairs):
-            text += ", with one seed none"
+            text += f", {_unknown(pairs)} none"
     else:
-        text = "With one seed no difference can be told from noise"
+        text = f"{_unknown(pairs).capitalize()} no difference can be told from noise"
     spread = base.target.spread
     if spread is not None:
         text += f"; {base.label} alone varies by {spread:.3f} between seeds (standard deviation)"
     return f"{text}."
+
+
+def _unknown(pairs: Pairs) -> str:
+    """Why some differences' noise is not known."""
+    single = any(len(pair.target.values) == 1 for pair in pairs.values())
+    return "with one seed" if single else "with differences that do not vary between seeds"
 
 
 def _open_ties(base: Method, pairs: Pairs) -> list[str]:

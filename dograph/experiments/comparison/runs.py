@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -111,7 +112,8 @@ class ComparedRun:
     def losses(self) -> dict[str, float]:
         """Final validation loss in nats a token, by domain; a UserError where it is not finite."""
         domains = self.summary.domains
-        losses = {d.name: d.validation_loss for d in domains if d.validation_loss is not None}
+        ends = {domain.name: domain.validation_loss for domain in domains}
+        losses = {n: loss for n, loss in ends.items() if loss is not None and math.isfinite(loss)}
         if len(losses) < len(domains) or not losses:
             raise UserError(
                 f"{self.final}: the run ended without a finite validation loss for every domain; "

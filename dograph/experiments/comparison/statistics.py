@@ -68,9 +68,14 @@ def p_value(differences: Sequence[float]) -> float:
     numbers = np.asarray(differences, dtype=np.float64)
     if len(numbers) < 2 or not numbers.any():
         return 1.0
-    if np.ptp(numbers) <= 1e-12 * abs(numbers[0]):  # the same difference with every seed
+    if not _varies(differences):  # the same difference with every seed
         return 0.0
     return float(ttest_1samp(numbers, 0.0).pvalue)
+
+
+def _varies(values: Sequence[float]) -> bool:
+    """Whether values differ by more than rounding."""
+    return float(np.ptp(values)) > 1e-12 * abs(values[0])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -95,7 +100,9 @@ def holm_levels(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable(differences: Estimate, level: float) -> float | None:
-    """The smallest true mean that a paired t-test finds with probability ``POWER``; None for one.
+    """The smallest true mean that a paired t-test finds with probability ``POWER``.
+
+    None for one pair, and where nothing varies between seeds, so that the noise is not known.
 
     Its test statistic follows a noncentral t distribution, by ``δ √n / s``, and the square of that
     a noncentral F. The standard deviation s is the one at hand, which few seeds tell badly.
@@ -104,7 +111,7 @@ def detectable(differences: Estimate, level: float) -> float | None:
         differences: n paired differences, of which only n and s count.
         level: largest two-sided p that is claimed.
     """
-    if differences.spread is None:
+    if differences.spread is None or not _varies(differences.values):
         return None
     count, freedom = len(differences.values), len(differences.values) - 1
     edge = float(student.isf(level / 2, freedom))

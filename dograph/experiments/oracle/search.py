@@ -80,6 +80,11 @@ class Oracle:
             if value is not None:
                 check_range(f"{COMMAND_LINE}: {key}", value, at_least=least)
         self.recipe: Recipe = last_recipe(self.file)
+        if self.recipe.limits.is_set:
+            raise UserError(
+                f"{self.recipe.composition.origin('limits')}: limits are set: an oracle tries "
+                "mixtures beyond them, which would not be drawn: leave them out"
+            )
         self.name = f"{self.recipe.name}{OF_ORACLE}"
         self.folder = self.recipe.runs / self.name
         self._corpora = Corpora()

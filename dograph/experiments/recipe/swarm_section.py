@@ -78,6 +78,9 @@ def read_swarm(composition: Composition, seed: int) -> tuple[SwarmSettings, FitS
     if fit.law == "mixmin" and swarm.corners < 1:
         remedy = "law mixmin reads a model of each domain alone: set swarm.corners to 1"
         raise composition.error("swarm.corners", f"is {swarm.corners}: {remedy}")
+    if fit.law == "mixmin" and composition.values.get("limits"):
+        remedy = "law mixmin reads a model of each domain alone: set limits in a later stage only"
+        raise composition.error("limits", f"are set: {remedy}")
     return swarm, fit
 
 

@@ -14,6 +14,7 @@ from dograph.experiments.comparison.page import as_page
 from dograph.experiments.comparison.statistics import detectable, estimate
 
 SMALLEST = "Smallest true difference that four of five such studies would find: "
+ALIKE = "With differences that do not vary between seeds no difference can be told from noise"
 WEAK = "Smaller than four of five such studies would find, so likely overstated: "
 
 
@@ -51,6 +52,16 @@ def test_a_claim_below_the_floor_is_called_weak(tmp_path):
     assert result.notes[1:] == (f"{WEAK}lucky (win).",)
 
 
+def test_runs_that_are_alike_tell_no_noise(tmp_path):
+    for name in ("uniform_gpt2", "same_gpt2"):
+        write_method(tmp_path, name, [0.0, 0.0, 0.0])
+    (note, *_) = compare([tmp_path], baseline="uniform").notes
+    expected = (
+        "With differences that do not vary between seeds no difference can be told from noise"
+    )
+    assert note.startswith(expected)
+
+
 def test_one_seed_cannot_tell(tmp_path):
     one = compare([write_study(tmp_path / "one", seeds=(3,))])
     assert one.notes[0] == "With one seed no difference can be told from noise."
@@ -68,9 +79,9 @@ def test_one_seed_cannot_tell(tmp_path):
     )
 
 
-def test_differences_without_noise_are_all_seen(tmp_path):
+def test_differences_that_do_not_vary_tell_no_noise(tmp_path):
     write_study(tmp_path, second=0.0)
-    assert compare([tmp_path]).notes[0].startswith(f"{SMALLEST}0.000 (other) nats; ")
+    assert compare([tmp_path]).notes[0].startswith(ALIKE)
 
 
 def test_every_format_has_the_floor(study, tmp_path, capsys):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -141,6 +141,7 @@ def test_a_method_among_others_is_found_in_four_of_five_studies():
 @given(numbers, st.floats(-3, 3))
 def test_what_is_detectable_follows_from_the_spread_alone(values, shift):
     here = estimate(values)
+    assume(here.spread > 1e-6)
     size = detectable(here, 0.05)
     moved = estimate([2 * value + shift for value in values])
     assert detectable(moved, 0.05) == pytest.approx(2 * size, abs=1e-9)
@@ -150,6 +151,12 @@ def test_what_is_detectable_follows_from_the_spread_alone(values, shift):
 
 def test_one_seed_detects_nothing():
     assert detectable(estimate([0.3]), 0.05) is None
+
+
+@pytest.mark.parametrize("differences", [[0.0, 0.0, 0.0], [0.1, 0.1, 0.1]])
+def test_where_nothing_varies_the_noise_is_not_known(differences):
+    """Runs that are alike once claimed that differences of 0.000 would be found."""
+    assert detectable(estimate(differences), 0.05) is None
 
 
 def test_where_a_curve_first_reaches_a_target():

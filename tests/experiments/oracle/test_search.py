@@ -107,6 +107,8 @@ def test_mistakes_show_before_anything_runs(small_recipe, tmp_path):
             oracle(path, **{key: value})
     with pytest.raises(UserError, match="one mixture of the domains to train on"):
         oracle(path, ["data.unseen=[code,animals]"]).run()
+    with pytest.raises(UserError, match="limits are set: an oracle tries mixtures beyond them"):
+        oracle(path, ["limits.at_most.code=0.3"])
     with pytest.raises(UserError, match="nosuch"):
         oracle(path, ["target=nosuch"]).run()
     assert not (tmp_path / "runs").exists()
