@@ -30,7 +30,7 @@ LEARNT = [
 SHORT = {
     "ado_gpt2": ["mixer.init_args={start: 4, refit_every: 3, ignore: 2, window: 5, stride: 1}"],
     "aioli_gpt2": [
-        "mixer.init_args={sweeps: 1, probe_steps: 1, round_steps: 7, sequences: 2}",
+        "mixer.init_args={sweeps: 1, probe_steps: 1, round_steps: 8, sequences: 2}",
     ],
     "dograph_anchored_gpt2": [CLUSTERS],
     "dograph_gpt2": [CLUSTERS],
@@ -43,7 +43,7 @@ SHORT = {
         "mixer.init_args.phases=[{at: 0, weights: {animals: 1, numbers: 1, code: 1}}, {at: 0.2}, "
         "{at: 0.75, ramp: 0.1, weights: {code: 1}}]",
     ],
-    "regmix_gpt2": ["stages.proxies.swarm.mixtures=4"],
+    "regmix_gpt2": ["stages.proxies.swarm.mixtures=4", "stages.proxies.fit.law=linear"],
     "skill_it_gpt2": ["mixer.init_args.graph=null", "mixer.init_args.update_every=4"],
     "skill_it_learnt_gpt2": LEARNT,
 }

@@ -240,9 +240,9 @@ def test_reproduce_runs_every_member_again(finished):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_swarm_that_was_stopped_in_the_middle_resumes(finished, tmp_path, number):
+def test_a_swarm_that_was_stopped_in_the_middle_resumes(recipe, tmp_path, number):
     """Real processes: the command and its run end, the same command goes on where they were."""
-    path, _ = finished
+    path = recipe()
     few = "stages.proxies.swarm={mixtures: 3, corners: 0, repeats: 0}"
     words = ["run", str(path), f"runs={tmp_path}", "trainer.max_steps=150", few]
     log, folder = tmp_path / "log", tmp_path / "regmix" / "seed_0"
