@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from dograph.mixers.simplex import weights_by_name
 from dograph.mixers.snapshot import MixerSnapshot
 from dograph.mixers.target import check_names
 from dograph.signals.batch_signals import BatchSignals, Request
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,11 @@ class Phases(BaseMixer):
     def step(self, signals: BatchSignals) -> bool:
         """Lets the mixer learn; updates where it moves, a phase begins, or within a ramp."""
         moved, done = self.mixer.step(signals), signals.step + 1
-        spans = self._spans(self._run_steps(signals))
+        run = self._run_steps(signals)
+        spans = self._spans(run)
+        late = [start for start, _ in spans if run and start >= run]
+        if late and not self.seen:
+            logger.warning("the run ends after %d steps: phases at %s never begin", run, late)
         # Training skips the mixer at steps that are not finite: a phase may have begun at one.
         moves = moved or any(start <= done and self.seen < start + ramp for start, ramp in spans)
         self.seen = done

@@ -189,3 +189,11 @@ def test_shares_need_a_length_and_a_proxy_is_no_part():
         set_up([Phase(0, A), Phase(0.5, B)], steps=0)
     with pytest.raises(UserError, match="DoReMi, whose weights are for a later stage"):
         Phases([Phase(0)], DoReMi("reference.ckpt"))
+
+
+def test_a_phase_after_the_end_is_told(caplog):
+    weights_after(set_up([Phase(0, A), Phase(20, B)], steps=20), 2)
+    assert caplog.messages == ["the run ends after 20 steps: phases at [20] never begin"]
+    caplog.clear()
+    weights_after(set_up([Phase(0, A), Phase(19, B)], steps=20), 2)
+    assert not caplog.messages
