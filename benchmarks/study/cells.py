@@ -63,7 +63,8 @@ def detectable_cell(case: Results) -> str:
 def _is_weak(paired: Results) -> bool:
     """Whether a claim is of less than what four of five such studies would find."""
     claimed = paired["verdict"] in ("win", "loss")
-    return claimed and abs(paired["mean"]) < paired["detectable"]
+    known = paired["detectable"]  # None where differences do not vary
+    return claimed and known is not None and abs(paired["mean"]) < known
 
 
 def _marked(text: str, method: Results) -> str:

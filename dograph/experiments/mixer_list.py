@@ -175,7 +175,7 @@ def _limits(mixer: type[BaseMixer]) -> Iterator[str]:
 def _read_recipes() -> dict[str, list[tuple[str, str]]]:
     """(stage, class path of its mixer) of each shipped recipe; one of one run has no name.
 
-    The stage of a swarm, which has no mixer, has the class path "".
+    The stage of a swarm, which has no mixer, has ``SWARM`` for a class path.
     """
     read = {}
     for path in sorted(RECIPES.glob("*.yaml")):

@@ -31,10 +31,9 @@ def test_every_exported_mixer_is_described(described):
         assert each.recipes
 
 
-def test_every_shipped_recipe_is_of_one_mixer_or_of_a_swarm(described):
+def test_every_shipped_recipe_is_of_one_mixer(described):
     about = [recipe for each in described.values() for recipe in each.recipes]
-    of_swarms = ["mixmin_gpt2", "regmix_gpt2"]
-    assert sorted(about + of_swarms) == sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    assert sorted(about) == sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def test_what_mixers_act_on_and_cost(described):

@@ -15,7 +15,7 @@ SMALL = [
     *("data.context=16", "data.batch_size=16", "trainer.max_steps=60", "model.warmup=2"),
     *("corpus.vocab_size=300", "corpus.validation_fraction=0.2"),
 ]
-OF_ENVIRONMENT = ("skill_it_gpt2", "skill_it_learnt_gpt2")
+OF_ENVIRONMENT = ("phases_gpt2", "skill_it_gpt2", "skill_it_learnt_gpt2")
 """Recipes that name the environment's domains, and are planned without its tokens."""
 TWO_STAGES = """\
 stages:

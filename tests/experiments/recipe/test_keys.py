@@ -43,6 +43,7 @@ CHOICES = {
     "mixer.class_path": "my.Mixer",
     "target": "worst",
     "limits.projection": "euclidean",
+    "mixer.init_args.phases": [{"at": 0}],
     "limits.at_least": {"animals": 0.1},
     "limits.at_most": {"animals": 0.9},
     "limits.groups": {"living": ["animals"]},
@@ -102,7 +103,7 @@ CASES = keys_with_values()
 def changed(key, values):
     """The values with another value of one key."""
     before = filled(values).get(key)
-    now = CHOICES.get(key, other(before))
+    now = CHOICES[key] if key in CHOICES else other(before)
     copied = copy.deepcopy(values)
     node, parts = copied, key.split(".")
     for part in parts[:-1]:
