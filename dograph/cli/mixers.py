@@ -1,6 +1,7 @@
 """List the mixers: what each does, acts on, costs and takes, its paper and recipes.
 
 A line each in a pipe, wrapped on a screen; all of it comes from the classes and recipes themselves.
+"Own limits" are a mixer's own arguments; every mixer keeps to a recipe's `limits`.
 
 Examples:
   dograph mixers
@@ -56,7 +57,7 @@ def print_mixer(console: Screen, described: MixerDescription) -> None:
         "Acts on": described.acts_on,
         "Costs": described.costs or "depend on its arguments",
         "Target": "followed" if described.target else "not followed",
-        "Limits": ", ".join(described.limits) or "none",
+        "Own limits": ", ".join(described.limits) or "none",
         "Paper": described.paper or "none",
         "Recipe": ", ".join(described.recipes) or "none of its own",
     }

@@ -36,7 +36,7 @@ def test_a_pipe_has_a_line_for_each_mixer_and_waits_for_no_trainer():
     (odm,) = (line for line in lines if line.startswith("ODM: "))
     assert odm == (
         "ODM: Draws more of what has the larger training loss. Acts on: what is drawn; Costs: "
-        "nothing more; Target: not followed; Limits: none; Paper: Albalak et al. 2023, arXiv "
+        "nothing more; Target: not followed; Own limits: none; Paper: Albalak et al. 2023, arXiv "
         "2312.02406; Recipe: odm_gpt2"
     )
 
