@@ -271,15 +271,12 @@ def refuse_conflict(bounds: Sequence[Bound], caps: Sequence[EpochCap], run: int)
     """
     if not bounds:
         return
-    names, capped = [f"limits.{bound.label}" for bound in bounds], False
-    for place, bound in enumerate(bounds):
-        for cap in caps:
-            if cap.label == bound.label:
-                capped = True
-                names[place] += f" ({cap.sequences:,.0f} of the run's {run:,} sequences)"
+    capped = {cap.label: f" ({cap.sequences:,.0f} of the run's {run:,} sequences)" for cap in caps}
+    names = [f"limits.{bound.label}{capped.get(bound.label, '')}" for bound in bounds]
     together = f"{', '.join(names[:-1])} and {names[-1]} cannot hold together"
     what = f"{names[0]} cannot hold" if len(names) == 1 else together
-    remedy = ", or draw less (trainer.max_steps)" if capped else ""
+    has_cap = any(bound.label in capped for bound in bounds)
+    remedy = ", or draw less (trainer.max_steps)" if has_cap else ""
     raise UserError(f"{what}: change one of them or leave it out{remedy}")
 
 
