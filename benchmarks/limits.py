@@ -1,21 +1,29 @@
-"""Limits: milliseconds of a projection, and what they add to the schedule's solve."""
+"""Limits: processor time of a projection, and what they add to the schedule's solve."""
 
 from __future__ import annotations
 
 import statistics
+import time
 
 import numpy as np
 import torch
 
 from benchmarks.measuring import Row, interleaved
+from benchmarks.scale.counted import CONTEXT, NANO, VOCABULARY, network, sequence_losses
+from benchmarks.scale.timed import median_seconds
 from dograph.graph.kernel import kernel_root
 from dograph.graph.minimise import Solution
 from dograph.graph.schedule_solver import ScheduleProblem, ScheduleSolver
-from dograph.mixers.limits import Limits, RunLimits
+from dograph.graph.threads import one_thread
+from dograph.mixers.limits import Limits
+from dograph.mixers.run_limits import RunLimits
 
 FEW, MANY = 7, 200
 LONGEST = 5.0
 """Milliseconds at ``MANY`` domains."""
+LARGEST_SHARE = 0.01
+"""Of a step, at ``FEW`` domains."""
+SEQUENCES, ROUNDS = 32, 20
 RUN_SEQUENCES = 12_800
 
 
@@ -45,19 +53,44 @@ def problem_of(count: int) -> ScheduleProblem:
     return ScheduleProblem(influence, kernel_root(kernel), edges, prior)
 
 
+@one_thread()  # as in the mixers
 def rows() -> list[Row]:
-    """Both sizes."""
-    return [row for count in (FEW, MANY) for row in rows_of(count)]
+    """Both sizes, of which the smaller is compared with a step."""
+    tokens = torch.randint(VOCABULARY, (SEQUENCES, CONTEXT + 1))
+    plain = network(NANO)
+    step = median_seconds(lambda: sequence_losses(plain, tokens).mean().backward())
+    few, many = times_of(FEW), times_of(MANY)
+    asked = f"≤ {100 * LARGEST_SHARE:g} % of a step"
+    note = f"of forward and backward of the nano model on {SEQUENCES} × {CONTEXT} tokens"
+    return [
+        Row(
+            f"{name}, {FEW} domains",
+            f"{1000 * each:.2f} ms, {100 * each / step:.2f} % of a step",
+            asked,
+            each <= LARGEST_SHARE * step,
+            f"{note}, {1000 * step:.0f} ms",
+        )
+        for name, each in few.items()
+    ] + [
+        Row(
+            f"{name}, {MANY} domains",
+            f"{1000 * each:.2f} ms",
+            f"≤ {LONGEST:g} ms",
+            1000 * each <= LONGEST,
+        )
+        for name, each in many.items()
+    ]
 
 
-def rows_of(count: int) -> list[Row]:
-    """A projection with its prices, and the schedule's solve with and without limits."""
+def times_of(count: int) -> dict[str, float]:
+    """Processor seconds of a projection with its prices, and what limits add to a solve."""
     limits, problem, solver = run_limits(count), problem_of(count), ScheduleSolver()
     wanted = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(count)))
     done = torch.full((count,), 10.0, dtype=torch.float64)
 
     def project() -> None:
-        limits.prices(wanted, limits.nearest(wanted, done), done)
+        within = limits.polytope(done)
+        limits.prices(wanted, limits.nearest(wanted, within), within)
 
     def solve(limited: bool) -> Solution:
         within = limits.polytope(done) if limited else None
@@ -66,23 +99,9 @@ def rows_of(count: int) -> list[Row]:
         return solution
 
     actions = {"project": project, "limited": lambda: solve(True), "free": lambda: solve(False)}
-    times = interleaved(actions, rounds=20)
-    projected, limited, free = (1000 * statistics.median(times[name]) for name in actions)
-    added = statistics.median(a - b for a, b in zip(times["limited"], times["free"], strict=True))
-    asked = count == MANY
-    target = f"≤ {LONGEST:g} ms" if asked else ""
-    return [
-        Row(
-            f"projection on limits, {count} domains, with prices",
-            f"{projected:.2f} ms",
-            target,
-            projected <= LONGEST if asked else None,
-        ),
-        Row(
-            f"limits in the schedule's problem, {count} domains",
-            f"{1000 * added:.2f} ms more",
-            target,
-            1000 * added <= LONGEST if asked else None,
-            f"{limited:.2f} ms with them, {free:.2f} ms without",
-        ),
-    ]
+    times = interleaved(actions, ROUNDS, time.process_time)
+    added = (a - b for a, b in zip(times["limited"], times["free"], strict=True))
+    return {
+        "projection on limits, with prices": statistics.median(times["project"]),
+        "limits in the schedule's problem": statistics.median(added),
+    }

@@ -25,7 +25,8 @@ from dograph.data.sampler import Draw, MixtureSampler, Pick, systematic_counts
 from dograph.errors import UserError, check_choice, check_whole
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.fixed import Stratified
-from dograph.mixers.limits import Limits, RunLimits
+from dograph.mixers.limits import Limits
+from dograph.mixers.run_limits import RunLimits
 from dograph.mixers.simplex import on_simplex
 from dograph.mixers.target import Target, TargetValue, check_names
 from dograph.signals.batch_signals import DomainText, Probe

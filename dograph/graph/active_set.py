@@ -30,12 +30,19 @@ class ActiveSet:
     Attributes:
         program: the problem.
         at_lower: (m,) bool, which weights are at their lower bound.
+        at_upper: (m,) bool, which others are at their upper bound.
         side: (r,) 1 where ``A w`` is at its upper limit, −1 at its lower, else 0.
     """
 
     program: SimplexProgram
     at_lower: np.ndarray
+    at_upper: np.ndarray
     side: np.ndarray
+
+    @cached_property
+    def free(self) -> np.ndarray:
+        """(m,) bool, which weights are at no bound."""
+        return ~(self.at_lower | self.at_upper)
 
     @cached_property
     def binding(self) -> np.ndarray:
@@ -43,7 +50,7 @@ class ActiveSet:
         binding = self.side.nonzero()[0]
         if not len(binding):
             return binding
-        columns = self.program.rows[binding][:, ~self.at_lower].T
+        columns = self.program.rows[binding][:, self.free].T
         centred = columns - columns.mean(axis=0)
         triangle, order = qr(centred, mode="r", pivoting=True)
         size = np.abs(triangle.diagonal())
@@ -54,7 +61,7 @@ class ActiveSet:
     @cached_property
     def kkt_factors(self) -> tuple[np.ndarray, np.ndarray]:
         """LU factors of the KKT system of the free weights and the multipliers."""
-        free, count = (~self.at_lower).nonzero()[0], 1 + len(self.binding)
+        free, count = self.free.nonzero()[0], 1 + len(self.binding)
         size = len(free)
         system = np.zeros((size + count, size + count))
         # In units of H: then a small H is as well conditioned as a large one.
@@ -69,8 +76,8 @@ class ActiveSet:
     @cached_property
     def unit(self) -> float:
         """Largest entry of H among the free weights; 1 where that is 0."""
-        free = self.program.quadratic.diagonal()[~self.at_lower]
-        return float(np.abs(free).max(initial=0)) or 1.0
+        diagonal = self.program.quadratic.diagonal()[self.free]
+        return float(np.abs(diagonal).max(initial=0)) or 1.0
 
     def solve_kkt(self, above: Array, below: Array) -> tuple[Array, Array]:
         """``(u, v)`` with ``2Hu + Bᵀv = above`` at the free weights and ``Bu = below``."""
@@ -83,48 +90,58 @@ class ActiveSet:
     def minimum(self) -> tuple[Array, Array]:
         """(m,) minimum on the active set, and (1 + b,) multipliers of sum and binding rows."""
         at, binding = self.program, self.binding
-        weights = np.where(self.at_lower, at.lower, 0.0)
+        weights = np.where(self.at_lower, at.lower, np.where(self.at_upper, at.upper, 0.0))
         gradient = 2 * at.quadratic @ weights + at.linear
         target = self.side[binding] * at.limits[binding] - at.rows[binding] @ weights
         free, multipliers = self.solve_kkt(
-            -gradient[~self.at_lower], np.concatenate([[1 - weights.sum()], target])
+            -gradient[self.free], np.concatenate([[1 - weights.sum()], target])
         )
-        weights[~self.at_lower] = free
+        weights[self.free] = free
         return weights, multipliers
 
     def tightened(self, weights: Array) -> ActiveSet:
         """The active set with the constraints that ``weights`` violate."""
         at, difference = self.program, self.program.rows @ weights
         violated = np.abs(difference) > at.limits + EXACT
+        side = np.where(violated, np.sign(difference), self.side)
         at_lower = self.at_lower | (weights < at.lower - EXACT)
-        return ActiveSet(at, at_lower, np.where(violated, np.sign(difference), self.side))
+        # An upper bound of 1 is none: with the sum, the others' lower bounds imply it.
+        at_upper = self.at_upper | ((weights > at.upper + EXACT) & (at.upper < 1))
+        return ActiveSet(at, at_lower, at_upper & ~at_lower, side)
 
     def is_dual_feasible(self, weights: Array, multipliers: Array) -> bool:
         """Whether no binding constraint keeps the weights from something better."""
         at, binding = self.program, self.binding
         reduced = at.gradient(weights) + multipliers[1:] @ at.rows[binding] + multipliers[0]
         one_sided = np.where(at.limits[binding] > 0, self.side[binding], 0)
+        movable = at.upper > at.lower
         return bool(
-            (reduced[self.at_lower] >= -EXACT).all()
+            (reduced[self.at_lower & movable] >= -EXACT).all()
+            and (reduced[self.at_upper & movable] <= EXACT).all()
             and (one_sided * multipliers[1:] >= -EXACT).all()
         )
 
     def gradients(self, upstream: Array) -> tuple[Array, ...]:
-        """Derivatives by H, c, lower, A and limits of what has ``upstream`` by the weights.
+        """Derivatives by H, c, lower, upper, A and limits of what has ``upstream`` by the weights.
 
         With R = 0 the KKT system and J its matrix, dw = −J⁻¹ dR; J is symmetric, so one solve for
         ``upstream`` serves all data.
         """
-        at, at_lower, binding = self.program, self.at_lower, self.binding
+        at, binding = self.program, self.binding
+        if not self.free.any():  # a corner, which its bounds alone move
+            still = (np.zeros_like(part) for part in (at.quadratic, at.linear))
+            bounds = (np.where(bound, upstream, 0.0) for bound in (self.at_lower, self.at_upper))
+            return *still, *bounds, np.zeros_like(at.rows), np.zeros_like(at.limits)
         weights, multipliers = self.minimum
         u = np.zeros_like(weights)
-        u[~at_lower], v = self.solve_kkt(upstream[~at_lower], np.zeros(1 + len(binding)))
+        u[self.free], v = self.solve_kkt(upstream[self.free], np.zeros(1 + len(binding)))
         rows, limits = np.zeros_like(at.rows), np.zeros_like(at.limits)
         rows[binding] = -np.outer(multipliers[1:], u) - np.outer(v[1:], weights)
         limits[binding] = self.side[binding] * v[1:]
-        lower = upstream - 2 * at.quadratic @ u - v[0] - v[1:] @ at.rows[binding]
+        bound = upstream - 2 * at.quadratic @ u - v[0] - v[1:] @ at.rows[binding]
+        lower, upper = np.where(self.at_lower, bound, 0.0), np.where(self.at_upper, bound, 0.0)
         outer = np.outer(u, weights)
-        return -outer - outer.T, -u, np.where(at_lower, lower, 0.0), rows, limits
+        return -outer - outer.T, -u, lower, upper, rows, limits
 
 
 def polish(active: ActiveSet, answer: Array) -> tuple[Array, ActiveSet]:
@@ -142,7 +159,7 @@ def polish(active: ActiveSet, answer: Array) -> tuple[Array, ActiveSet]:
     """
     program, tight = active.program, active
     for _ in range(MAX_TIGHTENINGS):
-        if tight.at_lower.all():
+        if not tight.free.any():
             return answer, active
         weights, multipliers = tight.minimum
         if program.violation(weights) <= EXACT:

@@ -58,9 +58,10 @@ def minimise(
     rows: Tensor | None = None,
     limits: Tensor | None = None,
     *,
+    upper: Tensor | None = None,
     backend: Backend = "piqp",
 ) -> Tensor:
-    """Minimises ``wᵀHw + c·w`` over the simplex, ``w ≥ lower``, ``|A w| ≤ limits``.
+    """Minimises ``wᵀHw + c·w`` over the simplex, ``lower ≤ w ≤ upper``, ``|A w| ≤ limits``.
 
     Args:
         quadratic: (m, m) H, positive semi-definite up to rounding.
@@ -68,6 +69,7 @@ def minimise(
         lower: (m,) ≥ 0 of sum < 1.
         rows: (r, m) A, with (r,) ``limits`` ≥ 0. None: no such constraints.
         limits: with rows.
+        upper: (m,) ≥ ``lower`` of sum ≥ 1. None: 1.
         backend: ``piqp``, or ``cvxpylayers``, the reference: slower, and up to 1e-6 from the
             minimum where it is not told which constraints bind.
 
@@ -77,10 +79,12 @@ def minimise(
     """
     if rows is None or limits is None:
         rows, limits = linear.new_zeros(0, len(linear)), linear.new_zeros(0)
+    if upper is None:
+        upper = torch.ones_like(lower)
     if backend == "piqp":
-        weights: Tensor = QuadraticMinimum.apply(quadratic, linear, lower, rows, limits)
+        weights: Tensor = QuadraticMinimum.apply(quadratic, linear, lower, upper, rows, limits)
         return weights
     # Here, since few runs need it, and cvxpy takes 0.1 s or more to import.
     from dograph.graph.cvxpylayers_solver import minimise_by_cvxpylayers
 
-    return minimise_by_cvxpylayers(quadratic, linear, lower, rows, limits)
+    return minimise_by_cvxpylayers(quadratic, linear, lower, upper, rows, limits)

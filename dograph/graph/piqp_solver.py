@@ -32,7 +32,7 @@ def solve(program: SimplexProgram) -> tuple[Array, Array, ActiveSet]:
     settings.eps_abs = settings.eps_duality_gap_abs = ACCURACY
     settings.eps_rel = settings.eps_duality_gap_rel = 0.0
     m, limits = len(program.linear), program.limits
-    limited = bool(len(limits))
+    limited, bounded = bool(len(limits)), program.upper < 1
     solver.setup(
         np.asfortranarray(2 * program.quadratic),
         program.linear,
@@ -42,23 +42,24 @@ def solve(program: SimplexProgram) -> tuple[Array, Array, ActiveSet]:
         -limits if limited else None,
         limits if limited else None,
         program.lower,
-        None,
+        np.where(bounded, program.upper, np.inf) if bounded.any() else None,
     )
     solver.solve()
     result = solver.result
     answer = np.array(result.x)
     # Complementary slackness: of slack and multiplier, the smaller one is the 0.
     at_lower = answer - program.lower < result.z_bl
+    at_upper = bounded & (program.upper - answer < result.z_bu) & ~at_lower
     duals = np.array(result.z_u - result.z_l) if limited else limits
     slack = limits - np.abs(program.rows @ answer) if limited else limits
     side = np.where(slack < np.abs(duals), np.sign(duals), 0.0)
     duals = duals * np.abs(side)  # elsewhere they are rounding, and would only widen the gap
-    weights, active = polish(ActiveSet(program, at_lower, side), answer)
+    weights, active = polish(ActiveSet(program, at_lower, at_upper, side), answer)
     return weights, duals, active
 
 
 class QuadraticMinimum(torch.autograd.Function):
-    """The verified minimum of float64 H, c, lower, A and limits on the CPU; differentiable once."""
+    """The verified minimum of float64 H, c, bounds, A, limits on the CPU; differentiable once."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class QuadraticMinimum(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Differentiates by the implicit function theorem on the binding constraints."""
         gradients = ctx.active.gradients(upstream.numpy())
-        factors = (1 / ctx.size, 1 / ctx.size, 1.0, 1.0, 1.0)
+        factors = (1 / ctx.size, 1 / ctx.size, 1.0, 1.0, 1.0, 1.0)
         return tuple(
             torch.from_numpy(gradient * factor) if needed else None
             for gradient, factor, needed in zip(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import linprog, minimize, nnls
+from scipy.optimize import minimize, nnls
 
+from dograph.graph.bounds import Bound, Bounds
 from dograph.graph.problem import Array
 
 Distance = Literal["kl", "euclidean"]
@@ -24,65 +25,39 @@ LEAST = 1e-12
 
 
 @dataclass(frozen=True)
-class Bound:
-    """``low ≤ a · w ≤ high``, as somebody stated it.
-
-    Attributes:
-        label: what messages and charts call it.
-        row: (S,) a.
-        low: −inf for none.
-        high: inf for none.
-    """
-
-    label: str
-    row: Array
-    low: float = -np.inf
-    high: float = np.inf
-
-
-@dataclass(frozen=True)
 class Polytope:
     """Mixtures w on the simplex with ``lower ≤ w ≤ upper``, ``low ≤ A w ≤ high``.
 
     Attributes:
+        bounds: those that it was made of.
         lower: (S,) ≥ 0.
         upper: (S,) ≤ 1; 0 for a domain that is not drawn.
         rows: (r, S) A, of the bounds on more than one domain.
         low: (r,).
         high: (r,).
-        bounds: those that it was made of.
     """
 
+    bounds: Bounds
     lower: Array
     upper: Array
     rows: Array
     low: Array
     high: Array
-    bounds: tuple[Bound, ...]
 
     @classmethod
-    def of(cls, bounds: Sequence[Bound], drawn: Array) -> Polytope:
+    def of(cls, bounds: Sequence[Bound] | Bounds, drawn: np.ndarray) -> Polytope:
         """The polytope of some bounds; ``drawn`` (S,) is False for domains that stay at 0."""
-        lower, upper = np.zeros(len(drawn)), drawn.astype(float)
-        wide = [bound for bound in bounds if not _is_single(bound)]
-        for bound in bounds:
-            if _is_single(bound):
-                index = int(bound.row.argmax())
-                lower[index] = max(lower[index], bound.low)
-                upper[index] = min(upper[index], bound.high)
-        return cls(
-            lower,
-            upper,
-            np.array([bound.row for bound in wide]).reshape(len(wide), len(drawn)),
-            np.array([bound.low for bound in wide]),
-            np.array([bound.high for bound in wide]),
-            tuple(bounds),
-        )
+        if not isinstance(bounds, Bounds):
+            bounds = Bounds.of(bounds, len(drawn))
+        single, lower, upper = bounds.single, np.zeros(len(drawn)), drawn.astype(float)
+        np.maximum.at(lower, bounds.domain[single], bounds.low[single])
+        np.minimum.at(upper, bounds.domain[single], bounds.high[single])
+        wide = ~single
+        return cls(bounds, lower, upper, bounds.rows[wide], bounds.low[wide], bounds.high[wide])
 
     def among(self, kept: np.ndarray) -> Polytope:
         """The same over the domains that are ``kept`` (S,); the others' weights are 0."""
-        bounds = [replace(bound, row=bound.row[kept]) for bound in self.bounds]
-        return Polytope.of(bounds, self.upper[kept] > 0)
+        return Polytope.of(self.bounds.among(kept), self.upper[kept] > 0)
 
     def violation(self, weights: Array) -> float:
         """By how much (S,) weights of sum 1 break the worst limit; ≤ 0 for allowed ones."""
@@ -154,21 +129,16 @@ class Polytope:
         return answer
 
     def symmetric_rows(self) -> tuple[Array, Array]:
-        """(r, S) A' and (r,) limits with ``|A' w| ≤ limits`` for all limits but ``w ≥ lower``.
+        """(r, S) A' and (r,) limits: on the simplex ``|A' w| ≤ limits`` is ``low ≤ A w ≤ high``.
 
-        On the simplex ``low ≤ a·w ≤ high`` is the same as ``|(a − c)·w| ≤ (high − low)/2`` with c
-        in the middle of both.
+        ``low ≤ a·w ≤ high`` is the same as ``|(a − c)·w| ≤ (high − low)/2`` with c in the middle.
         """
-        singles = np.flatnonzero(self.upper < 1)
-        rows = np.concatenate([np.eye(len(self.upper))[singles], self.rows])
+        if not len(self.rows):
+            return self.rows, self.low
         # Beyond what a row can reach on the simplex no side needs a limit.
-        low = np.concatenate([np.zeros(len(singles)), self.low])
-        low, high = (
-            np.maximum(low, rows.min(axis=1)),
-            np.concatenate([self.upper[singles], self.high]),
-        )
-        high = np.maximum(np.minimum(high, rows.max(axis=1)), low)
-        return rows - ((low + high) / 2)[:, None], (high - low) / 2
+        low = np.maximum(self.low, self.rows.min(axis=1))
+        high = np.maximum(np.minimum(self.high, self.rows.max(axis=1)), low)
+        return self.rows - ((low + high) / 2)[:, None], (high - low) / 2
 
     def prices(
         self, gradient: Array, weights: Array, lower: Array | None = None
@@ -183,69 +153,54 @@ class Polytope:
             weights: (S,) the minimum.
             lower: (S,) bounds of the problem's own, ≥ 0. None: 0.
         """
-        columns, names = [], list[str]()
-        for bound in self.bounds:
-            value = float(bound.row @ weights)
-            for side, limit in ((1.0, bound.high), (-1.0, bound.low)):
-                if abs(value - limit) <= BINDS:
-                    columns.append(side * bound.row)
-                    names.append(bound.label)
-        prices = dict.fromkeys((bound.label for bound in self.bounds), 0.0)
-        if columns:
-            one = np.ones(len(weights))
-            own = np.zeros(len(weights)) if lower is None else lower
-            # Where both bind, the stated bound is the one that costs.
-            at_own = (weights <= own + BINDS) & ((own > self.lower) | (self.lower == 0))
-            free = np.array([*columns, one, -one, *-np.eye(len(weights))[at_own]]).T
-            multipliers, _ = nnls(free, -gradient)
-            for name, multiplier in zip(names, multipliers, strict=False):
-                prices[name] += float(multiplier)
+        bounds, values = self.bounds, self.bounds.rows @ weights
+        own = np.zeros(len(weights)) if lower is None else lower
+        # Where both bind, the stated bound is the one that costs.
+        at_own = (weights <= own + BINDS) & ((own > self.lower) | (self.lower == 0))
+        index, side = _binding(values, bounds)
+        prices = dict.fromkeys(bounds.labels, 0.0)
+        if not len(index):
+            return prices
+        sides = side[:, None] * bounds.rows[index]
+        multipliers = _multipliers(gradient, sides, bounds.single[index], at_own)
+        for number, multiplier in zip(index, multipliers, strict=True):
+            prices[bounds.labels[number]] += float(multiplier)
         return prices
 
 
-def conflict(bounds: Sequence[Bound], drawn: Array) -> list[Bound]:
-    """A smallest set of bounds that no mixture keeps together: without any of them, one would.
+def _binding(values: Array, bounds: Bounds) -> tuple[np.ndarray, Array]:
+    """Numbers of the bounds that bind at (n,) values, and on which side: 1 high, −1 low."""
+    high = (np.abs(values - bounds.high) <= BINDS).nonzero()[0]
+    low = (np.abs(values - bounds.low) <= BINDS).nonzero()[0]
+    return np.concatenate([high, low]), np.repeat([1.0, -1.0], [len(high), len(low)])
+
+
+def _multipliers(gradient: Array, sides: Array, single: np.ndarray, at_own: np.ndarray) -> Array:
+    """(k,) y ≥ 0 that explains a gradient best: ``gradient + Aᵀy + μ`` is 0 where weights may move.
 
     Args:
-        bounds: all of them.
-        drawn: (S,) False for domains that stay at 0.
-
-    Returns:
-        The set; empty where some mixture keeps all bounds.
+        gradient: (S,) at a minimum.
+        sides: (k, S) A, of the bounds that bind, pointing outwards.
+        single: (k,) bool, which are on one domain's weight.
+        at_own: (S,) bool, which weights are at 0, or at a lower bound of the problem's own.
     """
-    if _possible(bounds, drawn):
-        return []
-    kept = list(bounds)
-    for bound in bounds:
-        fewer = [each for each in kept if each is not bound]
-        if not _possible(fewer, drawn):
-            kept = fewer
-    return kept
-
-
-def _possible(bounds: Sequence[Bound], drawn: Array) -> bool:
-    """Whether some mixture keeps all bounds."""
-    sides = [
-        (side * bound.row, side * limit)
-        for bound in bounds
-        for side, limit in ((1.0, bound.high), (-1.0, bound.low))
-        if np.isfinite(limit)
-    ]
-    solved = linprog(
-        np.zeros(len(drawn)),
-        A_ub=np.array([row for row, _ in sides]) if sides else None,
-        b_ub=np.array([limit for _, limit in sides]) if sides else None,
-        A_eq=np.ones((1, len(drawn))),
-        b_eq=[1.0],
-        bounds=[(0, float(each)) for each in drawn],
-        method="highs",
-    )
-    return bool(solved.status == 0)
-
-
-def _is_single(bound: Bound) -> bool:
-    """Whether a bound is on one domain's weight."""
-    return np.count_nonzero(bound.row) == 1 and bound.row.max() == 1
+    one, held = np.ones(len(gradient)), sides[single]
+    wide = np.array([*sides[~single], one, -one]).T
+    free = ~at_own & ~held.any(axis=0)
+    # Weights that may move tell what the wide bounds cost, from which the others' costs follow.
+    y_wide = nnls(wide[free], -gradient[free])[0] if free.any() else np.zeros(wide.shape[1])
+    reduced = gradient + wide @ y_wide
+    low, high = at_own | (held < 0).any(axis=0), (held > 0).any(axis=0)
+    wrong = np.where(reduced > 0, high & ~low, low & ~high) & (np.abs(reduced) > BINDS)
+    if wrong.any():  # too few of them may move
+        every = np.array([*sides, one, -one, *-np.eye(len(one))[at_own]]).T
+        y: Array = nnls(every, -gradient)[0][: len(sides)]
+        return y
+    costs = np.maximum(-held @ reduced, 0)
+    _, first = np.unique(held @ np.arange(1, len(one) + 1), return_index=True)
+    y = np.zeros(len(sides))
+    y[~single], y[single.nonzero()[0][first]] = y_wide[:-2], costs[first]
+    return y
 
 
 def _distance(answer: Array, weights: Array, distance: Distance) -> float:

@@ -18,12 +18,13 @@ LARGEST_LIFT = 1e-3  # relative to the largest entry: far above float32's roundi
 
 @dataclass(frozen=True)
 class SimplexProgram:
-    """Minimise ``wᵀHw + c·w``, ``w ≥ lower``, ``Σ w = 1``, ``|A w| ≤ limits``.
+    """Minimise ``wᵀHw + c·w``, ``lower ≤ w ≤ upper``, ``Σ w = 1``, ``|A w| ≤ limits``.
 
     Attributes:
         quadratic: (m, m) H, symmetric positive semi-definite.
         linear: (m,) c.
         lower: (m,) lower bounds ≥ 0 of sum < 1.
+        upper: (m,) upper bounds ≥ ``lower`` of sum ≥ 1; 1 for none.
         rows: (r, m) A; r = 0 for no such constraints.
         limits: (r,) ≥ 0.
     """
@@ -31,6 +32,7 @@ class SimplexProgram:
     quadratic: Array
     linear: Array
     lower: Array
+    upper: Array
     rows: Array
     limits: Array
 
@@ -40,7 +42,8 @@ class SimplexProgram:
 
     def violation(self, weights: Array) -> float:
         """By how much the worst constraint is violated; ≤ 0 for feasible weights."""
-        worst = max(abs(weights.sum() - 1), (self.lower - weights).max())
+        outside = np.maximum(self.lower - weights, weights - self.upper)
+        worst = max(abs(weights.sum() - 1), outside.max())
         if len(self.limits):
             worst = max(worst, (np.abs(self.rows @ weights) - self.limits).max())
         return float(worst)
@@ -61,7 +64,11 @@ class SimplexProgram:
         """
         gradient = self.gradient(weights)
         reduced = gradient + duals @ self.rows if len(duals) else gradient
-        smallest = self.lower @ reduced + (1 - self.lower.sum()) * reduced.min()
+        # The smallest value within the bounds: what is above the lower ones goes to the cheapest.
+        cheapest = reduced.argsort()
+        room = (self.upper - self.lower)[cheapest].cumsum()
+        extra = np.diff(np.minimum(room, 1 - self.lower.sum()), prepend=0.0)
+        smallest = self.lower @ reduced + extra @ reduced[cheapest]
         return float(gradient @ weights - smallest + np.abs(duals) @ self.limits)
 
     def verified(self, answer: Array, duals: Array) -> Array:
@@ -83,12 +90,13 @@ def normalise(parts: Iterable[Array]) -> tuple[SimplexProgram, float]:
     is not finite or of another size, or H indefinite by more than float32's rounding.
 
     Args:
-        parts: H, symmetric or not, c, lower, A and limits, as in ``SimplexProgram``.
+        parts: H, symmetric or not, c, lower, upper, A and limits, as in ``SimplexProgram``.
     """
-    quadratic, linear, lower, rows, limits = parts = tuple(parts)
+    quadratic, linear, lower, upper, rows, limits = parts = tuple(parts)
     if not all(np.isfinite(part).all() for part in parts):
         raise ArithmeticError("a kernel, spread, count or coefficient is not finite")
-    if quadratic.shape != (len(linear), len(linear)) or lower.shape != linear.shape:
+    m = len(linear)
+    if quadratic.shape != (m, m) or not lower.shape == upper.shape == (m,):
         raise ArithmeticError("a kernel, spread or count is of another size")  # a solver crashes
     linear = linear - linear.min()
     size = max(float(np.abs(quadratic).max()), float(linear.max())) or 1.0
@@ -100,4 +108,4 @@ def normalise(parts: Iterable[Array]) -> tuple[SimplexProgram, float]:
         if not lift <= LARGEST_LIFT:
             raise ArithmeticError("K is not positive semi-definite")
         scaled = scaled + lift * np.eye(len(scaled))
-    return SimplexProgram(scaled, linear / size, lower, rows, limits), size
+    return SimplexProgram(scaled, linear / size, lower, upper, rows, limits), size

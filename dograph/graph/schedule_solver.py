@@ -16,7 +16,7 @@ from dograph.graph.minimise import (
     minimise,
     solve_or_fall_back,
 )
-from dograph.graph.polytope import ROUNDING, Polytope
+from dograph.graph.polytope import Polytope
 
 
 class ScheduleProblem(NamedTuple):
@@ -121,12 +121,15 @@ class ScheduleSolver(nn.Module):
             differences = root.detach().sign()  # e_i − e_j of every edge
             rows = differences[differences.any(dim=1)] / prior
             limits = delta.expand(len(rows)).clamp(max=NO_LIMIT / prior.min().item())
-        floor = torch.maximum(self.floor * prior, as_float64(least))
+        floor, upper = torch.maximum(self.floor * prior, as_float64(least)), None
         if within is not None:
             lower, upper = torch.from_numpy(within.lower), torch.from_numpy(within.upper)
             floor = torch.maximum(torch.minimum(floor, upper), lower)
-        program = quadratic, linear, floor
-        weights = minimise_within(program, rows, limits, within, self.backend)
+            more_rows, more_limits = map(torch.from_numpy, within.symmetric_rows())
+            rows, limits = torch.cat([rows, more_rows]), torch.cat([limits, more_limits])
+        weights = minimise(
+            quadratic, linear, floor, rows, limits, upper=upper, backend=self.backend
+        )
         with torch.no_grad():
             self.terms = _terms(problem, weights, *scalars)
             if within is not None:
@@ -134,31 +137,6 @@ class ScheduleSolver(nn.Module):
                 numbers = (each.detach().numpy() for each in (gradient, weights, floor))
                 self.prices = within.prices(*numbers)
         return weights
-
-
-def minimise_within(
-    program: tuple[Tensor, Tensor, Tensor],
-    rows: Tensor,
-    limits: Tensor,
-    within: Polytope | None,
-    backend: Backend,
-) -> Tensor:
-    """(S,) minimum of H, c and lower bounds under ``|A w| ≤ limits``, in a polytope.
-
-    Few of a polytope's bounds bind, and each row costs time: those that an answer breaks join the
-    program, until none is broken.
-    """
-    weights = minimise(*program, rows, limits, backend=backend)
-    if within is None:
-        return weights
-    others, widths = map(torch.from_numpy, within.symmetric_rows())
-    joined = torch.zeros(len(others), dtype=torch.bool)
-    while (broken := ((others @ weights.detach()).abs() > widths + ROUNDING) & ~joined).any():
-        joined |= broken
-        all_rows = torch.cat([rows, others[joined]])
-        all_limits = torch.cat([limits, widths[joined]])
-        weights = minimise(*program, all_rows, all_limits, backend=backend)
-    return weights
 
 
 def _terms(

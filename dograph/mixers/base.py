@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dograph.errors import UserError, check_range, check_whole
+from dograph.graph.polytope import Polytope
 from dograph.mixers import state as own_state
 from dograph.mixers.declared import (
     LOSS,
@@ -19,7 +20,7 @@ from dograph.mixers.declared import (
     check_declared,
     framework_names_kept,
 )
-from dograph.mixers.limits import RunLimits
+from dograph.mixers.run_limits import RunLimits
 from dograph.mixers.simplex import (
     admissible,
     as_weights,
@@ -410,8 +411,17 @@ class BaseMixer(nn.Module):
         """
         if self.limits is None:
             return weights
+        within = self.limits.polytope(done)
+        nearest = self._nearest(weights, within, done)
+        if nearest is not weights or not self.prices:
+            self.prices = self.limits.prices(weights, nearest, within)
+        return nearest
+
+    def _nearest(self, weights: Tensor, within: Polytope, done: Tensor | None) -> Tensor:
+        """(S,) the mixture of the polytope after (S,) sequences ``done`` nearest to ``weights``."""
+        assert self.limits is not None
         try:
-            nearest = self.limits.nearest(weights, done)
+            return self.limits.nearest(weights, within)
         except ArithmeticError as error:
             if done is None:
                 raise UserError(f"limits: {error}: change one of them") from error
@@ -420,9 +430,6 @@ class BaseMixer(nn.Module):
                 logger.warning("%s, to the sequence: the mixture stays as it is", error)
                 self._warned.add("limits")
             return self.sampling_weights.clone()
-        if nearest is not weights or not self.prices:
-            self.prices = self.limits.prices(weights, nearest, done)
-        return nearest
 
 
 def _rounded(weights: Tensor) -> list[float]:

@@ -271,10 +271,11 @@ class DoGraphSchedule(BaseMixer):
         """(S,) the allowed mixture nearest to the prior; the limits over what is trained on."""
         if self.limits is None:
             return self.prior_weights, None
+        within = self.limits.polytope(drawn)
         # A domain of no text left still has a row in the problem.
-        prior = self._limited(self.prior_weights, drawn).clamp(min=LEAST_PRIOR)
+        prior = self._nearest(self.prior_weights, within, drawn).clamp(min=LEAST_PRIOR)
         prior = prior * self.trained / (prior * self.trained).sum()
-        return prior, self.limits.polytope(drawn).among(self.trained.numpy())
+        return prior, within.among(self.trained.numpy())
 
     def snapshot(self) -> MixerSnapshot:
         """The graph of the domains that are drawn, and all updates."""

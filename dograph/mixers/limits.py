@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dograph.errors import UserError, check_choice
-from dograph.graph.polytope import Bound, Distance, Polytope, conflict
+from dograph.graph.bounds import Bound, conflict
+from dograph.graph.polytope import Distance
 from dograph.graph.problem import Array
+from dograph.mixers.run_limits import EpochCap, RunLimits, refuse_conflict
 from dograph.mixers.target import check_names
 
 
@@ -168,116 +168,6 @@ class Limits:
         )
         run.check()
         return run
-
-
-@dataclass(frozen=True)
-class EpochCap:
-    """How much of a domain, or group, a run may draw.
-
-    Attributes:
-        name: of the domain or group.
-        members: (S,) 1 for its domains.
-        epochs: passes through it.
-        sequences: that these are.
-    """
-
-    name: str
-    members: Array
-    epochs: float
-    sequences: float
-
-    @property
-    def label(self) -> str:
-        """What messages and charts call it."""
-        return f"epochs.{self.name} {self.epochs:g}"
-
-
-@dataclass(frozen=True)
-class RunLimits:
-    """The limits of one run: what may still be drawn, given what has been.
-
-    Attributes:
-        shares: limits that hold at every step.
-        caps: on sequences of the whole run.
-        drawn: (S,) bool, False for domains that are never drawn.
-        run_sequences: that the run draws, all in all; 0 where its length is not known.
-        projection: by what distance.
-    """
-
-    shares: tuple[Bound, ...]
-    caps: tuple[EpochCap, ...]
-    drawn: np.ndarray
-    run_sequences: int
-    projection: Distance = "kl"
-
-    def check(self) -> None:
-        """Raises UserError where no mixture keeps all limits from the start on."""
-        bounds = self._bounds(np.zeros(len(self.drawn)))
-        refuse_conflict(conflict(bounds, self.drawn), self.caps, self.run_sequences)
-
-    def polytope(self, done: Tensor | None = None) -> Polytope:
-        """The mixtures that may be drawn from now to the run's end, all of it by one of them.
-
-        A cap leaves what is left of it over the sequences that the run still draws, so that none
-        is used up before the end.
-
-        Args:
-            done: (S,) sequences drawn until then. None: none yet.
-        """
-        sequences = np.zeros(len(self.drawn)) if done is None else done.double().numpy()
-        return Polytope.of(self._bounds(sequences), self.drawn)
-
-    def nearest(self, weights: Tensor, done: Tensor | None = None) -> Tensor:
-        """(S,) the allowed mixture nearest to ``weights`` (S,), which are returned where allowed.
-
-        ArithmeticError where no mixture is.
-        """
-        wanted = weights.numpy()
-        nearest = self.polytope(done).project(wanted, self.projection)
-        return weights if nearest is wanted else torch.from_numpy(nearest)
-
-    def prices(
-        self, wanted: Tensor, weights: Tensor, done: Tensor | None = None
-    ) -> dict[str, float]:
-        """By bound, how strongly it holds ``wanted`` (S,) back, whose nearest is ``weights`` (S,).
-
-        It is the multiplier of the projection: for "kl" the logarithm of the factor by which the
-        domain's weight would grow, against those that no limit holds.
-        """
-        now, before = weights.numpy(), wanted.numpy()
-        gradient = now - before
-        if self.projection == "kl":
-            gradient = np.log(np.maximum(now, 1e-12)) - np.log(np.maximum(before, 1e-12))
-        return self.polytope(done).prices(gradient, now)
-
-    def _bounds(self, done: Array) -> list[Bound]:
-        left = self.run_sequences - done.sum()
-        if left <= 0:
-            return list(self.shares)
-        caps = [
-            Bound(cap.label, cap.members, high=max(cap.sequences - cap.members @ done, 0.0) / left)
-            for cap in self.caps
-        ]
-        return [*self.shares, *(bound for bound in caps if bound.high < 1)]
-
-
-def refuse_conflict(bounds: Sequence[Bound], caps: Sequence[EpochCap], run: int) -> None:
-    """Raises UserError for ``bounds`` that conflict, if there are any.
-
-    Args:
-        bounds: a smallest set that no mixture keeps.
-        caps: on sequences of the whole run, which may be among the bounds.
-        run: sequences that it draws.
-    """
-    if not bounds:
-        return
-    capped = {cap.label: f" ({cap.sequences:,.0f} of the run's {run:,} sequences)" for cap in caps}
-    names = [f"limits.{bound.label}{capped.get(bound.label, '')}" for bound in bounds]
-    together = f"{', '.join(names[:-1])} and {names[-1]} cannot hold together"
-    what = f"{names[0]} cannot hold" if len(names) == 1 else together
-    has_cap = any(bound.label in capped for bound in bounds)
-    remedy = ", or draw less (trainer.max_steps)" if has_cap else ""
-    raise UserError(f"{what}: change one of them or leave it out{remedy}")
 
 
 def _check_number(key: str, value: Any, most: float, what: str) -> None:

@@ -6,8 +6,8 @@ import pytest
 from dograph.graph.active_set import ActiveSet, polish
 from dograph.graph.problem import SimplexProgram
 
-LINEAR, NONE = np.array([0.0, 0.4, 9.0]), np.zeros(3)
-PROGRAM = SimplexProgram(np.eye(3), LINEAR, NONE, np.zeros((0, 3)), np.zeros(0))
+LINEAR, NONE, ALL = np.array([0.0, 0.4, 9.0]), np.zeros(3), np.ones(3)
+PROGRAM = SimplexProgram(np.eye(3), LINEAR, NONE, ALL, np.zeros((0, 3)), np.zeros(0))
 MINIMUM = np.array([0.6, 0.4, 0.0])  # 2 w_1 = 2 w_2 + 0.4, and the third is too dear
 
 
@@ -15,7 +15,8 @@ def polished(program, found):
     """Polishes with what is within 1e-5 of binding."""
     difference = program.rows @ found
     side = np.where(np.abs(difference) > program.limits - 1e-5, np.sign(difference), 0.0)
-    return polish(ActiveSet(program, found - program.lower < 1e-5, side), found)[0]
+    at_lower, at_upper = found - program.lower < 1e-5, program.upper - found < 1e-5
+    return polish(ActiveSet(program, at_lower, at_upper, side), found)[0]
 
 
 def test_a_close_answer_becomes_exact():
@@ -38,7 +39,7 @@ def test_a_constraint_that_was_missed_is_found():
 
 def test_a_binding_edge():
     rows = np.array([[1.0, -1, 0], [1, 0, -1], [0, 1, -1]])
-    program = SimplexProgram(np.eye(3), LINEAR, NONE, rows, np.array([0.1, 2, 2]))
+    program = SimplexProgram(np.eye(3), LINEAR, NONE, ALL, rows, np.array([0.1, 2, 2]))
     expected = np.array([0.55, 0.45, 0.0])
     near = expected + np.array([2e-6, -2e-6, 0.0])
     np.testing.assert_allclose(polished(program, near), expected, rtol=0, atol=1e-13)
@@ -50,7 +51,8 @@ def test_a_binding_edge():
 
 def test_binding_edges_that_depend_on_each_other():
     rows = np.array([[1.0, -1, 0], [1, 0, -1], [0, 1, -1]])
-    program = SimplexProgram(np.eye(3), LINEAR, NONE, rows, np.zeros(3))
-    active = ActiveSet(program, np.zeros(3, dtype=bool), np.ones(3))
+    program = SimplexProgram(np.eye(3), LINEAR, NONE, ALL, rows, np.zeros(3))
+    free = np.zeros(3, dtype=bool)
+    active = ActiveSet(program, free, free, np.ones(3))
     assert len(active.binding) == 2
     np.testing.assert_allclose(active.minimum[0], 1 / 3, rtol=0, atol=1e-15)

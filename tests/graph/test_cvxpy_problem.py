@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from dograph.errors import UserError
+from dograph.graph.bounds import Bound
 from dograph.graph.cvxpy_problem import CvxpyProblem
 from dograph.graph.domain_graph import edge_rows
 from dograph.graph.kernel import kernel_root
-from dograph.graph.polytope import Bound, Polytope
+from dograph.graph.polytope import Polytope
 from dograph.graph.schedule_solver import ScheduleProblem, ScheduleSolver
 from dograph.mixers.schedule_problem import parameters_of
 

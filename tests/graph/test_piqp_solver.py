@@ -28,6 +28,48 @@ def test_derivatives_in_all_data(count, seed):
     assert torch.autograd.gradcheck(minimise, given, eps=1e-7, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["piqp", "cvxpylayers"])
+@pytest.mark.parametrize("seed", range(3))
+def test_upper_bounds(backend, seed):
+    """Two backends and rows in place of bounds give the same minimum."""
+    H, c, lower, rows, limits = parts(6, 2, seed, tight=0.2)
+    upper = torch.tensor([0.1, 0.3, 1, 0.25, 0.2, 1], dtype=torch.float64).maximum(lower + 0.02)
+    weights = minimise(H, c, lower, rows, limits, upper=upper, backend=backend)
+    assert (weights <= upper + 1e-12).all() and (weights == upper).any()
+    as_rows = torch.cat([rows, torch.eye(6, dtype=torch.float64)])
+    expected = minimise(H, c, lower, as_rows, torch.cat([limits, upper]))
+    torch.testing.assert_close(weights, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_derivatives_in_upper_bounds(seed):
+    H, c, lower, rows, limits = parts(6, 1, seed, tight=0.3)
+    upper = torch.tensor([0.1, 0.3, 1, 0.25, 0.2, 1], dtype=torch.float64).maximum(lower + 0.02)
+    bounded = upper < 1
+
+    def minimum(H, c, lower, limits, below):
+        given = torch.ones_like(upper).masked_scatter(bounded, below)
+        return minimise(H, c, lower, rows, limits, upper=given)
+
+    given = [each.requires_grad_() for each in (H, c, lower, limits, upper[bounded].clone())]
+    assert torch.autograd.gradcheck(minimum, given, eps=1e-7, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_that_cannot_move():
+    """A domain without text left, and bounds that leave one mixture alone."""
+    H, c, lower, rows, limits = parts(4, 0, seed=0)
+    upper = torch.tensor([0.0, 1, 1, 1], dtype=torch.float64)
+    weights = minimise(H, c, 0 * lower, rows, limits, upper=upper)
+    three = minimise(H[1:, 1:], c[1:], 0 * lower[1:])
+    torch.testing.assert_close(weights[1:], three, rtol=0, atol=1e-9)
+    assert weights[0] == 0
+    corner = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64, requires_grad=True)
+    found = minimise(H, c, 0 * lower, upper=corner)
+    torch.testing.assert_close(found, corner.detach(), rtol=0, atol=1e-8)
+    found[0].backward()
+    assert corner.grad.isfinite().all()
+
+
 def test_some_constraints_bind_in_these_problems():
     low = bound = 0
     for seed in range(6):
@@ -54,7 +96,8 @@ def test_a_program_without_feasible_weights_is_refused():
 
 def test_it_can_be_differentiated_once():
     H, c, lower, rows, limits = parts(4, 1, seed=0)
-    weights = QuadraticMinimum.apply(H.requires_grad_(), c, lower, rows, limits)
+    upper = torch.ones_like(c)
+    weights = QuadraticMinimum.apply(H.requires_grad_(), c, lower, upper, rows, limits)
     (first,) = torch.autograd.grad(weights[0], H, create_graph=True)
     with pytest.raises(RuntimeError):
         first.sum().backward()

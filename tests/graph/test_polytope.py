@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dograph.graph.polytope import Bound, Polytope, conflict
+from dograph.graph.bounds import Bound, conflict
+from dograph.graph.polytope import Polytope
 
 
 def random_bounds(draw, inside):
@@ -85,10 +86,10 @@ def test_symmetric_rows_allow_the_same_mixtures(seed):
     polytope = Polytope.of(random_bounds(draw, inside), np.ones(5, dtype=bool))
     rows, limits = polytope.symmetric_rows()
     for weights in (inside, *draw.dirichlet(np.ones(5), 20)):
-        allowed = bool((np.abs(rows @ weights) <= limits + 1e-12).all())
-        assert (allowed and (weights >= polytope.lower - 1e-12).all()) == (
-            polytope.violation(weights) <= 1e-12
-        )
+        allowed = (np.abs(rows @ weights) <= limits + 1e-12).all()
+        above = (weights >= polytope.lower - 1e-12).all()
+        below = (weights <= polytope.upper + 1e-12).all()
+        assert (allowed and above and below) == (polytope.violation(weights) <= 1e-12)
 
 
 @given(st.integers(0, 2**31))
@@ -134,3 +135,34 @@ def test_bounds_of_the_problems_own_take_no_price_from_a_limit():
     polytope = Polytope.of([Bound("least", row, low=0.4)], np.ones(3, dtype=bool))
     gradient = np.array([2.0, 3, 1])  # the second weight is at a lower bound of its own
     assert polytope.prices(gradient, weights, np.array([0, 0.1, 0]))["least"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_prices_explain_a_projection_on_many_bounds(seed):
+    """Most weights are at a bound; a multiplier for each explains the objective's gradient."""
+    draw = np.random.default_rng(seed)
+    weights, group = draw.dirichlet(np.ones(40) / 2), np.repeat([1.0, 0], 20)
+    caps = [Bound(f"most {i}", np.eye(40)[i], high=1.5 / 40) for i in range(40)]
+    bounds = [*caps, Bound("group", group, low=0.6), Bound("again", np.eye(40)[0], high=1.5 / 40)]
+    polytope = Polytope.of(bounds, np.ones(40, dtype=bool))
+    nearest = polytope.project(weights, "euclidean")
+    gradient = nearest - weights
+    prices = polytope.prices(gradient, nearest)
+    assert all(price >= 0 for price in prices.values())
+    highs = sum(
+        price * b.row for b, price in zip(bounds, prices.values(), strict=True) if b.high < 1
+    )
+    residual = gradient + highs - prices["group"] * group
+    free = nearest > 1e-9
+    assert np.ptp(residual[free]) < 1e-6  # all the same: the multiplier of the sum
+    assert (residual[~free] > residual[free].mean() - 1e-6).all()
+
+
+def test_prices_where_every_weight_is_at_a_bound():
+    bounds = [
+        Bound("most", np.array([1.0, 0]), high=0.4),
+        Bound("least", np.array([0, 1.0]), low=0.6),
+    ]
+    polytope = Polytope.of(bounds, np.ones(2, dtype=bool))
+    prices = polytope.prices(np.array([-1.0, 0]), np.array([0.4, 0.6]))
+    assert sum(prices.values()) == pytest.approx(1)
