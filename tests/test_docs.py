@@ -19,7 +19,12 @@ from dograph.data.corpus.settings import CorpusSettings
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    *sorted({*DOCS.rglob("*.md")} - {*(DOCS / "results").rglob("*")}),
+]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NOT_RUN = {"text": "a command's output", "tree": "tests/test_architecture.py reads it"}
 """Languages of blocks that are no code."""
@@ -56,18 +61,18 @@ def prose(page):
 
 
 def commands():
-    """(page, command) of all sh blocks, and of the text's `lightning run …` and `dograph …`."""
-    found = []
+    """(page, command) of sh blocks and of the text's `lightning run …`, `dograph …`, each once."""
+    found = {}
     for page in PAGES:
+        shown = []
         for language, text in FENCE.findall(page.read_text()):
             if language == "sh":
                 lines = text.replace("\\\n", " ").splitlines()
-                found += [(page, command) for line in lines for command in line.split(" && ")]
-        inline = re.findall(r"`((?:lightning run|dograph \w+) [^`]+)`", prose(page))
-        found += [(page, command) for command in inline]
-    return list(
-        dict.fromkeys((page.name, command.split(" # ")[0].strip()) for page, command in found)
-    )
+                shown += [command for line in lines for command in line.split(" && ")]
+        shown += re.findall(r"`((?:lightning run|dograph \w+) [^`]+)`", prose(page))
+        for command in shown:
+            found.setdefault(command.split(" # ")[0].strip(), page.name)
+    return [(page, command) for command, page in found.items()]
 
 
 def words(command):
@@ -93,10 +98,9 @@ def clone(tmp_path_factory, corpus_folder):
     )
     (folder / "path" / "to").mkdir(parents=True)
     (folder / "path" / "to" / "tokenizer.json").symlink_to(folder / "my_text" / "tokenizer.json")
-    shown = [text for _, text in FENCE.findall((ROOT / "docs/mixers.md").read_text())]
-    (folder / "my_mixers.py").write_text(shown[0])
-    problem = next(text for text in shown if "(CvxpyProblem)" in text)
-    (folder / "my_problems.py").write_text(problem)
+    for name, page in (("my_mixers", "mixers"), ("my_problems", "problems")):
+        shown = FENCE.findall((DOCS / f"{page}.md").read_text())[0][1]
+        (folder / f"{name}.py").write_text(shown)
     fit = folder / "runs" / "uniform_gpt2_swarm" / "fit.json"
     fit.parent.mkdir(parents=True)
     fit.write_text('{"weights": {"web": 0.25, "code": 0.75}}')
@@ -193,8 +197,14 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(file), target
 
 
-def test_the_readme_links_every_page():
-    assert all(f"(docs/{page.name})" in README.read_text() for page in (ROOT / "docs").glob("*.md"))
+def test_every_page_is_reached_from_the_readme():
+    reached, waiting = set(), [README]
+    while waiting:
+        page = waiting.pop()
+        links = re.findall(r"\]\(([^)#]+\.md)[^)]*\)", prose(page))
+        waiting += {(page.parent / link).resolve() for link in links if "://" not in link} - reached
+        reached |= {*waiting}
+    assert {*PAGES} <= reached
 
 
 @pytest.mark.parametrize("page", PAGES)
