@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from dograph.signals.sketches import SequenceSketcher, SketchSettings
     from dograph.training.language_model import LanguageModel
     from dograph.training.mixing_callback import MixingCallback
+    from dograph.training.mixing_loop import MixingLoop
 
 # Imported when first used, so that `--help` does not wait for torch.
 _HOMES = {
@@ -78,6 +79,7 @@ _HOMES = {
     "LanguageModel": "training.language_model",
     "Limits": "mixers.limits",
     "MixingCallback": "training.mixing_callback",
+    "MixingLoop": "training.mixing_loop",
     "MixtureReport": "reports.mixture_report",
     "MixtureSampler": "data.sampler",
     "ODM": "mixers.odm",
@@ -130,6 +132,7 @@ __all__ = [
     "LanguageModel",
     "Limits",
     "MixingCallback",
+    "MixingLoop",
     "MixtureReport",
     "MixtureSampler",
     "Phase",

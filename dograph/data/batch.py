@@ -20,6 +20,10 @@ class Batch:
     documents: Tensor
     """(B, 2) int64, ordinals of the first and last document in each sequence."""
 
+    def to(self, device: torch.device) -> Batch:
+        """On a device."""
+        return Batch(*(part.to(device, non_blocking=True) for part in vars(self).values()))
+
     def pin_memory(self) -> Batch:
         """Copy to page-locked memory, for faster transfer to a GPU."""
         return Batch(*(part.pin_memory() for part in vars(self).values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -78,6 +78,8 @@ class PlannedRun(NamedTuple):
     world_size: int = 1
     batches: int = 0
     micro_batches: int = 1
+    rank: int = 0
+    first: Callable[[Tensor], Tensor] | None = None
 
 
 class DataMixer(LightningDataModule):
@@ -159,9 +161,9 @@ class DataMixer(LightningDataModule):
 
     @property
     def _ranks(self) -> tuple[int, int]:
-        """(rank, world size) of the attached trainer, (0, 1) without one or a planned run."""
+        """(rank, world size) of the attached trainer or the begun run; else (0, 1)."""
         if self.trainer is None:
-            return 0, self._planned.world_size
+            return self._planned.rank, self._planned.world_size
         return self.trainer.global_rank, self.trainer.world_size
 
     def prepare_data(self) -> None:
@@ -189,15 +191,25 @@ class DataMixer(LightningDataModule):
             return
         self._begin()
 
-    def begin(self, world_size: int, steps: int, micro_batches: int = 1) -> None:
-        """Begin as rank zero of a run, without a trainer: for a plan of the run.
+    def begin(
+        self,
+        world_size: int,
+        steps: int,
+        micro_batches: int = 1,
+        rank: int = 0,
+        first: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Begin a run without a trainer: a plan of it, or a loop of one's own.
 
         Args:
             world_size: number of processes.
             steps: optimiser steps of the run.
             micro_batches: batches of a step on each process.
+            rank: of this process.
+            first: from a tensor to rank zero's; None if there is one rank, or it is a plan.
         """
-        self._planned = PlannedRun(world_size, steps * micro_batches, micro_batches)
+        batches = steps * micro_batches
+        self._planned = PlannedRun(world_size, batches, micro_batches, rank, first)
         self._open_domains()
         self._begin()
 
@@ -305,10 +317,12 @@ class DataMixer(LightningDataModule):
 
     def _share_start(self) -> None:
         """Let every rank begin with rank zero's weights: another processor may round otherwise."""
+        first, mixer = self._planned.first, self.mixer
         if self.trainer is not None and self.trainer.world_size > 1:
-            mixer, strategy = self.mixer, self.trainer.strategy
+            first = self.trainer.strategy.broadcast
+        if first is not None:
             for weights in (mixer.weights, mixer.sampling_weights, mixer.average_weights):
-                weights.copy_(strategy.broadcast(weights, src=0))
+                weights.copy_(first(weights))
 
     def _text(self, train: Sequence[DomainSequences]) -> list[Tensor]:
         """(n_s, T + 1) training tokens of each domain, evenly spread; none if not requested."""

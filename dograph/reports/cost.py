@@ -20,7 +20,7 @@ from dograph.signals.batch_signals import (
 )
 from dograph.signals.layers import MATRICES, weight_of
 from dograph.signals.sketches import SequenceSketcher
-from dograph.training.language_model import LanguageModel
+from dograph.training.loop import TrainedModel
 from dograph.training.signal_collector import SignalCollector
 
 
@@ -101,14 +101,14 @@ class SignalSetting:
     @classmethod
     def of(cls, collector: SignalCollector) -> SignalSetting:
         """That of a run."""
-        data, trainer = collector.data, collector.trainer
+        data, loop = collector.data, collector.loop
         return cls(
             collector.mixer,
             collector.sketcher,
             collector.reference.network if collector.reference is not None else None,
             data.batch_size,
-            data.sampler.batch_size * int(trainer.accumulate_grad_batches),
-            trainer.world_size,
+            data.sampler.batch_size * loop.micro_batches,
+            loop.world_size,
             measured_sequences(collector.mixer, data),
         )
 
@@ -118,7 +118,7 @@ class SignalSetting:
 
 
 def training_flops(
-    model: LanguageModel, collector: SignalCollector | None, context: int, steps: int = 1
+    model: TrainedModel, collector: SignalCollector | None, context: int, steps: int = 1
 ) -> float:
     """FLOPs per trained token, with the signals that the mixer needs.
 

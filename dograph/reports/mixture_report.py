@@ -247,8 +247,9 @@ class MixtureReport(Callback):
             scalars["loss"], weighted = means
             if self._data.mixer.acts(LOSS):
                 scalars["weighted_loss"] = weighted
-        if self.mixing.model.skipped.any():
-            scalars["skipped_steps"] = float(self.mixing.model.skipped[0])
+        skipped = getattr(self.mixing.model, "skipped", None)
+        if skipped is not None and skipped.any():
+            scalars["skipped_steps"] = float(skipped[0])
         if trainer.optimizers:
             scalars["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         return scalars

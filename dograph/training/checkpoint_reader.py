@@ -69,13 +69,13 @@ def trained_context(path: Path) -> int | None:
 
 
 def load_reference(
-    path: Path | str, model: LanguageModel, context: int, tokenizer: str | None = None
+    path: Path | str, vocab_size: int, context: int, tokenizer: str | None = None
 ) -> LanguageModel:
-    """A checkpoint's model whose token losses compare with those of ``model``, in training.
+    """A checkpoint's model whose token losses compare with those of a model in training.
 
     Args:
         path: of the file.
-        model: in training.
+        vocab_size: tokens of the model in training.
         context: tokens that it sees at once.
         tokenizer: hash of its tokenizer, compared with what the reference's run recorded, if its
             run directory is there. None: not compared.
@@ -92,10 +92,10 @@ def load_reference(
             f"{tokenizer}: their losses compare only with the same tokenizer; set "
             "corpus.tokenizer to the tokenizer.json of the reference's store"
         )
-    if reference.vocab_size != model.vocab_size:
+    if reference.vocab_size != vocab_size:
         raise UserError(
             f"reference model {path} has {reference.vocab_size} tokens, but the model in training "
-            f"{model.vocab_size}: their losses compare only with the same tokenizer"
+            f"{vocab_size}: their losses compare only with the same tokenizer"
         )
     if reference.context is not None and reference.context < context:
         raise UserError(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from dograph.data.batch import Batch
@@ -33,9 +31,7 @@ from dograph.signals.sketches import SequenceSketcher, SketchSettings
 from dograph.signals.token_gradients import EmbeddingReader
 from dograph.training.checkpoint_reader import load_reference
 from dograph.training.language_model import LanguageModel
-
-SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
-"""Strategies under which a layer's parameters are there only while it works."""
+from dograph.training.loop import Loop, TrainedModel
 
 
 class SignalCollector:
@@ -58,13 +54,13 @@ class SignalCollector:
 
     def __init__(
         self,
-        trainer: Trainer,
-        model: LanguageModel,
+        loop: Loop,
+        model: TrainedModel,
         data: DataMixer,
         sketch: SketchSettings,
         observed: bool,
     ) -> None:
-        self.trainer, self.model, self.data, self.mixer = trainer, model, data, data.mixer
+        self.loop, self.model, self.data, self.mixer = loop, model, data, data.mixer
         self.sketcher: SequenceSketcher | None = None
         self.reference: LanguageModel | None = None
         self.gradients: DomainGradientSums | None = None
@@ -76,8 +72,7 @@ class SignalCollector:
         self._own_weights = torch.zeros(0)
         self._step_domain: Tensor | None = None
         # A scaler's small losses would be lost in the half precision of unscaled gradients.
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        self._may_share = not scaled and not isinstance(trainer.strategy, SHARDED)
+        self._may_share = loop.scaler is None and loop.shares_backward
         excess = self.mixer.request(ExcessLoss)
         if excess is not None:
             if not excess.reference:
@@ -85,10 +80,11 @@ class SignalCollector:
                     f"{type(self.mixer).__name__} needs a reference model: set its `reference` to "
                     "a checkpoint"
                 )
-            tokenizer = data.store.tokenizer_hash if data.store else None
-            self.reference = load_reference(excess.reference, model, data.context, tokenizer)
+            assert data.store is not None
+            same = getattr(model, "vocab_size", data.store.vocab_size), data.context
+            self.reference = load_reference(excess.reference, *same, data.store.tokenizer_hash)
         if self.mixer.request(DomainGradients):
-            self.gradients = DomainGradientSums(model.parameters(), len(data.domains))
+            self.gradients = DomainGradientSums(model.network.parameters(), len(data.domains))
         embedding = self.mixer.request(EmbeddingGradients)
         if embedding is not None:
             self.embeddings, self._probe_embeddings = (
@@ -96,7 +92,8 @@ class SignalCollector:
             )
         if self.mixer.request(Sketch) or observed:
             self.sketcher = SequenceSketcher(model.network, sketch)
-            model.observed_modules = list(self.sketcher.modules)
+            if isinstance(model, LanguageModel):  # which compiles what is not observed
+                model.observed_modules = list(self.sketcher.modules)
 
     def detach(self) -> None:
         """Removes the hooks from the model."""
@@ -132,16 +129,16 @@ class SignalCollector:
 
         ``token_losses`` (B, T) of this rank and their means ``losses`` (B,) come with their graph.
         """
-        micro_batches = int(self.trainer.accumulate_grad_batches)
-        group = self.trainer.optimizers[0].param_groups[0]
+        micro_batches = self.loop.micro_batches
+        group = self.loop.optimizer.param_groups[0]
         sketch = self._sketch(losses, step)
         last = position == micro_batches - 1
         probed = self._probe(step, losses.device) if last else {}
         kernel, products = self._domain_kernel(batch, last, probed.pop("gradient", None))
         return BatchSignals(
             step=step,
-            domain=self._gather(batch.domain),
-            sequence_loss=self._gather(losses.detach()),
+            domain=self.loop.gather(batch.domain),
+            sequence_loss=self.loop.gather(losses.detach()),
             sketch=sketch,
             excess_loss=self._excess_loss(batch, token_losses),
             domain_kernel=kernel,
@@ -179,23 +176,23 @@ class SignalCollector:
         finite = []
         if self._reader is not None:
             reader, self._reader = self._reader, None
-            signals.sketch = self._gather(reader.sketch(self._scale()))
+            signals.sketch = self.loop.gather(reader.sketch(self._scale()))
             finite.append(signals.sketch.isfinite().all())
         if self.embeddings is not None and self.embeddings.recorded:
             tokens, gradients = self.embeddings.take()
             gradients = self._unweighted(gradients, self._scale())
-            read = self._gather(tokens), self._gather(gradients)
+            read = self.loop.gather(tokens), self.loop.gather(gradients)
             signals.token_gradients = TokenGradients(signals.domain, *read)
             finite.append(read[1].isfinite().all())
         return all(map(bool, finite))
 
     def _scale(self) -> Tensor:
         """(B,) how much each own sequence's loss counts in the scalar that is differentiated."""
-        return self._own_weights / int(self.trainer.accumulate_grad_batches)
+        return self._own_weights / self.loop.micro_batches
 
     def _unweighted(self, gradients: Tensor, scale: Tensor) -> Tensor:
         """(B, T, r) gradients of the losses themselves; 0 for a sequence that counts nothing."""
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = self.loop.scaler
         if scaler is not None:
             scale = scale * scaler.get_scale()
         scale = scale.to(gradients)[:, None, None]
@@ -211,7 +208,7 @@ class SignalCollector:
             self._reader = forward.reader(step)
             return None
         own, self._weighted_loss = forward.sketch_and_share(losses, step)
-        return self._gather(own)
+        return self.loop.gather(own)
 
     def _excess_loss(self, batch: Batch, token_losses: Tensor) -> Tensor | None:
         """(B,) mean over tokens of ``max(ℓ − ℓ_reference, 0)``, of all ranks."""
@@ -220,7 +217,7 @@ class SignalCollector:
         self.reference.to(token_losses.device)
         with torch.no_grad():
             expected = self.reference.token_losses(batch.tokens)
-            return self._gather(clipped_excess(token_losses, expected))
+            return self.loop.gather(clipped_excess(token_losses, expected))
 
     def _domain_kernel(
         self, batch: Batch, last: bool, probe: Tensor | None
@@ -238,7 +235,7 @@ class SignalCollector:
         self.gradients.add(batch.domain, sequence_losses)
         if not last:
             return None, None
-        kernel = self.gradients.take_kernel(self._total, probe)
+        kernel = self.gradients.take_kernel(self.loop.total, probe)
         if probe is None:
             return kernel, None
         return kernel[:-1, :-1], kernel[:, -1]
@@ -286,7 +283,7 @@ class SignalCollector:
         sources, targets = self.data.source_batch(step), self.data.probe_batch(step)
         assert targets is not None
         return align(
-            self.model.parameters(),
+            self.model.network.parameters(),
             lambda tokens: self.model.token_losses(tokens).mean(dim=1),
             (sources.domain, sources.tokens.to(device)),
             (targets.domain, targets.tokens.to(device)),
@@ -302,15 +299,3 @@ class SignalCollector:
             coming = self.data.sampler.upcoming(micro_batches)
             self._step_domain = torch.tensor([domain for picks in coming for domain, _ in picks])
         return self._step_domain
-
-    def _total(self, values: Tensor) -> Tensor:
-        total = self.trainer.strategy.reduce(values, reduce_op="sum")
-        assert isinstance(total, Tensor)
-        return total
-
-    def _gather(self, values: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return values
-        gathered = self.model.all_gather(values)
-        assert isinstance(gathered, Tensor)
-        return gathered.flatten(0, 1)

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch import nn
 
 from dograph.errors import UserError
-from dograph.training.language_model import LanguageModel, mean_loss
+from dograph.training.language_model import mean_loss
 
 
-def check_model(model: LanguageModel) -> None:
-    """Raises UserError for a model that steps by itself, or weighs its losses by itself."""
+def check_model(model: LightningModule) -> LightningModule:
+    """A model that can be mixed for.
+
+    Raises:
+        UserError: for a model without what mixing reads, one that steps by itself, or one that
+            weighs its losses by itself.
+    """
     name = type(model).__name__
+    lacks = []
+    if not isinstance(getattr(model, "network", None), nn.Module):
+        lacks.append("an attribute `network`, the module whose layers gradients are read from")
+    if not callable(getattr(model, "token_losses", None)):
+        lacks.append(
+            "a method `token_losses(tokens)`, from (B, T + 1) token ids to the (B, T) "
+            "cross-entropy of each next token"
+        )
+    if lacks:
+        raise UserError(
+            f"MixingCallback needs of {name}: {'; '.join(lacks)}; and that its training_step "
+            "returns self.reduce_loss(batch, token_losses)"
+        )
     if not model.automatic_optimization:
         raise UserError(
             f"{name}.automatic_optimization is False, but MixingCallback follows the steps that "
             "the trainer takes: leave it True; trainer.accumulate_grad_batches makes steps larger"
         )
-    if model.reduce_loss is not mean_loss:
+    if getattr(model, "reduce_loss", mean_loss) is not mean_loss:
         raise UserError(
             f"{name}.reduce_loss is your own, but MixingCallback would put the mixer's in its "
             "place: override token_losses instead, or leave MixingCallback out"
         )
+    return model
 
 
 def check_steps(trainer: Trainer) -> None:

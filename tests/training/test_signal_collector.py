@@ -107,20 +107,19 @@ def load_reference_of(model, folder):
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(model)
     trainer.save_checkpoint(folder / "model.ckpt")
-    return load_reference(folder / "model.ckpt", model, context=32)
+    return load_reference(folder / "model.ckpt", model.vocab_size, context=32)
 
 
 def test_references_that_do_not_fit_are_refused(store, corpus_settings, reference, tmp_path):
-    model = LanguageModel(config={**TINY, "vocab_size": 300})
     with pytest.raises(UserError, match="no such file"):
-        load_reference(tmp_path / "none.ckpt", model, 32)
+        load_reference(tmp_path / "none.ckpt", 300, 32)
     with pytest.raises(UserError, match="takes 32 tokens"):
-        load_reference(reference, model, 64)
+        load_reference(reference, 300, 64)
     with pytest.raises(UserError, match="has 300 tokens"):
-        load_reference(reference, LanguageModel(config={**TINY, "vocab_size": 301}), 32)
+        load_reference(reference, 301, 32)
     (tmp_path / "broken.ckpt").write_bytes(b"nothing that torch knows")
     with pytest.raises(UserError, match="no checkpoint"):
-        load_reference(tmp_path / "broken.ckpt", model, 32)
+        load_reference(tmp_path / "broken.ckpt", 300, 32)
     with pytest.raises(UserError, match="needs a reference"):
         train(corpus_settings, DoReMi(""), steps=1)
 
