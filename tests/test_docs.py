@@ -131,7 +131,7 @@ def test_python_runs(page, inside, capsys):
     space = {"__name__": page.stem}
     for language, text in FENCE.findall(page.read_text()):
         if language == "python":
-            code = text.replace("max_steps=400", "max_steps=2").replace("context=128", "context=16")
+            code = text.replace("steps=400", "steps=2").replace("context=128", "context=16")
             exec(compile(code, page.name, "exec"), space)  # noqa: S102  (the page's own code)
 
 

@@ -39,9 +39,10 @@ class MixingLoop(Mixing):
 
     Args:
         data: the corpus and its mixer; this prepares it and sets it up.
-        network: in training; layers of it are sketched. Unwrapped where it is compiled or in DDP.
+        network: in training; its layers are sketched. Where it is wrapped, as by DDP, what is in
+            the wrapper.
         token_losses: from (B, T + 1) int64 tokens to the (B, T) cross-entropy of each next token,
-            in nats, with its graph; through the wrapped network where there is one.
+            in nats, with its graph, by ``network`` itself: of held-out text and probes.
         optimizer: of the run.
         steps: optimiser steps of the run.
         micro_batches: batches of an optimiser step on each rank, whose losses are averaged: divide
