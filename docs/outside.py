@@ -5,18 +5,32 @@ from pathlib import Path
 from posixpath import dirname, join, normpath, relpath
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
+"""Pages of the navigation."""
+SHOWN = {"recipes/*.yaml": "yaml", "examples/*.py": "python"}
+"""Files that get a page each, which links lead to, by the language of their code."""
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(((?!\w+:|#)[^)#]+)(#[^)]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that lie outside docs/, under the paths that they have in the repository."""
+    """Add the files that lie outside docs/, under the paths that they have in the repository."""
     for name in PAGES:
         files.append(File.generated(config, name, content=Path(name).read_text(encoding="utf-8")))
+    for pattern, language in SHOWN.items():
+        for path in sorted(Path().glob(pattern)):
+            file = File.generated(config, f"{path}.md", content=shown(path, language))
+            file.inclusion = InclusionLevel.NOT_IN_NAV
+            files.append(file)
     return files
+
+
+def shown(path: Path, language: str) -> str:
+    """A page that shows a file, and that the search leaves out."""
+    code = path.read_text(encoding="utf-8")
+    return f"---\nsearch: {{exclude: true}}\n---\n# {path}\n\n````{language}\n{code}````\n"
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -27,8 +41,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def led(match: re.Match[str]) -> str:
         text, target, anchor = match[1], match[2], match[3] or ""
         path = normpath(join(dirname(place), target)).removeprefix("docs/")
-        if files.get_file_from_path(path) is None:
-            return text
-        return f"[{text}]({relpath(path, dirname(source) or '.')}{anchor})"
+        for there in (path, f"{path}.md"):
+            if files.get_file_from_path(there) is not None:
+                return f"[{text}]({relpath(there, dirname(source) or '.')}{anchor})"
+        return text
 
     return LINK.sub(led, markdown)
