@@ -41,9 +41,6 @@ from dograph.files.atomic import read_mapping, write_json
 from dograph.files.run_dir import MIXTURES, OF_SWARM, SWARM
 from dograph.terminal.screen import Screen
 
-FEWEST, EACH = 32, 6
-"""Mixtures: so many, or so many for each domain, whichever is more."""
-
 
 @dataclass
 class Swarm:
@@ -111,8 +108,7 @@ class Swarm:
     def chosen(self) -> Mixtures:
         """(n, S) distinct mixtures by the design, then corners."""
         settings, domains = self.settings, self.domains
-        given = settings.mixtures
-        count = max(FEWEST, EACH * len(domains)) if given is None else given
+        count = settings.by_rule(len(domains))
         if settings.design == "oracle" and count:
             counted = np.array([self.recipe.target.mixture.get(n, 0.0) for n in domains])
             return first_mixtures(count, counted / (counted.sum() or 1.0), self.recipe.seed)

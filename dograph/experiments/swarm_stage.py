@@ -20,7 +20,7 @@ from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.domains import source_domains
 from dograph.experiments.recipe.swarm_section import errors_by_key
 from dograph.experiments.run_inputs import RunInputs
-from dograph.experiments.swarm import EACH, FEWEST, Swarm
+from dograph.experiments.swarm import Swarm
 from dograph.files.atomic import write_json, write_text
 from dograph.files.run_dir import FIT, PROVENANCE, RECIPE, SUMMARY, SWARM
 from dograph.reports.summary import DomainSummary, RunSummary, read_summary, total_cost
@@ -43,7 +43,7 @@ def check_swarm_early(recipe: Recipe) -> None:
         return
     drawn = [name for name in names if name not in recipe.target.unseen]
     settings, total = recipe.swarm[0], len(drawn)
-    count = max(FEWEST, EACH * total) if settings.mixtures is None else settings.mixtures
+    count = settings.by_rule(total)
     corners = total if settings.corners and (settings.design == "regmix" or not count) else 0
     count += corners + bool(settings.repeats)
     mixtures = np.random.default_rng(0).dirichlet(np.ones(total), count)  # which does not matter

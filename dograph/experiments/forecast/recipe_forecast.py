@@ -19,7 +19,6 @@ from dograph.experiments.recipe.compose import RecipeFile
 from dograph.experiments.recipe.domains import check_domains, check_source_domains
 from dograph.experiments.recipe.swarm_section import SwarmSettings
 from dograph.experiments.stages import LEFT, LEFT_BY_SWARM, find_folder
-from dograph.experiments.swarm import EACH, FEWEST
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,5 @@ def _finished(
 def _swarm_runs(settings: SwarmSettings, run: RunForecast) -> int:
     """Runs of a swarm; where its domains are not known, without those that depend on them."""
     domains = len(run.domains or ())
-    by_rule = settings.mixtures
-    if by_rule is None:
-        by_rule = max(FEWEST, EACH * domains)
     corners = domains if settings.corners and settings.design == "regmix" else 0
-    return max(by_rule + corners + settings.repeats, 1)
+    return max(settings.by_rule(domains) + corners + settings.repeats, 1)

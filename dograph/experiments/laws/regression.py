@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingRegressor
 
 from dograph.experiments.laws.law import FittedLaw, Law
 from dograph.experiments.laws.table import Floats, Points
@@ -61,6 +60,8 @@ class RegMix(Law):
         """Fit all rounds."""
         leaf = min(LEAF, max(len(losses) // LEAVES_AT_LEAST, 1))
         if self.lightgbm is None:
+            from sklearn.ensemble import HistGradientBoostingRegressor
+
             regressor: Any = HistGradientBoostingRegressor(
                 learning_rate=RATE,
                 max_iter=ROUNDS,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from dograph.experiments.oracle.design import (
     CANDIDATES,
@@ -19,6 +16,9 @@ from dograph.experiments.oracle.design import (
     rounded,
     search_around,
 )
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
 
 Floats = NDArray[np.float64]
 
@@ -99,6 +99,11 @@ class Surrogate:
         return mixtures[len(self.mixtures) :]
 
     def _fit(self, length_scale: float | Floats) -> GaussianProcessRegressor:
+        # Here, since plans and runs need no process, and scikit-learn takes long to import.
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
         smooth = ConstantKernel(1.0, (1e-2, 1e3)) * Matern(length_scale, (0.1, 30.0), nu=2.5)
         kernel = smooth + WhiteKernel(1e-3, (1e-6, 0.5))
         process = GaussianProcessRegressor(kernel, n_restarts_optimizer=4, random_state=self.seed)
@@ -119,6 +124,8 @@ def _with_points(
     process: GaussianProcessRegressor, mixtures: Mixtures, losses: Floats
 ) -> GaussianProcessRegressor:
     """A process of other points with the same hyper-parameters."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
     again = GaussianProcessRegressor(process.kernel_, optimizer=None)
     return again.fit(np.sqrt(mixtures), losses)
 

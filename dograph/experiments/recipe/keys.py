@@ -195,7 +195,7 @@ def _defaults() -> dict[str, Any]:
 
 def _swarm_defaults() -> dict[str, Any]:
     """Those of a swarm and the law that is fitted to it."""
-    from dograph.experiments.laws.fit import FitSettings  # only for a swarm: it imports sklearn
+    from dograph.experiments.laws.fit import FitSettings
 
     swarm = _section_defaults("swarm", SwarmSettings, frozenset())
     return swarm | _section_defaults("fit", FitSettings, frozenset(NO_KEYS))

@@ -19,6 +19,8 @@ DESIGNS = ("regmix", "oracle")
 """Rules by which mixtures are chosen: RegMix's, or that of an oracle's first round."""
 CORNER = 0.85
 """Weight of a corner's domain; the rest is even (ours)."""
+FEWEST, EACH = 32, 6
+"""Mixtures by the rule: so many, or so many for each domain, whichever is more."""
 NO_KEYS = {"sizes"}
 """What a fit of runs knows by itself."""
 
@@ -59,6 +61,10 @@ class SwarmSettings:
             hint = nearest(self.design, DESIGNS) or f": choose one of {', '.join(DESIGNS)}"
             raise UserError(f"{COMMAND_LINE}: design is {self.design!r}{hint}")
 
+    def by_rule(self, domains: int) -> int:
+        """How many mixtures of so many domains the rule chooses, without corners."""
+        return max(FEWEST, EACH * domains) if self.mixtures is None else self.mixtures
+
 
 def read_swarm(composition: Composition, seed: int) -> tuple[SwarmSettings, FitSettings] | None:
     """The settings of a stage's swarm and of the law that is fitted to it; None without a swarm.
@@ -69,7 +75,7 @@ def read_swarm(composition: Composition, seed: int) -> tuple[SwarmSettings, FitS
     """
     if "swarm" not in composition.values:
         return None
-    from dograph.experiments.laws.fit import FitSettings  # only for a swarm: it imports sklearn
+    from dograph.experiments.laws.fit import FitSettings
 
     swarm = _read(composition, "swarm", SwarmSettings, set())
     given = composition.values.get("fit") or {}
