@@ -264,8 +264,13 @@ def check_batch(recipe: Recipe) -> None:
 def model_arguments(
     recipe: Recipe, vocab_size: int, end_of_text: int, context: int
 ) -> dict[str, Any]:
-    """Arguments of the model, sized for a vocabulary and the data's context."""
+    """Arguments of the model, sized for a vocabulary and the data's context.
+
+    A pretrained model keeps its own vocabulary and context.
+    """
     arguments = recipe.arguments("model")
+    if arguments["pretrained"] is not None:
+        return arguments | {"config": dict(arguments["config"] or {})}
     config, architecture = dict(arguments["config"] or {}), arguments["architecture"]
     given = {own_name(architecture, key) for key in config}
     for key, value in (

@@ -23,6 +23,7 @@ from dograph.training.network import (
     check_causal,
     check_sizes,
     check_vocabulary,
+    plain_config,
 )
 from dograph.training.step_state import StepState
 
@@ -124,6 +125,11 @@ class LanguageModel(LightningModule):
         self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
         self._groups: list[tuple[float, dict[str, Any]]] = []
         self.network: Any = build_network(architecture, config or {}, pretrained)
+        if pretrained is not None:  # a checkpoint is loaded without the pretrained files
+            own: Any = self.network.config
+            self.hparams.update(
+                architecture=own.model_type, config=plain_config(own), pretrained=None
+            )
         check_causal(self.network, pretrained or architecture, self.context)
 
     @property

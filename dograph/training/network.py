@@ -23,6 +23,20 @@ MOST_LAYERS = 10_000
 """Maximum layer count; catches typos before a network is built for hours."""
 PROBED = 8
 """Tokens on which a network's causality is tried."""
+POSITIONS_BY_PADDING = frozenset(
+    {
+        *("camembert", "data2vec-text", "roberta", "roberta-prelayernorm"),
+        *("xlm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+    }
+)
+"""Model types that count positions from the padding token, so that their configuration needs it."""
+NOT_OF_THE_NETWORK = frozenset(
+    {
+        *("model_type", "transformers_version", "architectures", "dtype"),
+        *("_name_or_path", "id2label", "label2id"),
+    }
+)
+"""Keys of a configuration that do not say what a network computes."""
 _LAYERS = re.compile(r"layer|block|depth|attention_types", re.IGNORECASE)
 
 
@@ -53,42 +67,97 @@ def build_network(
 ) -> nn.Module:
     """A transformers causal language model from a configuration, or pretrained.
 
-    Dropout is 0 unless the configuration sets it: gradients that are compared must not be noisy.
-    GPT-2's GELU (by tanh) is computed by one fused kernel, equal to rounding, in place of the eight
-    operations of transformers' ``gelu_new``: at nano scale these take a fifth of a step.
+    Weights are float32, whatever type a pretrained model is stored in: the trainer's precision
+    says in which they train. Every row of the token embedding is trained, none is padding.
     """
-    settings = configuration(architecture, pretrained)
-    names = set(settings.to_dict()) | set(settings.attribute_map)
-    unknown = sorted(str(key) for key in config if key not in names)
-    if unknown:
-        nearest = difflib.get_close_matches(unknown[0], names, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise UserError(f"model.config has no key {unknown[0]!r} for {architecture}{hint}")
-    _check_sizes(config, settings)
-    defaults: dict[str, Any] = {name: 0.0 for name in names if name.endswith(("pdrop", "dropout"))}
-    if getattr(settings, "activation_function", None) == "gelu_new":
-        defaults["activation_function"] = "gelu_pytorch_tanh"
+    settings = network_settings(architecture, config, pretrained)
     try:
         if pretrained is not None:
-            settings.update({**defaults, **config})
-            _check_sizes(settings.to_dict(), settings)
             both: Any = AutoModelForCausalLM.from_pretrained(
                 pretrained,
                 config=settings,
+                dtype=torch.float32,
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
             )
             network, loaded = both
             _check_loaded(pretrained, loaded)
-            trained: nn.Module = network.train()  # transformers gives it without dropout
-            return trained
-        settings = AutoConfig.for_model(architecture, **{**defaults, **config})
-        return AutoModelForCausalLM.from_config(settings)
+            network.train()  # transformers gives it without dropout
+        else:
+            network = AutoModelForCausalLM.from_config(settings)
+        _train_every_row(network)
+        built: nn.Module = network
+        return built
     except UserError:
         raise
     except Exception as error:  # whatever transformers makes of it: the configuration is at fault
-        raise UserError(f"model.config: {architecture} refuses {config}: {error}") from error
+        raise _refused(settings.model_type, config, error) from error
+
+
+def network_settings(
+    architecture: str, config: Mapping[str, Any], pretrained: str | None = None
+) -> PretrainedConfig:
+    """The checked configuration that ``build_network`` builds.
+
+    Dropout is 0 unless ``config`` sets it: gradients that are compared must not be noisy.
+    GPT-2's GELU (by tanh) is computed by one fused kernel, equal to rounding, in place of the eight
+    operations of transformers' ``gelu_new``: at nano scale these take a fifth of a step.
+    """
+    settings = configuration(architecture, pretrained)
+    kind = settings.model_type
+    names = set(settings.to_dict()) | set(settings.attribute_map)
+    unknown = sorted(str(key) for key in config if key not in names)
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0], names, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise UserError(f"model.config has no key {unknown[0]!r} for {kind}{hint}")
+    if config.get("dtype") not in (None, "float32"):
+        raise UserError(
+            f"model.config.dtype is {config['dtype']}: leave it out, and set trainer.precision"
+        )
+    _check_sizes(config, settings)
+    defaults: dict[str, Any] = {name: 0.0 for name in names if name.endswith(("pdrop", "dropout"))}
+    if getattr(settings, "activation_function", None) == "gelu_new":
+        defaults["activation_function"] = "gelu_pytorch_tanh"
+    if "pad_token_id" in names and kind not in POSITIONS_BY_PADDING:
+        defaults["pad_token_id"] = None
+    try:
+        if pretrained is None:
+            return AutoConfig.for_model(architecture, **{**defaults, **config})
+        settings.update({**defaults, **config})
+    except Exception as error:
+        raise _refused(kind, config, error) from error
+    _check_sizes(settings.to_dict(), settings)
+    return settings
+
+
+def plain_config(settings: PretrainedConfig) -> dict[str, Any]:
+    """A configuration as ``build_network`` takes it: by it a network is built again from nothing.
+
+    It holds only numbers, text, lists and mappings.
+    """
+    known = configuration(settings.model_type).to_dict().keys() - NOT_OF_THE_NETWORK
+    return {key: value for key, value in settings.to_dict().items() if key in known}
+
+
+def _refused(architecture: str, config: Mapping[str, Any], error: Exception) -> UserError:
+    return UserError(f"model.config: {architecture} refuses {dict(config)}: {error}")
+
+
+def _train_every_row(network: Any) -> None:
+    """Has the row of the padding token trained like others: no text is padded, its id is a token's.
+
+    Such a row is 0 in a new network, and its gradient would stay 0.
+    """
+    embedding = network.get_input_embeddings()
+    row = getattr(embedding, "padding_idx", None)
+    if row is None:
+        return
+    embedding.padding_idx = None
+    weight = embedding.weight
+    if not weight.is_meta and not weight[row].any():
+        nn.init.normal_(weight.data[row], std=getattr(network.config, "initializer_range", 0.02))
 
 
 def _check_loaded(pretrained: str, loaded: Mapping[str, Any]) -> None:

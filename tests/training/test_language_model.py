@@ -176,3 +176,26 @@ def test_a_pretrained_network_is_not_filled_up_with_random_layers(tmp_path):
     build_network("gpt2", TINY).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"model.pretrained is .*lacks 12 of the weights .*h\.1"):
         build_network("gpt2", {"n_layer": 2}, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "architecture", ["gemma", "cohere", "mamba", "mamba2", "olmo2", "phi3", "roberta", "opt"]
+)
+def test_every_token_has_a_row_that_is_trained(architecture):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "vocab_size": 50, "is_decoder": True}
+    more = {"num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 16}
+    own = {"word_embed_proj_dim": 16, "ffn_dim": 16, "n_groups": 1, "state_size": 4}
+    config = {k: v for k, v in {**sizes, **more, **own}.items() if takes(architecture, k)}
+    if architecture == "mamba2":
+        config |= {"head_dim": 8, "num_heads": 4}
+    model = LanguageModel(architecture, config)
+    tokens = torch.arange(13)[None]
+    model.token_losses(tokens).mean().backward()
+    gradient = model.network.get_input_embeddings().weight.grad
+    assert (gradient.abs().sum(dim=1) > 0)[:12].all()
+    assert (model.network.get_input_embeddings().weight.abs().sum(dim=1) > 0).all()
+
+
+def test_weights_of_another_type_are_refused():
+    with pytest.raises(UserError, match=r"model\.config\.dtype is bfloat16: .*trainer\.precision"):
+        build_network("gpt2", {**TINY, "dtype": "bfloat16"})

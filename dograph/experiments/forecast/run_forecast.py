@@ -32,7 +32,7 @@ from dograph.reports.memory import (
 from dograph.signals.batch_signals import DomainGradients, ExcessLoss, Probe, Sketch
 from dograph.signals.sketches import SequenceSketcher
 from dograph.training.language_model import LanguageModel
-from dograph.training.network import configuration
+from dograph.training.network import network_settings, plain_config
 
 DDP, FSDP, ONE = "ddp", "fsdp", "device"
 """Names of what memory is told for: each device under a strategy, or the only one."""
@@ -155,11 +155,9 @@ def meta_model(recipe: Recipe, store: Store | None, context: int) -> LanguageMod
         words = expected_vocabulary(recipe.corpus) if store is None else store.vocab_size
         arguments = model_arguments(recipe, words, 0, context)
         if pretrained is not None:  # its sizes, without its weights
-            own = configuration(arguments["architecture"], pretrained)
-            plain = configuration(own.model_type).to_dict().keys() - {"model_type"}
-            sizes = {key: value for key, value in own.to_diff_dict().items() if key in plain}
-            arguments |= {"architecture": own.model_type, "pretrained": None}
-            arguments["config"] = sizes | arguments["config"]
+            own = network_settings(arguments["architecture"], arguments["config"], pretrained)
+            sizes = {"architecture": own.model_type, "config": plain_config(own)}
+            arguments |= {**sizes, "pretrained": None}
         return LanguageModel(**arguments)
 
 

@@ -22,7 +22,7 @@ from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError, check_range
 from dograph.experiments.rank_zero import is_rank_zero
 from dograph.experiments.recipe.classes import import_mixer
-from dograph.experiments.recipe.compose import Composition, contains
+from dograph.experiments.recipe.compose import FIRST_ARCHITECTURE, Composition, contains
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
 from dograph.experiments.recipe.swarm_section import SwarmSettings, read_swarm
 from dograph.files.changes import flat
@@ -37,7 +37,7 @@ from dograph.mixers.user_code import mixer_errors
 from dograph.reports.settings import ReportSettings
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel, check_schedule
-from dograph.training.network import build_network
+from dograph.training.network import build_network, network_settings, takes
 
 if TYPE_CHECKING:
     from dograph.experiments.laws.fit import FitSettings
@@ -66,6 +66,8 @@ PROCESSES_PER_CORE = 8
 """Maximum; with more the machine would stop responding."""
 _FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f]{1,100}")
 TOP_LEVEL = ("compose", "mixer", "target", "swarm", "fit", *PLAIN_KEYS, *SECTIONS)
+WITH_NANO = ("gpt_neox", "llama", "qwen3")
+"""Architectures beside gpt2 that ``configs/model/`` has at nano size."""
 _buildable: set[str] = set()
 """Models that this process has built without memory, by architecture and configuration."""
 
@@ -249,11 +251,31 @@ def _check_model(composition: Composition, arguments: dict[str, Any]) -> None:
     """Build the network without memory, so that a mistake shows before a corpus is prepared."""
     schedule = {key: arguments[key] for key in signature(check_schedule).parameters}
     build(composition, "model", check_schedule, schedule)
-    network = {"architecture": arguments["architecture"], "config": arguments["config"] or {}}
+    architecture, config = arguments["architecture"], arguments["config"] or {}
+    network = {"architecture": architecture, "config": config}
+    if (pretrained := arguments["pretrained"]) is not None:
+        build(composition, "model", network_settings, {**network, "pretrained": pretrained})
+        return
+    if not config and architecture != FIRST_ARCHITECTURE:
+        raise composition.error("model.config", _without_sizes(architecture))
     if repr(network) not in _buildable:
         with torch.device("meta"):
             build(composition, "model", build_network, network)
         _buildable.add(repr(network))
+
+
+def _without_sizes(architecture: str) -> str:
+    """What is wrong with an architecture whose sizes a recipe leaves to transformers' defaults."""
+    sizes = {"hidden_size": 160, "num_hidden_layers": 4, "num_attention_heads": 5}
+    own = {key: size for key, size in sizes.items() if takes(architecture, key)}
+    example = ", ".join(f"{key}: {size}" for key, size in own.items())
+    remedy = f"give it, e.g. model.config='{{{example}}}'"
+    if architecture in WITH_NANO:
+        remedy = f"take compose.model={architecture}_nano in place of it, or {remedy}"
+    return (
+        f"is missing beside model.architecture={architecture}, whose defaults are those of a "
+        f"published model, often of billions of parameters: {remedy}"
+    )
 
 
 def _check_warmup(composition: Composition, warmup: int, steps: int) -> None:

@@ -311,17 +311,19 @@ def _stage_values(config: DictConfig, stage: str, origin: str) -> DictConfig:
 def merge(parts: Iterable[Part]) -> DictConfig:
     """Merge parts, the last word last.
 
-    Another mixer, and another architecture's configuration, start with their own defaults. A
-    mapping by domain that is given whole replaces what came before: another corpus has other
-    domains.
+    Another mixer, and the configuration of another architecture or of a pretrained model, start
+    with their own defaults. A mapping by domain that is given whole replaces what came before:
+    another corpus has other domains.
     """
     merged = OmegaConf.create({})
     for part in parts:
         before, chosen = (OmegaConf.select(c, "mixer.class_path") for c in (merged, part.values))
         if chosen is not None and not _same_class(str(before), str(chosen)):
             merged.pop("mixer", None)
+        before = OmegaConf.select(merged, ARCHITECTURE, default=FIRST_ARCHITECTURE)
         chosen = OmegaConf.select(part.values, ARCHITECTURE)
-        if chosen not in (None, OmegaConf.select(merged, ARCHITECTURE, default=FIRST_ARCHITECTURE)):
+        pretrained = OmegaConf.select(part.values, "model.pretrained")
+        if chosen not in (None, before) or pretrained is not None:
             _remove(merged, "model.config")
         for key in part.replaced:
             _remove(merged, key)

@@ -16,7 +16,10 @@ from dograph.reports.summary import read_summary
 
 PICO = "model.config={n_layer: 2, n_embd: 64, n_head: 2}"
 THOUSAND = ["trainer.accelerator=gpu", "trainer.devices=8", "trainer.num_nodes=128"]
-SEVEN_BILLION = [*THOUSAND, "model.architecture=llama", "trainer.strategy=fsdp"]
+SEVEN_BILLION = [
+    *(*THOUSAND, "trainer.strategy=fsdp", "model.architecture=llama"),
+    "model.config.num_hidden_layers=32",
+]
 
 
 def forecast(path, store, *overrides):
