@@ -55,6 +55,12 @@ def warm_sweeps(monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def make_corpus():
+    """Writes a corpus into a folder, by the number of documents of each domain."""
+    return write_corpus
+
+
+@pytest.fixture(scope="session")
 def corpus_folder(tmp_path_factory):
     """Three domains of 60, 120 and 240 documents."""
     folder = tmp_path_factory.mktemp("corpus") / "text"

@@ -4,13 +4,15 @@ Examples:
   lightning run recipes/dograph_gpt2.yaml
   lightning run recipes/dograph_gpt2.yaml trainer.max_steps=20 mixer.init_args.clusters=4
   lightning run recipes/dograph_gpt2.yaml --resume runs/dograph_gpt2/seed_0
+  lightning run recipes/dograph_gpt2.yaml corpus.source=more_text --from runs/dograph_gpt2/seed_0
   lightning run my_recipe.yaml --mixers my_mixers.py
   lightning run recipes/doremi_gpt2.yaml stages.proxy.trainer.max_steps=100 --stage proxy
 
 A run that was stopped or killed resumes from its newest checkpoint when the same command is given
-again; --resume resumes a run under a changed recipe: a changed key takes effect or is refused. A
-recipe with stages runs what is missing: finished stages are used again while their inputs stay the
-same.
+again; --resume resumes a run under a changed recipe: a changed key takes effect or is refused.
+--from starts a new run from the mixture that a finished one found, on the same or another corpus:
+domains that are in both keep their ratios, new ones start at their prior. A recipe with stages runs
+what is missing: finished stages are used again while their inputs stay the same.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("recipe", type=Path, help="a YAML file, e.g. recipes/dograph_gpt2.yaml")
     add("overrides", nargs="*", metavar="key=value", help="the last word on a key")
     add("--resume", type=Path, metavar="RUN", help="folder of a run to resume")
+    help_from = "folder of a finished run, by whose weights the mixture starts"
+    add("--from", dest="start_from", type=Path, metavar="RUN", help=help_from)
     add("--stage", metavar="NAME", help="run only this stage of the recipe")
     add("--check", action="store_true", help="check the recipe and stop")
 
@@ -54,8 +58,8 @@ def execute(arguments: Namespace) -> int:
         (run_stages if file.stages else run_once)(file, arguments)
     except Interrupted as interruption:
         words = [str(arguments.recipe), *arguments.overrides]
-        for option in ("stage", "mixers", "resume"):
-            value = getattr(arguments, option)
+        for option in ("stage", "mixers", "resume", "from"):
+            value = getattr(arguments, "start_from" if option == "from" else option)
             words += [f"--{option}", str(value)] if value else []
         saved = f" Checkpoint: {interruption.checkpoint}" if interruption.checkpoint else ""
         print(
@@ -73,7 +77,12 @@ def run_once(file: RecipeFile, arguments: Namespace) -> None:
 
     if arguments.stage:
         raise UserError(f"{file.path} has no stages: leave --stage out")
-    recipe = check(file.compose())
+    if arguments.start_from:
+        from dograph.experiments.from_run import start_from
+
+        recipe = start_from(file.compose(), arguments.start_from)
+    else:
+        recipe = check(file.compose())
     if arguments.check:
         check_source_domains(recipe)
         print(recipe.as_yaml(), end="")
@@ -90,6 +99,12 @@ def run_stages(file: RecipeFile, arguments: Namespace) -> None:
     if arguments.resume:
         raise UserError(
             f"{file.path} has stages, which resume by themselves: run it again, without --resume"
+        )
+    if arguments.start_from:
+        raise UserError(
+            f"{file.path} has stages: leave --from out, and give the stage that is to start from "
+            f"{arguments.start_from} its weights, stages.NAME.mixer.init_args.prior='{{…}}', from "
+            f"`dograph export {arguments.start_from}`"
         )
     plan = Plan.make(file)
     if arguments.check:

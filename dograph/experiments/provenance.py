@@ -94,6 +94,7 @@ def provenance_content(recipe: Recipe, inputs: RunInputs, processes: int) -> dic
         "domains": domain_records(store),
         "digest": inputs.digest,
         "inputs": inputs.content,
+        **({"started_from": dict(recipe.started_from)} if recipe.started_from else {}),
         **packages(),
         "host": {**host_metadata(), "processes": processes},
     }

@@ -110,10 +110,8 @@ class ADO(BaseMixer):
         self._least_recorded = max(window, ignore + stride * (LEAST_POINTS - 1) + 1)
         self.acts_from = -(-max(start, self._least_recorded - 1) // refit_every) * refit_every
 
-    def initial_weights(self) -> Tensor:
-        """(S,) the prior; shares of the training tokens if none was given."""
-        if self.prior is not None:
-            return super().initial_weights()
+    def default_prior(self) -> Tensor:
+        """(S,) shares of the training tokens."""
         tokens = torch.tensor(self.domain_tokens, dtype=torch.float64)
         return tokens / tokens.sum()
 

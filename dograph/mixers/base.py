@@ -140,7 +140,13 @@ class BaseMixer(nn.Module):
 
     def initial_weights(self) -> Tensor:
         """(S,) weights to start from; called once the domains are known."""
+        if self.prior is None:
+            return self.default_prior()
         return weights_by_name(self.prior, self.domains, "prior", self.unseen)
+
+    def default_prior(self) -> Tensor:
+        """(S,) what stands for a ``prior`` that is not given. Default: uniform."""
+        return weights_by_name(None, self.domains, "prior")
 
     def reset(self) -> None:
         """Sets the mixer's own state to its start; domains and weights are known by then."""

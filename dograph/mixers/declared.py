@@ -29,7 +29,10 @@ KEPT = (
     *("trained", "updates", "validation_loss"),
 )
 """Attributes of a mixer that only the framework sets."""
-METHODS = ("update", "loss_weights", "initial_weights", "reset", "check", "diagnostics", "snapshot")
+METHODS = (
+    *("update", "loss_weights", "initial_weights", "default_prior"),
+    *("reset", "check", "diagnostics", "snapshot"),
+)
 """Of a mixer, that a subclass may override."""
 ARGUMENTS = ("update_every", "warmup", "prior", "floor")
 """Of ``BaseMixer.__init__``, which sets them on the object."""

@@ -93,6 +93,8 @@ class Recipe:
     """the checked arguments of ``data``, ``model`` and ``trainer``."""
     swarm: tuple[SwarmSettings, FitSettings] | None = None
     """of a stage that is a swarm: its mixtures, and the law that is fitted; ``mixer`` is unused."""
+    started_from: Mapping[str, Any] | None = None
+    """the run that the mixer's start weights come from, and what became of its domains."""
 
     @property
     def steps(self) -> int:
