@@ -16,6 +16,7 @@ import dograph
 from dograph.cli.main import build_parser, main
 from dograph.data.corpus.prepare import prepare
 from dograph.data.corpus.settings import CorpusSettings
+from dograph.reports.summary import DomainSummary, RunSummary, write_summary
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -104,6 +105,15 @@ def clone(tmp_path_factory, corpus_folder):
     fit = folder / "runs" / "uniform_gpt2_swarm" / "fit.json"
     fit.parent.mkdir(parents=True)
     fit.write_text('{"weights": {"web": 0.25, "code": 0.75}}')
+    found = folder / "runs" / "dograph_gpt2" / "seed_0"  # what `--from` reads
+    found.mkdir(parents=True)
+    weights = {"code": 0.2, "readmes": 0.2, "web": 0.6}
+    numbers = dict.fromkeys(DomainSummary.__dataclass_fields__, 0)
+    domains = [
+        DomainSummary(**{**numbers, "name": name, "average_weight": weight})
+        for name, weight in weights.items()
+    ]
+    write_summary(RunSummary("DoGraph", 400, 1.0, 1.0, tuple(domains), {}, None), found)
     (folder / "my_recipe.yaml").write_text(BASE + "mixer: {class_path: my_mixers.LossSeeker}\n")
     return folder
 

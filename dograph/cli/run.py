@@ -4,7 +4,7 @@ Examples:
   lightning run recipes/dograph_gpt2.yaml
   lightning run recipes/dograph_gpt2.yaml trainer.max_steps=20 mixer.init_args.clusters=4
   lightning run recipes/dograph_gpt2.yaml --resume runs/dograph_gpt2/seed_0
-  lightning run recipes/dograph_gpt2.yaml corpus.source=more_text --from runs/dograph_gpt2/seed_0
+  lightning run recipes/dograph_gpt2.yaml corpus.source=my_text --from runs/dograph_gpt2/seed_0
   lightning run my_recipe.yaml --mixers my_mixers.py
   lightning run recipes/doremi_gpt2.yaml stages.proxy.trainer.max_steps=100 --stage proxy
 
