@@ -1,12 +1,18 @@
 """The documentation site: builds strictly, needs nothing from elsewhere, has every page."""
 
+import inspect
 import re
 import subprocess
 import sys
+from dataclasses import asdict, is_dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+import dograph
+import dograph.mixers
+from dograph.experiments.mixer_list import describe_mixers, shipped_mixers
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -64,3 +70,57 @@ def test_every_page_is_in_the_navigation():
     pages = {*DOCS.rglob("*.md")} - {*(DOCS / "results" / "pico").rglob("*")}
     named = re.findall(r"([\w./]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(named) == sorted({*OUTSIDE, *(str(page.relative_to(DOCS)) for page in pages)})
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = [page for page in (DOCS / "reference").glob("*.md") if page.stem != "index"]
+    shown = {page: re.findall(r"^::: dograph\.(\w+)$", page.read_text(), re.M) for page in pages}
+    assert sorted(name for names in shown.values() for name in names) == sorted(dograph.__all__)
+    index = (DOCS / "reference" / "index.md").read_text()
+    for page, names in shown.items():
+        row = next(line for line in index.splitlines() if f"]({page.name})" in line)
+        assert re.findall(r"`(\w+)`", row) == names
+
+
+def header(page):
+    """The rows of a method's page by their labels, each a list."""
+    rows = {}
+    for label, text in re.findall(r"^\| \*\*(.*?)\*\* \| (.*) \|$", page.read_text(), re.M):
+        rows.setdefault(label, []).append(text)
+    return rows
+
+
+def defaults(mixer):
+    """A mixer's arguments that have a default, as its page shows them."""
+    for name, parameter in inspect.signature(mixer).parameters.items():
+        value = parameter.default
+        flat = {name: value}
+        if is_dataclass(value):
+            flat = {f"{name}.{key}": each for key, each in asdict(value).items()}
+        for key, each in flat.items():
+            if each not in (None, inspect.Parameter.empty):
+                yield f"{key}={each:g}" if isinstance(each, float) else f"{key}={each}"
+
+
+METHODS = [page for page in sorted((DOCS / "methods").glob("*.md")) if "Mixer" in header(page)]
+
+
+@pytest.mark.parametrize("page", METHODS, ids=lambda page: page.stem)
+def test_a_methods_page_says_what_its_mixers_say(page):
+    described = {each.name: each for each in describe_mixers(shipped_mixers())}
+    rows = header(page)
+    names = re.findall(r"`(\w+)`", rows["Mixer"][0])
+    recipes = {recipe for name in names if name != "Fixed" for recipe in described[name].recipes}
+    assert set(re.findall(r"`(\w+)`", rows["Recipes"][0])) == recipes
+    for name in names:
+        label = f"`{name}`: " if len(rows["Acts on"]) > 1 else ""
+        assert f"{label}{described[name].acts_on}" in rows["Acts on"]
+        assert f"{label}{described[name].costs}" in rows["Costs"]
+    shown = re.findall(r"`([\w.]+=[^`]+)`", " ".join(rows["Defaults"]))
+    mixers = [getattr(dograph.mixers, name) for name in names]
+    assert sorted(shown) == sorted(each for mixer in mixers for each in defaults(mixer))
+
+
+def test_every_mixer_has_a_page():
+    named = [name for page in METHODS for name in re.findall(r"`(\w+)`", header(page)["Mixer"][0])]
+    assert sorted([*named, "Phases"]) == sorted(each.__name__ for each in shipped_mixers())
