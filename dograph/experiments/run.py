@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tensorboard.summary.writer import event_file_writer
 
@@ -248,7 +248,9 @@ def build_trainer(
 
 
 def is_sharded(strategy: str | Strategy) -> bool:
-    """Whether a strategy writes its own checkpoints."""
+    """Whether a strategy writes its own checkpoints, in parts."""
+    if isinstance(strategy, ModelParallelStrategy):
+        return strategy._save_distributed_checkpoint
     name = strategy if isinstance(strategy, str) else type(strategy).__name__
     return name.lower().startswith(SHARDED)
 

@@ -29,9 +29,11 @@ class Projections:
         self.rank, self.seed, self.fresh, self.biases = rank, seed, fresh, biases
         self._kept: dict[tuple[str, int, torch.device, torch.dtype], Tensor] = {}
         # Layers that share a parameter (an embedding and the output layer) share its sketch.
-        self._owner: dict[int, str] = {}
-        for name, module in layers.items():
-            self._owner.setdefault(id(weight_of(module)), name)
+        # By name, since sharding puts other parameters in the place of these.
+        first: dict[int, str] = {}
+        self._owner = {
+            name: first.setdefault(id(weight_of(module)), name) for name, module in layers.items()
+        }
 
     def sketch(
         self, call: LayerCall, gradient: Tensor | None, batch: int, step: int
@@ -80,7 +82,7 @@ class Projections:
             key = f"{call.name}/{part.parameter}"
             return key, self._reduce(part.outputs, key, step, self.rank**2)
         weight = weight_of(call.module)
-        owner = self._owner[id(weight)]
+        owner = self._owner[call.name]
         left = self._reduce(part.inputs, f"{owner}/in", step, self.rank)
         if part.outputs.is_floating_point():
             right = self._reduce(part.outputs, f"{owner}/out", step, self.rank)

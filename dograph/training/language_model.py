@@ -25,6 +25,7 @@ from dograph.training.network import (
     check_vocabulary,
     plain_config,
 )
+from dograph.training.sharding import shard, whole
 from dograph.training.step_state import StepState
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,12 @@ class LanguageModel(LightningModule):
             )
         check_causal(self.network, pretrained or architecture, self.context)
 
+    def configure_model(self) -> None:
+        """Shares the parameters out over the ranks, where the trainer's strategy asks for it."""
+        strategy = None if self._trainer is None else self._trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy):
+            shard(self.network, strategy.device_mesh["data_parallel"])
+
     @property
     def vocab_size(self) -> int:
         """Rows of the embedding."""
@@ -217,21 +224,22 @@ class LanguageModel(LightningModule):
         """
         plugin = self.trainer.precision_plugin
         parameters = list(plugin.main_params(optimizer))
-        sharded = isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+        fsdp1 = isinstance(self.trainer.strategy, FSDPStrategy)
+        sharded = fsdp1 or isinstance(self.trainer.strategy, ModelParallelStrategy)
         scaled = getattr(plugin, "scaler", None) is not None
-        if gradient_clip_algorithm in (None, "norm") and not sharded and not scaled:
+        if gradient_clip_algorithm in (None, "norm") and not fsdp1 and not scaled:
             # Without a bound this only measures; Lightning takes one below 0 for none, too.
             bound = gradient_clip_val if gradient_clip_val and gradient_clip_val > 0 else math.inf
             norm = torch.nn.utils.clip_grad_norm_(parameters, bound)
-            wrong = ~norm.isfinite()
+            wrong = ~whole(norm).isfinite()
         else:  # looked at first: an infinite value is finite once it is clipped
             gradients = [p.grad for p in parameters if p.grad is not None]
-            wrong = torch.stack([~gradient.isfinite().all() for gradient in gradients]).any()
+            wrong = torch.stack([~whole(each.isfinite().all()) for each in gradients]).any()
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        skip = self._count(wrong, sharded)
+        skip = self._count(wrong, fsdp1)
         if scaled:  # the scaler skips only what it sees itself
             skips = not self.step_state.usable
-        elif getattr(optimizer, "_step_supports_amp_scaling", False):
+        elif getattr(optimizer, "_step_supports_amp_scaling", False) and not sharded:
             optimizer.found_inf = skip  # type: ignore[attr-defined]  # what a scaler sets
             return
         else:  # asks the device; without gradients an optimiser does nothing

@@ -69,8 +69,8 @@ class Loop(Protocol):
         ...
 
     @property
-    def shares_backward(self) -> bool:
-        """Whether a backward may be taken together with the forward, for sketches."""
+    def sharded(self) -> bool:
+        """Whether a layer's parameters are on a rank only while the layer works."""
         ...
 
     def gather(self, values: Tensor) -> Tensor:
@@ -160,9 +160,9 @@ class LightningLoop(_Ranks):
         return getattr(self._trainer.precision_plugin, "scaler", None)
 
     @property
-    def shares_backward(self) -> bool:
-        """Not where parameters are sharded."""
-        return not isinstance(self._trainer.strategy, SHARDED)
+    def sharded(self) -> bool:
+        """By the strategy."""
+        return isinstance(self._trainer.strategy, SHARDED)
 
     def validation_losses(self, batch: Batch, index: int) -> Tensor:
         """What the module's ``validation_step`` returns."""
@@ -192,7 +192,7 @@ class OwnLoop(_Ranks):
         check_whole("OwnLoop.micro_batches", micro_batches, at_least=1)
         self._model, self.optimizer = model, optimizer
         self.steps, self.micro_batches, self.scaler = steps, micro_batches, scaler
-        self.step, self.shares_backward = 0, True
+        self.step, self.sharded = 0, False
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.rank = torch.distributed.get_rank() if distributed else 0
         self.world_size = torch.distributed.get_world_size() if distributed else 1

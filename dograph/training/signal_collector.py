@@ -71,8 +71,12 @@ class SignalCollector:
         self._reader: BackwardReader | None = None
         self._own_weights = torch.zeros(0)
         self._step_domain: Tensor | None = None
-        # A scaler's small losses would be lost in the half precision of unscaled gradients.
-        self._may_share = loop.scaler is None and loop.shares_backward
+        if loop.sharded and any(map(self.mixer.request, (DomainGradients, AlignmentProbe))):
+            raise UserError(
+                f"{type(self.mixer).__name__} needs every domain's whole gradient, of which a rank "
+                "that has a shard of the parameters holds a part: set trainer.strategy to ddp, or "
+                "take a mixer, or its option, by sketches"
+            )
         excess = self.mixer.request(ExcessLoss)
         if excess is not None:
             if not excess.reference:
@@ -116,11 +120,12 @@ class SignalCollector:
 
     def _mode(self, asked: bool) -> SketchMode:
         """Where sketches come from: what only looks at training must not change it by a bit."""
-        if not self._may_share:
+        # A scaler's small losses would be lost in the half precision of unscaled gradients.
+        if self.loop.scaler is not None:
             return SketchMode.OWN
         if not self.mixer.acts(LOSS):
             return SketchMode.READ
-        return SketchMode.SHARED if asked else SketchMode.OWN
+        return SketchMode.SHARED if asked and not self.loop.sharded else SketchMode.OWN
 
     def collect(
         self, batch: Batch, token_losses: Tensor, losses: Tensor, step: int, position: int
