@@ -18,7 +18,10 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(((?!\w+:|#)[^)#]+)(#[^)]*)?\)")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the files that lie outside docs/, under the paths that they have in the repository."""
     for name in PAGES:
-        files.append(File.generated(config, name, content=Path(name).read_text(encoding="utf-8")))
+        text = Path(name).read_text(encoding="utf-8")
+        files.append(
+            File.generated(config, name, content=f"---\nsearch: {{boost: 0.2}}\n---\n{text}")
+        )
     for pattern, language in SHOWN.items():
         for path in sorted(Path().glob(pattern)):
             file = File.generated(config, f"{path}.md", content=shown(path, language))

@@ -2,8 +2,10 @@
 
 import inspect
 import re
+import shutil
 import subprocess
 import sys
+import time
 from dataclasses import asdict, is_dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +20,10 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 """Pages of the site that lie outside docs/."""
+
+
+FIRST = "return document.querySelector('.md-search-result__link')?.href"
+"""What the search shows first."""
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,27 @@ def test_every_page_is_in_the_site_s_search(site):
     index = (site / "search" / "search_index.json").read_text(encoding="utf-8")
     for page in [*DOCS.glob("*.md"), *DOCS.glob("*/*.md")]:
         assert f'"{page.relative_to(DOCS).with_suffix(".html")}' in index, page
+
+
+@pytest.mark.slow
+def test_the_search_works_from_disk(site):
+    """A browser gives pages from disk no worker: `docs/javascripts/iframe-worker.js` serves."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if not (shutil.which("chromium") and (driver := shutil.which("chromedriver"))):
+        pytest.skip("there is no chromium, or no chromedriver")
+    options = webdriver.ChromeOptions()
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "window-size=1400,1000"):
+        options.add_argument(f"--{flag}")
+    service = webdriver.chrome.service.Service(driver)
+    browser = webdriver.Chrome(options=options, service=service)
+    try:
+        browser.get((site / "index.html").as_uri() + "?q=cap+epochs")
+        deadline = time.monotonic() + 60
+        while not (found := browser.execute_script(FIRST)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    finally:
+        browser.quit()
+    assert "/limits.html" in found
 
 
 def test_every_page_is_in_the_navigation():
