@@ -21,7 +21,7 @@ from dograph.data.corpus.settings import CorpusSettings
 from dograph.data.corpus.store import Store
 from dograph.data.domains import DomainSequences, MixtureDataset, as_read, evenly
 from dograph.data.loaders import PatientLoader
-from dograph.data.sampler import Draw, MixtureSampler, Pick, systematic_counts
+from dograph.data.sampler import Draw, MixtureSampler, Pick, delay_steps, systematic_counts
 from dograph.errors import UserError, check_choice, check_whole
 from dograph.mixers.base import BaseMixer
 from dograph.mixers.fixed import Stratified
@@ -283,7 +283,7 @@ class DataMixer(LightningDataModule):
         """Optimiser steps that new weights take to reach the draws."""
         trainer, planned = self.trainer, self._planned.micro_batches
         batches = planned if trainer is None else int(trainer.accumulate_grad_batches)
-        return -(-self.lookahead // batches)
+        return delay_steps(self.lookahead, batches)
 
     def _run_limits(self) -> RunLimits | None:
         """What this run's mixture must keep to; UserError where no mixture can."""

@@ -53,6 +53,11 @@ def stratified_counts(
     return counts
 
 
+def delay_steps(lookahead: int, step_batches: int) -> int:
+    """Optimiser steps of ``step_batches`` that new weights take: no step mixes old and new."""
+    return -(-lookahead // step_batches)
+
+
 def systematic_counts(
     shares: npt.NDArray[np.float64], count: int, start: float
 ) -> npt.NDArray[np.int64]:
@@ -149,7 +154,7 @@ class MixtureSampler(Sampler[list[Pick]]):
 
     def _start_of_new(self, step_batches: int) -> int:
         """The first batch that is drawn by weights that are set now."""
-        return self.trained + -(-self.lookahead // step_batches) * step_batches
+        return self.trained + delay_steps(self.lookahead, step_batches) * step_batches
 
     def set_weights(self, weights: npt.ArrayLike, step_batches: int = 1) -> None:
         """Draw by new (S,) weights from the batch that comes ``lookahead`` after those trained on.

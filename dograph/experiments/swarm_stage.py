@@ -23,6 +23,7 @@ from dograph.experiments.run_inputs import RunInputs
 from dograph.experiments.swarm import Swarm
 from dograph.files.atomic import write_json, write_text
 from dograph.files.run_dir import FIT, PROVENANCE, RECIPE, SUMMARY, SWARM
+from dograph.graph.polytope import Polytope
 from dograph.reports.summary import DomainSummary, RunSummary, read_summary, total_cost
 from dograph.terminal.progress import print_line
 from dograph.terminal.screen import Screen
@@ -88,7 +89,8 @@ def _check_fit(
         target=target_of(recipe.target, names),
     )
     with errors_by_key(recipe.composition, "fit"):
-        Fit(table, settings)
+        distance = recipe.limits.projection
+        Fit(table, settings, within=_limits_of(recipe, drawn), distance=distance)
 
 
 def run_swarm(
@@ -126,7 +128,8 @@ def run_swarm(
         began = time.monotonic()
         table = read_runs(finished, law.law == "bimix", sequences=law.law == "mixmin")
         with errors_by_key(recipe.composition, "fit"):
-            result = Fit(table, law, console).run()
+            within = _limits_of(recipe, table.domains)
+            result = Fit(table, law, console, within, recipe.limits.projection).run()
     except KeyboardInterrupt as interruption:
         raise Interrupted(None) from interruption
     seconds = time.monotonic() - began
@@ -140,6 +143,12 @@ def run_swarm(
     runs = [str(run.relative_to(folder.parent)) for run in finished]
     content = {**summary.as_json(), "runs": runs, "fit": _fit_content(result, seconds)}
     write_json(folder / SUMMARY, content)
+
+
+def _limits_of(recipe: Recipe, domains: Sequence[str]) -> Polytope | None:
+    """The recipe's limits on shares; epochs are those of the run that draws the proposal."""
+    bounds = recipe.limits.bounds(domains)
+    return Polytope.of(bounds, np.ones(len(domains), dtype=bool)) if bounds else None
 
 
 def _earlier(swarm: Swarm, experiment: Path, label: str) -> Path | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
+from inspect import signature
 from typing import Literal, get_args
 
 import torch
@@ -24,6 +26,8 @@ from dograph.signals.batch_signals import BatchSignals, Sketch
 
 logger = logging.getLogger(__name__)
 
+EXTRAS = ("anchor", "laplacian", "max_difference", "cluster_floor")
+"""Settings of the problem that are ours."""
 Objective = Literal["uncertainty", "alignment", "variance", "robust"]
 
 
@@ -102,13 +106,15 @@ class DoGraph(BaseMixer):
                 f"mixer.init_args.objective {objective!r} has a closed form: anchor, laplacian, "
                 "max_difference and cluster_floor need 'uncertainty' or 'variance'"
             )
+        backend, self.own_problem = split_solver(solver)
+        if self.own_problem is not None:
+            _check_unused(locals(), type(self.own_problem).__name__)
         self.needs = {Sketch(across_steps=window > 1)}
         self.clusters, self.objective, self.tau = clusters, objective, tau
         self.beta = beta if objective == "uncertainty" else 0.0
         self.anchor, self.laplacian, self.max_difference = anchor, laplacian, max_difference
         self.spread: Literal["mean", "printed"] = spread
         self.window, self.seed = window, seed
-        backend, self.own_problem = split_solver(solver)
         self.solver = GraphSolver(
             laplacian=laplacian > 0,
             edges=max_difference is not None,
@@ -215,3 +221,14 @@ class DoGraph(BaseMixer):
             message = "step %d: %s; every sequence counts the same (%s)"
             logger.warning(message, step, self.solution.status, health)
         return self.solution.weights
+
+
+def _check_unused(given: Mapping[str, object], problem: str) -> None:
+    """Raises UserError for a setting of the problem in whose place one's own is solved."""
+    for name in ("objective", "beta", "tau", *EXTRAS):
+        default = signature(DoGraph).parameters[name].default
+        if given[name] != default:
+            raise UserError(
+                f"mixer.init_args.{name} is {given[name]}, but {problem} is solved in place of the "
+                "objective that it belongs to: state it there, and leave it out here"
+            )

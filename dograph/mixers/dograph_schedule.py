@@ -133,6 +133,8 @@ class DoGraphSchedule(BaseMixer):
         self.skip, self.measure, self.problem = skip, measure, problem
         self.acts_from = measure
         backend, self.own_problem = split_solver(solver)
+        if self.own_problem is not None:
+            problem.check_unused(type(self.own_problem).__name__)
         self.solver = ScheduleSolver(
             edges=problem.max_difference is not None,
             floor=problem.floor,

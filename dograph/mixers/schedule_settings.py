@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dograph.errors import check_range
+from dograph.errors import UserError, check_range
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,15 @@ class ProblemSettings:
         check_range("mixer.init_args.problem.target_floor", self.target_floor, at_least=0, below=1)
         check_range("mixer.init_args.problem.neighbours", self.neighbours, at_least=1)
         check_range("mixer.init_args.problem.floor", self.floor, at_least=0, below=1)
+
+    def check_unused(self, own: str) -> None:
+        """Raises UserError for a setting of the problem in whose place one's own is solved."""
+        for name in ("prior_pull", "laplacian", "max_difference"):
+            if (value := getattr(self, name)) != getattr(type(self), name):
+                raise UserError(
+                    f"mixer.init_args.problem.{name} is {value}, but {own} is solved in place of "
+                    "the problem that it belongs to: state it there, and leave it out here"
+                )
 
     @property
     def scalars(self) -> dict[str, float]:

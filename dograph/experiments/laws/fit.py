@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from dograph.experiments.laws.result import FitResult, Mixture
 from dograph.experiments.laws.table import ALONE, Floats, MixtureTable, Places, Points
 from dograph.experiments.oracle.design import rounded, search_around
 from dograph.experiments.recipe.compose import COMMAND_LINE
+from dograph.graph.polytope import Distance, Polytope
 from dograph.terminal.progress import progress_of
 
 LAWS: dict[str, Callable[[], Law]] = {
@@ -93,7 +94,12 @@ class Fit:
     """A law fitted to all losses of a table; ``run`` gives the result."""
 
     def __init__(
-        self, table: MixtureTable, settings: FitSettings, console: Console | None = None
+        self,
+        table: MixtureTable,
+        settings: FitSettings,
+        console: Console | None = None,
+        within: Polytope | None = None,
+        distance: Distance = "kl",
     ) -> None:
         self.law, self.settings = LAWS[settings.law](), settings
         self.table = table if self.law.knows_steps else table.ends()
@@ -113,6 +119,11 @@ class Fit:
         self.prior = self._prior()
         args = (settings.at_most, settings.tokens, settings.epochs, self.sizes)
         self.most = limits(table.domains, *args)
+        self.within, self.distance = within, distance
+        if within is not None:
+            self.most = np.minimum(self.most, within.upper)
+            self.within = replace(within, upper=self.most)
+            self._check_limits()
         self.pull = self.law.pull if settings.pull is None else settings.pull
         self._check_count()
         self.fitted: list[FittedLaw | None] = []
@@ -130,6 +141,7 @@ class Fit:
             self._predictable(aim),
         )
         best, worst = self._search()
+        best = self._allowed(best)
         return FitResult(
             law=law.name,
             note=law.note,
@@ -291,7 +303,24 @@ class Fit:
     def _short(self, weights: Floats) -> Floats:
         """Four decimals, where the limits allow that."""
         short = rounded(weights[None])[0]
-        return short if (short <= self.most + 1e-9).all() else weights
+        inside = self.within is None or self.within.violation(short) <= 1e-9
+        return short if inside and (short <= self.most + 1e-9).all() else weights
+
+    def _check_limits(self) -> None:
+        assert self.within is not None
+        try:
+            self.within.project(np.full(len(self.most), 1 / len(self.most)), "euclidean")
+        except ArithmeticError as error:
+            raise UserError(
+                "no mixture keeps the recipe's limits together with --at-most, --tokens and "
+                "--epochs: change one of them"
+            ) from error
+
+    def _allowed(self, best: Optimum) -> Optimum:
+        """The nearest mixture that keeps the recipe's limits; how much it misses is not known."""
+        if self.within is None or self.within.violation(best.weights) <= 1e-9:
+            return best
+        return Optimum(self.within.project(best.weights, self.distance), None)
 
     def _mixture(self, weights: Floats) -> Mixture:
         named = dict(zip(self.table.domains, map(float, weights), strict=True))
@@ -300,7 +329,8 @@ class Fit:
     def _best_tried(self) -> Mixture:
         """The tried mixture of the lowest mean measured loss, within the limits if one is."""
         table, ends = self.table, self.table.at_end
-        within = ends & (table.mixtures <= self.most + 1e-6).all(axis=1)
+        kept = [self.within is None or self.within.violation(row) <= 1e-6 for row in table.mixtures]
+        within = ends & (table.mixtures <= self.most + 1e-6).all(axis=1) & np.array(kept)
         rows = within if within.any() else ends
         groups, losses = table.groups[rows], (table.losses @ self.counted)[rows]
         counts = np.bincount(groups)

@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import is_dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
@@ -43,6 +43,7 @@ def check_section(
         if isinstance(known.get(name), Namespace) and not isinstance(value, Mapping):
             raise composition.error(f"{key}.{name}", f"is {value!r}: it must be a mapping")
     _check_nulls(composition, key, hints, given)
+    _check_dots(composition, key, hints, given)
     if not vars(known):
         return known
     try:
@@ -160,11 +161,54 @@ def _check_nulls(
             _check_nulls(composition, inner, _hints(composition, inner, hint), value)
 
 
+def _check_dots(
+    composition: Composition, key: str, hints: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
+    """Raise UserError for a name with a dot that an override has split into keys."""
+    for name, value in given.items():
+        depths = [_depth(each) for each in _members(hints.get(name)) if get_origin(each) is dict]
+        split = _too_deep(value, max(depths)) if depths else None
+        if split is not None:
+            path, last = split
+            shown = str(last).replace("'", "")  # quotes are around it already
+            *outer, domain = (*path[: max(depths) - 1], ".".join(path[max(depths) - 1 :]))
+            to = ".".join((f"{key}.{name}", *outer))
+            raise composition.error(
+                ".".join((key, name, *path[:1])),
+                f"has keys of its own: for the name {domain!r} write {to}='{{{domain}: {shown}}}'",
+            )
+
+
+def _depth(hint: Any) -> int:
+    """How many names lead to a value of mappings in mappings."""
+    return 1 + _depth(get_args(hint)[1]) if get_origin(hint) is dict else 0
+
+
+def _too_deep(value: Any, depth: int) -> tuple[list[str], Any] | None:
+    """The keys to the first value below more than ``depth`` mappings, and it; None without one."""
+    if not isinstance(value, Mapping):
+        return ([], value) if depth < 0 else None
+    for name, inner in value.items():
+        if found := _too_deep(inner, depth - 1):
+            return [str(name), *found[0]], found[1]
+    return None
+
+
 def _wrong_value(composition: Composition, section: str, error: ArgumentError) -> UserError:
     text, key = str(error), section
     if named := re.search(r'Parser key "section\.([^"]*)', text):
         key, text = f"{section}.{named[1]}", text.split(":", 1)[1]
     reason = " ".join(text.replace("section.", f"{section}.").split())
+    if own := re.search(
+        r"(Problem with given class_path '.*|Import path .*|Expected a dot import path string: .*)"
+        r" Given value type",
+        reason,
+    ):
+        # Of a class or a choice of words: the class's mistake, not a list of all types.
+        literal = re.search(r"Literal\[([^]]*)\]", reason)
+        words = literal[1].replace("'", "") if literal else ""
+        choices = f": choose one of {words}, or a class_path" if words else ""
+        reason = own[1] + choices
     reason = re.sub(r"a <class '(?:\w+\.)*(\w+)'>", r"\1", reason)
     reason = re.sub(r"a typing\.(Literal|Union|Optional)", r"\1", reason)
     return UserError(f"{composition.origin(key)}: {key}: {reason}")

@@ -11,6 +11,8 @@ from dograph.experiments.laws.exponential import BiMix, Exponential
 from dograph.experiments.laws.fit import LAWS, Fit, FitSettings
 from dograph.experiments.laws.regression import Linear
 from dograph.experiments.laws.table import MixtureTable, Points
+from dograph.graph.bounds import Bound
+from dograph.graph.polytope import Polytope
 
 T = np.array([[-2.0, 0.3, 0.1, 0.0], [0.2, -1.5, 0.2, -0.6], [0.1, 0.0, -3.0, 0.4]])
 C, K = np.array([2.0, 3.0, 1.0]), np.array([1.5, 2.0, 3.0])
@@ -140,6 +142,25 @@ def test_the_exact_optimum_keeps_limits_and_says_what_is_missing():
     assert (tried <= most + 1e-6).all()
     pulled = Fit(given, FitSettings("exponential", prior="even", pull=100.0)).run()
     assert list(pulled.proposal.weights.values()) == pytest.approx([0.25] * 4, abs=0.01)
+
+
+@pytest.mark.parametrize("law", ["exponential", "linear", "gp"])
+def test_the_proposal_keeps_a_recipes_limits(law):
+    """A stage's swarm once proposed without them, and its main run drew another mixture."""
+    bounds = [
+        Bound("least", np.array([0.0, 0, 0, 1]), low=0.2),
+        Bound("group", np.array([1.0, 1, 0, 0]), high=0.3),
+    ]
+    within = Polytope.of(bounds, np.ones(4, dtype=bool))
+    given = table(count=24)
+    free = Fit(given, FitSettings(law=law)).run().proposal.weights
+    assert within.violation(np.array(list(free.values()))) > 1e-3
+    settings = FitSettings(law=law, at_most={"books": 0.4})
+    kept = Fit(given, settings, within=within).run().proposal.weights
+    assert within.violation(np.array(list(kept.values()))) <= 1e-6
+    assert kept["books"] <= 0.4 + 1e-6
+    with pytest.raises(UserError, match="recipe's limits together with --at-most"):
+        Fit(given, FitSettings(law=law, at_most={"books": 0.1, "chat": 0.3}), within=within)
 
 
 def test_interactions_are_the_changes_of_moving_a_tenth():
