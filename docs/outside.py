@@ -17,23 +17,25 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(((?!\w+:|#)[^)#]+)(#[^)]*)?\)")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the files that lie outside docs/, under the paths that they have in the repository."""
+    root = Path(config.config_file_path).parent
     for name in PAGES:
-        text = Path(name).read_text(encoding="utf-8")
+        text = (root / name).read_text(encoding="utf-8")
         files.append(
             File.generated(config, name, content=f"---\nsearch: {{boost: 0.2}}\n---\n{text}")
         )
     for pattern, language in SHOWN.items():
-        for path in sorted(Path().glob(pattern)):
-            file = File.generated(config, f"{path}.md", content=shown(path, language))
+        for path in sorted(root.glob(pattern)):
+            name = path.relative_to(root).as_posix()
+            file = File.generated(config, f"{name}.md", content=shown(name, path, language))
             file.inclusion = InclusionLevel.NOT_IN_NAV
             files.append(file)
     return files
 
 
-def shown(path: Path, language: str) -> str:
+def shown(name: str, path: Path, language: str) -> str:
     """A page that shows a file, and that the search leaves out."""
     code = path.read_text(encoding="utf-8")
-    return f"---\nsearch: {{exclude: true}}\n---\n# {path}\n\n````{language}\n{code}````\n"
+    return f"---\nsearch: {{exclude: true}}\n---\n# {name}\n\n````{language}\n{code}````\n"
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
