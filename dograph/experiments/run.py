@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tensorboard.summary.writer import event_file_writer
 
@@ -151,6 +152,7 @@ def _fit(
         loader_errors(data.workers),
         mixer_errors(data.mixer, lambda: f"after {trainer.global_step} steps"),
     ):
+        saver.resumes_from = checkpoint
         if trainer.is_global_zero:
             settle_event_files(folder)
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -233,7 +235,7 @@ def build_trainer(
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if not is_sharded(arguments["strategy"]):
             plugins.append(AtomicCheckpoints())
-        return Trainer(
+        trainer = Trainer(
             **arguments,
             plugins=plugins,
             max_epochs=-1,
@@ -245,6 +247,13 @@ def build_trainer(
         )
     except (ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(f"{recipe.composition.origin('trainer')}: trainer: {error}") from error
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        raise UserError(
+            f"{recipe.composition.origin('trainer.strategy')}: trainer.strategy is "
+            f"{arguments['strategy']}, whose ranks keep what they have trained to themselves: set "
+            "it to ddp"
+        )
+    return trainer
 
 
 def is_sharded(strategy: str | Strategy) -> bool:

@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,10 +146,19 @@ def read_checkpoint(
 def is_sound(path: Path) -> bool:
     """Whether a checkpoint is whole: torch's files are archives with a checksum for each part.
 
-    A folder (a sharded checkpoint) is taken as it is.
+    A folder (a sharded checkpoint) is taken as it is. A file that has not changed is read once.
     """
     if path.is_dir():
         return True
+    try:
+        now = path.stat()
+    except OSError:
+        return False
+    return _is_whole(path.resolve(), (now.st_ino, now.st_size, now.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _is_whole(path: Path, version: tuple[int, int, int]) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             # torch compresses nothing; what is compressed could expand without end.

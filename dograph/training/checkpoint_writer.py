@@ -21,6 +21,7 @@ from dograph.files.atomic import flush
 from dograph.files.run_dir import CHECKPOINTS
 from dograph.terminal.screen import Screen
 from dograph.training.checkpoint_reader import newest_checkpoints, read_checkpoint, steps_done
+from dograph.training.loop import every_ranks
 
 PARTIAL = ".partial"
 RESTORING = (LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError)
@@ -98,15 +99,30 @@ class CheckpointSaver(Callback):
     Attributes:
         received: whether a signal asks to stop.
         began: whether a batch has been trained on: the checkpoint resumed from fits.
+        resumes_from: the checkpoint that this rank is about to resume from; None without one.
     """
 
     def __init__(self, folder: Path, every: int, minutes: float, kept: int) -> None:
         self.folder, self.every, self.minutes, self.kept = folder, every, minutes, kept
         self.received = self.began = False
+        self.resumes_from: Path | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._step = 0
         self._due = self._whole = self._last = False
         self._saved_at = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses ranks that resume from different steps, which would wait for each other."""
+        own = None if self.resumes_from is None else self.resumes_from.name
+        chosen = every_ranks(own) if stage == "fit" else [own]
+        others = {rank: name for rank, name in enumerate(chosen) if name != chosen[0]}
+        if others:
+            rank, name = next(iter(others.items()))
+            raise UserError(
+                f"rank 0 resumes from {chosen[0] or 'no checkpoint'}, rank {rank} from "
+                f"{name or 'none'}: set runs to a folder that all machines share, or copy rank 0's "
+                f"{self.folder} to the others"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes over the signals; refuses a checkpoint whose parts are of another step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, Protocol, cast
 
 import torch
@@ -205,3 +206,14 @@ class OwnLoop(_Ranks):
     def validation_losses(self, batch: Batch, index: int) -> Tensor:
         """The model's token losses."""
         return self._model.token_losses(batch.tokens)
+
+
+def every_ranks(value: Any) -> list[Any]:
+    """A plain value of each rank, in their order; every rank must call this."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    file = io.BytesIO()  # saved first: plain pickles take not all of torch's types
+    torch.save(value, file)
+    files: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(files, file.getvalue())
+    return [torch.load(io.BytesIO(each), weights_only=True) for each in files]

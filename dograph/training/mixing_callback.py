@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -17,7 +15,7 @@ from dograph.mixers.random_state import global_random_state, set_global_random_s
 from dograph.signals.batch_signals import ValidationLoss
 from dograph.signals.sketches import SketchSettings
 from dograph.training.language_model import LanguageModel, ReduceLoss
-from dograph.training.loop import LightningLoop
+from dograph.training.loop import LightningLoop, every_ranks
 from dograph.training.mixing import Mixing
 from dograph.training.step_state import StepState
 from dograph.training.trainer_checks import check_model, check_steps
@@ -190,14 +188,3 @@ class MixingCallback(Mixing, Callback):
                 len(states),
                 trainer.world_size,
             )
-
-
-def every_ranks(value: Any) -> list[Any]:
-    """A plain value of each rank, in their order; every rank must call this."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [value]
-    file = io.BytesIO()  # saved first: plain pickles take not all of torch's types
-    torch.save(value, file)
-    files: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(files, file.getvalue())
-    return [torch.load(io.BytesIO(each), weights_only=True) for each in files]

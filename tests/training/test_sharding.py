@@ -22,7 +22,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from dograph.errors import UserError
 from dograph.mixers import DoGE
 from dograph.signals.sketches import SketchSettings
-from dograph.training.checkpoint_writer import AtomicCheckpoints
+from pathlib import Path
+from dograph.training.checkpoint_writer import AtomicCheckpoints, CheckpointSaver
 from test_sharding import CASES, Saved, options
 
 def sharded():
@@ -47,6 +48,15 @@ except UserError as error:
     assert "set trainer.strategy to ddp" in str(error), error
 else:
     raise SystemExit("exact DoGE ran on shards")
+saver = CheckpointSaver(Path("checkpoints"), 100, 100.0, 1)
+resumed["ckpt_path"] = None if rank else resumed["ckpt_path"]
+saver.resumes_from = None if rank else Path(resumed["ckpt_path"])
+try:
+    train(settings, CASES["model"][0](), strategy="ddp", after=[saver], **both, **resumed)
+except UserError as error:
+    assert "rank 0 resumes from sharded.ckpt, rank 1 from none" in str(error), error
+else:
+    raise SystemExit("ranks resumed from different checkpoints")
 """
 
 
@@ -66,7 +76,10 @@ def options(blocks, more):
 
 @pytest.mark.slow
 def test_two_ranks_with_shards_train_as_one_process(store, corpus_settings, tmp_path, monkeypatch):
-    """All signals but exact gradients; a checkpoint is whole, and resumes on either."""
+    """All signals but exact gradients; a checkpoint is whole, and resumes on either.
+
+    Ranks that find different checkpoints stop.
+    """
     reference = str(tmp_path / "reference.ckpt")
     monkeypatch.chdir(tmp_path)
     train(corpus_settings, Stratified(), steps=2, after=[Saved(reference)])

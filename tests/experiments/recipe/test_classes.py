@@ -158,6 +158,28 @@ def test_a_strategy_may_be_a_class_with_arguments():
     assert not is_sharded(first.strategy)
 
 
+def test_shards_keep_whole_checkpoints_where_the_strategy_is_asked_to():
+    """And then they are written and checked as all are."""
+    more = ["compose.trainer=gpu_sharded", "trainer.accelerator=cpu", "trainer.devices=2"]
+    recipe = check(compose(MAIN, more))
+    trainer = build_trainer(recipe, logger=False, callbacks=[])
+    assert type(trainer.strategy).__name__ == "ModelParallelStrategy"
+    assert not is_sharded(trainer.strategy)
+    name = "lightning.pytorch.strategies.ModelParallelStrategy"
+    assert is_sharded(
+        check(compose(MAIN, [f"trainer.strategy={{class_path: {name}}}"])).trainer_arguments()[
+            "strategy"
+        ]
+    )
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork"])
+def test_ranks_that_keep_what_they_train_are_refused(strategy):
+    recipe = check(compose(MAIN, [f"trainer.strategy={strategy}", "trainer.devices=2"]))
+    with pytest.raises(UserError, match=rf"trainer.strategy is {strategy}.*set it to ddp"):
+        build_trainer(recipe, logger=False, callbacks=[])
+
+
 BUGS = """\
 from typing import TYPE_CHECKING
 
