@@ -15,7 +15,8 @@ from dograph.experiments.oracle.search import Oracle
 from dograph.experiments.plan import Corpora
 from dograph.experiments.recipe.compose import RecipeFile
 from dograph.experiments.sweep import Failure, Job, Sweep, job_of
-from dograph.files.run_dir import SUMMARY
+from dograph.files.atomic import read_mapping
+from dograph.files.run_dir import PROVENANCE, SUMMARY
 
 
 @dataclass
@@ -86,9 +87,25 @@ class Runs:
                     given = (*overrides, f"name={name}", f"runs={folder}")
                     jobs.append(job_of(recipe, seed, given, self._corpora))
         if jobs:
+            check_corpus(folder, {store.fingerprint for store in self._corpora.stores})
             sweep = Sweep((), (), (), self.processes, self.threads, console=self.console)
             sweep.run_jobs(jobs)
             self.failures += sweep.failures
+
+
+def check_corpus(folder: Path, prepared: set[str]) -> None:
+    """Refuse to run beside finished runs on other text, with which nothing would compare.
+
+    The environment's text is that of the installed packages: one that is added changes it.
+    """
+    for path in sorted(folder.glob(f"**/{PROVENANCE}")):
+        found = read_mapping(path).get("fingerprint")
+        if found not in (None, *prepared):
+            raise UserError(
+                f"{path.parent} was trained on the corpus {found}, but what is prepared now is "
+                f"{', '.join(sorted(prepared))}: give the store of that corpus by --set "
+                "corpus.source=STORE, or name another folder with --runs"
+            )
 
 
 def is_finished(folder: Path, seed: int) -> bool:

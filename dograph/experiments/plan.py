@@ -33,6 +33,11 @@ class Corpora:
     def __init__(self) -> None:
         self._stores: dict[str, Store] = {}
 
+    @property
+    def stores(self) -> list[Store]:
+        """All that were prepared."""
+        return [*self._stores.values()]
+
     def prepare(self, recipe: Recipe) -> Store:
         """The store of a recipe's corpus; UserError if the recipe names a domain it lacks."""
         key = repr(recipe.corpus)

@@ -25,7 +25,7 @@ from benchmarks.study.cases import (
     recipe_of,
 )
 from benchmarks.study.collect import ablation_results, case_results, rounded
-from benchmarks.study.runs import Runs, is_finished
+from benchmarks.study.runs import Runs, check_corpus, is_finished
 from dograph.errors import UserError
 from dograph.experiments.plan import Plan, stand_in
 from dograph.experiments.recipe.compose import RecipeFile
@@ -221,6 +221,15 @@ def test_a_case_that_does_not_compare_is_named_and_the_others_are_written(
     written = json.loads((tmp_path / "results" / "pico" / f"{CASE.name}.json").read_text())
     assert written == case_results(CASE, made)
     assert not (tmp_path / "results" / "pico" / "worst_environment.json").exists()
+
+
+def test_runs_on_another_corpus_are_told_before_anything_runs(tmp_path):
+    run = tmp_path / "uniform_gpt2" / "seed_0"
+    run.mkdir(parents=True)
+    (run / "provenance.json").write_text(json.dumps({"fingerprint": "old"}))
+    check_corpus(tmp_path, {"old", "another"})
+    with pytest.raises(UserError, match=r"seed_0 was trained on the corpus old.*is new: give the"):
+        check_corpus(tmp_path, {"new"})
 
 
 def test_numbers_are_short():
