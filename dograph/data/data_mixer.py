@@ -500,3 +500,6 @@ class DataMixer(LightningDataModule):
         for name in ("weights", "sampling_weights"):
             on_simplex(getattr(self.mixer, name), f"{type(self.mixer).__name__}.{name}")
         self.sampler.load_state_dict(state["sampler"])
+        if self.mixer.limits is not None:
+            drawn = self.sampler.realised.astype(float)
+            self.mixer.limits.check_resumed(self.mixer.sampling_weights, drawn)

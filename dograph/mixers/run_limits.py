@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from dograph.errors import UserError
 from dograph.graph.bounds import Bound, Bounds, conflict
-from dograph.graph.polytope import Distance, Polytope
+from dograph.graph.polytope import BINDS, Distance, Polytope
 from dograph.graph.problem import Array
 
 
@@ -63,6 +64,30 @@ class RunLimits:
             for cap in self.caps
         ]
         refuse_conflict(conflict([*self.shares, *caps], self.drawn), self.caps, self.run_sequences)
+
+    def check_resumed(self, weights: Tensor, drawn: Array) -> None:
+        """Raises UserError for limits that a run's earlier part did not keep to.
+
+        A mixer that seldom updates would draw beyond them for long, without a word.
+
+        Args:
+            weights: (S,) by which the run is to go on drawing.
+            drawn: (S,) sequences that it has drawn.
+        """
+        remedy = "resume with the limits that the run began with, or start a new run"
+        for cap in self.caps:
+            chance = 5 * math.sqrt(cap.sequences)  # by which multinomial draws may miss it
+            if (done := cap.members @ drawn) > cap.sequences + cap.members.sum() + chance:
+                raise UserError(
+                    f"limits.{cap.label} lets the run draw {cap.sequences:,.0f} sequences, and the "
+                    f"checkpoint's run has drawn {done:,.0f} already: {remedy}"
+                )
+        for bound in self.shares:
+            share = float(bound.row @ weights.numpy())
+            if not bound.low - BINDS <= share <= bound.high + BINDS:
+                raise UserError(
+                    f"the checkpoint's mixture does not keep limits.{bound.label}: {remedy}"
+                )
 
     def polytope(self, done: Tensor | None = None) -> Polytope:
         """The mixtures that may be drawn from now to the run's end, all of it by one of them.

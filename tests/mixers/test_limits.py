@@ -5,16 +5,32 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_absent_domains import DOMAINS, MIXERS
+from test_absent_domains import DOMAINS, EVEN, MIXERS
 
 from dograph.data.sampler import MixtureSampler
 from dograph.errors import UserError
+from dograph.experiments.mixer_list import shipped_mixers
+from dograph.graph.bounds import Bound, conflict
 from dograph.graph.polytope import Polytope
-from dograph.mixers import Stratified
+from dograph.mixers import GRAPE, ODM, Aioli, DoGraphSchedule, Phase, Phases, Stratified
 from dograph.mixers.dry_run import made_up_signals
 from dograph.mixers.limits import Limits
 
 BATCH, LOOKAHEAD, STEPS = 12, 3, 40
+ALL = {
+    **MIXERS,
+    "grape": lambda: GRAPE(update_every=2),
+    "aioli": lambda: Aioli(sweeps=1, probe_steps=2, round_steps=16),
+    "schedule_text": lambda: DoGraphSchedule(interval=2),
+    "phases": lambda: Phases(
+        [Phase(0, {"a": 1}), Phase(0.2), Phase(0.6, {"b": 3, "c": 1}, ramp=0.2), Phase(0.9, EVEN)],
+        ODM(warmup=0),
+    ),
+}
+
+
+def test_every_mixer_is_among_these():
+    assert {type(make()) for make in ALL.values()} == set(shipped_mixers())
 
 
 def random_limits(draw, inside, sequences):
@@ -36,8 +52,8 @@ def random_limits(draw, inside, sequences):
     )
 
 
-@given(st.integers(0, 2**31), st.sampled_from(sorted(MIXERS)))
-@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from(sorted(ALL)))
+@settings(max_examples=60, deadline=None)
 def test_every_mixer_keeps_feasible_limits(seed, kind):
     draw = np.random.default_rng(seed)
     inside = draw.dirichlet(np.full(4, 3.0))
@@ -45,11 +61,11 @@ def test_every_mixer_keeps_feasible_limits(seed, kind):
     sequences = dict(zip(DOMAINS, counts, strict=True))
     given_limits = random_limits(draw, inside, sequences)
     run = given_limits.of_run(DOMAINS, [True] * 4, counts, STEPS * BATCH)
-    mixer = MIXERS[kind]()
+    mixer = ALL[kind]()
     text = [torch.randint(50, (20, 9)) for _ in DOMAINS]
     tokens = [9 * count for count in counts]
     budget = STEPS * BATCH * 9
-    mixer.setup(DOMAINS, tokens, BATCH, 50, None, (), text, budget, limits=run)
+    mixer.setup(DOMAINS, tokens, BATCH, 50, None, (), text, budget, LOOKAHEAD, run)
     sampler = MixtureSampler(
         [[count] for count in counts],
         mixer.sampling_weights.numpy(),
@@ -71,16 +87,45 @@ def test_every_mixer_keeps_feasible_limits(seed, kind):
 
 
 def _check(limits, drawn, run, sequences):
-    """Cumulative shares keep to all limits, within one sequence a domain."""
+    """What is drawn up to a batch keeps to all limits, within one sequence a domain."""
     total = drawn.sum()
     by_name = dict(zip(DOMAINS, drawn.tolist(), strict=True))
     for name, epochs in (limits.epochs or {}).items():
         assert by_name[name] <= epochs * sequences[name] + 1
     for bound in run.shares:
-        if not bound.label.startswith("ratio"):
-            slack = 1 + int((bound.row > 0).sum())
-            assert bound.row @ drawn <= min(bound.high, 1) * total + slack
-            assert bound.row @ drawn >= max(bound.low, 0) * total - slack
+        slack = np.abs(bound.row).sum() + 1e-6
+        assert bound.row @ drawn <= (bound.high and bound.high * total) + slack
+        assert bound.row @ drawn >= (bound.low and bound.low * total) - slack
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=60, deadline=None)
+def test_limits_that_conflict_are_refused_by_a_set_that_conflicts_by_itself(seed):
+    draw = np.random.default_rng(seed)
+
+    def shares(chance, least, most):
+        named = [name for name in (*DOMAINS, "ab") if draw.random() < chance]
+        return {name: float(draw.uniform(least, most)) for name in named}
+
+    limits = Limits(
+        epochs=shares(0.7, 0.1, 1) or None,
+        at_least=shares(0.4, 0.1, 0.7),
+        at_most=shares(0.5, 0.05, 0.6),
+        groups={"ab": ["a", "b"]},
+        ratio={"c": {"d": [0.5, 1.0]}} if draw.random() < 0.3 else {},
+    )
+    run, every = 100, limits.bounds(DOMAINS)
+    for name, passes in (limits.epochs or {}).items():
+        row = np.isin(DOMAINS, limits.groups.get(name, [name])).astype(float)
+        every.append(Bound(f"epochs.{name}", row, high=passes * 40 * row.sum() / run))
+    try:
+        limits.of_run(DOMAINS, [True] * 4, [40] * 4, run)
+    except UserError as error:
+        words = str(error).replace(",", "").split()
+        named = [bound for bound in every if f"limits.{bound.label.split()[0]}" in words]
+        assert named and conflict(named, np.ones(4, dtype=bool))
+    else:
+        assert not conflict(every, np.ones(4, dtype=bool))
 
 
 def test_what_is_left_of_a_domain_lasts_to_the_end():
@@ -89,6 +134,14 @@ def test_what_is_left_of_a_domain_lasts_to_the_end():
     # 60 sequences are drawn, 5 of them from a: 15 are left for 40.
     assert run.polytope(torch.tensor([5, 55])).upper.tolist() == [0.375, 1]
     assert run.polytope(torch.tensor([21, 39])).upper.tolist() == [0, 1]
+
+
+def test_a_domain_that_is_drawn_more_than_a_resumed_runs_limits_allow_is_told():
+    run = Limits(epochs={"a": 0.5}).of_run(("a", "b"), [True, True], [20, 100], 100)
+    even = torch.full((2,), 0.5, dtype=torch.float64)
+    run.check_resumed(even, np.array([12.0, 12.0]))  # as a multinomial draw may
+    with pytest.raises(UserError, match=r"epochs.a 0.5 lets the run draw 10 .* drawn 30 already"):
+        run.check_resumed(even, np.array([30.0, 30.0]))
 
 
 @pytest.mark.parametrize(

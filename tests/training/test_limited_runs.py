@@ -7,7 +7,7 @@ from test_own_scripts import TINY, trainer_of
 
 from dograph import DataMixer, MixingCallback
 from dograph.errors import UserError
-from dograph.mixers import ODM, DoGraphSchedule, Stratified
+from dograph.mixers import ODM, DoGraphSchedule, Phase, Phases, Stratified
 from dograph.mixers.limits import Limits
 from dograph.training.language_model import LanguageModel
 
@@ -51,6 +51,21 @@ def test_a_resumed_run_knows_what_was_drawn_before(store, corpus_settings, tmp_p
     assert np.array_equal(resumed.sampler.realised, whole.sampler.realised)
     assert resumed.mixer.history[-1][1].tolist() == whole.mixer.history[-1][1].tolist()
     assert resumed.mixer.prices == whole.mixer.prices
+
+
+def test_a_resume_with_limits_that_the_run_does_not_keep_to_is_refused(
+    store, corpus_settings, tmp_path
+):
+    """Phases that stand still never update: new limits once had no effect, without a word."""
+    path, first = tmp_path / "five.ckpt", {"animals": 9, "code": 9, "numbers": 2}
+
+    def phases():
+        return Phases([Phase(0, first), Phase(1, {"code": 1, "numbers": 9})])
+
+    fit(corpus_settings, phases(), limits=Limits(), callbacks=[SavesAt(path)], max_steps=6)
+    tighter = Limits(at_most={"numbers": 0.5})
+    with pytest.raises(UserError, match=r"mixture does not keep limits.at_most.numbers 0.5"):
+        fit(corpus_settings, phases(), path, limits=tighter, max_steps=6)
 
 
 def test_too_little_text_is_refused_before_the_first_step(store, corpus_settings):
