@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dograph.data.sampler import MixtureSampler
     from dograph.errors import UserError
     from dograph.evaluation.perplexity import DomainPerplexity
+    from dograph.experiments.comparison.comparison import compare
     from dograph.graph.cvxpy_problem import CvxpyProblem
     from dograph.graph.graph_solver import GraphSolver
     from dograph.mixers.ado import ADO
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from dograph.mixers.phases import Phase, Phases
     from dograph.mixers.skill_it import SkillIt
     from dograph.mixers.unimax import UniMax
+    from dograph.reports.domain_logger import DomainLogger
     from dograph.reports.mixture_report import MixtureReport
     from dograph.signals.batch_signals import (
         AlignmentProbe,
@@ -67,6 +69,7 @@ _HOMES = {
     "DoReMi": "mixers.doremi",
     "DoReMiOnline": "mixers.doremi",
     "DomainGradients": "signals.batch_signals",
+    "DomainLogger": "reports.domain_logger",
     "DomainPerplexity": "evaluation.perplexity",
     "DynamicLoss": "mixers.dynamic_loss",
     "DomainText": "signals.batch_signals",
@@ -99,6 +102,7 @@ _HOMES = {
     "UniMax": "mixers.unimax",
     "UserError": "errors",
     "ValidationLoss": "signals.batch_signals",
+    "compare": "experiments.comparison.comparison",
     "prepare": "data.corpus.prepare",
 }
 
@@ -121,6 +125,7 @@ __all__ = [
     "DoReMi",
     "DoReMiOnline",
     "DomainGradients",
+    "DomainLogger",
     "DomainPerplexity",
     "DomainText",
     "DynamicLoss",
@@ -150,6 +155,7 @@ __all__ = [
     "UniMax",
     "UserError",
     "ValidationLoss",
+    "compare",
     "prepare",
 ]
 

@@ -31,12 +31,21 @@ def arguments(name, settings, place, steps, *more):
     ]
 
 
+def scalars_of(folder):
+    """(step, value) of every scalar of a run; of a domain's TensorBoard run as ``tag/domain``."""
+    points = {}
+    for home in (folder, *sorted(folder.glob("domains/*"))):
+        events = EventAccumulator(str(home), size_guidance={"scalars": 0}).Reload()
+        end = "" if home == folder else f"/{home.name}"
+        for tag in events.Tags()["scalars"]:
+            points[tag + end] = [(point.step, point.value) for point in events.Scalars(tag)]
+    return points
+
+
 def outcome(folder):
     """All that a run leaves, but for what a clock measures."""
     final = torch.load(folder / "checkpoints" / "final.ckpt", weights_only=True)
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith(CLOCKED)]
-    points = {tag: [(p.step, p.value) for p in events.Scalars(tag)] for tag in tags}
+    points = {tag: of for tag, of in scalars_of(folder).items() if not tag.startswith(CLOCKED)}
     summary = json.loads((folder / "summary.json").read_text())
     for key in ("seconds", "tokens_per_second"):
         del summary[key]

@@ -18,10 +18,12 @@ from dograph.cli import (
     evaluate,
     export,
     fit,
+    init,
     mixers,
     oracle,
     plan,
     prepare,
+    report,
     reproduce,
     run,
     swarm,
@@ -34,8 +36,8 @@ from dograph.terminal.encoding import print_everything, use_utf8
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        *(run, plan, mixers, prepare, sweep, oracle, swarm),
-        *(fit, evaluate, compare, export, reproduce),
+        *(init, run, plan, mixers, prepare, sweep, oracle, swarm),
+        *(fit, evaluate, compare, report, export, reproduce),
     )
 }
 """By name: each module's docstring is its help, and it has ``add_arguments`` and ``execute``."""

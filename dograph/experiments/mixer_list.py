@@ -8,19 +8,17 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import CodeType
 from typing import Any
 
 from omegaconf import OmegaConf
 
 import dograph.mixers
+from dograph.experiments.recipe.shipped import shipped_recipes
 from dograph.files.bounded_yaml import load_bounded
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
 from dograph.signals.batch_signals import Probe
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-"""Those of a clone; an installed package has none."""
 PAPER = re.compile(r"(?:\(([^()]*\b(?:19|20)\d\d), )?arXiv (\d{4}\.\d{4,5})")
 """Authors and year where they are named, and the number."""
 SWARM = "swarm"
@@ -178,10 +176,10 @@ def _read_recipes() -> dict[str, list[tuple[str, str]]]:
     The stage of a swarm, which has no mixer, has ``SWARM`` for a class path.
     """
     read = {}
-    for path in sorted(RECIPES.glob("*.yaml")):
+    for recipe, path in shipped_recipes().items():
         values: Any = OmegaConf.to_container(load_bounded(path))
         stages = values.get("stages") or {"": values}
-        read[path.stem] = [
+        read[recipe] = [
             (name, SWARM if "swarm" in each else each["mixer"]["class_path"])
             for name, each in stages.items()
         ]

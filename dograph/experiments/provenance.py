@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -87,6 +88,7 @@ def provenance_content(recipe: Recipe, inputs: RunInputs, processes: int) -> dic
     store = inputs.store
     return {
         "seed": recipe.seed,
+        "command": own_command(),
         "corpus": str(store.path),
         "fingerprint": store.fingerprint,
         "validation_fingerprint": store.fingerprint_of("validation"),
@@ -98,6 +100,13 @@ def provenance_content(recipe: Recipe, inputs: RunInputs, processes: int) -> dic
         **packages(),
         "host": {**host_metadata(), "processes": processes},
     }
+
+
+def own_command() -> list[str]:
+    """The words of this process's command; `python -m dograph` is `dograph`."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return [name, *sys.argv[1:]]
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

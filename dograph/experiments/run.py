@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -29,11 +29,14 @@ from dograph.experiments.provenance import Provenance
 from dograph.experiments.rank_zero import rank_zero_print
 from dograph.experiments.recipe.check import Recipe
 from dograph.experiments.recipe.domains import check_domains, check_source_domains
+from dograph.experiments.recipe.loggers import finish
 from dograph.experiments.recipe.section import build
 from dograph.experiments.resume import check_inputs, check_keys, note_packages, passed_over
 from dograph.experiments.run_inputs import RunInputs
+from dograph.experiments.run_page.page import write_page
 from dograph.files.run_dir import CHECKPOINTS, FINAL_CHECKPOINT
 from dograph.mixers.user_code import mixer_errors
+from dograph.reports.domain_logger import DomainLogger
 from dograph.reports.mixture_report import MixtureReport
 from dograph.reports.progress import training_progress
 from dograph.reports.summary import RunSummary, print_summary
@@ -119,9 +122,10 @@ def train(
     quieten()
     data = build_data(recipe)
     data.store = store
-    logger = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
+    logger = DomainLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
+    others = [settings.build(folder) for settings in recipe.loggers]
     own, report, saver = build_callbacks(recipe, folder)
-    trainer = build_trainer(recipe, logger, own)
+    trainer = build_trainer(recipe, [logger, *others], own)
     with mixer_errors(recipe.mixer):
         recipe.mixer.check(data.batch_size * trainer.world_size)
     # Provenance comes last: until it is written, a run has not begun.
@@ -131,6 +135,11 @@ def train(
     with memory_errors():
         model = build_model(recipe, store, data.context)
     _fit(trainer, model, data, folder, checkpoint, saver)
+    for other in others:
+        finish(other)
+    if trainer.is_global_zero:
+        with file_errors(folder, "runs", f"write its page with `dograph report {folder}`"):
+            write_page(folder)
     if stops and saver.asked_to_stop(trainer):
         raise Interrupted(folder / FINAL_CHECKPOINT, finished=True)
     return report.summary if trainer.is_global_zero else None
@@ -220,13 +229,13 @@ def build_callbacks(
     )
     guard = NonFiniteGuard(folder, settings.non_finite_limit)
     has_bar = recipe.arguments("trainer")["enable_progress_bar"] is not False
-    bar = [training_progress(perplexity, mixing)] if has_bar else []
+    bar = [training_progress(perplexity, mixing, settings.line_seconds)] if has_bar else []
     # The saver comes last: by then the others have counted the step it saves.
     return [mixing, OpeningLines(mixing), guard, perplexity, report, *bar, saver], report, saver
 
 
 def build_trainer(
-    recipe: Recipe, logger: TensorBoardLogger | bool, callbacks: list[Callback]
+    recipe: Recipe, logger: list[Logger] | bool, callbacks: list[Callback]
 ) -> Trainer:
     """Lightning's Trainer with the recipe's arguments and ours."""
     try:

@@ -102,8 +102,7 @@ class Failure:
 
     def last_lines(self) -> str:
         """The end of the log; empty without one."""
-        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
-        return "\n".join(text.rstrip().splitlines()[-LAST_LINES:])
+        return "\n".join(last_lines(self.log, LAST_LINES))
 
 
 @dataclass
@@ -115,6 +114,21 @@ class Running:
     log: Path
     slot: int
     began: float
+
+    def progress(self) -> str:
+        """The run's name and how far it is, by the last step that its log tells."""
+        steps = [line for line in last_lines(self.log, LAST_LINES) if line.startswith("step ")]
+        return f"{self.job.name} ({steps[-1]})" if steps else self.job.name
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """The last lines of a log, of whose end 10 kB are read; none without one."""
+    if not log.is_file():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(log.stat().st_size - 10_000, 0))
+        text = file.read().decode("utf-8", errors="replace")
+    return text.rstrip().splitlines()[-count:]
 
 
 @dataclass
@@ -235,7 +249,8 @@ class Sweep:
             bar.update(bar.task_ids[0], description=names or "runs")
             if bar.disable and names and pace.due():
                 left = len(waiting) + len(running)
-                self._print(f"after {duration(pace.seconds)}: {left} to finish; running: {names}")
+                far = "; ".join(run.progress() for run in running)
+                self._print(f"after {duration(pace.seconds)}: {left} to finish; running: {far}")
 
     def _pass_on(self, running: Sequence[Running]) -> int:
         """Let every run save a checkpoint and end; kill them on a second signal."""

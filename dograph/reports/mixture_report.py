@@ -20,7 +20,7 @@ from dograph.reports.history import LossMeans, MixtureHistory, TrainingClock, Va
 from dograph.reports.observation import ObservationWindow
 from dograph.reports.pictures import Pictures, draw_own_graph, draw_schedule, draw_trajectories
 from dograph.reports.summary import RunSummary, print_summary, summarise_run, write_summary
-from dograph.reports.tensorboard import Board
+from dograph.reports.tensorboard import Board, by_domain, grouped
 from dograph.training.mixing_callback import MixingCallback
 
 logger = logging.getLogger(__name__)
@@ -115,16 +115,18 @@ class MixtureReport(Callback):
             self._begin()
         self._data: DataMixer = trainer.datamodule  # type: ignore[attr-defined]
         self._logger = loggers[0]
+        self._others = [each for each in trainer.loggers if each is not self._logger]
         self._run_folder = Path(self._logger.log_dir)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the layout of the charts and starts the clock."""
         if not trainer.is_global_zero or not hasattr(self, "_logger"):
             return
-        self._board = Board(self._logger.experiment, self._run_folder / FIGURES)
+        self._board = Board(self._logger, self._others, self._run_folder / FIGURES)
         self._step, self._trained = trainer.global_step, int(self._data.sampler.realised.sum())
         self.history.domains = self._data.domains
-        self._board.begin(self._step, isinstance(self._data.mixer, DoGraphSchedule))
+        is_schedule = isinstance(self._data.mixer, DoGraphSchedule)
+        self._board.begin(self._data.domains, self._step, is_schedule)
         self.clock.start()
 
     def on_train_batch_end(
@@ -160,6 +162,7 @@ class MixtureReport(Callback):
         # Micro-batches of a step under way are not in the model yet.
         done = (trainer.global_step, self._trained * self._data.context, self.clock.seconds)
         self.history.add_validation(Validation(*done, dict(self.perplexity.losses)))
+        self.history.write(self._run_folder)
         self.clock.start()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -182,6 +185,9 @@ class MixtureReport(Callback):
         metrics = {f"final/{name}": value for name, value in self.summary.metrics.items()}
         hyperparameters = {"mixer": self.summary.mixer, **self.hyperparameters}
         self._logger.log_hyperparams(hyperparameters, metrics, step=step)
+        for other in self._others:
+            other.log_hyperparams(hyperparameters)
+            other.log_metrics(metrics, step)
         self.history.write(self._run_folder)
         write_summary(self.summary, self._run_folder)
         self._board.flush()
@@ -222,6 +228,7 @@ class MixtureReport(Callback):
         weights = data.mixer.weights.numpy() if data.mixer.is_proxy else sampler.weights
         self.history.add(step, weights, sampler.realised, self.mixing.effective.numpy())
         tokens = sampler.realised * data.context
+        point = dict[str, float]()
         for group, values in (
             ("weights", data.mixer.weights.numpy()),
             ("sampling", sampler.weights),
@@ -230,15 +237,16 @@ class MixtureReport(Callback):
             ("tokens", tokens),
             ("epochs", sampler.epochs),
         ):
-            board.by_domain(group, data.domains, values, step)
-        board.scalars("mixer", diagnostics_of(data.mixer), step)
-        board.scalars("limits", data.mixer.prices, step)
-        board.scalars("train", self._training_scalars(trainer), step)
+            point |= by_domain(group, data.domains, values)
+        point |= grouped("mixer", diagnostics_of(data.mixer))
+        point |= grouped("limits", data.mixer.prices)
+        point |= grouped("train", self._training_scalars(trainer))
         before_tokens, before_seconds = self._last_point
         total, seconds = self._last_point = (int(tokens.sum()), self.clock.seconds)
         if seconds > before_seconds:
             speed = (total - before_tokens) / (seconds - before_seconds)
-            board.scalars("speed", {"tokens_per_second": speed}, step)
+            point["speed/tokens_per_second"] = speed
+        board.scalars(point, step)
 
     def _training_scalars(self, trainer: Trainer) -> dict[str, float]:
         scalars = {}
@@ -267,7 +275,7 @@ class MixtureReport(Callback):
             return
         mixer = snapshot_of(self._data.mixer)
         scalars = self.pictures.draw_window(board, observed, mixer, self._data.domains, self._step)
-        board.scalars("observed", scalars, self._step)
+        board.scalars(grouped("observed", scalars), self._step)
 
     def _draw_trajectories(self, board: Board) -> None:
         mixer, names, step = self._data.mixer, self._data.domains, self._step

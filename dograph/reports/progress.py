@@ -9,20 +9,25 @@ from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from rich.console import Console
 
 from dograph.evaluation.perplexity import DomainPerplexity
-from dograph.terminal.progress import Pace, duration, print_line, time_left
+from dograph.terminal.progress import EVERY, Pace, duration, print_line, time_left
 from dograph.terminal.screen import Screen, is_live
 from dograph.training.mixing_callback import MixingCallback
 
 
-def training_progress(perplexity: DomainPerplexity, mixing: MixingCallback) -> ProgressBar:
+def training_progress(
+    perplexity: DomainPerplexity, mixing: MixingCallback, every: float
+) -> ProgressBar:
     """The bar or the lines of a run, whichever stdout can show.
 
     Args:
         perplexity: the same trainer's callback.
         mixing: the same trainer's callback.
+        every: seconds between two lines.
     """
     screen = Screen()
-    return StepProgressBar(perplexity) if is_live(screen) else StepLines(perplexity, mixing, screen)
+    if is_live(screen):
+        return StepProgressBar(perplexity)
+    return StepLines(perplexity, mixing, screen, every)
 
 
 def last_losses(perplexity: DomainPerplexity) -> dict[str, str]:
@@ -74,7 +79,7 @@ class StepProgressBar(RichProgressBar):
 
 
 class StepLines(ProgressBar):
-    """Lines for a pipe or a file: the first soon, then every half minute, and every validation.
+    """Lines for a pipe or a file: the first soon, then at an interval, and every validation.
 
     A line says the step, the last batch's mean loss in nats a token, tokens per second since the
     line before, and how long the rest takes.
@@ -83,15 +88,21 @@ class StepLines(ProgressBar):
         perplexity: the same trainer's callback.
         mixing: the same trainer's callback.
         console: where they are printed.
+        every: seconds between two lines.
     """
 
     def __init__(
-        self, perplexity: DomainPerplexity, mixing: MixingCallback, console: Console
+        self,
+        perplexity: DomainPerplexity,
+        mixing: MixingCallback,
+        console: Console,
+        every: float = EVERY,
     ) -> None:
         super().__init__()
         self.perplexity, self.mixing, self.console = perplexity, mixing, console
+        self.every = every
         self._enabled = True
-        self._pace = Pace()
+        self._pace = Pace(every=every)
         self._first_step = 0
         self._count_from = 0.0
         self._batches = 0
@@ -106,7 +117,7 @@ class StepLines(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints where training begins."""
-        self._pace, self._first_step = Pace(), trainer.global_step
+        self._pace, self._first_step = Pace(every=self.every), trainer.global_step
         self._restart_count()
         self._print(f"Training begins: {self._steps(trainer)}")
 

@@ -20,7 +20,7 @@ from dograph.files.run_dir import SUMMARY
 from dograph.mixers.declared import snapshot_of
 from dograph.mixers.target import Target
 from dograph.reports.finding import finding, what_limits_cost
-from dograph.terminal.tables import screen_table
+from dograph.terminal.tables import as_html, screen_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,6 +102,14 @@ class RunSummary:
     def cost(self) -> dict[str, float]:
         """Tokens, FLOPs and seconds."""
         return {"tokens": float(self.tokens), "flops": self.flops, "seconds": self.seconds}
+
+    def records(self) -> list[dict[str, Any]]:
+        """The numbers of every domain, for ``pandas.DataFrame``."""
+        return [asdict(domain) for domain in self.domains]
+
+    def _repr_html_(self) -> str:
+        """The run's final table, in a notebook."""
+        return as_html(final_table(self))
 
     def as_json(self) -> dict[str, Any]:
         """All of it in JSON's types; a number that is not finite becomes null."""

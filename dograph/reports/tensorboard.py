@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
 from dograph.files.atomic import write_files
-from dograph.files.run_dir import EVENT_FILES
+from dograph.files.run_dir import DOMAIN_RUNS, EVENT_FILES
+from dograph.reports.domain_logger import SECTIONS, DomainLogger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,8 +31,13 @@ def settle_event_files(folder: Path) -> None:
 
     After a clock was set back, or within the same second, readers would drop the next file's
     points instead of the earlier ones'. The earlier files get the stamps 0, 1, 2 …; if this is
-    interrupted, they are still in order.
+    interrupted, they are still in order. The runs of the domains are settled alike.
     """
+    for each in (folder, *folder.glob(f"{DOMAIN_RUNS}/*")):
+        _settle(each)
+
+
+def _settle(folder: Path) -> None:
     stamped = sorted(
         (path, match) for path in folder.glob(EVENT_FILES) if (match := STAMPED.match(path.name))
     )
@@ -40,32 +47,39 @@ def settle_event_files(folder: Path) -> None:
         path.rename(path.with_name(f"{match[1]}{number:010d}{match[3]}"))
 
 
-def chart_layout(schedule: bool = False) -> dict[str, dict[str, list[object]]]:
+def chart_layout(
+    schedule: bool = False, domain_runs: bool = False
+) -> dict[str, dict[str, list[object]]]:
     """The charts of the Custom Scalars tab, each of all domains together.
 
     Tags are regular expressions of whole groups, so that a domain may have any name.
 
     Args:
         schedule: whether there are a sampling schedule's influences and terms.
+        domain_runs: whether each domain has a run of its own, as ``DomainLogger`` writes them.
     """
+
+    def of(group: str) -> list[str]:
+        return [f"^{SECTIONS.get(group, '')}{group}$" if domain_runs else f"{group}/.*"]
+
     mixture = {
-        "Domain weights": ["weights/.*"],
-        "Sampling weights": ["sampling/.*"],
-        "Realised shares": ["realised/.*"],
-        "Effective weights": ["effective/.*"],
-        "Tokens": ["tokens/.*"],
-        "Epochs": ["epochs/.*"],
+        "Domain weights": of("weights"),
+        "Sampling weights": of("sampling"),
+        "Realised shares": of("realised"),
+        "Effective weights": of("effective"),
+        "Tokens": of("tokens"),
+        "Epochs": of("epochs"),
     }
     validation = {
-        "Loss per domain": ["validation/loss/.*"],
-        "Perplexity per domain": ["validation/perplexity/.*"],
+        "Loss per domain": of("validation/loss"),
+        "Perplexity per domain": of("validation/perplexity"),
         "Target, mean and worst": [
             f"validation/{score}_loss$" for score in ("target", "mean", "worst")
         ],
     }
     influence = {
-        "Influence on the target": ["mixer/influence/.*"],
-        "Standard error of the influence": ["mixer/influence_error/.*"],
+        "Influence on the target": of("mixer/influence"),
+        "Standard error of the influence": of("mixer/influence_error"),
         "Terms of the objective": ["mixer/term/.*"],
     }
     categories = {"Mixture": mixture, "Validation": validation}
@@ -91,12 +105,19 @@ def show_figure(
 
 
 class Board:
-    """Writes scalars and pictures of one run; pictures also as PNG into the folder ``figures``."""
+    """Writes scalars and pictures of one run; pictures also as PNG into the folder ``figures``.
 
-    def __init__(self, writer: SummaryWriter, figures: Path) -> None:
-        self.writer, self.figures = writer, figures
+    Args:
+        logger: the run's TensorBoard, which shows all of it.
+        others: further loggers, which get the scalars by the same tags.
+        figures: folder of the pictures.
+    """
 
-    def begin(self, step: int, schedule: bool = False) -> None:
+    def __init__(self, logger: TensorBoardLogger, others: Sequence[Logger], figures: Path) -> None:
+        self.logger, self.others, self.figures = logger, others, figures
+        self.writer: SummaryWriter = logger.experiment
+
+    def begin(self, domains: Sequence[str], step: int, schedule: bool = False) -> None:
         """Writes the layout of the charts, and lets TensorBoard drop an interrupted run's points.
 
         Those after ``step`` are dropped, so that no curve goes back in time. ``schedule``: see
@@ -104,19 +125,15 @@ class Board:
         """
         restart = Event(session_log=SessionLog(status=SessionLog.START))
         self.writer._get_file_writer().add_event(restart, step + 1)
-        self.writer.add_custom_scalars(chart_layout(schedule))
+        if isinstance(self.logger, DomainLogger):
+            self.logger.begin(domains, step)
+        layout = chart_layout(schedule, domain_runs=isinstance(self.logger, DomainLogger))
+        self.writer.add_custom_scalars(layout)
 
-    def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
-        """Writes ``group/name`` for every name."""
-        for name, value in values.items():
-            self.writer.add_scalar(f"{group}/{name}", value, step)
-
-    def by_domain(
-        self, group: str, domains: Sequence[str], values: npt.ArrayLike, step: int
-    ) -> None:
-        """Writes ``group/domain`` for every domain of (S,) ``values``."""
-        numbers = np.asarray(values, dtype=np.float64).tolist()
-        self.scalars(group, dict(zip(domains, numbers, strict=True)), step)
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Writes every value by its tag, ``group/name``."""
+        for logger in (self.logger, *self.others):
+            logger.log_metrics(dict(values), step)
 
     def picture(self, name: str, figure: Figure, step: int, final: bool = False) -> Path:
         """Shows a figure as ``figures/name`` and saves it; returns the path of the PNG.
@@ -138,3 +155,16 @@ class Board:
         # TensorBoard's thread reports its failure only to the next event: an empty one.
         self.writer._get_file_writer().add_event(Event())
         self.writer.flush()
+        for other in self.others:
+            other.save()
+
+
+def grouped(group: str, values: Mapping[str, float]) -> dict[str, float]:
+    """``group/name`` for every name."""
+    return {f"{group}/{name}": value for name, value in values.items()}
+
+
+def by_domain(group: str, domains: Sequence[str], values: npt.ArrayLike) -> dict[str, float]:
+    """``group/domain`` for every domain of (S,) ``values``."""
+    numbers = np.asarray(values, dtype=np.float64).tolist()
+    return grouped(group, dict(zip(domains, numbers, strict=True)))

@@ -18,12 +18,20 @@ EVERY = 30.0
 
 
 class Pace:
-    """Says when a line is due: the first soon after the beginning, then one every half minute."""
+    """Says when a line is due: the first soon after the beginning, then one every half minute.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        clock: gives seconds.
+        every: seconds between two lines. None: half a minute.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, every: float | None = None
+    ) -> None:
         self._clock = clock
+        self._every = EVERY if every is None else every
         self._began = clock()
-        self._due = self._began + FIRST
+        self._due = self._began + min(FIRST, self._every)
 
     @property
     def seconds(self) -> float:
@@ -31,10 +39,10 @@ class Pace:
         return self._clock() - self._began
 
     def due(self) -> bool:
-        """Whether it is time; if so, the next line is due in half a minute."""
+        """Whether it is time; if so, the next line is due after the interval."""
         if self._clock() < self._due:
             return False
-        self._due = self._clock() + EVERY
+        self._due = self._clock() + self._every
         return True
 
 
@@ -106,8 +114,13 @@ def print_line(console: Console, text: str) -> None:
 
 
 def time_left(done: float, total: float, seconds: float) -> str:
-    """Estimate of the rest from what took ``seconds``, e.g. "1:20 left"."""
-    return f"{duration(seconds * (total - done) / done)} left" if done > 0 else "? left"
+    """Estimate of the rest from what took ``seconds``, e.g. "1:20 left".
+
+    Without one until a hundredth is done: starting takes time that the rest does not.
+    """
+    if done < total / 100 or done <= 0:
+        return "? left"
+    return f"{duration(seconds * (total - done) / done)} left"
 
 
 def duration(seconds: float) -> str:

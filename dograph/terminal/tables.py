@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from markupsafe import escape
 from rich.box import HORIZONTALS
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -114,3 +115,13 @@ class ScreenTable(Table):
             for heading, cell in zip(headings, cells, strict=True):
                 if str(cell):
                     yield Text(f"  {heading} {cell}", overflow="fold")
+
+
+def as_html(table: Table) -> str:
+    """A table as a notebook shows it; text in it is no HTML."""
+    headings = "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns)
+    cells = zip(*(column.cells for column in table.columns), strict=True)
+    rows = ("".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in cells)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    title = f"<caption>{escape(str(table.title))}</caption>" if table.title else ""
+    return f"<table>{title}<thead><tr>{headings}</tr></thead><tbody>{body}</tbody></table>"

@@ -2,13 +2,17 @@
 
 import gc
 import json
+import re
+import shutil
 import signal
 import sys
 import time
+from html import escape
 from pathlib import Path
 
 import pytest
 import torch
+from outcomes import scalars_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from warm import start_command
 
@@ -78,11 +82,16 @@ def events(finished):
     return accumulator
 
 
-def test_tensorboard_holds_every_scalar(events):
-    tags = set(events.Tags()["scalars"])
+@pytest.fixture(scope="module")
+def scalars(finished):
+    return scalars_of(finished)
+
+
+def test_tensorboard_holds_every_scalar(scalars):
+    tags = set(scalars)
     for domain in DOMAINS:
         for kind in ("sampling", "realised", "effective", "tokens", "epochs"):
-            assert f"{kind}/{domain}" in tags
+            assert f"mixture/{kind}/{domain}" in tags
         assert f"validation/loss/{domain}" in tags
         assert f"validation/perplexity/{domain}" in tags
     for tag in (
@@ -100,21 +109,28 @@ def test_tensorboard_holds_every_scalar(events):
         assert tag in tags, tag
 
 
-def test_scalars_tell_the_truth(events, finished):
-    def last(tag):
-        return events.Scalars(tag)[-1].value
+def test_no_chart_is_of_one_domain_alone(finished):
+    tags = EventAccumulator(str(finished)).Reload().Tags()["scalars"]
+    assert not [tag for tag in tags if tag.rpartition("/")[2] in DOMAINS]
+    (files,) = {len(list(each.iterdir())) for each in (finished / "domains").iterdir()}
+    assert files == 1
 
-    assert sum(last(f"realised/{domain}") for domain in DOMAINS) == pytest.approx(1, abs=1e-5)
-    assert sum(last(f"effective/{domain}") for domain in DOMAINS) == pytest.approx(1, abs=1e-5)
-    assert sum(last(f"sampling/{domain}") for domain in DOMAINS) == pytest.approx(1, abs=1e-5)
-    assert sum(last(f"tokens/{domain}") for domain in DOMAINS) == 20 * 16 * 32
-    steps = [event.step for event in events.Scalars("validation/mean_loss")]
+
+def test_scalars_tell_the_truth(scalars):
+    def last(tag):
+        return scalars[tag][-1][1]
+
+    for kind in ("realised", "effective", "sampling"):
+        shares = [last(f"mixture/{kind}/{domain}") for domain in DOMAINS]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+    assert sum(last(f"mixture/tokens/{domain}") for domain in DOMAINS) == 20 * 16 * 32
+    steps = [step for step, _ in scalars["validation/mean_loss"]]
     assert steps == [8, 16, 20]
     losses = [last(f"validation/loss/{domain}") for domain in DOMAINS]
     assert last("validation/mean_loss") == pytest.approx(sum(losses) / 3, rel=1e-5)
     assert last("validation/worst_loss") == pytest.approx(max(losses), rel=1e-5)
     assert 1 <= last("mixer/effective_clusters") <= 4
-    curve = [event.value for event in events.Scalars("validation/mean_loss")]
+    curve = [value for _, value in scalars["validation/mean_loss"]]
     assert curve[-1] < curve[0]
 
 
@@ -139,6 +155,23 @@ def test_tensorboard_holds_charts_and_hyperparameters(events, finished):
     )
     plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data
     assert b"mixer" in plugin.content
+
+
+def test_the_run_has_a_page_that_needs_no_other_file(finished, tmp_path, capsys):
+    page = (finished / "report.html").read_text()
+    assert not re.search(r"<script|<link|src=\"(?!data:)|url\((?!#)|@import", page)
+    assert page.count("<svg") == 4
+    assert page.count('src="data:image/png;base64,') == 2
+    for words in (*DOMAINS, "dograph_gpt2, seed 0", "finished after 20 steps", "clusters 4"):
+        assert words in page
+    assert escape(sys.argv[1]) in page  # of the command
+    training = tmp_path / "training"
+    shutil.copytree(finished, training)
+    for name in ("summary.json", "report.html"):
+        (training / name).unlink()
+    assert main(["report", str(training)]) == 0
+    assert str(training / "report.html") in capsys.readouterr().out
+    assert "not finished: step 20 of 20" in (training / "report.html").read_text()
 
 
 def test_the_run_folder_says_what_was_run(finished):
@@ -278,7 +311,7 @@ def test_a_schedules_pictures_and_scalars_are_there(store, corpus_settings, tmp_
     folder = run("dograph_schedule_gpt2", corpus_settings, tmp_path, *aim)
     events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
     assert {"figures/schedule", "figures/domain_graph"} <= set(events.Tags()["images"])
-    tags = set(events.Tags()["scalars"])
+    tags = set(scalars_of(folder))
     for tag in ("term/influence", "influence/code", "influence_error/animals", "solver_optimal"):
         assert f"mixer/{tag}" in tags
     summary = json.loads((folder / "summary.json").read_text())

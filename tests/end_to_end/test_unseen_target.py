@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from outcomes import scalars_of
 from test_run import ROOT, small
 
 from dograph.cli.main import main
@@ -51,11 +51,8 @@ def test_an_unseen_target_is_validated_and_not_trained_on(runs):
 
 
 def test_its_loss_is_a_curve_of_its_own(runs):
-    events = EventAccumulator(str(runs / "uniform_gpt2" / "seed_0")).Reload()
-    target, code = (
-        [event.value for event in events.Scalars(f"validation/{name}")]
-        for name in ("target_loss", "loss/code")
-    )
+    scalars = scalars_of(runs / "uniform_gpt2" / "seed_0")
+    target, code = (scalars[f"validation/{name}"] for name in ("target_loss", "loss/code"))
     assert target == code
     assert len(target) == 2
 

@@ -11,16 +11,17 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from outcomes import scalars_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
-from torch.utils.tensorboard import SummaryWriter
 
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.dograph_schedule import DoGraphSchedule
+from dograph.reports.domain_logger import DomainLogger
 from dograph.reports.history import LossMeans, MixtureHistory, TrainingClock
 from dograph.reports.mixture_report import MixtureReport
 from dograph.reports.observation import ObservationWindow, observed_graph
@@ -152,16 +153,38 @@ def test_a_resumed_run_continues_its_trajectory(fit_tiny, tmp_path, stratified_r
 def test_a_resumed_run_takes_back_the_points_after_its_checkpoint(tmp_path):
     for first, last in ((0, 10), (5, 8)):  # killed at 10, resumed from 5
         time.sleep(1.1)  # readers order event files by the second in their names
-        with SummaryWriter(str(tmp_path), filename_suffix=f".{last}") as writer:
-            board = Board(writer, tmp_path)
-            board.begin(first)
-            for step in range(first + 1, last + 1):
-                board.scalars("train", {"loss": float(last)}, step)
-    found = events(tmp_path).Scalars("train/loss")
-    assert [(event.step, event.value) for event in found] == [
-        *((step, 10) for step in range(1, 6)),
-        *((step, 8) for step in range(6, 9)),
-    ]
+        board = Board(DomainLogger(tmp_path, name="", version="run"), (), tmp_path)
+        board.begin(["web", "code"], first)
+        for step in range(first + 1, last + 1):
+            board.scalars({"train/loss": float(last), "sampling/code": last / 10}, step)
+        board.flush()
+    steps = [*((step, 10) for step in range(1, 6)), *((step, 8) for step in range(6, 9))]
+    points = scalars_of(tmp_path / "run")
+    assert points["train/loss"] == steps
+    assert points["mixture/sampling/code"] == [(step, pytest.approx(v / 10)) for step, v in steps]
+
+
+def test_each_domain_s_curves_are_a_run_of_its_own(tmp_path):
+    logger = DomainLogger(tmp_path, name="", version="run")
+    logger.log_metrics({"validation/loss/web": 3.0}, step=0)  # no domain is known yet
+    logger.begin(["web", "loss"], step=0)
+    logger.log_metrics({"tokens/web": 5, "validation/loss/web": 2.0, "validation/loss": 9.0}, 4)
+    logger.log_metrics({"train/loss": 1.0, "mixer/influence/web": 0.5}, 4)
+    logger.finalize("success")
+    assert scalars_of(tmp_path / "run") == {
+        "validation/loss/web": [(4, 2.0)],
+        "validation/loss": [(4, 9.0)],
+        "train/loss": [(4, 1.0)],
+        "mixture/tokens/web": [(4, 5.0)],
+        "mixer/influence/web": [(4, 0.5)],
+    }
+
+
+def test_the_layout_of_domain_runs_finds_their_charts():
+    charts = chart_layout(schedule=True, domain_runs=True)
+    patterns = [tags[1][0] for group in charts.values() for tags in group.values()]
+    for tag in ("mixture/sampling", "mixture/epochs", "validation/loss", "mixer/influence"):
+        assert len([each for each in patterns if re.match(each, tag)]) == 1
 
 
 def test_history_continues_over_its_state():

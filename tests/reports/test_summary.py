@@ -154,3 +154,11 @@ def test_the_dearest_limits_are_named_and_read_back(tmp_path):
     assert sentence in screen.getvalue()
     write_summary(summary, tmp_path)
     assert read_summary(tmp_path).prices == summary.prices
+
+
+def test_a_notebook_shows_a_summary_and_takes_its_numbers():
+    summary = summary_of()
+    assert [(each["name"], each["validation_loss"]) for each in summary.records()] == [
+        *LOSSES.items()
+    ]
+    assert "<td>[bold]docs</td><td>37.5%</td>" in summary._repr_html_()

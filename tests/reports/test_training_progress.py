@@ -11,7 +11,6 @@ from dograph.data.data_mixer import DataMixer
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixers import Stratified
 from dograph.reports.progress import StepLines, StepProgressBar, training_progress
-from dograph.terminal import progress
 from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
 
@@ -46,11 +45,9 @@ def train(corpus_settings, store):
     return run
 
 
-def test_lines_say_step_loss_speed_and_the_time_left(train, monkeypatch):
-    monkeypatch.setattr(progress, "FIRST", 0.0)
-    monkeypatch.setattr(progress, "EVERY", 0.0)
+def test_lines_say_step_loss_speed_and_the_time_left(train):
     text = io.StringIO()
-    train(lambda *callbacks: StepLines(*callbacks, Console(file=text, width=1000)))
+    train(lambda *callbacks: StepLines(*callbacks, Console(file=text, width=1000), every=0.0))
     lines = text.getvalue().splitlines()
     assert lines[0] == "Training begins: step 0 of 4"
     steps = [line for line in lines[1:] if "validation" not in line]
@@ -86,5 +83,5 @@ def test_the_bar_counts_optimiser_steps(train):
 def test_a_pipe_has_lines(monkeypatch):
     monkeypatch.setattr("sys.stdout", io.StringIO())
     monkeypatch.setenv("FORCE_COLOR", "1")
-    made = training_progress(DomainPerplexity(), MixingCallback())
+    made = training_progress(DomainPerplexity(), MixingCallback(), 30.0)
     assert isinstance(made, StepLines)

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from dograph.terminal.tables import screen_table
+from dograph.terminal.tables import as_html, screen_table
 
 NAMES = ("a", "zeitungsartikel_aus_dem_letzten_jahrhundert", "[bold]docs", "漢字")
 CELLS = ("33.8%", "12,345,678", "4.948 [4.932, 4.965]", "−0.007 ± 0.046")
@@ -56,3 +56,12 @@ def test_brackets_are_no_markup():
 @pytest.mark.parametrize("width", range(1, 200, 7))
 def test_any_width_works(width):
     assert shown(width)
+
+
+def test_a_notebook_s_table_has_every_cell_and_no_markup():
+    table = screen_table("After <b>", "domain", "loss")
+    table.add_row("<script>", "4.5")
+    assert as_html(table) == (
+        "<table><caption>After &lt;b&gt;</caption><thead><tr><th>domain</th><th>loss</th></tr>"
+        "</thead><tbody><tr><td>&lt;script&gt;</td><td>4.5</td></tr></tbody></table>"
+    )

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -35,6 +36,7 @@ from dograph.errors import UserError
 from dograph.files.checksums import BLOCK, write_verified
 from dograph.files.home import cache
 from dograph.files.strict_json import first_link
+from dograph.terminal.tables import as_html
 
 _UNFINISHED = ".partial"
 
@@ -107,6 +109,17 @@ class Store(Manifest):
     def validates(self) -> bool:
         """Whether any text is held out, as is not where ``corpus.validation_fraction`` was 0."""
         return any(entry.validation_documents for entry in self.domains)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Counts of every domain's documents and tokens, for ``pandas.DataFrame``."""
+        own = ("name", "documents", "train_tokens", "validation_documents", "validation_tokens")
+        return [{key: getattr(entry, key) for key in own} for entry in self.domains]
+
+    def _repr_html_(self) -> str:
+        """The table of `dograph prepare`, in a notebook."""
+        from dograph.data.corpus.report import closing_table
+
+        return as_html(closing_table(self))
 
     def write_manifest(self) -> None:
         """Write ``manifest.json``, which makes the folder a store."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dograph.errors import UserError, nearest
 from dograph.experiments.comparison.conditions import check_comparable, check_methods
@@ -15,6 +16,7 @@ from dograph.experiments.comparison.runs import ComparedRun, by_method, find_run
 from dograph.experiments.comparison.statistics import FEWEST_SEEDS, holm, holm_levels
 from dograph.files.run_dir import OF_ORACLE
 from dograph.mixers.target import Target
+from dograph.terminal.tables import as_html
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,18 @@ class Comparison:
         """Of all methods, in their order."""
         return tuple(run for method in self.methods for run in method.runs)
 
+    def records(self) -> list[dict[str, Any]]:
+        """The numbers of every run, for ``pandas.DataFrame``; as ``comparison.csv`` has them."""
+        from dograph.experiments.comparison import tables
+
+        return [tables.record(run, self) for run in self.runs]
+
+    def _repr_html_(self) -> str:
+        """The table of `dograph compare`, in a notebook."""
+        from dograph.experiments.comparison import tables
+
+        return as_html(tables.as_table(self))
+
     @property
     def suites(self) -> tuple[str, ...]:
         """Suites of downstream tasks that some method has been evaluated on."""
@@ -59,7 +73,7 @@ class Comparison:
 
 
 def compare(
-    paths: Sequence[Path], baseline: str | None = None, allowed: Collection[str] = ()
+    paths: Sequence[Path | str], baseline: str | None = None, allowed: Collection[str] = ()
 ) -> Comparison:
     """Compares the finished runs in and below folders; a UserError if they are not comparable.
 
@@ -68,7 +82,8 @@ def compare(
         baseline: name of a method. None: the one whose mixer is Stratified.
         allowed: conditions that may differ, see ``conditions.CONDITIONS``.
     """
-    runs = find_runs(paths)
+    folders = [Path(path) for path in paths]
+    runs = find_runs(folders)
     notes = [*check_methods(runs), *check_comparable(runs, allowed)]
     _check_domains(runs)
     methods = _methods(by_method(runs), baseline)
@@ -79,7 +94,7 @@ def compare(
     gap = gap_of(methods)
     notes += [gap.note] if gap and gap.note else []
     notes += other_oracles(methods)
-    notes += [*_pairing_notes(methods), *_unfinished_notes(unfinished(paths))]
+    notes += [*_pairing_notes(methods), *_unfinished_notes(unfinished(folders))]
     return Comparison(tuple(methods), (*noise_notes(methods), *notes), gap)
 
 

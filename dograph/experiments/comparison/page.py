@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import re
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from urllib.parse import quote
 
 from dograph.errors import UserError
 from dograph.experiments.comparison import tables
@@ -19,7 +16,8 @@ from dograph.experiments.comparison.statistics import Verdict
 from dograph.experiments.comparison.styles import method_styles
 from dograph.files import atomic
 from dograph.files.changes import flat
-from dograph.reports.figures.appearance import QUIET_COLOUR, TEXT_COLOUR
+from dograph.files.run_dir import PAGE
+from dograph.reports.pages import LINE_VARIABLES, inline_svg, page_environment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,9 +40,6 @@ VERBS: dict[Verdict, str] = {
     "behind": "higher so far than",
     "loss": "worse than",
 }
-LINE_VARIABLES = {"#333333": "black-line", "#882255": "wine-line", "#0072B2": "blue-line"}
-VARIABLES = {TEXT_COLOUR: "ink", QUIET_COLOUR: "quiet", "#E6E6E6": "grid", **LINE_VARIABLES}
-"""Colours that the page's style sheet gives another shade on a dark screen."""
 
 
 def check_writable(folder: Path, force: bool) -> None:
@@ -57,7 +52,7 @@ def check_writable(folder: Path, force: bool) -> None:
 def write_files(comparison: Comparison, figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Writes ``FILES`` into a folder, made if it is not there; returns their paths."""
     writers = (tables.as_markdown, tables.as_csv, tables.as_json)
-    texts = [as_page(comparison, figures), *(write(comparison) for write in writers)]
+    texts = [as_page(comparison, figures, folder), *(write(comparison) for write in writers)]
     paths = [folder / name for name in FILES]
     try:
         contents = {path: text.encode() for path, text in zip(paths, texts, strict=True)}
@@ -67,15 +62,12 @@ def write_files(comparison: Comparison, figures: Mapping[str, Figure], folder: P
     return paths
 
 
-def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
-    """The HTML, figures in their order; names of domains and methods may contain anything."""
-    environment = Environment(
-        loader=PackageLoader("dograph.experiments.comparison", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def as_page(comparison: Comparison, figures: Mapping[str, Figure], folder: Path = Path()) -> str:
+    """The HTML, figures in their order; names of domains and methods may contain anything.
+
+    ``folder`` is where it will lie: links to the runs' own pages lead from there.
+    """
+    environment = page_environment("dograph.experiments.comparison")
     return environment.get_template("page.html").render(
         comparison=comparison,
         headline=headline(comparison),
@@ -88,7 +80,15 @@ def as_page(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
             for name, figure in figures.items()
         ],
         provenance=provenance(comparison),
+        runs=[(run.folder, _link(run.stages[-1][1] / PAGE, folder)) for run in comparison.runs],
     )
+
+
+def _link(page: Path, folder: Path) -> str | None:
+    """The address of a run's page from a folder; None for a run without one."""
+    if not page.is_file():
+        return None
+    return quote(Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix())
 
 
 def _rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -140,29 +140,3 @@ def _listed(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return str(value) if value else "not known"
-
-
-def inline_svg(figure: Figure, name: str) -> Markup:
-    """A figure as SVG for a page of either theme: no background, ink by the page's variables.
-
-    The name is the prefix of its ids, which another figure would have too.
-    """
-    import matplotlib
-
-    file = io.StringIO()
-    # Text stays text, for search and screen readers; ids come from the content alone.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dograph"}):
-        nobody = {"Date": None, "Creator": None}
-        figure.savefig(file, format="svg", transparent=True, metadata=nobody)
-    text = file.getvalue()
-    text = re.sub("<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'width="100%"', text, count=1)
-    text = re.sub(r"<[a-z][^>]*>", lambda tag: _for_page(tag[0], name), text)
-    return Markup(text)  # noqa: S704  (matplotlib has escaped the names)
-
-
-def _for_page(tag: str, name: str) -> str:
-    """A tag with the page's colours and the figure's ids; text between tags stays as it is."""
-    for colour, variable in VARIABLES.items():
-        tag = re.sub(re.escape(colour), f"var(--{variable})", tag, flags=re.IGNORECASE)
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)

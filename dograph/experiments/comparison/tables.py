@@ -193,14 +193,14 @@ def _cell(text: str) -> str:
 def as_csv(comparison: Comparison) -> str:
     """One line a run, in full digits, for programs."""
     file = io.StringIO()
-    rows = [_line(run, comparison) for run in comparison.runs]
+    rows = [record(run, comparison) for run in comparison.runs]
     writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue()
 
 
-def _line(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
+def record(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
     """A run's values by the headings of the CSV file."""
     return {
         "method": run.method,

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -23,6 +23,7 @@ from dograph.errors import UserError, check_range
 from dograph.experiments.rank_zero import is_rank_zero
 from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.compose import FIRST_ARCHITECTURE, Composition, contains
+from dograph.experiments.recipe.loggers import LoggerSettings, read_loggers
 from dograph.experiments.recipe.section import build, check_section, section_parser, unknown_key
 from dograph.experiments.recipe.swarm_section import SwarmSettings, read_swarm
 from dograph.files.changes import flat
@@ -95,6 +96,8 @@ class Recipe:
     """of a stage that is a swarm: its mixtures, and the law that is fitted; ``mixer`` is unused."""
     started_from: Mapping[str, Any] | None = None
     """the run that the mixer's start weights come from, and what became of its domains."""
+    loggers: list[LoggerSettings] = field(default_factory=list)
+    """loggers beside TensorBoard."""
 
     @property
     def steps(self) -> int:
@@ -128,9 +131,10 @@ def check(composition: Composition) -> Recipe:
             raise unknown_key(composition, str(key), TOP_LEVEL)
     _check_sections(composition)
     sections = {
-        name: check_section(composition, name, builds, values.get(name) or {}, skip)
+        name: check_section(composition, name, builds, _given(values, name), skip)
         for name, (builds, skip) in SECTIONS.items()
     }
+    loggers = read_loggers(composition)
     _check_plain(composition)
     _check_trainer(composition, sections["trainer"])
     seed = values.get("seed", 0)
@@ -147,7 +151,16 @@ def check(composition: Composition) -> Recipe:
     _check_warmup(composition, sections["model"].warmup, sections["trainer"].max_steps)
     runs = expand_home(values.get("runs", "runs"), "runs")
     named = (composition, values["name"], seed, runs)
-    return Recipe(*named, mixer=mixer, sections=sections, swarm=swarm, **settings)
+    settings |= {"loggers": loggers, "swarm": swarm}
+    return Recipe(*named, mixer=mixer, sections=sections, **settings)
+
+
+def _given(values: Mapping[str, Any], section: str) -> Any:
+    """A section's values, without ``trainer.logger``, which is checked by itself."""
+    given = values.get(section) or {}
+    if section != "trainer" or not isinstance(given, Mapping):
+        return given
+    return {key: value for key, value in given.items() if key != "logger"}
 
 
 def check_again(recipe: Recipe, composition: Composition) -> Recipe:

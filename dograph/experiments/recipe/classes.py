@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins import LayerSync, Precision
 from lightning.pytorch.strategies import Strategy
 
@@ -133,3 +134,14 @@ def import_mixer(class_path: str, origin: str) -> type[BaseMixer]:
     if not (isinstance(mixer, type) and issubclass(mixer, BaseMixer)):
         raise UserError(f"{where} is {class_path!r}: name a subclass of dograph.mixers.BaseMixer")
     return mixer
+
+
+def import_logger(class_path: str, where: str) -> type[Logger]:
+    """Import a logger's class by its path; ``where`` is the file and dotted key that name it."""
+    logger = _import(class_path, where)
+    if not (isinstance(logger, type) and issubclass(logger, Logger)):
+        example = "lightning.pytorch.loggers.CSVLogger"
+        raise UserError(f"{where} is {class_path!r}, not a logger: name one such as {example}")
+    if issubclass(logger, TensorBoardLogger):
+        raise UserError(f"{where} is {class_path!r}: every run has a TensorBoard, leave it out")
+    return logger

@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from dograph.errors import UserError, nearest
 from dograph.experiments.recipe.fitted import fitted_mixture
+from dograph.experiments.recipe.shipped import find_recipe
 from dograph.experiments.recipe.size import check_interpolations
 from dograph.files.bounded_yaml import load_bounded
 
@@ -114,14 +115,14 @@ class RecipeFile:
     """A recipe's file and overrides, read once; the values of each stage are merged from these.
 
     Args:
-        path: the recipe.
+        path: the recipe, or the name of a shipped one.
         overrides: such as "trainer.max_steps=20", the last word on a key; those of the form
             "stages.proxy.trainer.max_steps=20" are for one stage.
     """
 
     def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:
-        self.path = path
-        self._recipe = load_yaml(path)
+        self.path = find_recipe(path)
+        self._recipe = load_yaml(self.path)
         self._overrides, self._replaced = _parse_overrides(overrides)
         self._parts: dict[Path, Part] = {}
         self.stages = self._stage_names()

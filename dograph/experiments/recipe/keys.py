@@ -90,6 +90,7 @@ KEYS: dict[str, KeyVerdicts] = {
     "trainer.enable_autolog_hparams": WITHOUT_EFFECT,
     "trainer.log_every_n_steps": WITHOUT_EFFECT,
     "trainer.profiler": WITHOUT_EFFECT,
+    "trainer.logger": WITHOUT_EFFECT._replace(why="logging never changes training"),
     "trainer.detect_anomaly": WITHOUT_EFFECT._replace(why="it only stops a run"),
     "trainer.inference_mode": WITHOUT_EFFECT,
     "trainer.model_registry": WITHOUT_EFFECT,

@@ -64,3 +64,10 @@ def test_a_large_document_that_ends_a_capped_domain_early_is_warned_of(tmp_path,
     assert "domain 'web'" not in shown
     prepare(CorpusSettings(**options, store=str(tmp_path / "m"), megabytes=2), progress=False)
     assert "corpus.megabytes allows" not in capsys.readouterr().out
+
+
+def test_a_notebook_shows_a_store_and_takes_its_numbers(store):
+    records = store.records()
+    assert [each["name"] for each in records] == ["animals", "code", "numbers"]
+    assert [each["train_tokens"] for each in records] == [d.train_tokens for d in store.domains]
+    assert all(f"<td>{each['train_tokens']:,}</td>" in store._repr_html_() for each in records)

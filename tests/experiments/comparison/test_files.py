@@ -9,17 +9,18 @@ import pytest
 from full_files import room_for
 from written_runs import write_run, write_study
 
+import dograph
 from dograph.cli.main import main
 from dograph.experiments.comparison.comparison import compare
 from dograph.experiments.comparison.figures import comparison_figures
 from dograph.experiments.comparison.page import (
     FILES,
-    VARIABLES,
     as_page,
     headline,
     provenance,
 )
 from dograph.experiments.comparison.tables import as_markdown, summary_rows
+from dograph.reports.pages import VARIABLES
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -240,3 +241,22 @@ def test_everything_that_differs_is_said(tmp_path):
     assert shown["commit"] == "of_uniform · of_other"
     assert shown["tokenizer"] == "beef"
     assert "n_embd 16" in shown["model"]
+
+
+def test_a_notebook_shows_a_comparison_and_takes_its_numbers(study):
+    comparison = dograph.compare([str(study)])
+    records = comparison.records()
+    assert [each["folder"] for each in records] == [run.folder for run in comparison.runs]
+    assert [each["mean_loss"] for each in records] == [run.mean_loss for run in comparison.runs]
+    assert f"<td>{comparison.baseline.label}</td>" in comparison._repr_html_()
+
+
+def test_the_page_links_to_the_pages_that_runs_have(study, tmp_path):
+    comparison = compare([study])
+    assert "<a href" not in as_page(comparison, {}, tmp_path / "out")
+    first = comparison.runs[0].folder
+    (first / "report.html").write_text("page")
+    links = re.findall(r'<a href="([^"]+)">', as_page(comparison, {}, tmp_path / "out"))
+    (first / "report.html").unlink()
+    (link,) = links
+    assert (tmp_path / "out" / link).resolve() == (first / "report.html").resolve()

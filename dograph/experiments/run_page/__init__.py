@@ -1,0 +1,1 @@
+"""A run as one HTML page: what was drawn and why, what it gave, and what it cost."""
