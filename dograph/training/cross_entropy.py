@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import config as autograd_config
+from torch.nn import functional
 
 AT_ONCE = {"cpu": 2**17}
 """Logits that are worked on together, by device: what stays in a core's cache."""
@@ -29,6 +33,22 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """
     flat: Tensor = _TokenLosses.apply(logits.flatten(0, 1), targets.flatten())
     return flat.view(targets.shape)
+
+
+@cache
+def compiled_token_losses() -> Callable[[Tensor, Tensor], Tensor]:
+    """``token_losses``, compiled: forward and backward read the logits once each.
+
+    Its graph may be differentiated twice, as gradients of sequences are before training's own.
+    """
+    autograd_config.donated_buffer = False
+    return torch.compile(_plain_token_losses)
+
+
+def _plain_token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    exact = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
+    losses = functional.cross_entropy(exact, targets.flatten(), reduction="none")
+    return losses.view(targets.shape)
 
 
 class _TokenLosses(torch.autograd.Function):

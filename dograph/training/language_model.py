@@ -17,7 +17,7 @@ from dograph.data.batch import Batch
 from dograph.data.corpus.store import Store
 from dograph.errors import UserError, check_range, check_whole
 from dograph.signals.layers import transformer_blocks
-from dograph.training.cross_entropy import token_losses
+from dograph.training.cross_entropy import compiled_token_losses, token_losses
 from dograph.training.network import (
     build_network,
     check_causal,
@@ -86,8 +86,8 @@ class LanguageModel(LightningModule):
         warmup: optimiser steps of linear warm-up.
         weight_decay: on matrices only (parameters of two or more dimensions).
         betas: of AdamW.
-        compile: compile each Transformer block with torch.compile; blocks whose gradients are
-            sketched stay as they are.
+        compile: compile the loss and each Transformer block with torch.compile; blocks whose
+            gradients are sketched stay as they are.
 
     Attributes:
         reduce_loss: the one seam by which a batch counts otherwise than by its mean;
@@ -118,6 +118,7 @@ class LanguageModel(LightningModule):
         self.warmup, self.weight_decay, self.betas = warmup, weight_decay, betas
         self._check_schedule()
         self.compile_blocks, self.pretrained = compile, pretrained
+        self._token_losses: Callable[[Tensor, Tensor], Tensor] = token_losses
         if not hasattr(type(self), "reduce_loss"):  # a subclass may have a method of that name
             self.reduce_loss = mean_loss
         self.step_state = StepState()
@@ -152,7 +153,7 @@ class LanguageModel(LightningModule):
     def token_losses(self, tokens: Tensor) -> Tensor:
         """(B, T) float32 cross-entropy, in nats, of every next token of (B, T + 1) int64."""
         logits = self.network(input_ids=tokens[:, :-1], use_cache=False).logits
-        return token_losses(logits, tokens[:, 1:])
+        return self._token_losses(logits, tokens[:, 1:])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Frees the last step's gradients before the forward; Lightning does so after it.
@@ -173,7 +174,7 @@ class LanguageModel(LightningModule):
         return self.token_losses(batch.tokens)
 
     def on_fit_start(self) -> None:
-        """Compiles the blocks that nothing observes; refuses data that the model cannot take."""
+        """Compiles loss and blocks that nothing observes; refuses data the model cannot take."""
         if self._schedule is not None:  # as a subclass may have changed it
             groups = self._schedule.optimizer.param_groups
             named = [{key: group[key] for key in ("betas", "weight_decay")} for group in groups]
@@ -188,6 +189,7 @@ class LanguageModel(LightningModule):
             check_vocabulary(self.pretrained, vocabulary)
         if not self.compile_blocks:
             return
+        self._token_losses = compiled_token_losses()
         name = transformer_blocks(self.network)
         for index, block in self.network.get_submodule(name).named_children():
             prefix = f"{name}.{index}."

@@ -2,8 +2,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_mixing_callback import train
 from torch.nn import functional
 
+from dograph.mixers import DoGraph, Stratified
+from dograph.signals.sketches import SketchSettings
 from dograph.training import cross_entropy
 from dograph.training.cross_entropy import token_losses
 
@@ -70,3 +73,17 @@ def test_the_backward_can_be_taken_twice():
     first = torch.autograd.grad(losses.sum(), logits, retain_graph=True)[0]
     again = torch.autograd.grad(losses.sum(), logits)[0]
     assert torch.equal(first, again)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_trains_as_one_that_is_not(store, corpus_settings):
+    """Blocks and loss compiled for real, with gradients of sequences taken before training's."""
+    for mixer, blocks in ((Stratified, "last"), (lambda: DoGraph(clusters=4), "last")):
+        given = {"steps": 3, "sketch": SketchSettings(rank=4, blocks=blocks)}
+        given["val_check_interval"], given["limit_val_batches"] = 2, 1.0
+        plain = train(corpus_settings, mixer(), **given)
+        compiled = train(corpus_settings, mixer(), model={"compile": True}, **given)
+        for (losses, weights), (expected, wanted) in zip(compiled[1], plain[1], strict=True):
+            torch.testing.assert_close(losses, expected, atol=1e-4, rtol=0)
+            torch.testing.assert_close(weights, wanted, atol=1e-3, rtol=0)
+        torch.testing.assert_close(compiled[0], plain[0], atol=1e-3, rtol=0)
