@@ -71,7 +71,7 @@ class RunLimits:
         A mixer that seldom updates would draw beyond them for long, without a word.
 
         Args:
-            weights: (S,) by which the run is to go on drawing.
+            weights: (S,) by which the run will draw.
             drawn: (S,) sequences that it has drawn.
         """
         remedy = "resume with the limits that the run began with, or start a new run"

@@ -189,8 +189,8 @@ def _too_deep(value: Any, depth: int) -> tuple[list[str], Any] | None:
     if not isinstance(value, Mapping):
         return ([], value) if depth < 0 else None
     for name, inner in value.items():
-        if found := _too_deep(inner, depth - 1):
-            return [str(name), *found[0]], found[1]
+        if below := _too_deep(inner, depth - 1):
+            return [str(name), *below[0]], below[1]
     return None
 
 
