@@ -139,6 +139,9 @@ def _become(main, asked, request, given):
         for standard, descriptor in enumerate(given[:3]):
             os.dup2(descriptor, standard)
             os.close(descriptor)
+        # New objects: those there take a pipe for the file that they were made for.
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", closefd=False)
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["environment"])

@@ -1,11 +1,14 @@
 """Progress counts optimiser steps; without a terminal it is lines."""
 
 import io
+import os
 import re
+from itertools import takewhile
 
 import pytest
 from lightning.pytorch import Trainer
 from rich.console import Console
+from warm import COMMANDS, WarmProcess
 
 from dograph.data.data_mixer import DataMixer
 from dograph.evaluation.perplexity import DomainPerplexity
@@ -85,3 +88,21 @@ def test_a_pipe_has_lines(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     made = training_progress(DomainPerplexity(), MixingCallback(), 30.0)
     assert isinstance(made, StepLines)
+
+
+def test_a_pipe_s_reader_gets_lines_while_a_run_trains(small_recipe):
+    recipe = small_recipe("piped", steps=300)
+    words = ["run", str(recipe), "report.line_seconds=0", "trainer.val_check_interval=300"]
+    reader, writer = os.pipe()
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        streams = (nothing.fileno(), writer, writer)
+        process = WarmProcess(COMMANDS, words, dict(os.environ), streams)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as pipe:
+        before = list(takewhile(lambda line: not line.startswith("Training begins"), pipe))
+        first = pipe.readline()
+        form = r"step 1 of 300, loss \d\.\d{3}, [\d,]+ tokens/s, \S+ left\n"
+        assert re.fullmatch(form, first), before
+        assert process.poll() is None
+        assert "step 299 of 300, loss " in pipe.read()
+    assert process.wait(60) == 0
