@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -167,11 +168,13 @@ def _check_dots(
     """Raise UserError for a name with a dot that an override has split into keys."""
     for name, value in given.items():
         depths = [_depth(each) for each in _members(hints.get(name)) if get_origin(each) is dict]
-        split = _too_deep(value, max(depths)) if depths else None
+        depth = max(depths, default=math.inf)
+        split = None if depth == math.inf else _too_deep(value, int(depth))
         if split is not None:
             path, last = split
             shown = str(last).replace("'", "")  # quotes are around it already
-            *outer, domain = (*path[: max(depths) - 1], ".".join(path[max(depths) - 1 :]))
+            level = int(depth) - 1
+            *outer, domain = (*path[:level], ".".join(path[level:]))
             to = ".".join((f"{key}.{name}", *outer))
             raise composition.error(
                 ".".join((key, name, *path[:1])),
@@ -179,8 +182,10 @@ def _check_dots(
             )
 
 
-def _depth(hint: Any) -> int:
-    """How many names lead to a value of mappings in mappings."""
+def _depth(hint: Any) -> float:
+    """How many names lead to a value of mappings in mappings; any number, where any value may."""
+    if hint is Any:
+        return math.inf
     return 1 + _depth(get_args(hint)[1]) if get_origin(hint) is dict else 0
 
 
