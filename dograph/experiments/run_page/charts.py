@@ -102,9 +102,12 @@ def _name_ends(axes: Axes, series: Series, write: Callable[[float], str], tall: 
     low, high = axes.get_ylim()
     ends = np.array([float(values[-1]) for _, values, _ in series])
     places = np.clip((np.nan_to_num(ends, nan=high) - low) / (high - low), 0, 1)
-    heights = spaced(places, LINE / (tall - 0.92))
-    heights -= max(0.0, heights.max() - 1.0)
-    heights += max(0.0, -heights.min())
+    distance = LINE / (tall - 0.92)
+    heights = spaced(places, distance)
+    # All within the axes' height: of many ends at the bottom, the lowest names begin there.
+    offsets = np.empty(len(heights))
+    offsets[np.argsort(heights, kind="stable")] = distance * np.arange(len(heights))
+    heights = np.clip(heights - offsets, 0.0, max(0.0, 1.0 - offsets.max())) + offsets
     for (name, _, style), end, place, height in zip(series, ends, places, heights, strict=True):
         stroke = Line2D([1.0, 1.04, 1.09], [place, height, height], color=style.colour)
         stroke.set(transform=axes.transAxes, linestyle=style.line, linewidth=1.1, clip_on=False)
