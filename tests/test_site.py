@@ -106,7 +106,7 @@ def test_every_public_name_is_in_the_reference():
     index = (DOCS / "reference" / "index.md").read_text()
     for page, names in shown.items():
         row = next(line for line in index.splitlines() if f"]({page.name})" in line)
-        assert re.findall(r"`(\w+)`", row) == names
+        assert re.findall(r"`(\w+)`", row) == names, f"docs/reference/index.md's row of {page.name}"
 
 
 def header(page):
