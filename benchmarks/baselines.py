@@ -27,8 +27,8 @@ from dograph.data.domains import DomainSequences, MixtureDataset
 from dograph.experiments.recipe.check import check
 from dograph.experiments.recipe.compose import compose
 from dograph.experiments.run import train
-from dograph.training.language_model import warmup_cosine
 from dograph.training.network import build_network
+from dograph.training.optimizers import warmup_cosine
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 MIXERS = {

@@ -26,7 +26,7 @@ from dograph.data.corpus.prepare import prepare
 from dograph.experiments.recipe.check import Recipe, check
 from dograph.experiments.recipe.compose import compose
 from dograph.experiments.run import build_model, train
-from dograph.training.language_model import warmup_cosine
+from dograph.training.optimizers import warmup_cosine
 
 LOGGED = 50
 """Steps between two readings of the loop's loss, as many as the recipe's report has."""

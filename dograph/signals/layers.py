@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from dograph.errors import UserError
+from dograph.signals.repeated import Repeat
 
 MATRICES = (nn.Linear, Conv1D)
 LAYERS = (*MATRICES, nn.LayerNorm, nn.Embedding)
@@ -45,7 +46,10 @@ def factors(layer: nn.Module, source: Tensor, gradient: Tensor) -> Iterator[Fact
     batch = len(source)
     outputs = gradient.reshape(batch, -1, gradient.shape[-1])
     if isinstance(layer, nn.Embedding):
-        yield Factors("weight", outputs, source.reshape(batch, -1))
+        ids = source.reshape(batch, -1)
+        if layer.padding_idx is not None:  # whose row has no gradient
+            outputs = outputs.masked_fill((ids == layer.padding_idx)[..., None], 0)
+        yield Factors("weight", outputs, ids)
         return
     inputs = source.reshape(batch, -1, source.shape[-1])
     if isinstance(layer, nn.LayerNorm):
@@ -63,9 +67,11 @@ class LayerCall(NamedTuple):
     Attributes:
         name: the layer's name in the model.
         module: the layer.
-        source: its input, detached.
+        source: its input, detached; of an embedding its ids.
         output: with its graph.
         version: the output's when the layer returned it; a later one was changed in place.
+        scale: of an embedding, by which it multiplies the rows.
+        repeat: what it takes to compute it again. None: its gradient has factors.
     """
 
     name: str
@@ -73,6 +79,8 @@ class LayerCall(NamedTuple):
     source: Tensor
     output: Tensor
     version: int
+    scale: float = 1.0
+    repeat: Repeat | None = None
 
 
 def per_sequence_gradients(
@@ -80,9 +88,9 @@ def per_sequence_gradients(
 ) -> list[tuple[LayerCall, Tensor | None]]:
     """Pairs each call with the gradient by its output, split by sequence for positions, too.
 
-    Positional embeddings are the same for all sequences and are added to token embeddings: the
-    gradient that arrives at a token's embedding is each sequence's own.
-    ``shared_region.check_positions`` tells whether that holds.
+    Positional embeddings are the same for all sequences. Where they are added to token embeddings
+    as they are, the gradient that arrives at a token's embedding is each sequence's own; elsewhere
+    none is.
 
     Args:
         calls: in the order of the forward.
@@ -92,36 +100,81 @@ def per_sequence_gradients(
     pairs, tokens = [], None
     for call, gradient in zip(calls, gradients, strict=True):
         split, own = call, gradient
-        if isinstance(call.module, nn.Embedding):
+        if isinstance(call.module, nn.Embedding) and call.repeat is None:
             if not are_positions(call.source):
                 tokens = gradient
-            elif tokens is not None and gradient is not None:
+            elif tokens is None or gradient is None:
+                pass
+            elif nearly_equal(tokens.sum(dim=0), gradient[0]):
                 split, own = call._replace(source=call.source.expand(batch, -1)), tokens
         pairs.append((split, own))
     return pairs
 
 
 def observed_layers(model: nn.Module, blocks: str | list[str]) -> dict[str, nn.Module]:
-    """The trainable layers of ``SketchSettings.blocks`` by name, in the model's order; ≥ 1."""
+    """The trainable layers with factors of ``SketchSettings.blocks``, in the model's order; ≥ 1."""
     if blocks == "model":
         return _trainable(model, "", LAYERS)
-    names = [name for name, _ in model.named_modules()]
-    if blocks in ("last", "all"):
-        stack = transformer_blocks(model)
-        last = f"{stack}.{len(model.get_submodule(stack)) - 1}"  # type: ignore[arg-type]
-        prefixes = [last if blocks == "last" else stack]
-    else:
-        prefixes = [blocks] if isinstance(blocks, str) else list(blocks)
     matrices: dict[str, nn.Module] = {}
-    for prefix in prefixes:
-        if prefix not in names:
-            near = difflib.get_close_matches(prefix, names, n=3, cutoff=0.0)
-            raise UserError(f"the model has no block `{prefix}`; the nearest are {near}")
+    for prefix in observed_prefixes(model, blocks):
         trainable = _trainable(model, prefix, MATRICES)
         if not trainable:
             raise UserError(f"block `{prefix}` has no trainable nn.Linear or Conv1D to sketch")
         matrices |= trainable
     return matrices
+
+
+def layers_to_repeat(model: nn.Module, blocks: str | list[str]) -> dict[str, nn.Module]:
+    """Further layers of ``SketchSettings.blocks`` that have trainable parameters of their own.
+
+    Their gradients have no factors: ``repeated.py``.
+    """
+    prefixes = observed_prefixes(model, blocks)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if name
+        and any(_is_below(name, prefix) for prefix in prefixes)
+        and not has_factors(module, LAYERS if blocks == "model" else MATRICES)
+        and any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+    }
+
+
+def observed_entries(model: nn.Module, blocks: str | list[str]) -> int:
+    """Entries of all trainable parameters that ``blocks`` names; without vectors but for model."""
+    prefixes = observed_prefixes(model, blocks)
+    return sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+        and any(_is_below(name, prefix) for prefix in prefixes)
+        and (blocks == "model" or parameter.dim() >= 2)
+    )
+
+
+def observed_prefixes(model: nn.Module, blocks: str | list[str]) -> list[str]:
+    """Names of the modules that ``SketchSettings.blocks`` stands for; "" is the whole model."""
+    if blocks == "model":
+        return [""]
+    if blocks in ("last", "all"):
+        stack = transformer_blocks(model)
+        last = f"{stack}.{len(model.get_submodule(stack)) - 1}"  # type: ignore[arg-type]
+        return [last if blocks == "last" else stack]
+    prefixes = [blocks] if isinstance(blocks, str) else list(blocks)
+    names = [name for name, _ in model.named_modules()]
+    for prefix in prefixes:
+        if prefix not in names:
+            near = difflib.get_close_matches(prefix, names, n=3, cutoff=0.0)
+            raise UserError(f"the model has no block `{prefix}`; the nearest are {near}")
+    return prefixes
+
+
+def has_factors(module: nn.Module, kinds: tuple[type[nn.Module], ...] = LAYERS) -> bool:
+    """Whether a layer computes what one of these kinds does; an embedding may scale its rows."""
+    return isinstance(module, kinds) and (
+        isinstance(module, nn.Embedding)
+        or any(type(module).forward is kind.forward for kind in kinds)
+    )
 
 
 def _trainable(
@@ -130,16 +183,48 @@ def _trainable(
     return {
         name: module
         for name, module in model.named_modules()
-        if (name == prefix or name.startswith(f"{prefix}.") or not prefix)
-        and isinstance(module, kinds)
+        if _is_below(name, prefix)
+        and has_factors(module, kinds)
         and isinstance(module.weight, nn.Parameter)  # a layer norm may have none
         and module.weight.requires_grad
     }
 
 
+def _is_below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.") or not prefix
+
+
+def look_up(
+    module: nn.Embedding, arguments: tuple[Any, ...], options: dict[str, Any], output: Tensor
+) -> tuple[Tensor, float] | None:
+    """The ids of an embedding's call, and by what it scales their rows; None if it does else.
+
+    A subclass may scale rows (Gemma) or count positions itself (OPT): what explains its output
+    counts.
+    """
+    if type(module).forward is nn.Embedding.forward:
+        return (arguments[0] if arguments else options["input"]).detach(), 1.0
+    scale, weight = float(getattr(module, "embed_scale", 1.0)), module.weight.detach()
+    for tensor in (*arguments, *options.values()):
+        if not isinstance(tensor, Tensor) or tensor.shape != output.shape[:-1]:
+            continue
+        for offset in (0, getattr(module, "offset", 0)):
+            ids = tensor.detach().long() + offset
+            if int(ids.min()) >= 0 and int(ids.max()) < len(weight):
+                expected = (weight[ids] * scale).to(output.dtype)
+                if torch.allclose(expected, output.detach(), rtol=1e-2, atol=1e-6):
+                    return ids, scale
+    return None
+
+
 def are_positions(ids: Tensor) -> bool:
     """Whether an embedding's ids are positions, the same for all sequences: (1, T), consecutive."""
     return len(ids) == 1 and torch.equal(ids[0], ids[0, 0] + torch.arange(ids.shape[-1]).to(ids))
+
+
+def nearly_equal(first: Tensor, second: Tensor) -> bool:
+    """To the rounding of sums in half precision; another factor or place is far off."""
+    return bool((first - second).norm() <= 0.05 * second.norm())
 
 
 def transformer_blocks(model: nn.Module) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,21 +11,38 @@ from torch.nn import functional
 
 from dograph.errors import UserError
 from dograph.signals.layers import Factors, LayerCall, factors, weight_of
+from dograph.signals.repeated import NotSeparable, sequence_gradients
 
 
 class Projections:
     """Sketches gradients of the observed layers by Gaussian projections.
 
     Args:
-        layers: the observed layers by name.
+        layers: the observed layers with factors, by name.
         rank: with ``seed`` and ``fresh``, as in ``SketchSettings``.
-        biases: whether biases are sketched, too.
+        biases: whether vectors (biases, gains of norms) are sketched, too.
+        repeated: further layers, which are computed again for each sequence.
+
+    Attributes:
+        covered: parameters whose gradients have been sketched, by id; their number of entries.
+        left_out: why a layer to be repeated is not sketched, by its name.
     """
 
     def __init__(
-        self, layers: Mapping[str, nn.Module], rank: int, seed: int, fresh: bool, biases: bool
+        self,
+        layers: Mapping[str, nn.Module],
+        rank: int,
+        seed: int,
+        fresh: bool,
+        biases: bool,
+        repeated: Mapping[str, nn.Module] | None = None,
     ) -> None:
         self.layers = layers
+        self.repeated = dict(repeated or {})
+        self.covered: dict[int, int] = {}
+        self.left_out: dict[str, str] = {}
+        self._own: dict[str, dict[str, Tensor]] | None = None
+        self._verified: set[str] = set()
         self.rank, self.seed, self.fresh, self.biases = rank, seed, fresh, biases
         self._kept: dict[tuple[str, int, torch.device, torch.dtype], Tensor] = {}
         # Layers that share a parameter (an embedding and the output layer) share its sketch.
@@ -48,12 +65,14 @@ class Projections:
             batch: B.
             step: optimiser step, the seed of fresh projections.
         """
-        if gradient is None:
+        if gradient is None and call.repeat is None:
             raise UserError(
                 f"the output of `{call.name}` has no part in the losses: they must come from the "
                 "model's recorded forward, without torch.compile around the observed matrices; "
                 "a matrix that the model leaves unused must not be in `blocks`"
             )
+        if call.repeat is not None:
+            return self._sketch_repeated(call, step)
         source = call.source
         if len(source) != batch:
             if isinstance(call.module, nn.Embedding):  # of positions that are added to no token
@@ -64,11 +83,82 @@ class Projections:
             )
         precise = torch.promote_types(gradient.dtype, torch.float32)
         source = source.to(precise) if source.is_floating_point() else source
-        return [
-            self._sketch(call, part, step)
-            for part in factors(call.module, source, gradient.to(precise))
-            if self.biases or part.parameter != "bias"
-        ]
+        parts = []
+        for part in factors(call.module, source, gradient.to(precise) * call.scale):
+            if self.biases or part.parameter != "bias":
+                self._cover(call.module.get_parameter(part.parameter))
+                parts.append(self._sketch(call, part, step))
+        return parts
+
+    def assign(self, called: Collection[str]) -> None:
+        """Decides, by the first forward, which layers are repeated for which parameters.
+
+        A layer that another one uses without calling it (a state-space mixer its convolution) has
+        its parameters sketched with that one.
+
+        Args:
+            called: names of all layers that were called.
+        """
+        if self._own is not None:
+            return
+        own: dict[str, dict[str, Tensor]] = {}
+        for name, module in {**self.layers, **self.repeated}.items():
+            if name in called and name not in self.repeated:
+                continue
+            place = name
+            while place and (place not in called or place not in self.repeated):
+                place = place.rpartition(".")[0]
+            if not place:
+                self.left_out[name] = "it is not called"
+                continue
+            below = f"{name}.".removeprefix(f"{place}.")
+            for parameter, value in module.named_parameters(recurse=False):
+                if value.requires_grad and (self.biases or value.dim() >= 2):
+                    own.setdefault(place, {})[below + parameter] = value
+        self._own = own
+        self.repeated = {name: module for name, module in self.repeated.items() if name in own}
+
+    def is_verified(self, name: str) -> bool:
+        """Whether a repeated layer's outputs have been compared with those of its call."""
+        return name in self._verified
+
+    def _sketch_repeated(self, call: LayerCall, step: int) -> list[tuple[str, Tensor]]:
+        """The same for a layer that is computed again; none where that is impossible."""
+        assert call.repeat is not None and self._own is not None
+        parameters = self._own.get(call.name)
+        if not parameters or call.name in self.left_out:
+            return []
+        parts: dict[str, list[Tensor]] = {}
+        try:
+            verify = not self.is_verified(call.name)
+            for some in sequence_gradients(call.module, call.repeat, parameters, verify):
+                for name, gradient in some.items():
+                    whole = parameters[name], gradient, step
+                    key, sketch = self._sketch_whole(f"{call.name}/{name}", *whole)
+                    parts.setdefault(key, []).append(sketch)
+        except NotSeparable as reason:
+            self.left_out[call.name] = str(reason)
+            return []
+        self._verified.add(call.name)
+        for parameter in parameters.values():
+            self._cover(parameter)
+        return [(key, torch.cat(each)) for key, each in parts.items()]
+
+    def _sketch_whole(
+        self, name: str, parameter: Tensor, gradient: Tensor, step: int
+    ) -> tuple[str, Tensor]:
+        """A parameter's key, and the (b, …) sketch of its gradients, which are (b, …, n) whole."""
+        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        key = self._owner.get(id(parameter), name)
+        with torch.autocast(gradient.device.type, enabled=False):
+            if parameter.dim() == 1:
+                return key, self._reduce(gradient, key, step, self.rank**2)
+            narrow = self._reduce(gradient.flatten(1, -2), f"{key}/in", step, self.rank)
+            both = self._reduce(narrow.transpose(1, 2), f"{key}/out", step, self.rank)
+            return key, both.flatten(1)
+
+    def _cover(self, parameter: Tensor) -> None:
+        self.covered[id(parameter)] = parameter.numel()
 
     def draw(self, side: str, width: int, rank: int, step: int | None) -> Tensor:
         """(n, r) Gaussian of variance 1/r; drawn on the CPU, so equal on every device."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 
 import torch
@@ -12,6 +12,7 @@ from dograph.errors import UserError
 from dograph.signals.backward_reader import BackwardReader
 from dograph.signals.layers import LayerCall, per_sequence_gradients
 from dograph.signals.projections import Projections, joined
+from dograph.signals.repeated import Repeat
 from dograph.signals.shared_backward import SharedBackward, WeightedLoss, weighted_sum
 from dograph.signals.shared_region import NotShareable, PartialBackward, SharedRegion
 
@@ -117,7 +118,8 @@ class RecordedForward:
 
     def wants(self, name: str) -> bool:
         """Whether calls of a layer belong into the record."""
-        return self._inside_region or name in self._projections.layers
+        observed = name in self._projections.layers or name in self._projections.repeated
+        return self._inside_region or observed
 
     def add(self, call: LayerCall) -> None:
         """Adds a call of a layer."""
@@ -130,34 +132,55 @@ class RecordedForward:
         """Takes the gradients of the summed losses by all outputs, and forgets the calls."""
         calls, region_input = self._calls, self._region_input
         self._calls, self._region_input = [], None
-        if not any(call.name in self._projections.layers for call in calls):
+        observed = {*self._projections.layers, *self._projections.repeated}
+        if not any(call.name in observed for call in calls):
             raise UserError(
                 "nothing was recorded to sketch: call `record()`, then the model itself (not its "
                 "parts) with gradients enabled, then sketch once, before its backward"
             )
+        # After one output a call, the further ones of layers that have several.
         outputs = [call.output for call in calls]
         if region_input is not None:
             outputs.append(region_input)
+        first = len(outputs)
+        outputs += [each for call in calls if call.repeat for each in call.repeat.outputs[1:]]
         gradients = torch.autograd.grad(losses.sum(), outputs, retain_graph=True, allow_unused=True)
-        by_output = gradients[: len(calls)]
+        by_output, further = gradients[: len(calls)], iter(gradients[first:])
+        calls = [
+            call
+            if call.repeat is None
+            else call._replace(repeat=_with_gradients(call, own, further))
+            for call, own in zip(calls, by_output, strict=True)
+        ]
         return PartialBackward(
             losses=losses,
             calls=calls,
             output_gradients=by_output,
             by_sequence=per_sequence_gradients(calls, by_output, len(losses)),
             region_input=region_input,
-            region_gradient=None if region_input is None else gradients[-1],
+            region_gradient=None if region_input is None else gradients[first - 1],
         )
 
     def _sketch(self, taken: PartialBackward, step: int) -> Tensor:
-        batch = len(taken.losses)
+        batch, projections = len(taken.losses), self._projections
+        projections.assign({call.name for call in taken.calls})
         with torch.no_grad(), torch.autocast(taken.losses.device.type, enabled=False):
             return joined(
                 part
                 for call, gradient in taken.by_sequence
-                if call.name in self._projections.layers
+                if call.name in projections.layers or call.name in projections.repeated
                 for part in self._projections.sketch(call, gradient, batch, step)
             )
+
+
+def _with_gradients(
+    call: LayerCall, own: Tensor | None, further: Iterator[Tensor | None]
+) -> Repeat | None:
+    """A repeated layer's record with the gradients by its outputs, the first and the others."""
+    if call.repeat is None:
+        return None
+    others = (next(further) for _ in call.repeat.outputs[1:])
+    return call.repeat._replace(gradients=(own, *others))
 
 
 def _exact_gradients(losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from dograph.signals.layers import MATRICES, LayerCall, are_positions, transformer_blocks
+from dograph.signals.layers import (
+    MATRICES,
+    LayerCall,
+    are_positions,
+    nearly_equal,
+    transformer_blocks,
+)
 
 FACTORED = (*MATRICES, nn.Embedding)
 """Layers whose parameters' gradients are made from factors, so that parameters may be shared with
@@ -114,7 +120,7 @@ def check_positions(taken: PartialBackward) -> None:
             continue
         if not are_positions(call.source):
             tokens = gradient
-        elif tokens is None or not _nearly_equal(tokens.sum(dim=0), gradient[0]):
+        elif tokens is None or not nearly_equal(tokens.sum(dim=0), gradient[0]):
             raise NotShareable(f"`{call.name}` is not added to tokens as it is")
 
 
@@ -157,8 +163,3 @@ def parameter_uses(losses: Tensor, region_input: Tensor | None) -> Counter[int]:
                 known.add(following)
                 waiting.append(following)
     return uses
-
-
-def _nearly_equal(first: Tensor, second: Tensor) -> bool:
-    """To the rounding of sums in half precision; another factor or place is far off."""
-    return bool((first - second).norm() <= 0.05 * second.norm())

@@ -74,6 +74,12 @@ class EmbeddingReader:
         self._gradient = self._project(gradient)
         return self.take()
 
+    def read_now(self, loss: Tensor) -> None:
+        """Reads the gradient of a scalar at once, by a backward of its own; the graph stays."""
+        assert self._output is not None
+        (gradient,) = torch.autograd.grad(loss, self._output, retain_graph=True)
+        self._gradient = self._project(gradient)
+
     def detach(self) -> None:
         """Removes the hook from the model."""
         self._hook.remove()

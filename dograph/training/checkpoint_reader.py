@@ -52,7 +52,12 @@ def load_model(path: Path | str, role: str = "checkpoint") -> LanguageModel:
         raise UserError(f"{role} {path}: refused, since it names what should build its model")
     try:
         with torch.random.fork_rng(devices=[]):  # it is built at random before it is filled
-            model = LanguageModel.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+            model = LanguageModel.load_from_checkpoint(
+                path,
+                map_location="cpu",
+                weights_only=True,
+                **{"attention": None, "gradient_checkpointing": False},  # of the training device
+            )
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{role} {path}: no checkpoint of a language model: {error}") from error
     model.requires_grad_(False).eval()

@@ -15,15 +15,23 @@ from torch import Tensor
 
 from dograph.data.batch import Batch
 from dograph.data.corpus.store import Store
-from dograph.errors import UserError, check_range, check_whole
+from dograph.errors import UserError
 from dograph.signals.layers import transformer_blocks
 from dograph.training.cross_entropy import compiled_token_losses, token_losses
 from dograph.training.network import (
+    balance_coefficient,
     build_network,
     check_causal,
     check_sizes,
     check_vocabulary,
+    checkpoint_blocks,
     plain_config,
+)
+from dograph.training.optimizers import (
+    build_optimizer,
+    check_optimizer,
+    check_schedule,
+    warmup_cosine,
 )
 from dograph.training.sharding import shard, whole
 from dograph.training.step_state import StepState
@@ -38,38 +46,6 @@ ReduceLoss = Callable[[Batch, Tensor], Tensor]
 def mean_loss(batch: Batch, token_losses: Tensor) -> Tensor:
     """The mean of all token losses."""
     return token_losses.mean()
-
-
-def check_schedule(
-    learning_rate: float,
-    final_learning_rate: float,
-    warmup: int,
-    weight_decay: float,
-    betas: tuple[float, float],
-) -> None:
-    """Refuses settings of the optimiser and its schedule that are out of range or not finite."""
-    check_range("model.learning_rate", learning_rate, above=0, below=math.inf)
-    check_range("model.final_learning_rate", final_learning_rate, at_least=0, below=math.inf)
-    if final_learning_rate > learning_rate:
-        raise UserError(
-            f"model.final_learning_rate is {final_learning_rate}, above model.learning_rate "
-            f"{learning_rate}, so that the rate would rise to the end: set it to at most that"
-        )
-    check_whole("model.warmup", warmup, at_least=0)
-    check_range("model.weight_decay", weight_decay, at_least=0, below=math.inf)
-    for beta in betas:
-        check_range("model.betas", beta, at_least=0, below=1)
-
-
-def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
-    """Learning-rate factor after ``step`` of ``total`` steps.
-
-    Linear in the first ``warmup`` steps, then a cosine from 1 to ``final``, in [0, 1].
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class LanguageModel(LightningModule):
@@ -88,6 +64,12 @@ class LanguageModel(LightningModule):
         betas: of AdamW.
         compile: compile the loss and each Transformer block with torch.compile; blocks whose
             gradients are sketched stay as they are.
+        optimizer: ``class_path`` of an optimiser in torch.optim and its ``init_args``. None:
+            AdamW, fused where it can be.
+        gradient_checkpointing: compute each block again in the backward instead of keeping its
+            activations.
+        attention: transformers' implementation, "eager", "sdpa", "flash_attention_2", …
+            None: its choice.
 
     Attributes:
         reduce_loss: the one seam by which a batch counts otherwise than by its mean;
@@ -95,6 +77,8 @@ class LanguageModel(LightningModule):
         step_state: the optimiser step under way; it is skipped where that is not usable.
         observed_modules: names of layers whose gradients are sketched.
         skipped: (2,) steps skipped in all, and in a row up to now.
+        balance_coefficient: factor of the experts' load-balancing loss in the loss that is trained
+            on, ``router_aux_loss_coef`` of transformers' configuration; 0 without experts.
     """
 
     reduce_loss: ReduceLoss
@@ -110,6 +94,9 @@ class LanguageModel(LightningModule):
         weight_decay: float = 0.01,
         betas: tuple[float, float] = (0.9, 0.95),
         compile: bool = False,
+        optimizer: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
+        attention: str | None = None,
     ) -> None:
         super().__init__()
         # In every checkpoint, so that it can be loaded without its recipe; no logger needs them.
@@ -117,6 +104,8 @@ class LanguageModel(LightningModule):
         self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
         self.warmup, self.weight_decay, self.betas = warmup, weight_decay, betas
         self._check_schedule()
+        check_optimizer(optimizer)
+        self.optimizer_settings = optimizer
         self.compile_blocks, self.pretrained = compile, pretrained
         self._token_losses: Callable[[Tensor, Tensor], Tensor] = token_losses
         if not hasattr(type(self), "reduce_loss"):  # a subclass may have a method of that name
@@ -126,12 +115,16 @@ class LanguageModel(LightningModule):
         self.skipped = torch.zeros(2)
         self._schedule: torch.optim.lr_scheduler.LambdaLR | None = None
         self._groups: list[tuple[float, dict[str, Any]]] = []
-        self.network: Any = build_network(architecture, config or {}, pretrained)
+        self.network: Any = build_network(architecture, config or {}, pretrained, attention)
+        if gradient_checkpointing:
+            checkpoint_blocks(self.network)
         if pretrained is not None:  # a checkpoint is loaded without the pretrained files
             own: Any = self.network.config
             self.hparams.update(
                 architecture=own.model_type, config=plain_config(own), pretrained=None
             )
+        self.balance_coefficient = balance_coefficient(self.network)
+        self._with_balance, self._balance = False, cast("Tensor | None", None)
         check_causal(self.network, pretrained or architecture, self.context)
 
     def configure_model(self) -> None:
@@ -152,8 +145,11 @@ class LanguageModel(LightningModule):
 
     def token_losses(self, tokens: Tensor) -> Tensor:
         """(B, T) float32 cross-entropy, in nats, of every next token of (B, T + 1) int64."""
-        logits = self.network(input_ids=tokens[:, :-1], use_cache=False).logits
-        return self._token_losses(logits, tokens[:, 1:])
+        options = {"output_router_logits": True} if self._with_balance else {}
+        output = self.network(input_ids=tokens[:, :-1], use_cache=False, **options)
+        if self._with_balance:
+            self._balance = output.aux_loss
+        return self._token_losses(output.logits, tokens[:, 1:])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Frees the last step's gradients before the forward; Lightning does so after it.
@@ -166,8 +162,21 @@ class LanguageModel(LightningModule):
                 optimizer.zero_grad()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The batch's scalar loss."""
-        return self.reduce_loss(batch, self.token_losses(batch.tokens))
+        """The batch's scalar loss; of experts with their load-balancing loss.
+
+        That one is of the whole batch, so that no signal of a sequence has a part of it.
+        """
+        self._with_balance, self._balance = self.balance_coefficient > 0, None
+        try:
+            losses = self.token_losses(batch.tokens)
+        finally:
+            self._with_balance = False
+        loss = self.reduce_loss(batch, losses)
+        if self._balance is None:
+            return loss
+        if self._trainer is not None:
+            self.log("train/load_balance", self._balance.detach())
+        return loss + self.balance_coefficient * self._balance
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """(B, T) token losses of the batch, for whoever evaluates."""
@@ -177,7 +186,8 @@ class LanguageModel(LightningModule):
         """Compiles loss and blocks that nothing observes; refuses data the model cannot take."""
         if self._schedule is not None:  # as a subclass may have changed it
             groups = self._schedule.optimizer.param_groups
-            named = [{key: group[key] for key in ("betas", "weight_decay")} for group in groups]
+            keys = "betas", "weight_decay"
+            named = [{key: group[key] for key in keys if key in group} for group in groups]
             rates = [float(rate) / self._configured_rate for rate in self._schedule.base_lrs]
             self._groups = [*zip(rates, named, strict=True)]
         data = getattr(self.trainer, "datamodule", None)
@@ -187,6 +197,9 @@ class LanguageModel(LightningModule):
         if self.pretrained is not None and isinstance(store, Store):
             vocabulary = store.tokenizer().get_vocab(with_added_tokens=True)
             check_vocabulary(self.pretrained, vocabulary)
+        if self.dtype == torch.float64 and self.balance_coefficient:
+            # Grouped products of matrices know no float64.
+            self.network.set_experts_implementation("eager")
         if not self.compile_blocks:
             return
         self._token_losses = compiled_token_losses()
@@ -268,19 +281,12 @@ class LanguageModel(LightningModule):
         self.skipped = torch.tensor([float(total), float(in_a_row)])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Fused AdamW with decay on matrices only, linear warm-up, cosine."""
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        if any(p.dtype == torch.float16 for p in parameters):
+        """The optimiser (fused AdamW) with decay on matrices only, linear warm-up, cosine."""
+        if any(p.dtype == torch.float16 for p in self.network.parameters()):
             logger.warning(
                 "trainer.precision is 16-true, in which AdamW's squares of small gradients are 0, "
                 "so that their steps are far too large: set it to bf16-true or 16-mixed"
             )
-        matrices = [p for p in parameters if p.ndim >= 2]
-        others = [p for p in parameters if p.ndim < 2]
-        groups = [
-            {"params": params, "weight_decay": decay}
-            for params, decay in zip((matrices, others), self._weight_decays, strict=True)
-        ]
         steps = self.trainer.estimated_stepping_batches
         if not 1 <= steps < NO_END:
             raise UserError(
@@ -289,7 +295,8 @@ class LanguageModel(LightningModule):
             )
         # Under a gradient scaler Lightning does not clip what a fused optimiser unscales itself.
         fused = getattr(self.trainer.precision_plugin, "scaler", None) is None
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=fused)
+        rates = self.learning_rate, self._weight_decays, self.betas
+        optimizer = build_optimizer(self.network, self.optimizer_settings, *rates, fused)
         self._configured_rate, self._groups = self.learning_rate, []
         self._steps = int(steps)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 import re
 from collections.abc import Mapping
@@ -63,7 +64,10 @@ def own_name(architecture: str, key: str) -> str:
 
 
 def build_network(
-    architecture: str, config: dict[str, Any], pretrained: str | None = None
+    architecture: str,
+    config: dict[str, Any],
+    pretrained: str | None = None,
+    attention: str | None = None,
 ) -> nn.Module:
     """A transformers causal language model from a configuration, or pretrained.
 
@@ -71,6 +75,7 @@ def build_network(
     says in which they train. Every row of the token embedding is trained, none is padding.
     """
     settings = network_settings(architecture, config, pretrained)
+    chosen: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     try:
         if pretrained is not None:
             both: Any = AutoModelForCausalLM.from_pretrained(
@@ -80,19 +85,39 @@ def build_network(
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                **chosen,
             )
             network, loaded = both
             _check_loaded(pretrained, loaded)
             network.train()  # transformers gives it without dropout
         else:
-            network = AutoModelForCausalLM.from_config(settings)
+            network = AutoModelForCausalLM.from_config(settings, **chosen)
         _train_every_row(network)
         built: nn.Module = network
         return built
     except UserError:
         raise
     except Exception as error:  # whatever transformers makes of it: the configuration is at fault
+        if attention is not None:
+            raise UserError(
+                f"model.attention is {attention!r}: {settings.model_type} refuses it, or "
+                f"model.config: {error}"
+            ) from error
         raise _refused(settings.model_type, config, error) from error
+
+
+def checkpoint_blocks(network: Any) -> None:
+    """Has each block computed again in the backward, instead of keeping its activations."""
+    try:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(f"model.gradient_checkpointing is true: {error}: leave it out") from error
+
+
+def balance_coefficient(network: Any) -> float:
+    """How much the load-balancing loss of a network's experts counts; 0 for one without."""
+    asked = "output_router_logits" in inspect.signature(network.forward).parameters
+    return float(getattr(network.config, "router_aux_loss_coef", 0) or 0) if asked else 0.0
 
 
 def network_settings(

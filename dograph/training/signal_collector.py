@@ -77,6 +77,8 @@ class SignalCollector:
                 "that has a shard of the parameters holds a part: set trainer.strategy to ddp, or "
                 "take a mixer, or its option, by sketches"
             )
+        # A load-balancing loss would mix into what is read from training's backward.
+        self._balances = bool(getattr(model, "balance_coefficient", 0))
         excess = self.mixer.request(ExcessLoss)
         if excess is not None:
             if not excess.reference:
@@ -97,7 +99,7 @@ class SignalCollector:
         if self.mixer.request(Sketch) or observed:
             self.sketcher = SequenceSketcher(model.network, sketch)
             if isinstance(model, LanguageModel):  # which compiles what is not observed
-                model.observed_modules = list(self.sketcher.modules)
+                model.observed_modules = self.sketcher.observed
 
     def detach(self) -> None:
         """Removes the hooks from the model."""
@@ -121,7 +123,7 @@ class SignalCollector:
     def _mode(self, asked: bool) -> SketchMode:
         """Where sketches come from: what only looks at training must not change it by a bit."""
         # A scaler's small losses would be lost in the half precision of unscaled gradients.
-        if self.loop.scaler is not None:
+        if self.loop.scaler is not None or self._balances:
             return SketchMode.OWN
         if not self.mixer.acts(LOSS):
             return SketchMode.READ
@@ -164,13 +166,17 @@ class SignalCollector:
         # Once: what is shared with the sketches holds on to this batch.
         weighted_loss, self._weighted_loss = self._weighted_loss, weighted_sum
         self._own_weights = weights
-        return weighted_loss(weights, losses)
+        total = weighted_loss(weights, losses)
+        if self._balances and self.embeddings is not None and self.embeddings.recorded:
+            scaled = 1.0 if self.loop.scaler is None else self.loop.scaler.get_scale()
+            self.embeddings.read_now((self._scale() * scaled * losses).sum())
+        return total
 
     def before_backward(self) -> None:
         """Has the gradients read from the coming backward, where they come from there."""
         if self._reader is not None:
             self._reader.arm()
-        if self.embeddings is not None and self.embeddings.recorded:
+        if self.embeddings is not None and self.embeddings.recorded and not self._balances:
             self.embeddings.arm()
 
     def after_backward(self, signals: BatchSignals) -> bool:
@@ -181,7 +187,7 @@ class SignalCollector:
         finite = []
         if self._reader is not None:
             reader, self._reader = self._reader, None
-            signals.sketch = self.loop.gather(reader.sketch(self._scale()))
+            signals.sketch = self._told(reader.sketch(self._scale()))
             finite.append(signals.sketch.isfinite().all())
         if self.embeddings is not None and self.embeddings.recorded:
             tokens, gradients = self.embeddings.take()
@@ -213,7 +219,13 @@ class SignalCollector:
             self._reader = forward.reader(step)
             return None
         own, self._weighted_loss = forward.sketch_and_share(losses, step)
-        return self.loop.gather(own)
+        return self._told(own)
+
+    def _told(self, sketch: Tensor) -> Tensor:
+        """(B, k) sketches of all ranks' sequences; the first time the log tells what they see."""
+        if self.sketcher is not None and self.loop.rank == 0:
+            self.sketcher.tell_coverage()
+        return self.loop.gather(sketch)
 
     def _excess_loss(self, batch: Batch, token_losses: Tensor) -> Tensor | None:
         """(B,) mean over tokens of ``max(ℓ − ℓ_reference, 0)``, of all ranks."""

@@ -98,21 +98,13 @@ def test_exact_gradients_are_those_of_one_backward_a_sequence():
 
 
 @pytest.mark.parametrize(
-    ("blocks", "left_out"),
-    [
-        ("transformer.h", ()),  # its embedding is the output layer, too
-        ("model.layers", ("layernorm.weight", "model.norm.weight")),  # gains of another norm
-        ("gpt_neox.layers", ()),
-    ],
+    "blocks",
+    ["transformer.h", "model.layers", "gpt_neox.layers"],  # GPT-2's embedding is its output, too
 )
 @pytest.mark.parametrize("rank", [1000, 8])
-def test_the_whole_model_is_sketched_with_embeddings_biases_and_norms(blocks, left_out, rank):
+def test_the_whole_model_is_sketched_with_embeddings_biases_and_norms(blocks, rank):
     model, batch = tiny(blocks).eval(), tokens()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.endswith(left_out or "nothing"))
     exact = sketch_of(model, batch, blocks="model", exact=True).double()
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
     if rank == 1000:
         sketch = sketch_of(model, batch, blocks="model", rank=rank)
         torch.testing.assert_close(sketch.double() @ sketch.double().T, exact @ exact.T)

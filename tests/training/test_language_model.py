@@ -14,8 +14,9 @@ from dograph.data.batch import Batch
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
 from dograph.mixers.target import Target
-from dograph.training.language_model import LanguageModel, warmup_cosine
+from dograph.training.language_model import LanguageModel
 from dograph.training.network import build_network, check_causal, takes
+from dograph.training.optimizers import warmup_cosine
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "model"
 TINY = {"n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 50, "n_positions": 12}

@@ -12,8 +12,9 @@ from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
 from dograph.mixers import BaseMixer, Fixed, Stratified
 from dograph.reports.mixture_report import MixtureReport
-from dograph.training.language_model import LanguageModel, warmup_cosine
+from dograph.training.language_model import LanguageModel
 from dograph.training.mixing_callback import MixingCallback
+from dograph.training.optimizers import warmup_cosine
 
 TINY = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 32, "vocab_size": 300}
 

@@ -201,6 +201,8 @@ def _notes(recipe: Recipe, data: DataMixer, source: str | None, devices: Devices
     if devices.assumed:
         many = f"trainer.devices is not a number: counted as this machine's, {devices.a_node}"
         notes.append(f"{many} a node")
+    if recipe.arguments("model")["optimizer"] is not None:
+        notes.append("memory is that of AdamW, whatever model.optimizer is")
     fewest = min([data.validation_sequences, *map(len, data.validation_domains)])
     if recipe.arguments("trainer")["limit_val_batches"] != 0 and fewest < devices.count:
         few = f"{fewest} validation sequences of a domain for {devices.count:,} devices"

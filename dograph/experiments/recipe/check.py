@@ -37,8 +37,9 @@ from dograph.mixers.target import Target
 from dograph.mixers.user_code import mixer_errors
 from dograph.reports.settings import ReportSettings
 from dograph.signals.sketches import SketchSettings
-from dograph.training.language_model import LanguageModel, check_schedule
+from dograph.training.language_model import LanguageModel
 from dograph.training.network import build_network, network_settings, takes
+from dograph.training.optimizers import check_optimizer, check_schedule
 
 if TYPE_CHECKING:
     from dograph.experiments.laws.fit import FitSettings
@@ -266,6 +267,7 @@ def _check_model(composition: Composition, arguments: dict[str, Any]) -> None:
     """Build the network without memory, so that a mistake shows before a corpus is prepared."""
     schedule = {key: arguments[key] for key in signature(check_schedule).parameters}
     build(composition, "model", check_schedule, schedule)
+    build(composition, "model", check_optimizer, {"optimizer": arguments["optimizer"]})
     architecture, config = arguments["architecture"], arguments["config"] or {}
     network = {"architecture": architecture, "config": config}
     if (pretrained := arguments["pretrained"]) is not None:
@@ -273,6 +275,7 @@ def _check_model(composition: Composition, arguments: dict[str, Any]) -> None:
         return
     if not config and architecture != FIRST_ARCHITECTURE:
         raise composition.error("model.config", _without_sizes(architecture))
+    network["attention"] = arguments["attention"]
     if repr(network) not in _buildable:
         with torch.device("meta"):
             build(composition, "model", build_network, network)

@@ -75,6 +75,9 @@ KEYS: dict[str, KeyVerdicts] = {
     "model.warmup": LIVE._replace(compared="training"),
     "model.weight_decay": KeyVerdicts(True, True, True, "training"),
     "model.betas": KeyVerdicts(True, True, True, "training"),
+    "model.optimizer": STATE._replace(compared="training", why="a checkpoint holds its state"),
+    "model.gradient_checkpointing": LIVE._replace(why="it changes rounding"),
+    "model.attention": LIVE._replace(why="it changes rounding"),
     "model.compile": LIVE._replace(why="it changes rounding"),
     "trainer": LIVE,
     "trainer.max_steps": LIVE._replace(compared="training"),
@@ -100,7 +103,7 @@ KEYS: dict[str, KeyVerdicts] = {
 """Verdicts by dotted key; a row stands for every key below it that has no row of its own."""
 
 
-OPEN = ("mixer.init_args.", "model.config.", "trainer.")
+OPEN = ("mixer.init_args.", "model.config.", "model.optimizer.", "trainer.")
 """Mappings with keys whose defaults only their classes know: there, null is a value."""
 SHARES = ("trainer.limit_val_batches", "trainer.val_check_interval")
 """Keys of which 1 is a batch and 1.0 all of them."""

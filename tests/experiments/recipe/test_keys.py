@@ -28,6 +28,8 @@ CHOICES = {
     "data.cap": {"animals": 1000},
     "model.config": {"n_layer": 7},
     "model.pretrained": "gpt2",
+    "model.optimizer": {"class_path": "torch.optim.SGD"},
+    "model.attention": "eager",
     "trainer.precision": "64-true",
     "trainer.enable_progress_bar": True,
     "trainer.deterministic": True,
