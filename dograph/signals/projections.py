@@ -65,14 +65,14 @@ class Projections:
             batch: B.
             step: optimiser step, the seed of fresh projections.
         """
-        if gradient is None and call.repeat is None:
+        if call.repeat is not None:
+            return self._sketch_repeated(call, step)
+        if gradient is None:
             raise UserError(
                 f"the output of `{call.name}` has no part in the losses: they must come from the "
                 "model's recorded forward, without torch.compile around the observed matrices; "
                 "a matrix that the model leaves unused must not be in `blocks`"
             )
-        if call.repeat is not None:
-            return self._sketch_repeated(call, step)
         source = call.source
         if len(source) != batch:
             if isinstance(call.module, nn.Embedding):  # of positions that are added to no token

@@ -89,11 +89,12 @@ def _all_at_once(
 
     Each sequence gets a copy of them in one forward, whose output must be the recorded one.
     """
-    vectors = all(parameter.dim() == 1 for parameter in parameters.values())
     alone = len(repeat.arguments) == 1 and not repeat.options and len(repeat.outputs) == 1
     source, gradient = repeat.arguments[0] if alone else None, repeat.gradients[0]
-    whole = isinstance(source, Tensor) and len(source) == repeat.sequences and source.dim() > 1
-    if not (vectors and whole) or gradient is None or any(module.children()):
+    if not isinstance(source, Tensor) or source.dim() < 2 or len(source) != repeat.sequences:
+        return None
+    vectors = all(parameter.dim() == 1 for parameter in parameters.values())
+    if gradient is None or not vectors or any(module.children()):
         return None
     ones = (1,) * (source.dim() - 2)
     copies = {

@@ -56,7 +56,8 @@ def load_model(path: Path | str, role: str = "checkpoint") -> LanguageModel:
                 path,
                 map_location="cpu",
                 weights_only=True,
-                **{"attention": None, "gradient_checkpointing": False},  # of the training device
+                attention=None,  # the training device's, which need not be this one
+                gradient_checkpointing=False,
             )
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{role} {path}: no checkpoint of a language model: {error}") from error
