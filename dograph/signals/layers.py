@@ -137,7 +137,13 @@ def layers_to_repeat(model: nn.Module, blocks: str | list[str]) -> dict[str, nn.
         and any(_is_below(name, prefix) for prefix in prefixes)
         and not has_factors(module, LAYERS if blocks == "model" else MATRICES)
         and any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        # Vectors count in whole models only; others' matrices may be below a layer.
+        and (blocks == "model" or any(module.children()) or _has_matrix(module))
     }
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    return any(parameter.dim() >= 2 for parameter in module.parameters(recurse=False))
 
 
 def observed_entries(model: nn.Module, blocks: str | list[str]) -> int:

@@ -15,20 +15,22 @@ from torch import Tensor
 
 from dograph.data.batch import Batch
 from dograph.data.corpus.store import Store
-from dograph.errors import UserError
-from dograph.signals.layers import transformer_blocks
 from dograph.training.cross_entropy import compiled_token_losses, token_losses
 from dograph.training.network import (
-    balance_coefficient,
     build_network,
     check_causal,
     check_sizes,
     check_vocabulary,
-    checkpoint_blocks,
     plain_config,
+)
+from dograph.training.network_options import (
+    balance_coefficient,
+    checkpoint_blocks,
+    compile_blocks,
 )
 from dograph.training.optimizers import (
     build_optimizer,
+    check_end,
     check_optimizer,
     check_schedule,
     warmup_cosine,
@@ -37,8 +39,6 @@ from dograph.training.sharding import shard, whole
 from dograph.training.step_state import StepState
 
 logger = logging.getLogger(__name__)
-NO_END = 2**40
-"""More steps than a run has: a ``DataMixer`` serves ``sys.maxsize`` batches."""
 ReduceLoss = Callable[[Batch, Tensor], Tensor]
 """From a batch and its (B, T) token losses, with their graph, to the scalar to train on."""
 
@@ -200,14 +200,9 @@ class LanguageModel(LightningModule):
         if self.dtype == torch.float64 and self.balance_coefficient:
             # Grouped products of matrices know no float64.
             self.network.set_experts_implementation("eager")
-        if not self.compile_blocks:
-            return
-        self._token_losses = compiled_token_losses()
-        name = transformer_blocks(self.network)
-        for index, block in self.network.get_submodule(name).named_children():
-            prefix = f"{name}.{index}."
-            if not any(module.startswith(prefix) for module in self.observed_modules):
-                block.compile()
+        if self.compile_blocks:
+            self._token_losses = compiled_token_losses()
+            compile_blocks(self.network, self.observed_modules)
 
     def on_train_start(self) -> None:
         """Has the optimiser and its schedule follow this model's settings.
@@ -282,17 +277,8 @@ class LanguageModel(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser (fused AdamW) with decay on matrices only, linear warm-up, cosine."""
-        if any(p.dtype == torch.float16 for p in self.network.parameters()):
-            logger.warning(
-                "trainer.precision is 16-true, in which AdamW's squares of small gradients are 0, "
-                "so that their steps are far too large: set it to bf16-true or 16-mixed"
-            )
         steps = self.trainer.estimated_stepping_batches
-        if not 1 <= steps < NO_END:
-            raise UserError(
-                f"Trainer(max_steps={self.trainer.max_steps}): these batches have no end, and the "
-                "learning rate's schedule needs one: set max_steps ≥ 1"
-            )
+        check_end(steps, self.trainer.max_steps)
         # Under a gradient scaler Lightning does not clip what a fused optimiser unscales itself.
         fused = getattr(self.trainer.precision_plugin, "scaler", None) is None
         rates = self.learning_rate, self._weight_decays, self.betas

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import logging
 import re
 from collections.abc import Mapping
@@ -104,20 +103,6 @@ def build_network(
                 f"model.config: {error}"
             ) from error
         raise _refused(settings.model_type, config, error) from error
-
-
-def checkpoint_blocks(network: Any) -> None:
-    """Has each block computed again in the backward, instead of keeping its activations."""
-    try:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
-    except ValueError as error:
-        raise UserError(f"model.gradient_checkpointing is true: {error}: leave it out") from error
-
-
-def balance_coefficient(network: Any) -> float:
-    """How much the load-balancing loss of a network's experts counts; 0 for one without."""
-    asked = "output_router_logits" in inspect.signature(network.forward).parameters
-    return float(getattr(network.config, "router_aux_loss_coef", 0) or 0) if asked else 0.0
 
 
 def network_settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from torch.optim import Optimizer
 
 from dograph.errors import UserError, check_range, check_whole, nearest
 
+logger = logging.getLogger(__name__)
+NO_END = 2**40
+"""More steps than a run has: a ``DataMixer`` serves ``sys.maxsize`` batches."""
 OF_MODEL = {
     "params": "it is the model's parameters",
     "lr": "set model.learning_rate",
@@ -43,6 +47,15 @@ def check_schedule(
     check_range("model.weight_decay", weight_decay, at_least=0, below=math.inf)
     for beta in betas:
         check_range("model.betas", beta, at_least=0, below=1)
+
+
+def check_end(steps: float, max_steps: int) -> None:
+    """Raises UserError for batches without end, of which ``steps`` can be made."""
+    if not 1 <= steps < NO_END:
+        raise UserError(
+            f"Trainer(max_steps={max_steps}): these batches have no end, and the learning rate's "
+            "schedule needs one: set max_steps ≥ 1"
+        )
 
 
 def warmup_cosine(step: int, *, warmup: int, total: int, final: float) -> float:
@@ -91,6 +104,11 @@ def build_optimizer(
         fused: whether AdamW may be fused, where no class is named.
     """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if any(parameter.dtype == torch.float16 for parameter in parameters):
+        logger.warning(
+            "trainer.precision is 16-true, in which AdamW's squares of small gradients are 0, "
+            "so that their steps are far too large: set it to bf16-true or 16-mixed"
+        )
     matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
     vectors = [parameter for parameter in parameters if parameter.dim() < 2]
     if optimizer is None:
