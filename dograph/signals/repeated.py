@@ -110,8 +110,8 @@ def _all_at_once(
     recorded = repeat.outputs[0].detach()
     if recorded.numel() and not _nearly_equal(output.detach(), recorded):
         return None
-    found = torch.autograd.grad(output, list(copies.values()), gradient)
-    return {name: each.flatten(1) for name, each in zip(copies, found, strict=True)}
+    gradients = torch.autograd.grad(output, list(copies.values()), gradient)
+    return {name: each.flatten(1) for name, each in zip(copies, gradients, strict=True)}
 
 
 def _of_one(
@@ -135,14 +135,14 @@ def _of_one(
             pairs.append((output, _rows(gradient, repeat, index, shared=False)))
     if not pairs:
         raise NotSeparable("its outputs have no part in the losses")
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         [output for output, _ in pairs],
         list(parameters.values()),
         [gradient for _, gradient in pairs],
         materialize_grads=True,
         allow_unused=True,
     )
-    return {name: each[None] for name, each in zip(parameters, found, strict=True)}
+    return {name: each[None] for name, each in zip(parameters, gradients, strict=True)}
 
 
 def _rows(value: Any, repeat: Repeat, index: int, shared: bool = True) -> Any:

@@ -197,11 +197,11 @@ class SequenceSketcher:
                 return None
             source, scale = inputs[0].detach(), 1.0
             if isinstance(module, nn.Embedding):
-                found = look_up(module, inputs, options, output)
-                if found is None:
+                looked_up = look_up(module, inputs, options, output)
+                if looked_up is None:
                     self.projections.repeated[name] = module
                     return self._record_repeated(name, module, inputs, options, output)
-                source, scale = found
+                source, scale = looked_up
             elif (
                 source.dim() == 2 and len(source) == math.prod(self._shape) and not _is_expert(name)
             ):

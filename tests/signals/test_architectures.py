@@ -65,9 +65,9 @@ def test_inner_products_are_those_of_all_parameters_gradients(architecture):
     sketches = sketcher.record().sketch(losses_of(network, tokens))
     count = sum(each.numel() for each in network.parameters())
     assert sketcher.coverage() == (count, count)
-    expected, found = (each.double() @ each.double().T for each in (gradients, sketches))
+    expected, kernel = (each.double() @ each.double().T for each in (gradients, sketches))
     tolerance = 1e-4 if architecture in EXPERTS else 1e-7
-    assert (found - expected).norm() < tolerance * expected.norm()
+    assert (kernel - expected).norm() < tolerance * expected.norm()
     forward = sketcher.record(SketchMode.READ)
     losses = losses_of(network, tokens)
     reader, weights = forward.reader(), torch.tensor([0.2, 0.5, 0.3]).to(losses)
