@@ -24,7 +24,7 @@ class Projections:
         repeated: further layers, which are computed again for each sequence.
 
     Attributes:
-        covered: parameters whose gradients have been sketched, by id; their number of entries.
+        covered: entries of each parameter whose gradients have been sketched, by its name.
         left_out: why a layer to be repeated is not sketched, by its name.
     """
 
@@ -39,7 +39,7 @@ class Projections:
     ) -> None:
         self.layers = layers
         self.repeated = dict(repeated or {})
-        self.covered: dict[int, int] = {}
+        self.covered: dict[str, int] = {}
         self.left_out: dict[str, str] = {}
         self._own: dict[str, dict[str, Tensor]] | None = None
         self._verified: set[str] = set()
@@ -86,7 +86,7 @@ class Projections:
         parts = []
         for part in factors(call.module, source, gradient.to(precise) * call.scale):
             if self.biases or part.parameter != "bias":
-                self._cover(call.module.get_parameter(part.parameter))
+                self._cover(call.name, call.module.get_parameter(part.parameter), part.parameter)
                 parts.append(self._sketch(call, part, step))
         return parts
 
@@ -134,14 +134,14 @@ class Projections:
             for some in sequence_gradients(call.module, call.repeat, parameters, verify):
                 for name, gradient in some.items():
                     whole = parameters[name], gradient, step
-                    key, sketch = self._sketch_whole(f"{call.name}/{name}", *whole)
+                    key, sketch = self._sketch_whole(f"{call.name}.{name}", *whole)
                     parts.setdefault(key, []).append(sketch)
         except NotSeparable as reason:
             self.left_out[call.name] = str(reason)
             return []
         self._verified.add(call.name)
-        for parameter in parameters.values():
-            self._cover(parameter)
+        for name, parameter in parameters.items():
+            self._cover(f"{call.name}.{name}".rpartition(".")[0], parameter, name)
         return [(key, torch.cat(each)) for key, each in parts.items()]
 
     def _sketch_whole(
@@ -149,7 +149,8 @@ class Projections:
     ) -> tuple[str, Tensor]:
         """A parameter's key, and the (b, …) sketch of its gradients, which are (b, …, n) whole."""
         gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-        key = self._owner.get(id(parameter), name)
+        layer, _, own = name.rpartition(".")
+        key = self._owner.get(layer, name) if own == "weight" and parameter.dim() > 1 else name
         with torch.autocast(gradient.device.type, enabled=False):
             if parameter.dim() == 1:
                 return key, self._reduce(gradient, key, step, self.rank**2)
@@ -157,8 +158,10 @@ class Projections:
             both = self._reduce(narrow.transpose(1, 2), f"{key}/out", step, self.rank)
             return key, both.flatten(1)
 
-    def _cover(self, parameter: Tensor) -> None:
-        self.covered[id(parameter)] = parameter.numel()
+    def _cover(self, layer: str, parameter: Tensor, name: str) -> None:
+        own = name.rpartition(".")[2]
+        owner = self._owner.get(layer, layer) if own == "weight" else layer
+        self.covered[f"{owner}.{own}"] = parameter.numel()
 
     def draw(self, side: str, width: int, rank: int, step: int | None) -> Tensor:
         """(n, r) Gaussian of variance 1/r; drawn on the CPU, so equal on every device."""
