@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dograph.mixers.ado import ADO
     from dograph.mixers.aioli import Aioli
     from dograph.mixers.base import BaseMixer
+    from dograph.mixers.by_level import ByLevel
     from dograph.mixers.doge import DoGE, DoGEOnline
     from dograph.mixers.dograph import DoGraph
     from dograph.mixers.dograph_schedule import DoGraphSchedule
@@ -91,6 +92,7 @@ _HOMES = {
     "Probe": "signals.batch_signals",
     "Proportional": "mixers.fixed",
     "BatchSignals": "signals.batch_signals",
+    "ByLevel": "mixers.by_level",
     "SequenceSketcher": "signals.sketches",
     "Sketch": "signals.batch_signals",
     "SketchSettings": "signals.sketches",
@@ -115,6 +117,7 @@ __all__ = [
     "BaseMixer",
     "Batch",
     "BatchSignals",
+    "ByLevel",
     "CorpusSettings",
     "CvxpyProblem",
     "DataMixer",

@@ -88,7 +88,7 @@ def check_inputs(folder: Path, inputs: RunInputs) -> None:
             f"{folder}: the corpus is no longer what this run was trained on: "
             f"{_corpus_changes(folder, provenance, inputs)}. Its checkpoint's place in the corpus "
             f"and its token ids belong to the old one: {_corpus_remedy(provenance)}, or start a "
-            "new run on the new corpus, without --resume"
+            "new run on the new corpus, without --resume (--from takes a finished run's mixture)"
         )
     if changes:
         rank_zero_print(f"{folder} resumes under another recipe: {described(changes)}")

@@ -110,7 +110,8 @@ class Swarm:
         settings, domains = self.settings, self.domains
         count = settings.by_rule(len(domains))
         if settings.design == "oracle" and count:
-            counted = np.array([self.recipe.target.mixture.get(n, 0.0) for n in domains])
+            mixture = self.recipe.target.by_domain(domains).mixture
+            counted = np.array([mixture.get(n, 0.0) for n in domains])
             return first_mixtures(count, counted / (counted.sum() or 1.0), self.recipe.seed)
         mixtures = self._by_regmix(count) if count else np.empty((0, len(domains)))
         if settings.corners:

@@ -3,6 +3,7 @@
 from dograph.mixers.ado import ADO
 from dograph.mixers.aioli import Aioli
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
+from dograph.mixers.by_level import ByLevel
 from dograph.mixers.doge import DoGE, DoGEOnline
 from dograph.mixers.dograph import DoGraph
 from dograph.mixers.dograph_schedule import DoGraphSchedule
@@ -38,6 +39,7 @@ __all__ = [
     "AlignmentProbe",
     "BaseMixer",
     "BatchSignals",
+    "ByLevel",
     "DoGE",
     "DoGEOnline",
     "DoGraph",

@@ -142,7 +142,8 @@ class BaseMixer(nn.Module):
         """(S,) weights to start from; called once the domains are known."""
         if self.prior is None:
             return self.default_prior()
-        return weights_by_name(self.prior, self.domains, "prior", self.unseen)
+        named = self.prior, self.domains, "prior", self.unseen, self.domain_tokens
+        return weights_by_name(*named)
 
     def default_prior(self) -> Tensor:
         """(S,) what stands for a ``prior`` that is not given. Default: uniform."""
@@ -228,6 +229,7 @@ class BaseMixer(nn.Module):
         self.limits, self.prices = limits, {}
         self.target = Target.parse(target, unseen)
         self.target.check(self.domains)
+        self.target = self.target.by_domain(self.domains)
         check_names("data.unseen", self.unseen, self.domains)
         if (probe := self.request(Probe)) is not None:
             check_names(f"{self._name}'s Probe", probe.domains or (), self.domains)

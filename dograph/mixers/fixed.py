@@ -53,8 +53,9 @@ class Fixed(BaseMixer):
     """A mixture that the user names.
 
     Args:
-        weights: a number ≥ 0 for every domain by name; normalised to sum 1. Unseen domains may be
-            left out.
+        weights: a number ≥ 0 for every domain by name; normalised to sum 1. A level's name
+            (``web`` of ``web/news``) stands for all below it, which share its weight by their
+            tokens. Unseen domains may be left out.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -63,4 +64,5 @@ class Fixed(BaseMixer):
 
     def initial_weights(self) -> Tensor:
         """(S,) the named weights in the corpus's order."""
-        return weights_by_name(self.named_weights, self.domains, "weights", self.unseen)
+        named = self.named_weights, self.domains, "weights", self.unseen, self.domain_tokens
+        return weights_by_name(*named)

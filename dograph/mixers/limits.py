@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dograph.errors import UserError, check_choice
+from dograph.files.levels import levels_of, members
 from dograph.graph.bounds import Bound, conflict
 from dograph.graph.polytope import Distance
 from dograph.graph.problem import Array
@@ -56,9 +57,9 @@ class Limits:
         for first, others in self.ratio.items():
             for second, given_ratio in others.items():
                 _range(f"limits.ratio.{first}.{second}", given_ratio)
-        for name, members in self.groups.items():
-            if not members or len(set(members)) < len(members):
-                raise UserError(f"limits.groups.{name} is {members}: name each domain of it once")
+        for name, named in self.groups.items():
+            if not named or len(set(named)) < len(named):
+                raise UserError(f"limits.groups.{name} is {named}: name each domain of it once")
 
     @property
     def is_set(self) -> bool:
@@ -98,22 +99,24 @@ class Limits:
 
     def check(self, domains: Sequence[str], unseen: Sequence[str] = ()) -> None:
         """Raises UserError for an unknown name, and for shares that no mixture keeps together."""
-        for name, members in self.groups.items():
-            check_names(f"limits.groups.{name}", members, domains)
-            if name in domains:
-                raise UserError(f"limits.groups.{name} has the name of a domain: rename the group")
-        there = [*domains, *self.groups]
+        known = [*domains, *levels_of(domains)]
+        for name, grouped in self.groups.items():
+            check_names(f"limits.groups.{name}", grouped, known)
+            if name in known:
+                what = "domain" if name in domains else "level"
+                raise UserError(f"limits.groups.{name} has the name of a {what}: rename the group")
+        there = [*known, *self.groups]
         epochs = self.epochs if isinstance(self.epochs, Mapping) else {}
         for key, named in (
             *(("at_least", self.at_least), ("at_most", self.at_most), ("epochs", epochs)),
             ("ratio", {**self.ratio, **{b: 0 for others in self.ratio.values() for b in others}}),
         ):
             check_names(f"limits.{key}", list(named), there)
-        self._check_drawn(unseen)
+        self._check_drawn(domains, unseen)
         drawn = np.array([name not in unseen for name in domains])
         refuse_conflict(conflict(self.bounds(domains), drawn), (), 0)
 
-    def _check_drawn(self, unseen: Sequence[str]) -> None:
+    def _check_drawn(self, domains: Sequence[str], unseen: Sequence[str]) -> None:
         """Raises UserError for a share or ratio of what is never drawn.
 
         A ratio to it would keep its other side from being drawn, too.
@@ -122,15 +125,19 @@ class Limits:
         for first, others in self.ratio.items():
             asked += [(f"ratio.{first}.{b}", name) for b in others for name in (first, b)]
         for key, name in asked:
-            if set(self.groups.get(name, [name])) <= set(unseen):
+            if set(self._named(name, domains)) <= set(unseen):
                 raise UserError(
                     f"limits.{key} asks for {name}, which is never drawn: leave the limit out, or "
                     "the domain in data.unseen"
                 )
 
     def _members(self, name: str, domains: Sequence[str]) -> Array:
-        members = self.groups.get(name, [name])
-        return np.array([float(domain in members) for domain in domains])
+        below = set(self._named(name, domains))
+        return np.array([float(domain in below) for domain in domains])
+
+    def _named(self, name: str, domains: Sequence[str]) -> list[str]:
+        """The domains of a domain's, level's or group's name."""
+        return [d for each in self.groups.get(name, [name]) for d in members(each, domains)]
 
     def of_run(
         self,
@@ -157,8 +164,8 @@ class Limits:
         there = np.array(sequences, dtype=float)
         caps = []
         for name, passes in epochs.items():
-            members = self._members(name, domains)
-            caps.append(EpochCap(name, members, passes, float(passes * (members @ there))))
+            capped = self._members(name, domains)
+            caps.append(EpochCap(name, capped, passes, float(passes * (capped @ there))))
         run = RunLimits(
             tuple(self.bounds(domains)),
             tuple(caps),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dograph.errors import UserError, check_range
+from dograph.files.levels import levels_of, split_levels
 from dograph.mixers.base import LOSS, SAMPLING, BaseMixer
 from dograph.mixers.fixed import Stratified
 from dograph.mixers.simplex import weights_by_name
@@ -181,9 +182,12 @@ class Phases(BaseMixer):
     def _own_mixture(self, phase: Phase) -> Tensor:
         if phase.weights is None:
             return self.mixer.sampling_weights.clone()
-        check_names("mixer.init_args.phases: weights", list(phase.weights), self.domains)
-        named = {**dict.fromkeys(self.domains, 0.0), **phase.weights}
-        return weights_by_name(named, self.domains, "mixer.init_args.phases: weights", self.unseen)
+        key, tokens = "mixer.init_args.phases: weights", self.domain_tokens
+        check_names(key, list(phase.weights), [*self.domains, *levels_of(self.domains)])
+        sizes = [n * (d not in self.unseen) for d, n in zip(self.domains, tokens, strict=True)]
+        given = split_levels(phase.weights, self.domains, sizes, key)
+        named = {**dict.fromkeys(self.domains, 0.0), **given}
+        return weights_by_name(named, self.domains, key, self.unseen)
 
 
 def _steps(value: float, run: int) -> int:

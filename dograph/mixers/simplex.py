@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError
+from dograph.files.levels import levels_of, split_levels
 
 SIMPLEX_TOLERANCE = 1e-4
 
@@ -93,17 +94,24 @@ def weights_by_name(
     domains: Sequence[str],
     key: str,
     unseen: Sequence[str] = (),
+    tokens: Sequence[float] | None = None,
 ) -> Tensor:
     """(S,) weights in the order of ``domains``, normalised to sum 1.
 
     Args:
-        weights: a number ≥ 0 for each domain, by name. None: uniform.
+        weights: a number ≥ 0 for each domain, by name; a level's name stands for all domains below
+            it, which share its weight by their tokens. None: uniform.
         domains: the S domain names.
         key: what messages call the mapping.
         unseen: domains that may be left out, with weight 0.
+        tokens: (S,) training tokens. None: domains below a level share evenly.
     """
     if weights is None:
         return torch.full((len(domains),), 1 / len(domains), dtype=torch.float64)
+    if levels_of(domains):
+        even = [1.0] * len(domains) if tokens is None else tokens
+        sizes = [0.0 if d in unseen else n for d, n in zip(domains, even, strict=True)]
+        weights = split_levels(weights, domains, sizes, key)
     weights = {**dict.fromkeys(unseen, 0.0), **weights}
     unknown, missing = set(weights) - set(domains), set(domains) - set(weights)
     if unknown or missing:

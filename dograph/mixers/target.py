@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dograph.errors import UserError, nearest
+from dograph.files.levels import levels_of, split_levels
 
 EVEN = "even"
 """What the target of no value is called."""
@@ -31,7 +32,8 @@ class Target:
     Attributes:
         value: as in the recipe. None: even over the domains that are trained on; a name: that
             domain; weights by name: their mixture, of which domains left out have none; "worst":
-            the domain with the largest loss, unseen ones included.
+            the domain with the largest loss, unseen ones included. A level's name stands for all
+            domains below it, evenly.
         unseen: domains that are never trained on.
 
     >>> target = Target.parse({"web": 3, "code": 1})
@@ -98,13 +100,23 @@ class Target:
             return names[0]
         return ", ".join(f"{name} {self.mixture[name]:.4g}" for name in names)
 
+    def by_domain(self, domains: Sequence[str]) -> Target:
+        """The same target without names of levels.
+
+        >>> Target.parse("web").by_domain(("books", "web/news", "web/wiki")).value
+        {'web/news': 0.5, 'web/wiki': 0.5}
+        """
+        if not levels_of(domains) or not self.mixture:
+            return self
+        return Target(split_levels(self.mixture, domains, None, "target"), self.unseen)
+
     def names(self, domains: Sequence[str]) -> tuple[str, ...]:
         """The domains that can count, in the order of ``domains``."""
         if self.is_worst:
             return tuple(domains)
         if self.is_even:
             return tuple(name for name in domains if name not in self.unseen)
-        counted = self.mixture
+        counted = self.by_domain(domains).mixture
         return tuple(name for name in domains if name in counted)
 
     def weights(self, domains: Sequence[str], losses: Tensor | None = None) -> Tensor:
@@ -119,7 +131,7 @@ class Target:
             weights = torch.zeros(len(domains), dtype=torch.float64)
             weights[int(losses.argmax())] = 1
             return weights
-        counted, names = self.mixture, self.names(domains)
+        counted, names = self.by_domain(domains).mixture, self.names(domains)
         values = [counted.get(name, 1.0) if name in names else 0.0 for name in domains]
         weights = torch.tensor(values, dtype=torch.float64)
         return weights / weights.sum()
@@ -129,7 +141,7 @@ class Target:
         names = self.names(list(losses))
         if self.is_worst:
             return max(losses.values(), key=lambda loss: (math.isnan(loss), loss))
-        weights = self.mixture or dict.fromkeys(names, 1 / len(names))
+        weights = self.by_domain(list(losses)).mixture or dict.fromkeys(names, 1 / len(names))
         return math.fsum(weights[name] * losses[name] for name in names)
 
     def check(self, domains: Sequence[str]) -> None:
@@ -140,7 +152,9 @@ class Target:
                 "target is worst, which is also the name of a domain: write {worst: 1} for that "
                 "domain, or rename it"
             )
-        check_names("target", [] if self.is_worst else list(named), domains)
+        there = [*domains, *levels_of(domains)]
+        check_names("target", [] if self.is_worst else list(named), there)
+        self.by_domain(domains)
 
 
 def check_names(key: str, names: Sequence[str], domains: Sequence[str]) -> None:

@@ -45,8 +45,8 @@ class DomainLogger(TensorBoardLogger):
         """Write ``group/domain`` into the domain's run, and all else into the run itself."""
         own, by_domain = dict[str, float](), dict[str, dict[str, float]]()
         for key, value in metrics.items():
-            group, _, name = key.rpartition("/")
-            if name in self._domains and (group in SECTIONS or "/" in group):
+            group, name = self._split(key)
+            if group in SECTIONS or "/" in group:
                 by_domain.setdefault(name, {})[SECTIONS.get(group, "") + group] = float(value)
             else:
                 own[key] = value
@@ -54,6 +54,12 @@ class DomainLogger(TensorBoardLogger):
             self._domains[name].write(values, step or 0)
         if own:
             super().log_metrics(own, step)
+
+    def _split(self, key: str) -> tuple[str, str]:
+        """A tag's group and domain, whose name may have slashes; two empty texts without one."""
+        places = (place for place, letter in enumerate(key) if letter == "/")
+        pairs = ((key[:place], key[place + 1 :]) for place in places)
+        return next((pair for pair in pairs if pair[1] in self._domains), ("", ""))
 
 
 class DomainRun:

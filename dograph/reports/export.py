@@ -71,7 +71,9 @@ def left_out(run: Path) -> str | None:
         named = ", ".join(key for key in limits if key not in ("groups", "projection"))
         texts.append(f"the run's limits ({named}), which these weights keep, and no format states")
     mixer = recipe.get("mixer") or {}
-    if str(mixer.get("class_path", "")).rpartition(".")[2] == "Phases":
+    while mixer and str(mixer.get("class_path", "")).rpartition(".")[2] != "Phases":
+        mixer = (mixer.get("init_args") or {}).get("mixer") or {}  # one around another
+    if mixer:
         texts.append("its phases: the average is of all of them (--weights last: the last one's)")
     return "; ".join(texts) or None
 

@@ -20,7 +20,7 @@ from dograph.reports.history import LossMeans, MixtureHistory, TrainingClock, Va
 from dograph.reports.observation import ObservationWindow
 from dograph.reports.pictures import Pictures, draw_own_graph, draw_schedule, draw_trajectories
 from dograph.reports.summary import RunSummary, print_summary, summarise_run, write_summary
-from dograph.reports.tensorboard import Board, by_domain, grouped
+from dograph.reports.tensorboard import Board, by_domain, by_level, grouped
 from dograph.training.mixing_callback import MixingCallback
 
 logger = logging.getLogger(__name__)
@@ -238,6 +238,8 @@ class MixtureReport(Callback):
             ("epochs", sampler.epochs),
         ):
             point |= by_domain(group, data.domains, values)
+            if group != "epochs":
+                point |= by_level(group, data.domains, values)
         point |= grouped("mixer", diagnostics_of(data.mixer))
         point |= grouped("limits", data.mixer.prices)
         point |= grouped("train", self._training_scalars(trainer))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from dograph.errors import UserError
 from dograph.evaluation.perplexity import summarise
 from dograph.evaluation.scores import finite_json
 from dograph.files.atomic import read_json, write_json
+from dograph.files.levels import by_top_level
 from dograph.files.records import from_dict
 from dograph.files.run_dir import SUMMARY
 from dograph.mixers.declared import snapshot_of
@@ -25,6 +26,7 @@ from dograph.terminal.tables import as_html, screen_table
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from dograph.data.data_mixer import DataMixer
 
@@ -189,12 +191,19 @@ def _exponential(loss: float) -> float:
 
 
 def final_table(summary: RunSummary) -> Table:
-    """One row for each domain, the worst in bold, then the target, mean and worst over domains."""
+    """One row for each domain, the worst in bold, then the target, mean and worst over domains.
+
+    Before the domains below a level stands a row of their sums, and of the mean of their losses.
+    """
     from rich.text import Text
 
     headings = ("drawn", "effective", "tokens", "epochs", "loss", "perplexity")
     table = screen_table(f"{summary.mixer} after {summary.steps:,} steps", "domain", *headings)
-    for domain in summary.domains:
+    levels = by_top_level([domain.name for domain in summary.domains])
+    for index, domain in enumerate(summary.domains):
+        top = next((name for name, below in levels.items() if below[0] == index), None)
+        if top is not None:
+            table.add_row(*_level_cells(top, [summary.domains[below] for below in levels[top]]))
         table.add_row(
             Text(domain.name),  # as Text: brackets in a name are no markup
             f"{domain.share:.1%}",
@@ -212,6 +221,23 @@ def final_table(summary: RunSummary) -> Table:
         name = Text(f"target: {Target.parse(summary.target).label}" if row == "target" else row)
         table.add_row(name, "", "", tokens, "", _decimals(loss, 4), _decimals(perplexity, 2))
     return table
+
+
+def _level_cells(name: str, domains: Sequence[DomainSummary]) -> tuple[Text | str, ...]:
+    """The cells of a level: sums of the domains below it, and the mean of their losses."""
+    from rich.text import Text
+
+    losses = [each.validation_loss for each in domains if each.validation_loss is not None]
+    loss = sum(losses) / len(losses) if losses else None
+    return (
+        Text(f"{name}/ ({len(domains)} domains)", style="italic"),
+        f"{sum(each.share for each in domains):.1%}",
+        f"{sum(each.effective_share for each in domains):.1%}",
+        f"{sum(each.tokens for each in domains):,}",
+        "",
+        _decimals(loss, 4),
+        "" if loss is None else _decimals(_exponential(loss), 2),
+    )
 
 
 def _decimals(value: float | None, places: int) -> str:

@@ -16,6 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
 from dograph.files.atomic import write_files
+from dograph.files.levels import by_top_level
 from dograph.files.run_dir import DOMAIN_RUNS, EVENT_FILES
 from dograph.reports.domain_logger import SECTIONS, DomainLogger
 
@@ -33,7 +34,8 @@ def settle_event_files(folder: Path) -> None:
     points instead of the earlier ones'. The earlier files get the stamps 0, 1, 2 …; if this is
     interrupted, they are still in order. The runs of the domains are settled alike.
     """
-    for each in (folder, *folder.glob(f"{DOMAIN_RUNS}/*")):
+    below = (path for path in (folder / DOMAIN_RUNS).rglob("*") if path.is_dir())
+    for each in (folder, *below):
         _settle(each)
 
 
@@ -48,7 +50,7 @@ def _settle(folder: Path) -> None:
 
 
 def chart_layout(
-    schedule: bool = False, domain_runs: bool = False
+    schedule: bool = False, domain_runs: bool = False, levels: bool = False
 ) -> dict[str, dict[str, list[object]]]:
     """The charts of the Custom Scalars tab, each of all domains together.
 
@@ -57,19 +59,21 @@ def chart_layout(
     Args:
         schedule: whether there are a sampling schedule's influences and terms.
         domain_runs: whether each domain has a run of its own, as ``DomainLogger`` writes them.
+        levels: whether domains stand below levels, whose sums are shown.
     """
 
     def of(group: str) -> list[str]:
         return [f"^{SECTIONS.get(group, '')}{group}$" if domain_runs else f"{group}/.*"]
 
-    mixture = {
-        "Domain weights": of("weights"),
-        "Sampling weights": of("sampling"),
-        "Realised shares": of("realised"),
-        "Effective weights": of("effective"),
-        "Tokens": of("tokens"),
-        "Epochs": of("epochs"),
+    groups = {
+        "Domain weights": "weights",
+        "Sampling weights": "sampling",
+        "Realised shares": "realised",
+        "Effective weights": "effective",
+        "Tokens": "tokens",
+        "Epochs": "epochs",
     }
+    mixture = {title: of(group) for title, group in groups.items()}
     validation = {
         "Loss per domain": of("validation/loss"),
         "Perplexity per domain": of("validation/perplexity"),
@@ -83,6 +87,10 @@ def chart_layout(
         "Terms of the objective": ["mixer/term/.*"],
     }
     categories = {"Mixture": mixture, "Validation": validation}
+    if levels:
+        categories["Mixture by level"] = {
+            title: [f"levels/{group}/.*"] for title, group in groups.items() if group != "epochs"
+        }
     if schedule:
         categories["Schedule"] = influence
     return {
@@ -125,9 +133,10 @@ class Board:
         """
         restart = Event(session_log=SessionLog(status=SessionLog.START))
         self.writer._get_file_writer().add_event(restart, step + 1)
+        has_runs = isinstance(self.logger, DomainLogger)
         if isinstance(self.logger, DomainLogger):
             self.logger.begin(domains, step)
-        layout = chart_layout(schedule, domain_runs=isinstance(self.logger, DomainLogger))
+        layout = chart_layout(schedule, has_runs, levels=bool(by_top_level(domains)))
         self.writer.add_custom_scalars(layout)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -168,3 +177,10 @@ def by_domain(group: str, domains: Sequence[str], values: npt.ArrayLike) -> dict
     """``group/domain`` for every domain of (S,) ``values``."""
     numbers = np.asarray(values, dtype=np.float64).tolist()
     return grouped(group, dict(zip(domains, numbers, strict=True)))
+
+
+def by_level(group: str, domains: Sequence[str], values: npt.ArrayLike) -> dict[str, float]:
+    """``levels/group/level``, the sum below each top level, of (S,) ``values``."""
+    numbers = np.asarray(values, dtype=np.float64)
+    sums = {top: float(numbers[below].sum()) for top, below in by_top_level(domains).items()}
+    return grouped(f"levels/{group}", sums)

@@ -10,7 +10,15 @@ from dograph.mixers import BaseMixer, DoGE, Proportional, Sketch
 from dograph.signals.batch_signals import Probe, Request
 
 README = Path(__file__).parent.parent.parent / "README.md"
-OURS = {"DoGraphSchedule", "Fixed", "Phases", "Proportional", "Stratified", "Temperature"}
+OURS = {
+    "ByLevel",
+    "DoGraphSchedule",
+    "Fixed",
+    "Phases",
+    "Proportional",
+    "Stratified",
+    "Temperature",
+}
 """Mixers without a paper."""
 
 
@@ -57,7 +65,7 @@ def test_what_mixers_act_on_and_cost(described):
 def test_who_follows_the_target_and_has_limits(described):
     follow = {name for name, each in described.items() if each.target}
     by_itself = {"Aioli", "DoGE", "DoGEOnline", "DoGraphSchedule", "GRAPE", "SkillIt"}
-    assert follow == {*by_itself, "Phases"}  # if its mixer does
+    assert follow == {*by_itself, "ByLevel", "Phases"}  # if their mixers do
     limits = {name: each.limits for name, each in described.items() if each.limits}
     assert limits == {
         "ADO": ("least",),

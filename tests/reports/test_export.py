@@ -138,14 +138,18 @@ def test_weights_that_tell_all_have_no_note(run, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_what_no_format_holds_is_told(run, capsys):
-    """Limits and phases; nothing of a run without them."""
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_what_no_format_holds_is_told(run, capsys, is_inside):
+    """Limits and phases, also within another mixer; nothing of a run without them."""
     assert main(["export", str(run)]) == 0
     assert capsys.readouterr().err == ""
     recipe = {
         "limits": {"epochs": 4, "groups": {"text": ["books", "web"]}, "projection": "kl"},
         "mixer": {"class_path": "dograph.mixers.Phases"},
     }
+    if is_inside:
+        by_level = {"class_path": "dograph.mixers.ByLevel", "init_args": {"mixer": recipe["mixer"]}}
+        recipe["mixer"] = by_level
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert main(["export", str(run)]) == 0
     told = capsys.readouterr().err

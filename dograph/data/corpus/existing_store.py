@@ -27,6 +27,7 @@ OF_TEXT = (
     "tokenizer",
     "vocab_size",
     "megabytes",
+    "levels",
     "text_key",
     "skip_bad_rows",
     "validation_fraction",

@@ -15,6 +15,7 @@ from dograph.data.corpus.left_out import DocumentsLeftOut, FilesLeftOut
 from dograph.data.corpus.round_trip import RoundTrip
 from dograph.errors import UserError, check_range
 from dograph.files.checksums import read_verified
+from dograph.files.levels import check_levels
 from dograph.files.records import Count, from_dict
 from dograph.files.strict_json import read_json_strictly, shown
 
@@ -23,7 +24,8 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 SPLITS: tuple[Split, ...] = ("train", "validation")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+_SAFE_PART = r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
+_SAFE_NAME = re.compile(f"{_SAFE_PART}(/{_SAFE_PART})*")
 _DIGEST = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 Split = Literal["train", "validation"]
@@ -37,7 +39,7 @@ def check_domain_name(where: Path | str, name: str) -> None:
     if not _SAFE_NAME.fullmatch(name):
         raise UserError(
             f"{where}: {shown(name)} cannot name a domain: use letters, digits, '_', '-' and "
-            "single dots, beginning with a letter or digit"
+            "single dots, beginning with a letter or digit, and '/' between levels"
         )
 
 
@@ -114,7 +116,7 @@ class Manifest:
 
 def is_store(folder: Path) -> bool:
     """Whether `prepare` made the folder, which may be damaged; a name alone does not tell."""
-    if (folder / TOKENIZER).is_file() and any(folder.glob(f"domains/*/*/{INDEX}")):
+    if (folder / TOKENIZER).is_file() and any(folder.glob(f"domains/**/{INDEX}")):
         return True
     try:
         content = read_json_strictly(folder / MANIFEST)
@@ -140,6 +142,7 @@ def read_manifest(path: Path) -> Manifest:
     names = [domain.name for domain in manifest.domains]
     if not names or names != sorted(set(names)):
         raise ValueError(f"domains are {shown(names)}: they must be sorted, each named once")
+    check_levels(names, "domains")
     for domain in manifest.domains:
         if domain.derived is not None and domain.derived.origin not in names:
             raise ValueError(f"{domain.name}.derived.origin is {shown(domain.derived.origin)}")

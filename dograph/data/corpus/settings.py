@@ -30,6 +30,10 @@ class CorpusSettings:
     vocab_size: int = 4096
     """Tokens in a trained vocabulary, ≥ 257; a loaded tokenizer has its own size."""
 
+    levels: int = 1
+    """How many levels of the source's folders name domains, ≥ 1: with 2, ``web/news`` is a domain
+    below ``web``. What lies deeper is a domain's text."""
+
     megabytes: float | dict[str, float] | None = None
     """Most text per domain in 10⁶ bytes, one cap for all or by name; None: the source's own."""
 
@@ -61,6 +65,7 @@ class CorpusSettings:
         check_whole("corpus.vocab_size", self.vocab_size, at_least=SMALLEST_VOCABULARY)
         check_range("corpus.validation_fraction", self.validation_fraction, at_least=0, below=1)
         check_whole("corpus.workers", self.workers, at_least=1)
+        check_whole("corpus.levels", self.levels, at_least=1)
         caps = self.megabytes if isinstance(self.megabytes, dict) else {"": self.megabytes}
         for domain, cap in caps.items():
             if cap is not None:

@@ -25,6 +25,7 @@ from dograph.data.corpus.rows import BadRow
 from dograph.data.corpus.settings import ENVIRONMENT, CorpusSettings
 from dograph.errors import UserError, nearest
 from dograph.files.home import expand_home
+from dograph.files.levels import check_levels
 
 
 class Source(Protocol):
@@ -53,6 +54,8 @@ class Source(Protocol):
 class FolderSource:
     """A folder in which each sub-folder or file of a known format is a domain.
 
+    With more ``levels`` so is each sub-folder or file within a sub-folder, named after both.
+
     Files are read in the order of a hash of their names, so that a cap does not cut a domain down
     to its alphabetically first part. Names that begin with a dot or an underscore, and unknown
     formats, are left out and counted. Links to files are read, wherever they lead; pipes, devices,
@@ -63,9 +66,12 @@ class FolderSource:
         folder: the folder.
         text_key: see `CorpusSettings`.
         skip_bad_rows: see `CorpusSettings`.
+        levels: see `CorpusSettings`.
     """
 
-    def __init__(self, folder: Path, text_key: str, skip_bad_rows: bool = False) -> None:
+    def __init__(
+        self, folder: Path, text_key: str, skip_bad_rows: bool = False, levels: int = 1
+    ) -> None:
         if not folder.is_dir():
             raise UserError(
                 f"corpus.source is {folder}: it must be 'environment' or a folder with one folder "
@@ -76,8 +82,7 @@ class FolderSource:
         self._folder, self._text_key, self._skip_bad_rows = folder, text_key, skip_bad_rows
         self._files: dict[str, list[Path]] = {}
         tally = FileTally(folder)
-        for entry in sorted(folder.iterdir()):
-            self._add(entry, tally)
+        self._add_all(folder, tally, levels)
         self.left_out = tally.files()
         if not self._files:
             left_out = f", only {described(self.left_out)}" if self.left_out else ""
@@ -86,7 +91,20 @@ class FolderSource:
                 f"file per domain in it ({readers.KNOWN_ENDINGS})"
             )
 
-    def _add(self, entry: Path, tally: FileTally) -> None:
+    def _add_all(self, folder: Path, tally: FileTally, levels: int, above: str = "") -> None:
+        """Add a folder's domains, whose names begin with ``above``."""
+        for entry in sorted(folder.iterdir()):
+            is_hidden = entry.name.startswith((".", "_"))
+            if levels > 1 and not is_hidden and entry.is_dir():
+                check_domain_name(entry, entry.name)
+                before = len(self._files)
+                self._add_all(entry, tally, levels - 1, f"{above}{entry.name}/")
+                if len(self._files) == before:
+                    _files_below(entry, tally)  # refuses a folder without a file to read
+            else:
+                self._add(entry, tally, above)
+
+    def _add(self, entry: Path, tally: FileTally, above: str) -> None:
         is_folder = entry.is_dir()
         name = entry.name if is_folder else readers.readable_stem(entry.name)
         if entry.name.startswith((".", "_")):
@@ -97,6 +115,7 @@ class FolderSource:
             tally.add(DESCRIBED_ONLY, entry)
         else:
             check_domain_name(entry, name)
+            name = above + name
             if name in self._files:
                 raise UserError(
                     f"{entry}: a second source of domain '{name}': rename one of the two"
@@ -140,7 +159,8 @@ def open_source(settings: CorpusSettings) -> Source:
         source = EnvironmentSource()
     else:
         folder = expand_home(settings.source, "corpus.source")
-        source = FolderSource(folder, settings.text_key, settings.skip_bad_rows)
+        reading = settings.text_key, settings.skip_bad_rows, settings.levels
+        source = FolderSource(folder, *reading)
     if isinstance(settings.megabytes, dict):
         for domain in sorted(settings.megabytes):
             _check_is_domain(source, domain, f"corpus.megabytes names '{domain}'")
@@ -149,6 +169,7 @@ def open_source(settings: CorpusSettings) -> Source:
         if name in source.domains():
             raise UserError(f"{key}: {source.name} has a domain of that name: choose another")
         _check_is_domain(source, derivation.origin, f"{key}.from is '{derivation.origin}'")
+    check_levels([*source.domains(), *settings.derivations()], f"corpus.source is {source.name}")
     return source
 
 

@@ -91,7 +91,8 @@ class SplitJob:
 
 def marker_path(folder: Path, domain: str, split: Split) -> Path:
     """The file whose presence in a store in the making says that a split is done."""
-    return folder / "tokenised" / f"{domain}.{split}.json"
+    # No domain's name holds a %.
+    return folder / "tokenised" / f"{domain.replace('/', '%')}.{split}.json"
 
 
 @dataclass(frozen=True)

@@ -119,4 +119,4 @@ def target_of(target: Target, domains: Sequence[str]) -> Any:
     """A run's target as weights by name, or "worst"."""
     if target.is_worst:
         return target.value
-    return target.mixture or dict.fromkeys(target.names(domains), 1.0)
+    return target.by_domain(domains).mixture or dict.fromkeys(target.names(domains), 1.0)

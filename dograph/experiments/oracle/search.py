@@ -167,7 +167,7 @@ class Oracle:
         if number > 1:
             missing = count + (number - 1) * max(count // LATER, 2) - len(tried)
             return self._surrogate(tried).propose(max(missing, 0))
-        counted = self.recipe.target.mixture
+        counted = self.recipe.target.by_domain(self.domains).mixture
         target = np.array([counted.get(name, 0.0) for name in self.domains])
         share = target.sum() or 1.0  # the rest is of unseen domains
         first = first_mixtures(count, target / share, self.recipe.seed)
