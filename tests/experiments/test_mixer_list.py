@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dograph.experiments.mixer_list import RECIPES, describe_mixers, shipped_mixers
+from dograph.experiments.mixer_list import describe_mixers, shipped_mixers
+from dograph.experiments.recipe.shipped import shipped_recipes
 from dograph.mixers import BaseMixer, DoGE, Proportional, Sketch
 from dograph.signals.batch_signals import Probe, Request
 
@@ -41,7 +42,7 @@ def test_every_exported_mixer_is_described(described):
 
 def test_every_shipped_recipe_is_of_one_mixer(described):
     about = [recipe for each in described.values() for recipe in each.recipes]
-    assert sorted(about) == sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    assert sorted(about) == list(shipped_recipes())
 
 
 def test_what_mixers_act_on_and_cost(described):

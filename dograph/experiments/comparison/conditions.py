@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from dograph.errors import UserError, nearest
 from dograph.experiments.comparison.runs import ComparedRun, by_method, recipe_of
 from dograph.experiments.provenance import read_provenance
-from dograph.experiments.recipe.check import SECTIONS
+from dograph.experiments.recipe.check import SECTIONS, given_section
 from dograph.experiments.recipe.classes import import_mixer
 from dograph.experiments.recipe.compose import Composition
 from dograph.experiments.recipe.keys import KEYS, Compared, filled, verdicts
@@ -300,7 +300,7 @@ def _chosen(values: Mapping[str, Any], condition: Compared, source: Path) -> dic
     """The values of all sections, with defaults, that a condition compares."""
     chosen: dict[str, Any] = {}
     for section in SECTIONS:
-        given = values.get(section) or {}
+        given = given_section(values, section)
         if not isinstance(given, Mapping):
             raise UserError(f"{source}: {section} must be a mapping, got {given!r}")
         if not _compares(section, condition):

@@ -132,7 +132,7 @@ def check(composition: Composition) -> Recipe:
             raise unknown_key(composition, str(key), TOP_LEVEL)
     _check_sections(composition)
     sections = {
-        name: check_section(composition, name, builds, _given(values, name), skip)
+        name: check_section(composition, name, builds, given_section(values, name), skip)
         for name, (builds, skip) in SECTIONS.items()
     }
     loggers = read_loggers(composition)
@@ -156,7 +156,7 @@ def check(composition: Composition) -> Recipe:
     return Recipe(*named, mixer=mixer, sections=sections, **settings)
 
 
-def _given(values: Mapping[str, Any], section: str) -> Any:
+def given_section(values: Mapping[str, Any], section: str) -> Any:
     """A section's values, without ``trainer.logger``, which is checked by itself."""
     given = values.get(section) or {}
     if section != "trainer" or not isinstance(given, Mapping):

@@ -39,7 +39,9 @@ CHOICES = {
     "trainer.model_registry": "somewhere",
     "trainer.gradient_clip_algorithm": "value",
     "trainer.accelerator": "gpu",
+    "trainer.logger": {"class_path": "lightning.pytorch.loggers.CSVLogger"},
     "trainer.strategy": "ddp",
+    "trainer.strategy.class_path": "lightning.pytorch.strategies.DDPStrategy",
     "trainer.devices": 2,
     "trainer.check_val_every_n_epoch": 1,
     "mixer.class_path": "my.Mixer",
@@ -87,6 +89,7 @@ def keys_with_values():
         section = check_section_defaults(builds, skip)
         for key in section:
             known.setdefault(f"{name}.{key}", defaults)
+    known["trainer.logger"] = defaults  # which is checked by itself
     for name, builds in (("swarm", SwarmSettings), ("fit", FitSettings)):
         for key in check_section_defaults(builds, NO_KEYS):
             known.setdefault(f"{name}.{key}", SHIPPED["regmix_gpt2 proxies"])
@@ -113,6 +116,8 @@ def changed(key, values):
             node[part] = {}
         node = node[part]
     node[parts[-1]] = now
+    if parts[-1] == "class_path" and key.startswith("trainer."):
+        node.pop("init_args", None)  # another class takes others
     return copied
 
 
