@@ -13,6 +13,7 @@ from torch import Tensor
 from dograph.errors import UserError, check_choice
 from dograph.graph.minimise import Backend, Solution, as_float64, solve_or_fall_back
 from dograph.graph.polytope import Polytope
+from dograph.graph.read_attributes import fingerprints, noting_copy
 
 Expression = Any
 """One of cvxpy, which is imported only where it solves: that takes 0.1 s or more."""
@@ -24,8 +25,10 @@ class CvxpyProblem:
     """Weights on the simplex that minimise what a subclass states in cvxpy.
 
     A subclass defines ``problem``. What it states is canonicalised once for each number of domains,
-    solved through cvxpylayers, and differentiable in every parameter. ``w ≥ lower``, ``Σ w = 1``
-    and the run's limits are constraints of every problem.
+    and anew where an attribute that it reads has another value; solved through cvxpylayers, and
+    differentiable in every parameter. ``w ≥ lower``, ``Σ w = 1`` and the run's limits are
+    constraints of every problem. What an overridden ``__call__`` keeps in attributes between two
+    solves is saved with the mixer's state.
 
     It must follow cvxpy's rules for parameters (DPP): a parameter is multiplied by no other one,
     and ``wᵀKw`` is ``cp.sum_squares(given.root @ w)``. Plain numbers may multiply anything.
@@ -41,7 +44,7 @@ class CvxpyProblem:
     def problem(
         self, w: Expression, given: SimpleNamespace
     ) -> tuple[Expression, Sequence[Expression]]:
-        """(what to minimise, constraints), in cvxpy.
+        """(what to minimise, constraints), in cvxpy; it must not change the problem's attributes.
 
         Args:
             w: (m,) variable, the weights.
@@ -84,15 +87,21 @@ class CvxpyProblem:
         return solution
 
     def _layer(self, size: int, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Any, list[str]]:
-        """The problem's layer, built once for parameters of these shapes, and those it uses."""
+        """The problem's layer, built once for parameters of these shapes, and those it uses.
+
+        It is built anew where an attribute that ``problem`` has read has changed.
+        """
         key = (size, tuple(shapes.items()))
         known = _layers.setdefault(self, {})
-        if key not in known:
+        if key not in known or fingerprints(self, known[key][2]) != known[key][2]:
             known[key] = self._build(size, shapes)
-        layer, used = known[key]
+        layer, used, _ = known[key]
         return layer, used
 
-    def _build(self, size: int, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Any, list[str]]:
+    def _build(
+        self, size: int, shapes: Mapping[str, tuple[int, ...]]
+    ) -> tuple[Any, list[str], dict[str, Any]]:
+        """The layer, the parameters it uses, and fingerprints of the attributes that it is of."""
         import cvxpy as cp
         from cvxpylayers.torch import CvxpyLayer
 
@@ -102,13 +111,7 @@ class CvxpyProblem:
             for name, shape in shapes.items()
         }
         stated = SimpleNamespace(**{n: p for n, p in parameters.items() if n not in OWN})
-        try:
-            answer = self.problem(w, stated)
-        except AttributeError as error:
-            if "SimpleNamespace" not in str(error):
-                raise
-            names = ", ".join(vars(stated))
-            raise self._error(f"asks for what is not given ({error}); given are {names}") from error
+        answer, read = self._stated(w, stated)
         objective, constraints = self._parts(answer)
         own = [w >= parameters["lower"], cp.sum(w) == 1, w <= parameters["upper"]]
         if "rows" in parameters:
@@ -118,7 +121,27 @@ class CvxpyProblem:
         problem = cp.Problem(cp.Minimize(objective), [*constraints, *own])
         asked = {parameter.name() for parameter in problem.parameters()}
         used = [name for name in parameters if name in asked]
-        return CvxpyLayer(problem, [parameters[name] for name in used], [w]), used
+        return CvxpyLayer(problem, [parameters[name] for name in used], [w]), used, read
+
+    def _stated(self, w: Expression, given: SimpleNamespace) -> tuple[Any, dict[str, Any]]:
+        """What ``problem`` answers, and fingerprints of the attributes that it reads."""
+        before = fingerprints(self, vars(self))
+        copied, read = noting_copy(self)
+        try:
+            answer = copied.problem(w, given)
+        except AttributeError as error:
+            if "SimpleNamespace" not in str(error):
+                raise
+            names = ", ".join(vars(given))
+            raise self._error(f"asks for what is not given ({error}); given are {names}") from error
+        after = fingerprints(copied, vars(copied))
+        for name in {**before, **after}:
+            if before.get(name) != after.get(name):
+                raise self._error(
+                    f"changes self.{name}, but it is called once for many solves: change it in "
+                    "__call__, which is called for each"
+                )
+        return answer, {name: before[name] for name in before if name in read}
 
     def _parts(self, answer: Any) -> tuple[Expression, Sequence[Expression]]:
         """The objective and the constraints of what ``problem`` returned."""

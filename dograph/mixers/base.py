@@ -20,6 +20,7 @@ from dograph.mixers.declared import (
     check_declared,
     framework_names_kept,
 )
+from dograph.mixers.problem_state import ProblemState
 from dograph.mixers.run_limits import RunLimits
 from dograph.mixers.simplex import (
     admissible,
@@ -379,8 +380,17 @@ class BaseMixer(nn.Module):
         own_state.restore_state(self, state["own"], self._start, NOT_OWN)
 
     def lost_state(self) -> list[str]:
-        """Names of attributes that have changed since ``reset`` and cannot be saved."""
-        return own_state.lost_attributes(self._own(), self._start)
+        """Names of attributes that have changed since ``reset`` and cannot be saved.
+
+        Also of mixers within this one, and of a problem that it solves, with dots.
+        """
+        lost = own_state.lost_attributes(self._own(), self._start)
+        for name, part in [*vars(self).items(), *self._modules.items()]:
+            if isinstance(part, BaseMixer) and "_start" in vars(part):
+                lost += [f"{name}.{inner}" for inner in part.lost_state()]
+            elif isinstance(part, ProblemState):
+                lost += [f"{name}.problem.{inner}" for inner in part.lost()]
+        return lost
 
     def _own(self) -> dict[str, Any]:
         names = vars(self).keys() - NOT_OWN - set(self.not_saved)

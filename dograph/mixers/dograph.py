@@ -21,6 +21,7 @@ from dograph.graph.minimise import Backend, Solution
 from dograph.graph.objectives import alignment, robust
 from dograph.graph.threads import one_thread
 from dograph.mixers.base import BaseMixer
+from dograph.mixers.problem_state import ProblemState
 from dograph.mixers.snapshot import MixerSnapshot
 from dograph.signals.batch_signals import BatchSignals, Sketch
 
@@ -107,7 +108,9 @@ class DoGraph(BaseMixer):
                 "max_difference and cluster_floor need 'uncertainty' or 'variance'"
             )
         backend, self.own_problem = split_solver(solver)
+        self.problem_state = None
         if self.own_problem is not None:
+            self.problem_state = ProblemState(self.own_problem)
             _check_unused(locals(), type(self.own_problem).__name__)
         self.needs = {Sketch(across_steps=window > 1)}
         self.clusters, self.objective, self.tau = clusters, objective, tau
@@ -141,6 +144,8 @@ class DoGraph(BaseMixer):
     def reset(self) -> None:
         """Starts with an empty window."""
         self.recent.clear()
+        if self.problem_state is not None:
+            self.problem_state.reset()
         self.graph = self.solution = self._assigned = None
 
     def loss_weights(self, signals: BatchSignals) -> Tensor:

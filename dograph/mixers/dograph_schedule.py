@@ -20,6 +20,7 @@ from dograph.graph.token_kernel import TokenKernel
 from dograph.graph.token_pairs import pair_kernel
 from dograph.mixers.base import SAMPLING, BaseMixer
 from dograph.mixers.dograph import DoGraph
+from dograph.mixers.problem_state import ProblemState
 from dograph.mixers.schedule_problem import (
     graph_of_domains,
     parameters_of,
@@ -133,7 +134,9 @@ class DoGraphSchedule(BaseMixer):
         self.skip, self.measure, self.problem = skip, measure, problem
         self.acts_from = measure
         backend, self.own_problem = split_solver(solver)
+        self.problem_state = None
         if self.own_problem is not None:
+            self.problem_state = ProblemState(self.own_problem)
             problem.check_unused(type(self.own_problem).__name__)
         self.solver = ScheduleSolver(
             edges=problem.max_difference is not None,
@@ -172,6 +175,8 @@ class DoGraphSchedule(BaseMixer):
         self.kernel = self.graph = self.solution = None
         self.record = []
         self.solver.reset()
+        if self.problem_state is not None:
+            self.problem_state.reset()
         if self.request(DomainText):
             self.kernel = pair_kernel(self.text, self.vocab_size, self.pair_rows, self.trained)
         if self.kernel is None or self.measure:

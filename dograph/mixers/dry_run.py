@@ -6,6 +6,7 @@ import copy
 import io
 import logging
 import pickle
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -108,7 +109,7 @@ def _step(trial: BaseMixer, signals: BatchSignals) -> tuple[Tensor, Tensor]:
 def _check_attributes(trial: BaseMixer) -> None:
     """Raises UserError for an attribute that has changed and cannot be saved."""
     for name in trial.lost_state():
-        kind = type(getattr(trial, name)).__name__
+        kind = type(attrgetter(name)(trial)).__name__
         raise UserError(
             f"{type(trial).__name__}.{name} is a {kind} that changes while training, and a resume "
             "would lose it: keep tensors, numbers, or lists, mappings and deques of these; or give "

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from dograph.graph.cvxpy_problem import CvxpyProblem
 from dograph.mixers.state import held_by
 
 OURS = "dograph."
@@ -23,7 +24,7 @@ def outside_state(mixer: nn.Module) -> dict[str, Any]:
     """Values by what a message calls them: what the mixer's own code may read and change."""
     values: dict[str, Any] = {}
     visited: set[int] = set()
-    for kind in own_classes(type(mixer)):
+    for kind in (each for part in _parts(mixer) for each in own_classes(type(part))):
         for name, value in vars(kind).items():
             function = _function(value)
             if function is not None:
@@ -31,6 +32,13 @@ def outside_state(mixer: nn.Module) -> dict[str, Any]:
             elif not name.startswith("__") and _holds_values(value):
                 values[f"{kind.__name__}.{name} (of the class)"] = value
     return values
+
+
+def _parts(mixer: nn.Module) -> Iterator[object]:
+    """The mixer, mixers within it, and the problems of one's own that they solve."""
+    for part in (each for each in mixer.modules() if hasattr(each, "acts_on")):
+        yield part
+        yield from (each for each in vars(part).values() if isinstance(each, CvxpyProblem))
 
 
 def own_classes(kind: type) -> Iterator[type]:

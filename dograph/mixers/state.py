@@ -82,11 +82,11 @@ def lost_attributes(attributes: Mapping[str, Any], start: Mapping[str, Any]) -> 
 
 
 def restore_state(
-    mixer: nn.Module, state: Mapping[str, Any], start: Mapping[str, Any], protected: Set[str]
+    mixer: Any, state: Mapping[str, Any], start: Mapping[str, Any], protected: Set[str]
 ) -> None:
     """Sets a mixer's attributes to what ``changed_state`` gave; all others to their start.
 
-    Methods and the attributes named in ``protected`` are refused.
+    A problem that a mixer solves may take its place. Methods and the attributes named in ``protected`` are refused.
     """
     for name, value in start.items():
         now = vars(mixer).get(name)
@@ -112,7 +112,7 @@ def restore_state(
         _put(mixer, name, restored, fresh)
 
 
-def _put(mixer: nn.Module, name: str, restored: Any, fresh: Any) -> None:
+def _put(mixer: Any, name: str, restored: Any, fresh: Any) -> None:
     """Sets an attribute; in place where others may hold the same object."""
     if is_random(fresh) and type(fresh) is type(restored):
         set_random_state_of(fresh, random_state_of(restored))
