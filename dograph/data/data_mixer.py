@@ -41,6 +41,7 @@ KEYS_OF = {
     "global batch size": "data.batch_size over all devices",
     "held out": "mixer.init_args",
     "mixer": "mixer.class_path",
+    "batches of a step": "trainer.accumulate_grad_batches, or MixingLoop's micro_batches",
 }
 """Keys of a recipe behind what a checkpoint shares with its run, where the names are others."""
 
@@ -241,6 +242,26 @@ class DataMixer(LightningDataModule):
             min(entry.train_tokens, self.cap.get(entry.name, entry.train_tokens))
             for entry in self.store.domains
         ]
+        self._reserved: list[list[int]] = [[] for _ in self.train_domains]
+        self._set_up_mixer(tokens, batch_size)
+        self._reserved = [self._held_out(domain) for domain in self.train_domains]
+        if self.limits.epochs is not None and any(self._reserved):
+            self._set_up_mixer(tokens, batch_size)  # epochs are of what probes leave to draw
+        self._share_start()
+        self._set_up, self._run_set_up = self._settings(), self._run
+        self.sampler = MixtureSampler(
+            [domain.chunk_lengths.tolist() for domain in self.train_domains],
+            self.mixer.sampling_weights.numpy(),
+            batch_size,
+            self.seed,
+            self.draw,
+            self.lookahead,
+            *self._ranks,
+            self._reserved,
+        )
+
+    def _set_up_mixer(self, tokens: Sequence[int], batch_size: int) -> None:
+        assert self.store is not None
         self.mixer.setup(
             self.domains,
             tokens,
@@ -252,19 +273,6 @@ class DataMixer(LightningDataModule):
             self._token_budget,
             self._delay,
             self._run_limits(),
-        )
-        self._share_start()
-        self._set_up, self._run_set_up = self._settings(), self._run
-        self._reserved = [self._held_out(domain) for domain in self.train_domains]
-        self.sampler = MixtureSampler(
-            [domain.chunk_lengths.tolist() for domain in self.train_domains],
-            self.mixer.sampling_weights.numpy(),
-            batch_size,
-            self.seed,
-            self.draw,
-            self.lookahead,
-            *self._ranks,
-            self._reserved,
         )
 
     @property
@@ -281,9 +289,13 @@ class DataMixer(LightningDataModule):
     @property
     def _delay(self) -> int:
         """Optimiser steps that new weights take to reach the draws."""
+        return delay_steps(self.lookahead, self._step_batches)
+
+    @property
+    def _step_batches(self) -> int:
+        """Batches of an optimiser step, on each rank."""
         trainer, planned = self.trainer, self._planned.micro_batches
-        batches = planned if trainer is None else int(trainer.accumulate_grad_batches)
-        return delay_steps(self.lookahead, batches)
+        return planned if trainer is None else int(trainer.accumulate_grad_batches)
 
     def _run_limits(self) -> RunLimits | None:
         """What this run's mixture must keep to; UserError where no mixture can."""
@@ -291,7 +303,8 @@ class DataMixer(LightningDataModule):
         if not self.limits.is_set:
             return None
         drawn = [name not in self.unseen for name in self.domains]
-        sequences = [len(domain) for domain in self.train_domains]
+        every = zip(self.train_domains, self._reserved, strict=True)
+        sequences = [len(domain) - len(reserved) for domain, reserved in every]
         run_sequences = self._token_budget // (self.context + 1)
         return self.limits.of_run(self.domains, drawn, sequences, run_sequences)
 
@@ -476,6 +489,7 @@ class DataMixer(LightningDataModule):
             "unseen": list(self.unseen) or None,
             "cap": self.cap or None,
             "mixer": type(self.mixer).__name__,
+            "batches of a step": self._step_batches,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -488,7 +502,10 @@ class DataMixer(LightningDataModule):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore sampler and mixer; a UserError if their data or mixer was another."""
-        for key, value in self._identity().items():
+        identity = self._identity()
+        if self.trainer is not None and self.trainer.state.fn != "fit":
+            del identity["batches of a step"]
+        for key, value in identity.items():
             was = state["belongs_to"].get(key)
             if was != value:
                 named = f" ({KEYS_OF[key]})" if key in KEYS_OF else ""

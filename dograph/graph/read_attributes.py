@@ -1,4 +1,4 @@
-"""Which attributes of an object a call of one of its methods reads, and whether they have changed."""
+"""Which attributes of an object a method reads, and whether they have changed."""
 
 from __future__ import annotations
 

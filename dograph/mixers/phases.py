@@ -116,6 +116,7 @@ class Phases(BaseMixer):
     def reset(self) -> None:
         """Starts before the first step."""
         self.seen = 0  # steps done when the mixer was last told of one
+        self.averaged = 0  # steps whose mixtures are in the average weights
 
     def validated(self, losses: Mapping[str, float]) -> None:
         """Tells the mixer, too."""
@@ -145,7 +146,12 @@ class Phases(BaseMixer):
         # Training skips the mixer at steps that are not finite: a phase may have begun at one.
         moves = moved or any(start <= done and self.seen < start + ramp for start, ramp in spans)
         self.seen = done
-        return moves and super().step(signals)
+        before = self.average_weights.clone()
+        updated = moves and super().step(signals)
+        # A phase counts by its steps: of its updates there may be one.
+        self.averaged += 1
+        self.average_weights.copy_(before + (self.weights - before) / self.averaged)
+        return updated
 
     def update(self, signals: BatchSignals) -> Tensor:
         """(S,) the mixture after this step."""

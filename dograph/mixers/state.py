@@ -86,7 +86,8 @@ def restore_state(
 ) -> None:
     """Sets a mixer's attributes to what ``changed_state`` gave; all others to their start.
 
-    A problem that a mixer solves may take its place. Methods and the attributes named in ``protected`` are refused.
+    A problem that a mixer solves may take its place. Methods and the attributes named in
+    ``protected`` are refused.
     """
     for name, value in start.items():
         now = vars(mixer).get(name)

@@ -43,7 +43,8 @@ class DomainSummary:
         effective_share: share of the loss weight.
         tokens: tokens trained on, which are ``epochs`` passes through the domain.
         validation_loss: mean token loss in nats at the last validation; None without one.
-        weight: the mixer's last weight; ``average_weight`` is the mean over its updates.
+        weight: the mixer's last weight; ``average_weight`` is the mean over its updates, of
+            ``Phases`` over its steps.
     """
 
     name: str

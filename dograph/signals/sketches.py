@@ -116,7 +116,7 @@ class SequenceSketcher:
             self._attach(model)
 
     def record(self, mode: SketchMode = SketchMode.OWN) -> RecordedForward:
-        """Records the model's next forward, and only that one; empty until the model is called."""
+        """Records the model's next forward with gradients, and only that; empty until it comes."""
         self._waiting = RecordedForward(self.projections, self._region, mode, self._exact)
         return self._waiting
 
@@ -169,6 +169,8 @@ class SequenceSketcher:
         )
 
     def _begin(self, _: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if not torch.is_grad_enabled():  # a validation, between two steps of a loop
+            return
         self._running, self._waiting = self._waiting, None
         self._shape = _sequences_and_tokens((*inputs, *options.values()))
         if self._running is not None:

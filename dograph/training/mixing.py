@@ -137,7 +137,12 @@ class Mixing:
             self.collector.record(self._state.index, self.observing(self._state.index))
 
     def reduce_loss(self, batch: Batch, token_losses: Tensor) -> Tensor:
-        """This rank's part of ``Σ_i a_i ℓ_i`` of (B, T) token losses; the mixer gives weights a."""
+        """This rank's part of ``Σ_i a_i ℓ_i`` of (B, T) token losses; the mixer gives weights a.
+
+        Losses without a graph are those of a validation, and only averaged.
+        """
+        if not token_losses.requires_grad:
+            return token_losses.mean()
         assert self.collector is not None
         state, losses = self._state, token_losses.mean(dim=1)
         signals = self.collector.collect(

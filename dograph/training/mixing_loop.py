@@ -18,6 +18,7 @@ from dograph.signals.batch_signals import ValidationLoss
 from dograph.signals.sketches import SketchSettings
 from dograph.training.loop import OwnLoop
 from dograph.training.mixing import Mixing
+from dograph.training.step_state import StepState
 
 logger = logging.getLogger(__name__)
 
@@ -74,23 +75,30 @@ class MixingLoop(Mixing):
         data.begin(loop.world_size, steps, micro_batches, loop.rank, first)
         self.begin(loop, model, data)
         self._random_state: dict[str, Any] | None = None
-        self._backwards = 0
+        self._backwards = self._loads = 0
 
     def batches(self) -> Iterator[Batch]:
         """The batches, on the optimiser's device, from the step reached to the run's last.
 
+        They continue where a state that is loaded meanwhile was taken.
+
         Raises:
             UserError: where a batch was not followed by what mixing needs to hear of.
         """
-        loop, self._backwards = self.loop, 0
-        if loop.step >= loop.steps:
-            return
+        while self.loop.step < self.loop.steps:
+            yield from self._batches_of_state()
+
+    def _batches_of_state(self) -> Iterator[Batch]:
+        """The batches to the run's last, or until a state is loaded: loaders prefetch."""
+        loop, self._backwards, loads = self.loop, 0, self._loads
         for served, batch in enumerate(self.data.train_dataloader(), start=1):
             if self._random_state is not None:  # by now the loader has drawn what it draws
                 set_global_random_state(self._random_state, loop.device)
                 self._random_state = None
             self.before_forward()
             yield batch.to(loop.device)
+            if self._loads > loads:
+                return
             self._check_heard(served)
             if loop.step >= loop.steps:
                 return
@@ -110,7 +118,8 @@ class MixingLoop(Mixing):
     def loss(self, batch: Batch, token_losses: Tensor) -> Tensor:
         """The scalar to train on, of a batch and its (B, T) token losses with their graph."""
         loss = self.reduce_loss(batch, token_losses)
-        self.before_backward()
+        if loss.requires_grad:
+            self.before_backward()
         return loss
 
     @property
@@ -158,7 +167,17 @@ class MixingLoop(Mixing):
         return losses
 
     def state_dict(self) -> dict[str, Any]:
-        """Step, draws, mixer and this rank's random state: tensors and plain values."""
+        """Step, draws, mixer and this rank's random state: tensors and plain values.
+
+        A UserError within an optimiser step, of whose batches the state would not hold the
+        gradients.
+        """
+        if done := len(self._state.micro_batches):
+            raise UserError(
+                f"MixingLoop.state_dict() came after {done} of micro_batches="
+                f"{self.loop.micro_batches} batches of an optimiser step, whose gradients no state "
+                "holds: save after after_step()"
+            )
         return {
             "step": self.loop.step,
             "data": self.data.state_dict(),
@@ -168,7 +187,9 @@ class MixingLoop(Mixing):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where ``state_dict`` was taken; a UserError for another corpus or mixer."""
+        self._loads += 1
         self.loop.step = int(state["step"])
+        self._state = StepState(self.loop.step)
         self.data.load_state_dict(state["data"])
         self._effective.load_state_dict(state["effective"])
         self._random_state = state["random_state"]

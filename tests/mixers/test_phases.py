@@ -42,6 +42,12 @@ def test_a_phase_begins_at_its_step():
     assert kept == [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0]]
 
 
+def test_the_average_counts_a_phase_by_its_steps():
+    mixer = set_up([Phase(0, A), Phase(10, B)], steps=20)
+    weights_after(mixer, 12)
+    assert mixer.average_weights.tolist() == pytest.approx([9 / 12, 3 / 12, 0])
+
+
 @pytest.mark.parametrize("missed", [{2}, {4}, {5}, {2, 3, 4, 5}])
 def test_a_step_that_told_nothing_delays_a_phase_and_a_ramp_only_until_the_next(missed):
     """Training skips the mixer at steps that are not finite."""

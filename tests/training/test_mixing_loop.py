@@ -10,7 +10,8 @@ from torch import nn
 from dograph.data.data_mixer import DataMixer
 from dograph.errors import UserError
 from dograph.evaluation.perplexity import DomainPerplexity
-from dograph.mixers import DoGEOnline, DoGraph, DoGraphSchedule, SkillIt, Stratified
+from dograph.mixers import GRAPE, DoGEOnline, DoGraph, DoGraphSchedule, SkillIt, Stratified
+from dograph.mixers.limits import Limits
 from dograph.signals.sketches import SketchSettings
 from dograph.training.mixing_callback import MixingCallback
 from dograph.training.mixing_loop import MixingLoop
@@ -197,6 +198,104 @@ def test_a_loop_that_forgets_a_call_is_told_which(store, corpus_settings):
     mixing.after_backward()
     with pytest.raises(UserError, match=r"call after_step\(\)"):
         next(batches)
+
+
+def test_a_state_within_a_step_is_refused_and_one_of_other_steps(store, corpus_settings):
+    def loop(micro_batches):
+        data, network = made(corpus_settings, Stratified())
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        given = (data, network, lambda tokens: token_losses(network, tokens), optimizer, STEPS)
+        return network, MixingLoop(*given, micro_batches)
+
+    network, mixing = loop(2)
+    state, batch = copy.deepcopy(mixing.state_dict()), next(mixing.batches())
+    mixing.loss(batch, token_losses(network, batch.tokens)).backward()
+    mixing.after_backward()
+    with pytest.raises(UserError, match=r"after 1 of micro_batches=2 .*save after after_step"):
+        mixing.state_dict()
+    with pytest.raises(UserError, match=r"batches of a step .*micro_batches.* is 2, .* is 3"):
+        loop(3)[1].load_state_dict(state)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_state_loaded_in_the_midst_of_batches_is_gone_on_from(store, corpus_settings, workers):
+    data, network = made(corpus_settings, DoGEOnline())
+    data.workers = workers
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    given = (data, network, lambda tokens: token_losses(network, tokens), optimizer, STEPS)
+    mixing, served, kept = MixingLoop(*given), [], {}
+    for batch in mixing.batches():
+        served.append(batch.tokens)
+        mixing.loss(batch, token_losses(network, batch.tokens)).backward()
+        if len(served) == 5:  # within a step, as one that has gone wrong
+            mixing.load_state_dict(kept)
+            continue
+        mixing.after_backward()
+        mixing.after_step()
+        if len(served) == 3:
+            kept = copy.deepcopy(mixing.state_dict())
+    assert len(served) == STEPS + 2 and data.sampler.trained == STEPS
+    assert torch.equal(served[3], served[5]) and torch.equal(served[4], served[6])
+
+
+@pytest.mark.parametrize("mixer", MIXERS.values(), ids=MIXERS)
+def test_a_validation_before_the_forward_changes_nothing(store, corpus_settings, mixer):
+    def trained(validates):
+        data, network = made(corpus_settings, mixer())
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        given = (data, network, lambda tokens: token_losses(network, tokens), optimizer, 4)
+        mixing = MixingLoop(*given, sketch=SKETCH)
+        for batch in mixing.batches():
+            if validates:
+                mixing.validate()
+                with torch.no_grad():
+                    losses = token_losses(network, batch.tokens)
+                    assert mixing.loss(batch, losses) == losses.mean()
+            mixing.loss(batch, token_losses(network, batch.tokens)).backward()
+            mixing.after_backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            mixing.after_step()
+        return mixing
+
+    plain, validated = trained(False), trained(True)
+    assert torch.equal(plain.mixer.weights, validated.mixer.weights)
+    assert torch.equal(plain.effective, validated.effective)
+
+
+def test_a_module_that_validates_by_its_training_loss_trains_as_another(store, corpus_settings):
+    class Shared(Own):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            return self.training_step(batch, batch_idx)
+
+    fitted = []
+    for kind in (Own, Shared):
+        data, _ = made(corpus_settings, DoGraph(clusters=4))
+        seed_everything(1, verbose=False)
+        module, mixing, perplexity = kind(), MixingCallback(SKETCH), DomainPerplexity()
+        trainer = Trainer(
+            accelerator="cpu",
+            max_steps=4,
+            max_epochs=-1,
+            val_check_interval=2,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            use_distributed_sampler=False,
+            callbacks=[mixing, perplexity],
+        )
+        trainer.fit(module, datamodule=data)
+        fitted.append((mixing.effective, perplexity.losses))
+    assert torch.equal(fitted[0][0], fitted[1][0])
+    assert fitted[0][1] == pytest.approx(fitted[1][1])
+
+
+def test_epochs_count_what_probes_leave_to_draw(store, corpus_settings):
+    data, _ = made(corpus_settings, GRAPE())
+    data.limits = Limits(epochs={"animals": 1.0})
+    data.begin(1, 200)
+    (cap,) = data.mixer.limits.caps
+    assert cap.sequences == data.sampler.orders[0].length < len(data.train_domains[0])
 
 
 def test_a_module_without_what_mixing_reads_is_told_what_to_add(store, corpus_settings):
