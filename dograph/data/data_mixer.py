@@ -503,7 +503,8 @@ class DataMixer(LightningDataModule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore sampler and mixer; a UserError if their data or mixer was another."""
         identity = self._identity()
-        if self.trainer is not None and self.trainer.state.fn != "fit":
+        earlier = "batches of a step" not in state["belongs_to"]
+        if earlier or (self.trainer is not None and self.trainer.state.fn != "fit"):
             del identity["batches of a step"]
         for key, value in identity.items():
             was = state["belongs_to"].get(key)
