@@ -150,4 +150,6 @@ def test_a_methods_page_says_what_its_mixers_say(page):
 
 def test_every_mixer_has_a_page():
     named = [name for page in METHODS for name in re.findall(r"`(\w+)`", header(page)["Mixer"][0])]
-    assert sorted([*named, "Phases"]) == sorted(each.__name__ for each in shipped_mixers())
+    assert sorted([*named, "ByLevel", "Phases"]) == sorted(
+        each.__name__ for each in shipped_mixers()
+    )

@@ -1,5 +1,7 @@
 """A study to start from: its files run as they are, and nothing is overwritten."""
 
+import sys
+
 from dograph.cli.main import main
 
 SMALL = (
@@ -15,6 +17,7 @@ def test_the_files_run_as_they_are(tmp_path, monkeypatch, store, corpus_settings
     assert main(["init", "my_study"]) == 0
     next_command = capsys.readouterr().out.splitlines()[-1]
     monkeypatch.chdir(tmp_path / "my_study")
+    monkeypatch.delitem(sys.modules, "my_mixers", raising=False)  # of another test
     words = next_command.partition("&& lightning ")[2].split()
     corpus = [f"corpus.source={corpus_settings.source}", f"corpus.store={corpus_settings.store}"]
     assert main([*words, *SMALL, *corpus]) == 0

@@ -59,7 +59,7 @@ def test_three_stages_read_check_build_and_prepare_once(
     ]
     assert main(["run", str(DOREMI), *overrides]) == 0
     assert counts == {
-        "files": 4,  # the recipe, and what it composes: data, model, trainer
+        "files": 7,  # the recipe, what it composes (data, model, trainer), and for each page
         "overrides": 1,
         "checks": 3,  # one a stage
         "networks on meta": 1,  # the stages' model sections are equal

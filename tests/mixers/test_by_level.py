@@ -1,5 +1,6 @@
 """A mixer over levels: it sees sums, and what is below a level shares by tokens."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +30,24 @@ def test_a_level_is_weighed_as_a_whole_and_shared_by_tokens():
     assert named.weights.tolist() == pytest.approx([0.2, 0.6, 0.2, 0.0])
     unseen = ready(ByLevel(), unseen=["code/python", "web/news"])
     assert unseen.weights.tolist() == [0.5, 0.5, 0.0, 0.0]
+
+
+def test_shares_agree_with_a_transcription_on_random_levels():
+    """α_s = W_l n_s / Σ_l n."""
+    draw = np.random.default_rng(5)
+    for _ in range(200):
+        names = sorted({f"{draw.integers(4)}/{draw.integers(5)}" for _ in range(8)})
+        tokens = draw.integers(100, 10_000, len(names)).tolist()
+        levels = sorted({name[0] for name in names})
+        weights = dict(zip(levels, draw.dirichlet(np.ones(len(levels))).tolist(), strict=True))
+        mixer = ByLevel(Fixed(weights))
+        mixer.setup(names, tokens, 8)
+        expected = [
+            weights[name[0]] * count
+            / sum(n for other, n in zip(names, tokens, strict=True) if other[0] == name[0])
+            for name, count in zip(names, tokens, strict=True)
+        ]  # fmt: skip
+        assert mixer.sampling_weights.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_it_learns_as_the_mixer_does_over_domains_of_the_levels_names():

@@ -20,6 +20,7 @@ from dograph.mixers import (
 TRANSCRIBED = {
     "ADO": "test_ado.py: test_preferences_agree_with_their_transcription_on_random_inputs",
     "Aioli": "test_aioli.py: test_weights_agree_with_their_transcription_on_random_inputs",
+    "ByLevel": "test_by_level.py: test_shares_agree_with_a_transcription_on_random_levels",
     "DoGE": "test_transcriptions.py: test_doge",
     "DoGEOnline": "test_transcriptions.py: test_doge",
     "DoGraph": "test_graph_transcriptions.py: test_dograph",

@@ -12,7 +12,7 @@ from dograph.errors import UserError
 from dograph.experiments.mixer_list import shipped_mixers
 from dograph.graph.bounds import Bound, conflict
 from dograph.graph.polytope import Polytope
-from dograph.mixers import GRAPE, ODM, Aioli, DoGraphSchedule, Phase, Phases, Stratified
+from dograph.mixers import GRAPE, ODM, Aioli, ByLevel, DoGraphSchedule, Phase, Phases, Stratified
 from dograph.mixers.dry_run import made_up_signals
 from dograph.mixers.limits import Limits
 
@@ -21,6 +21,7 @@ ALL = {
     **MIXERS,
     "grape": lambda: GRAPE(update_every=2),
     "aioli": lambda: Aioli(sweeps=1, probe_steps=2, round_steps=16),
+    "by_level": lambda: ByLevel(ODM(warmup=0)),
     "schedule_text": lambda: DoGraphSchedule(interval=2),
     "phases": lambda: Phases(
         [Phase(0, {"a": 1}), Phase(0.2), Phase(0.6, {"b": 3, "c": 1}, ramp=0.2), Phase(0.9, EVEN)],

@@ -152,7 +152,7 @@ def test_a_pretrained_model_is_sized_without_its_weights(small_recipe, store, tm
     path.write_text(text)
     run = forecast(path, store, f"model.pretrained={tmp_path / 'own'}")
     a_block = 4 * 32 * 32 + 3 * 32 * 64 + 2 * 32
-    assert run.parameters == 2 * a_block + 32 + 2 * 300 * 32
+    assert run.parameters == 2 * a_block + 32 + 2 * 32_000 * 32  # its own vocabulary
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dograph.experiments.recipe.check import check
 from dograph.experiments.recipe.compose import RecipeFile, compose
 
 ROOT = Path(__file__).parents[3]
-OF_NO_PAPER = {"gpu"}
+OF_NO_PAPER = {"gpu", "gpu_sharded"}
 
 # github.com/Olivia-fsm/DoGE at 88400e9, config/doge.json and config/doge_ood/*.json; betas are
 # transformers' defaults (TrainingArguments), since neither they nor src/trainer.py set any.
