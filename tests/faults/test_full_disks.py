@@ -14,7 +14,7 @@ from subprocess_runner import run_command
 from dograph.data.corpus.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-STEPS = 24
+STEPS, PAGE = 24, "report.html"
 WRITERS = {
     "the event file itself": ("lightning.pytorch.trainer.trainer:Trainer.fit", 1, 0),
     "where the run came from": ("dograph.experiments.provenance:Provenance.on_fit_start", 1, 0),
@@ -44,7 +44,8 @@ def small_run(corpus_settings, store, tmp_path_factory):
     code, text, _ = run_command(given(whole), whole / "log")
     assert code == 0, text
     run = whole / "runs" / "uniform_gpt2" / "seed_0"
-    size = sum(path.stat().st_size for path in run.rglob("*"))
+    # But its page, which is made again by a command of its own.
+    size = sum(path.stat().st_size for path in run.rglob("*") if path.name != PAGE)
     return given, outcome(run), size
 
 
@@ -85,6 +86,20 @@ def test_a_run_on_too_small_a_disk(small_run, disk, tmp_path, chance, share):
     size = int(small_run[2] * share * chance.uniform(0.9, 1.0))
     disk.remount(f"size={max(size, 8192)}")
     stops_then_resumes(small_run, disk, tmp_path / "log", None)
+
+
+def test_a_page_without_room_is_written_later(small_run, disk, tmp_path):
+    given, expected, _ = small_run
+    before = fills("dograph.experiments.run:write_page", 1, disk.folder, 4096)
+    code, text, _ = run_command(given(disk.folder), tmp_path / "log", before)
+    run = disk.folder / "runs" / "uniform_gpt2" / "seed_0"
+    assert code == 2, text[-3000:]
+    assert f"write its page with `dograph report {run}`" in text
+    assert not differing(expected, outcome(run))
+    disk.free()
+    disk.remount("size=64m")
+    assert run_command([str(run)], tmp_path / "log", command="report")[0] == 0
+    assert (run / PAGE).stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("stage", STAGES)
