@@ -347,42 +347,6 @@ def test_resume_is_bitwise_with_moving_weights_workers_and_accumulation(
     assert_same_end(*interrupt_and_resume(recipe, words, tmp_path))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        "ado_gpt2",
-        "aioli_gpt2",
-        "doge_gpt2",
-        "doge_online_gpt2",
-        "dograph_anchored_gpt2",
-        "dograph_gpt2",
-        "dograph_schedule_gpt2",
-        "doremi_gpt2",
-        "doremi_online_gpt2",
-        "dynamic_loss_gpt2",
-        "grape_gpt2",
-        "mixmin_gpt2",
-        "odm_gpt2",
-        "proportional_gpt2",
-        "regmix_gpt2",
-        "skill_it_gpt2",
-        "skill_it_learnt_gpt2",
-        "uniform_gpt2",
-        "unimax_gpt2",
-    ],
-)
-def test_every_recipe_runs_on_the_environment_corpus(name, tmp_path):
-    """Recipes as they are shipped, corpus, model and all, learn something in 20 steps."""
-    recipe = str(ROOT / "recipes" / f"{name}.yaml")
-    short = ["trainer.max_steps=20", "data.validation_sequences=8", f"runs={tmp_path}"]
-    few = ["stages.proxies.swarm.mixtures=4"] if name == "regmix_gpt2" else []
-    assert main(["run", recipe, *short, *few]) == 0
-    summary = json.loads((tmp_path / name / "seed_0" / "summary.json").read_text())
-    assert len(summary["domains"]) >= 6
-    assert all(domain["validation_loss"] < 8.2 for domain in summary["domains"].values())
-
-
 def test_a_corpus_without_held_out_text_trains_without_validation(
     corpus_settings, tmp_path, recwarn
 ):
