@@ -255,10 +255,9 @@ def test_without_a_forward_there_is_nothing_to_sketch():
     with pytest.raises(UserError, match="nothing was recorded"):
         sketcher.record().sketch(losses)
     forward = sketcher.record()
-    with torch.no_grad():
+    with torch.no_grad():  # a validation is no forward to sketch
         sequence_losses(model, batch)
-    with pytest.raises(UserError, match="nothing was recorded"):
-        forward.sketch(sequence_losses(model, batch))
+    assert len(forward.sketch(sequence_losses(model, batch))) == len(batch)
     forward = sketcher.record()
     sketcher.detach()
     with pytest.raises(UserError, match="nothing was recorded"):
