@@ -214,11 +214,6 @@ class SequenceSketcher:
 
         return record
 
-    def _unflattened(self, source: Tensor) -> Tensor:
-        """(B, T, n) of (B·T, n), as OPT has it; what has other rows stays."""
-        whole = len(source) == math.prod(self._shape)
-        return source.unflatten(0, self._shape) if whole else source
-
     def _record_repeated(
         self,
         name: str,

@@ -61,9 +61,10 @@ class MixingCallback(Mixing, Callback):
                 "MixingCallback needs trainer.fit(model, datamodule=DataMixer), got "
                 f"{type(data).__name__}"
             )
-        model: Any = check_model(pl_module)
+        check_model(pl_module)
         check_steps(trainer)
         check_updates(trainer, data.mixer, bool(data.validation_domains), data.lookahead)
+        model: Any = pl_module
         self.begin(LightningLoop(trainer, pl_module), model, data)
         self._module, self._reduce_before = pl_module, vars(pl_module).get("reduce_loss")
         model.reduce_loss = self.reduce_loss

@@ -10,12 +10,10 @@ from dograph.errors import UserError
 from dograph.training.language_model import mean_loss
 
 
-def check_model(model: LightningModule) -> LightningModule:
-    """A model that can be mixed for.
+def check_model(model: LightningModule) -> None:
+    """Raises UserError for a model that mixing cannot be for.
 
-    Raises:
-        UserError: for a model without what mixing reads, one that steps by itself, or one that
-            weighs its losses by itself.
+    That is one without what mixing reads, and one that steps or weighs its losses by itself.
     """
     name = type(model).__name__
     lacks = []
@@ -41,7 +39,6 @@ def check_model(model: LightningModule) -> LightningModule:
             f"{name}.reduce_loss is your own, but MixingCallback would put the mixer's in its "
             "place: override token_losses instead, or leave MixingCallback out"
         )
-    return model
 
 
 def check_steps(trainer: Trainer) -> None:
